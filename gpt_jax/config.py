@@ -1,0 +1,401 @@
+"""The experiment configuration: what may be set, its meaning, unit, default and allowed values.
+
+A config is frozen data. `model`, `data`, `train`, `optimizer` and `schedule` say *what* is
+computed and make up the fingerprint; `compute`, `mesh`, `evaluate`, `checkpoint` and `tracking`
+say *how* and may change when a run is resumed. Durations are in tokens, so that sweeps over the
+batch size stay comparable. Loading, overriding and saving live in `gpt_jax.overrides`.
+
+Must not import jax.
+"""
+
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, TypeVar, dataclass_transform
+
+from pydantic import ConfigDict, Field, model_validator
+from pydantic.dataclasses import dataclass
+
+Positive = Annotated[int, Field(gt=0)]
+NonNegative = Annotated[int, Field(ge=0)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Probability = Annotated[float, Field(ge=0, lt=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+T = TypeVar("T")
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+def section(cls: type[T]) -> type[T]:
+    """A frozen, validated dataclass whose fields are described by the strings below them."""
+    config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    return dataclass(frozen=True, kw_only=True, config=config)(cls)  # type: ignore[return-value]
+
+
+def check() -> Callable[[Any], Any]:
+    return model_validator(mode="after")
+
+
+@section
+class ModelConfig:
+    """The architecture: GPT-1, GPT-2, GPT-3 and what a scaling study varies around them."""
+
+    vocab_size: Positive = 50257
+    """Token ids the model knows; at least the tokenizer's."""
+    vocab_multiple: Positive = 1
+    """Embedding rows are padded up to a multiple of this; padded ids get probability zero."""
+    seq_len: Positive = 1024
+    """Context length T, in tokens."""
+    n_layers: Positive = 12
+    """Transformer blocks L."""
+    d_model: Positive = 768
+    """Width D of the residual stream."""
+    n_heads: Positive = 12
+    """Query heads N."""
+    n_kv_heads: Positive | None = None
+    """Key and value heads K: none = n_heads (multi-head), 1 = multi-query, between = grouped."""
+    head_size: Positive | None = None
+    """Size H of a head; none = d_model / n_heads."""
+    ffn_size: Positive | None = None
+    """Hidden size F of the MLP; none = 4 d_model."""
+    norm: Literal["layernorm", "rmsnorm"] = "layernorm"
+    """Normalisation layer."""
+    norm_position: Literal["pre", "post"] = "pre"
+    """pre: before each sub-block (GPT-2); post: after each residual addition (GPT-1)."""
+    norm_epsilon: PositiveFloat = 1e-5
+    """Added to the variance."""
+    final_norm: bool = True
+    """Normalise after the last block (GPT-2 and GPT-3; not GPT-1)."""
+    bias: bool = True
+    """Biases in projections and norms."""
+    activation: Literal["gelu", "gelu_tanh", "relu", "relu_squared", "swiglu", "geglu"] = (
+        "gelu_tanh"
+    )
+    """MLP non-linearity; gelu is the exact form; swiglu and geglu add a gate projection."""
+    position: Literal["learned", "sinusoidal", "rotary", "alibi", "none"] = "learned"
+    """Where position comes from."""
+    rotary_base: PositiveFloat = 10_000.0
+    """Base of the rotary wavelengths."""
+    layer_pattern: tuple[Literal["dense", "banded"], ...] = ("dense",)
+    """Attention per layer, repeated over depth; GPT-3 alternates dense,banded."""
+    window: Positive | None = None
+    """Tokens a banded layer sees, itself included (sliding window)."""
+    parallel_block: bool = False
+    """Attention and MLP read the same normed input and are added together (GPT-J, PaLM)."""
+    qk_norm: bool = False
+    """Normalise queries and keys per head."""
+    tied_embeddings: bool = True
+    """The output projection is the token embedding."""
+    logit_soft_cap: PositiveFloat | None = None
+    """logits -> cap tanh(logits / cap)."""
+    dropout_embedding: Probability = 0.0
+    """Dropout on the sum of embeddings."""
+    dropout_residual: Probability = 0.0
+    """Dropout on each sub-block's output."""
+    dropout_attention: Probability = 0.0
+    """Dropout on attention probabilities."""
+    init_std: PositiveFloat = 0.02
+    """Standard deviation of the weights and embeddings at initialisation."""
+    init_matrices: Literal["fixed", "fan_in"] = "fixed"
+    """Projections start with init_std (GPT), or with 1 / sqrt(inputs)."""
+    init_residual: Literal["scaled", "plain", "zero"] = "scaled"
+    """Projections into the residual stream: divided by sqrt(2 L) (GPT-2), as the rest, or zero."""
+
+    @check()
+    def _consistent(self) -> "ModelConfig":
+        if self.head_size is None and self.d_model % self.n_heads:
+            raise ValueError(
+                f"model.d_model = {self.d_model} is not divisible by model.n_heads = "
+                f"{self.n_heads}; set model.head_size or change one of them"
+            )
+        if self.n_heads % self.kv_heads:
+            raise ValueError(
+                f"model.n_heads = {self.n_heads} is not divisible by model.n_kv_heads = "
+                f"{self.n_kv_heads}"
+            )
+        if not self.layer_pattern or self.n_layers % len(self.layer_pattern):
+            raise ValueError(
+                f"model.n_layers = {self.n_layers} is not a multiple of the length of "
+                f"model.layer_pattern = {','.join(self.layer_pattern) or '()'}"
+            )
+        if "banded" in self.layer_pattern and self.window is None:
+            raise ValueError("model.layer_pattern has banded layers; set model.window (tokens)")
+        if self.position == "rotary" and self.d_head % 2:
+            raise ValueError(f"rotary positions need an even head size, got {self.d_head}")
+        if self.position == "sinusoidal" and self.d_model % 2:
+            raise ValueError(f"sinusoidal positions need an even d_model, got {self.d_model}")
+        if self.parallel_block and self.norm_position == "post":
+            raise ValueError("model.parallel_block needs model.norm_position = pre")
+        return self
+
+    @property
+    def kv_heads(self) -> int:
+        return self.n_kv_heads or self.n_heads
+
+    @property
+    def d_head(self) -> int:
+        return self.head_size or self.d_model // self.n_heads
+
+    @property
+    def d_ff(self) -> int:
+        return self.ffn_size or 4 * self.d_model
+
+    @property
+    def gated(self) -> bool:
+        return self.activation in ("swiglu", "geglu")
+
+    @property
+    def padded_vocab_size(self) -> int:
+        return -(-self.vocab_size // self.vocab_multiple) * self.vocab_multiple
+
+
+@section
+class MixtureComponent:
+    """One prepared corpus of a mixture."""
+
+    path: str
+    """Directory of token shards made by `gpt-jax data build`."""
+    weight: PositiveFloat = 1.0
+    """Share of the samples, relative to the other components."""
+
+
+@section
+class DataConfig:
+    """Where text comes from and how it becomes samples of seq_len + 1 tokens."""
+
+    source: Literal[
+        "stdlib", "text", "jsonl", "parquet", "huggingface", "tfds", "shards", "mixture"
+    ] = "stdlib"
+    """stdlib: the Python standard library's own sources, always present; shards: prepared ones."""
+    path: str = ""
+    """File, glob or directory; or the data set's name for huggingface and tfds."""
+    field: str = "text"
+    """The record's field that holds the text (jsonl, parquet, huggingface, tfds)."""
+    mixture: tuple[MixtureComponent, ...] = ()
+    """Prepared corpora to mix, with weights (source = mixture)."""
+    tokenizer: str = "gpt2"
+    """byte | char | gpt2 | gpt1 | bpe:SIZE (trained on the corpus) | a tokenizer.json or .model."""
+    tokenizer_path: str = ""
+    """Directory of the gpt2 or gpt1 vocabulary files, where no installed package has them."""
+    validation: Literal["document", "tail"] = "document"
+    """Held out: whole documents picked by hash, or the last part of the text."""
+    validation_fraction: Fraction = 0.01
+    """Share held out for validation."""
+    separate_documents: bool = False
+    """Attention does not cross document borders inside a sample (segment ids)."""
+    cache: str = ""
+    """Directory for built token shards; empty = the user's cache directory."""
+
+    @check()
+    def _consistent(self) -> "DataConfig":
+        if (self.source == "mixture") != bool(self.mixture):
+            raise ValueError("data.mixture and data.source = mixture go together")
+        if self.source in ("text", "jsonl", "parquet", "huggingface", "tfds", "shards") and (
+            not self.path
+        ):
+            raise ValueError(f"data.source = {self.source} needs data.path")
+        return self
+
+
+@section
+class TrainConfig:
+    """How long, in which batches, and what is minimised."""
+
+    tokens: Positive = 300_000_000
+    """Training tokens in all."""
+    batch_sequences: Positive = 32
+    """Sequences in a global batch, over all devices and hosts."""
+    ramp_from_sequences: Positive | None = None
+    """Sequences in the first batches when the batch size is ramped up."""
+    ramp_tokens: NonNegative = 0
+    """Tokens over which the batch grows linearly to batch_sequences."""
+    z_loss: NonNegativeFloat = 0.0
+    """Weight of the squared log-normaliser added to the loss (PaLM: 1e-4)."""
+    on_bad_step: Literal["stop", "skip"] = "stop"
+    """A non-finite loss or gradient, or a spike: stop the run, or leave this update out."""
+    spike_threshold: PositiveFloat | None = None
+    """A loss this many nats above its running mean is a spike; none = only non-finite counts."""
+
+    @check()
+    def _consistent(self) -> "TrainConfig":
+        start = self.ramp_from_sequences
+        if (start is None) != (self.ramp_tokens == 0):
+            raise ValueError("train.ramp_from_sequences and train.ramp_tokens go together")
+        if start is not None and start > self.batch_sequences:
+            raise ValueError(
+                f"train.ramp_from_sequences = {start} exceeds train.batch_sequences = "
+                f"{self.batch_sequences}"
+            )
+        return self
+
+
+@section
+class OptimizerConfig:
+    """The update rule."""
+
+    name: Literal["adamw", "adam", "adafactor", "lion", "muon", "sgd"] = "adamw"
+    """Update rule; muon orthogonalises matrices and leaves the rest to AdamW."""
+    learning_rate: PositiveFloat = 3e-4
+    """Peak learning rate."""
+    b1: Probability = 0.9
+    """Decay of the first moment; momentum of sgd and muon."""
+    b2: Probability = 0.95
+    """Decay of the second moment."""
+    epsilon: PositiveFloat = 1e-8
+    """Added to the root of the second moment."""
+    weight_decay: NonNegativeFloat = 0.1
+    """Decoupled weight decay, times the learning rate."""
+    decay: Literal["matrices", "no_bias_or_gain", "all"] = "matrices"
+    """What decays: projections and embeddings; all but biases and gains; everything."""
+    clip_norm: PositiveFloat | None = 1.0
+    """Gradients are scaled down to this global norm."""
+    adam_learning_rate: PositiveFloat | None = None
+    """Muon only: peak learning rate of what is not a matrix, and embeddings; none = the same."""
+    ema_decay: Probability | None = None
+    """Keep an exponential moving average of the parameters, and evaluate it."""
+
+
+@section
+class ScheduleConfig:
+    """The learning rate over training, as a fraction of its peak."""
+
+    name: Literal["cosine", "linear", "inverse_sqrt", "wsd", "constant"] = "cosine"
+    """Shape after warmup; wsd: warmup, stable, decay."""
+    warmup_tokens: NonNegative = 0
+    """Linear warmup from zero."""
+    decay_tokens: Positive | None = None
+    """Tokens at which cosine or linear reaches its end (warmup included); none = train.tokens."""
+    cooldown_tokens: NonNegative = 0
+    """Length of wsd's last, decaying part."""
+    cooldown: Literal["linear", "sqrt"] = "linear"
+    """wsd: decay linearly, or as 1 - sqrt(progress)."""
+    final_fraction: Fraction = 0.0
+    """Learning rate at the end of the decay, as a fraction of the peak."""
+
+
+@section
+class ComputeConfig:
+    """How the same function is computed: no setting here changes results beyond rounding."""
+
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Operands of matrix products; parameters, softmax and loss are float32 in any case."""
+    attention: Literal["auto", "reference", "blockwise", "cudnn", "splash"] = "auto"
+    """Attention kernel; `gpt-jax doctor` and the run log say which one runs."""
+    attention_block: Positive = 128
+    """Block length of the blockwise kernel, in tokens."""
+    layers: Literal["auto", "scan", "unroll"] = "auto"
+    """Layers as one scanned body (compile time does not grow) or unrolled (faster on CPU)."""
+    remat: Literal["none", "full", "dots", "attention"] = "none"
+    """What the backward pass recomputes: nothing, all, all but matrix products, attention."""
+    microbatches: Positive = 1
+    """Parts of a batch that are computed one after another, their gradients summed."""
+
+
+@section
+class MeshConfig:
+    """Devices along each mesh axis."""
+
+    data: int = -1
+    """Replicas that split the batch; -1 = the devices that the other axes leave."""
+    fsdp: Positive = 1
+    """Split the batch and, along the width, parameters and optimizer state (ZeRO-3)."""
+    tensor: Positive = 1
+    """Split heads, MLP hidden units and vocabulary (Megatron)."""
+
+    @check()
+    def _consistent(self) -> "MeshConfig":
+        if self.data == 0 or self.data < -1:
+            raise ValueError(f"mesh.data = {self.data}; allowed: -1 (the rest) or a positive size")
+        return self
+
+
+@section
+class EvaluateConfig:
+    """Validation while training, and the sample shown at the end."""
+
+    every_tokens: NonNegative = 0
+    """Training tokens between validations; 0 = only at the end."""
+    batch_sequences: Positive | None = None
+    """Sequences in an evaluation batch; none = train.batch_sequences."""
+    max_sequences: Positive | None = None
+    """Validate on at most this many sequences while training; the end always uses all."""
+    sample_prompt: str = ""
+    """Prompt of the sample printed at the end; empty = a new document."""
+    sample_tokens: NonNegative = 0
+    """Tokens to sample at the end; 0 = none."""
+
+
+@section
+class CheckpointConfig:
+    """When to save, and what to keep."""
+
+    every_tokens: NonNegative = 0
+    """Training tokens between checkpoints; 0 = only at the end (and when interrupted)."""
+    keep_latest: Positive = 2
+    """Newest checkpoints to keep."""
+    keep_best: NonNegative = 0
+    """Checkpoints with the lowest validation loss to keep besides."""
+
+
+@section
+class TrackingConfig:
+    """Who is told of the metrics; metrics.jsonl always holds every step."""
+
+    wandb: bool = False
+    """Mirror to Weights & Biases."""
+    wandb_mode: Literal["offline", "online"] = "offline"
+    """offline: written next to the run, to be synced later."""
+    wandb_project: str = "gpt_jax"
+    """Project in Weights & Biases."""
+    wandb_group: str = ""
+    """Group in Weights & Biases (a sweep's runs share one)."""
+    tensorboard: bool = False
+    """Mirror to TensorBoard event files."""
+    print_every_tokens: NonNegative = 0
+    """Tokens between printed lines where there is no terminal; 0 = about 20 lines in all."""
+
+
+@section
+class Config:
+    """One experiment."""
+
+    name: str = "experiment"
+    """Names the run, its directory and its pages."""
+    seed: NonNegative = 0
+    """Initialisation, data order and dropout all follow from it."""
+    model: ModelConfig = Field(default_factory=ModelConfig)
+    data: DataConfig = Field(default_factory=DataConfig)
+    train: TrainConfig = Field(default_factory=TrainConfig)
+    optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = Field(default_factory=ScheduleConfig)
+    compute: ComputeConfig = Field(default_factory=ComputeConfig)
+    mesh: MeshConfig = Field(default_factory=MeshConfig)
+    evaluate: EvaluateConfig = Field(default_factory=EvaluateConfig)
+    checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
+    tracking: TrackingConfig = Field(default_factory=TrackingConfig)
+
+    @check()
+    def _consistent(self) -> "Config":
+        tokens = self.train.tokens
+        if self.schedule.warmup_tokens > tokens:
+            raise ValueError(
+                f"schedule.warmup_tokens = {self.schedule.warmup_tokens:,} exceeds train.tokens = "
+                f"{tokens:,}"
+            )
+        if self.schedule.warmup_tokens + self.schedule.cooldown_tokens > tokens:
+            raise ValueError(
+                f"schedule.warmup_tokens + schedule.cooldown_tokens = "
+                f"{self.schedule.warmup_tokens + self.schedule.cooldown_tokens:,} exceed "
+                f"train.tokens = {tokens:,}"
+            )
+        parts = self.compute.microbatches
+        for sequences in {self.train.batch_sequences, self.train.ramp_from_sequences or parts}:
+            if sequences % parts:
+                raise ValueError(
+                    f"a batch of {sequences} sequences is not divisible by "
+                    f"compute.microbatches = {parts}"
+                )
+        return self
+
+
+WHAT = ("seed", "model", "data", "train", "optimizer", "schedule")
+"""The parts of a Config that the fingerprint covers: what is computed, not how."""

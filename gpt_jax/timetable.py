@@ -1,0 +1,103 @@
+"""Which samples and how many tokens each step sees: durations in tokens made into steps.
+
+A pure function of the config, shared by the loop, the learning-rate schedule, the data stream
+and the planner. Step k (from 0) consumes samples [samples_before(k), samples_before(k + 1)).
+Must not import jax.
+"""
+
+import bisect
+import dataclasses
+from collections.abc import Callable
+
+from gpt_jax.config import Config
+
+RAMP_STAGES = 16
+"""A batch-size ramp is a staircase of at most this many batch sizes: each is one compilation."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """Consecutive steps with one batch size."""
+
+    first_step: int
+    first_sample: int
+    batch_sequences: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Timetable:
+    """The staircase of batch sizes and the number of steps."""
+
+    stages: tuple[Stage, ...]
+    n_steps: int
+    seq_len: int
+
+    def stage(self, step: int) -> Stage:
+        return self.stages[bisect.bisect(self.stages, step, key=lambda s: s.first_step) - 1]
+
+    def batch_sequences(self, step: int) -> int:
+        """Sequences in the global batch of this step."""
+        return self.stage(step).batch_sequences
+
+    def samples_before(self, step: int) -> int:
+        """Samples consumed by the steps before this one: also the index of its first sample."""
+        stage = self.stage(step)
+        return stage.first_sample + (step - stage.first_step) * stage.batch_sequences
+
+    def tokens_before(self, step: int) -> int:
+        """Training tokens consumed by the steps before this one."""
+        return self.samples_before(step) * self.seq_len
+
+    @property
+    def n_tokens(self) -> int:
+        """Training tokens in all: train.tokens rounded up to whole batches."""
+        return self.tokens_before(self.n_steps)
+
+    def step_after_tokens(self, tokens: float) -> int:
+        """The first step that begins with at least this many tokens seen."""
+        if tokens >= self.n_tokens:
+            return self.n_steps
+        return bisect.bisect_left(range(self.n_steps), tokens, key=self.tokens_before)
+
+    def due(self, every_tokens: int) -> Callable[[int], bool]:
+        """done_steps -> whether something done every so many tokens is due after that many steps.
+
+        The last step is always due; with 0 only the last is.
+        """
+
+        def is_due(done_steps: int) -> bool:
+            if done_steps >= self.n_steps:
+                return True
+            if every_tokens == 0 or done_steps == 0:
+                return False
+            before, after = self.tokens_before(done_steps - 1), self.tokens_before(done_steps)
+            return after // every_tokens > before // every_tokens
+
+        return is_due
+
+
+def make_timetable(config: Config) -> Timetable:
+    """The timetable of a config: train.tokens in batches of train.batch_sequences, ramp included.
+
+    The ramp rises from train.ramp_from_sequences in equal stairs, each held for an equal share of
+    train.ramp_tokens (GPT-3: 32k tokens to the full batch over the first 4 to 12 billion).
+    """
+    train, seq_len, parts = config.train, config.model.seq_len, config.compute.microbatches
+    full, start = train.batch_sequences, train.ramp_from_sequences
+    stages: list[Stage] = []
+    step = sample = 0
+    if start is not None and start < full:
+        n_stairs = min(RAMP_STAGES, (full - start) // parts)
+        for stair in range(n_stairs):
+            size = start + (full - start) * stair // n_stairs
+            size = max(parts, size // parts * parts)
+            stages.append(Stage(step, sample, size))
+            until = min(train.ramp_tokens * (stair + 1) // n_stairs, train.tokens)
+            steps = max(0, -(-(until - sample * seq_len) // (size * seq_len)))
+            step, sample = step + steps, sample + steps * size
+    stages.append(Stage(step, sample, full))
+    left = train.tokens - sample * seq_len
+    n_steps = step + max(0, -(-left // (full * seq_len)))
+    # A stair that got no step is dropped: two stages never begin at the same step.
+    last = {stage.first_step: stage for stage in stages if stage.first_step < n_steps}
+    return Timetable(tuple(last.values()), n_steps, seq_len)
