@@ -79,18 +79,18 @@ class Timetable:
 def make_timetable(config: Config) -> Timetable:
     """The timetable of a config: train.tokens in batches of train.batch_sequences, ramp included.
 
-    The ramp rises from train.ramp_from_sequences in equal stairs, each held for an equal share of
-    train.ramp_tokens (GPT-3: 32k tokens to the full batch over the first 4 to 12 billion).
+    The ramp rises from train.ramp_from_sequences in equal stairs, multiples of that size (what
+    divides the first batch divides them all), each held for an equal share of train.ramp_tokens
+    (GPT-3: 32k tokens to the full batch over the first 4 to 12 billion).
     """
-    train, seq_len, parts = config.train, config.model.seq_len, config.compute.microbatches
+    train, seq_len = config.train, config.model.seq_len
     full, start = train.batch_sequences, train.ramp_from_sequences
     stages: list[Stage] = []
     step = sample = 0
     if start is not None and start < full:
-        n_stairs = min(RAMP_STAGES, (full - start) // parts)
+        n_stairs = min(RAMP_STAGES, -(-full // start) - 1)
         for stair in range(n_stairs):
-            size = start + (full - start) * stair // n_stairs
-            size = max(parts, size // parts * parts)
+            size = start + (full - start) * stair // n_stairs // start * start
             stages.append(Stage(step, sample, size))
             until = min(train.ramp_tokens * (stair + 1) // n_stairs, train.tokens)
             steps = max(0, -(-(until - sample * seq_len) // (size * seq_len)))

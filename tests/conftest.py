@@ -1,0 +1,23 @@
+"""Fixtures shared by all tests."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The root of the checkout: configs/, experiments/ and README.md are there."""
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real data for tests, or a skip: GPT_JAX_SHARED_DATA, else ../shared/data beside the clone."""
+    path = Path(os.environ.get("GPT_JAX_SHARED_DATA", REPOSITORY.parent / "shared" / "data"))
+    if not path.is_dir():
+        pytest.skip(f"no shared data at {path} (set GPT_JAX_SHARED_DATA)")
+    return path
