@@ -1,0 +1,330 @@
+"""Causal self-attention, by several kernels that compute the same function.
+
+Dims: B batch, T query position, S key position, N query heads, K key/value heads, G = N / K
+queries a key serves, H head size. Softmax is float32. A query sees keys at its own position and
+before; `window` limits how many (sliding window), `segments_BT` keeps packed documents apart,
+`slopes` adds ALiBi's distance penalty.
+"""
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gpt_jax.config import ComputeConfig, ModelConfig
+from gpt_jax.models.products import Precision
+from gpt_jax.sharding import Layout
+
+MASKED = -1e30
+"""Score of a key that is not seen: finite, so that differences of two stay defined."""
+
+STATIC_PARTS = 8
+"""The blockwise kernel compiles at most this many query ranges, each with its own key range."""
+
+
+class Kernel(NamedTuple):
+    """What runs, and why."""
+
+    name: str
+    reason: str
+
+
+class Pattern(NamedTuple):
+    """What a query sees besides causality, and what is added to its scores; static but slopes."""
+
+    window: int | None = None
+    slopes: tuple[float, ...] | None = None
+    dropout: float = 0.0
+
+
+def choose_kernel(model: ModelConfig, compute: ComputeConfig, backend: str) -> Kernel:
+    """The attention kernel that runs on a backend (cpu, gpu, tpu) for training and scoring.
+
+    Raises ValueError if a kernel is requested by name that cannot compute this model there.
+    """
+    obstacles = {
+        "reference": "",
+        "blockwise": "",
+        "cudnn": _cudnn_obstacle(model, compute, backend),
+        "splash": _splash_obstacle(model, backend),
+    }
+    if compute.attention != "auto":
+        if obstacles[compute.attention]:
+            allowed = ", ".join(name for name, why in obstacles.items() if not why)
+            raise ValueError(
+                f"compute.attention = {compute.attention} cannot run: "
+                f"{obstacles[compute.attention]}; allowed here: auto, {allowed}"
+            )
+        return Kernel(compute.attention, "requested")
+    for name, home in (("splash", "tpu"), ("cudnn", "gpu")):
+        if backend == home and not obstacles[name]:
+            return Kernel(name, f"the fused kernel for {home}")
+        if backend == home:
+            return Kernel("blockwise", f"{name} cannot run: {obstacles[name]}")
+    if model.seq_len <= compute.attention_block:
+        return Kernel("reference", f"one block of at most {compute.attention_block} tokens")
+    return Kernel("blockwise", f"blocks of {compute.attention_block} tokens on {backend}")
+
+
+def _cudnn_obstacle(model: ModelConfig, compute: ComputeConfig, backend: str) -> str:
+    if backend != "gpu":
+        return f"cuDNN needs a GPU, this is {backend}"
+    if compute.dtype == "float32":
+        return "cuDNN's flash attention needs compute.dtype = bfloat16"
+    if model.d_head % 8 or model.d_head > 128:
+        return f"its head size must be a multiple of 8 up to 128, not {model.d_head}"
+    return _fused_obstacle(model)
+
+
+def _splash_obstacle(model: ModelConfig, backend: str) -> str:
+    if backend != "tpu":
+        return f"splash attention needs a TPU, this is {backend}"
+    if model.seq_len % 128:
+        return f"its sequence length must be a multiple of 128, not {model.seq_len}"
+    if model.d_head % 64:
+        return f"its head size must be a multiple of 64, not {model.d_head}"
+    return _fused_obstacle(model)
+
+
+def _fused_obstacle(model: ModelConfig) -> str:
+    if model.position == "alibi":
+        return "it has no ALiBi"
+    if model.dropout_attention:
+        return "it has no attention dropout (model.dropout_attention)"
+    return ""
+
+
+def attend(
+    kernel: str,
+    q_BTNH: jax.Array,
+    k_BTKH: jax.Array,
+    v_BTKH: jax.Array,
+    pattern: Pattern,
+    how: Precision,
+    block: int,
+    segments_BT: jax.Array | None = None,
+    dropout_key: jax.Array | None = None,
+    layout: Layout | None = None,
+) -> jax.Array:
+    """Self-attention over whole sequences, [B, T, N, H]; position = index."""
+    n_tokens = q_BTNH.shape[1]
+    if kernel == "splash":
+        return splash(q_BTNH, k_BTKH, v_BTKH, pattern, segments_BT, layout)
+    if kernel == "cudnn":
+        return _cudnn(q_BTNH, k_BTKH, v_BTKH, pattern, segments_BT)
+    block = n_tokens if kernel == "reference" else min(block, n_tokens)
+    return _in_blocks(
+        q_BTNH, k_BTKH, v_BTKH, pattern, how, block, segments_BT, dropout_key
+    )
+
+
+def attend_cached(
+    q_BTNH: jax.Array,
+    k_BSKH: jax.Array,
+    v_BSKH: jax.Array,
+    positions_BT: jax.Array,
+    pattern: Pattern,
+    how: Precision,
+) -> jax.Array:
+    """Queries at `positions_BT` over a cache whose slot s holds the key of position s."""
+    slots_BS = jnp.arange(k_BSKH.shape[1])[None]
+    bias = _bias(positions_BT, slots_BS, None, None, pattern)
+    return _weighted_values(q_BTNH, k_BSKH, v_BSKH, bias, how)
+
+
+def _in_blocks(
+    q_BTNH: jax.Array,
+    k_BTKH: jax.Array,
+    v_BTKH: jax.Array,
+    pattern: Pattern,
+    how: Precision,
+    block: int,
+    segments_BT: jax.Array | None,
+    dropout_key: jax.Array | None,
+) -> jax.Array:
+    """Query blocks one after another: one block is the plain form, [T, T] at once.
+
+    With several, the backward pass recomputes each block's scores, so that memory is linear in T.
+    Blocks are grouped into at most STATIC_PARTS ranges; a range reads only the keys from its
+    window's start to its own end, and its blocks run in one compiled loop.
+    """
+    n_tokens = q_BTNH.shape[1]
+    n_blocks = -(-n_tokens // block)
+    blocks_a_part = -(-n_blocks // STATIC_PARTS)
+    whole = blocks_a_part * block
+    outputs = []
+    for begin in range(0, n_tokens, whole):
+        end = min(begin + whole, n_tokens)
+        seen_from = 0 if pattern.window is None else max(0, begin - pattern.window + 1)
+        keys = slice(seen_from, end)
+
+        def one_block(start: jax.Array | int, length: int, keys: slice = keys) -> jax.Array:
+            q_BtNH = jax.lax.dynamic_slice_in_dim(q_BTNH, start, length, axis=1)
+            key_positions = jnp.arange(keys.start, keys.stop)[None]
+            query_segments = key_segments = None
+            if segments_BT is not None:
+                query_segments = jax.lax.dynamic_slice_in_dim(segments_BT, start, length, axis=1)
+                key_segments = segments_BT[:, keys]
+            bias = _bias(
+                start + jnp.arange(length)[None],
+                key_positions,
+                query_segments,
+                key_segments,
+                pattern,
+            )
+            drop = None if dropout_key is None else jax.random.fold_in(dropout_key, start)
+            return _weighted_values(
+                q_BtNH, k_BTKH[:, keys], v_BTKH[:, keys], bias, how, pattern.dropout, drop
+            )
+
+        if n_blocks > 1:
+            one_block = jax.checkpoint(one_block, static_argnums=(1,))
+        n_full, remainder = divmod(end - begin, block)
+        if n_full == 1:
+            outputs.append(one_block(begin, block))
+        elif n_full:
+            starts = begin + block * jnp.arange(n_full)
+            rows = jax.lax.map(functools.partial(one_block, length=block), starts)
+            outputs.append(jnp.moveaxis(rows, 0, 1).reshape(q_BTNH.shape[0], -1, *rows.shape[3:]))
+        if remainder:
+            outputs.append(one_block(end - remainder, remainder))
+    return outputs[0] if len(outputs) == 1 else jnp.concatenate(outputs, axis=1)
+
+
+def _bias(
+    query_positions_BT: jax.Array,
+    key_positions_BS: jax.Array,
+    query_segments_BT: jax.Array | None,
+    key_segments_BS: jax.Array | None,
+    pattern: Pattern,
+) -> jax.Array:
+    """What is added to the scores, [B or 1, N or 1, T, S]: 0 or ALiBi where seen, else MASKED."""
+    distance_BTS = query_positions_BT[:, :, None] - key_positions_BS[:, None, :]
+    seen_BTS = distance_BTS >= 0
+    if pattern.window is not None:
+        seen_BTS &= distance_BTS < pattern.window
+    if query_segments_BT is not None and key_segments_BS is not None:
+        seen_BTS &= query_segments_BT[:, :, None] == key_segments_BS[:, None, :]
+    penalty = jnp.zeros(())
+    if pattern.slopes is not None:
+        slopes_N11 = jnp.asarray(pattern.slopes, jnp.float32)[:, None, None]
+        penalty = -slopes_N11 * distance_BTS[:, None]
+    return jnp.where(seen_BTS[:, None], penalty, MASKED)
+
+
+def _weighted_values(
+    q_BTNH: jax.Array,
+    k_BSKH: jax.Array,
+    v_BSKH: jax.Array,
+    bias_BNTS: jax.Array,
+    how: Precision,
+    dropout: float = 0.0,
+    dropout_key: jax.Array | None = None,
+) -> jax.Array:
+    """softmax(q k / sqrt(H) + bias) v, with each key head serving G query heads."""
+    n_batch, n_queries, n_heads, head_size = q_BTNH.shape
+    n_kv_heads = k_BSKH.shape[2]
+    exact = jax.lax.Precision.HIGHEST if how.operands == jnp.float32 else None
+    einsum = functools.partial(jnp.einsum, precision=exact, preferred_element_type=jnp.float32)
+    grouped = (n_batch, n_queries, n_kv_heads, n_heads // n_kv_heads, head_size)
+    q_BTKGH = (q_BTNH / math.sqrt(head_size)).astype(how.operands).reshape(grouped)
+    scores_BKGTS = einsum("BTKGH,BSKH->BKGTS", q_BTKGH, k_BSKH.astype(how.operands))
+    shape = scores_BKGTS.shape
+    scores_BNTS = scores_BKGTS.reshape(n_batch, n_heads, *shape[3:]) + bias_BNTS
+    weights_BNTS = jax.nn.softmax(scores_BNTS, axis=-1)
+    if dropout and dropout_key is not None:
+        kept = jax.random.bernoulli(dropout_key, 1 - dropout, weights_BNTS.shape)
+        weights_BNTS = jnp.where(kept, weights_BNTS / (1 - dropout), 0.0)
+    weights_BKGTS = weights_BNTS.reshape(shape).astype(how.operands)
+    out_BTKGH = einsum("BKGTS,BSKH->BTKGH", weights_BKGTS, v_BSKH.astype(how.operands))
+    return out_BTKGH.reshape(q_BTNH.shape).astype(how.activations)
+
+
+def _cudnn(
+    q_BTNH: jax.Array,
+    k_BTKH: jax.Array,
+    v_BTKH: jax.Array,
+    pattern: Pattern,
+    segments_BT: jax.Array | None,
+) -> jax.Array:
+    """cuDNN's flash attention (GPU, bfloat16)."""
+    mask = None
+    if segments_BT is not None:
+        mask = (segments_BT[:, :, None] == segments_BT[:, None, :])[:, None]
+    window = None if pattern.window is None else (pattern.window - 1, 0)
+    return jax.nn.dot_product_attention(
+        q_BTNH,
+        k_BTKH,
+        v_BTKH,
+        mask=mask,
+        is_causal=True,
+        local_window_size=window,
+        implementation="cudnn",
+    )
+
+
+def splash(
+    q_BTNH: jax.Array,
+    k_BTKH: jax.Array,
+    v_BTKH: jax.Array,
+    pattern: Pattern,
+    segments_BT: jax.Array | None,
+    layout: Layout | None,
+    interpret: bool = False,
+) -> jax.Array:
+    """Splash attention (TPU): blocks that the mask hides are never read.
+
+    Each device runs the kernel on its own sequences and heads (`shard_map`). `interpret` runs it
+    anywhere, slowly, for tests.
+    """
+    from jax.experimental.pallas.ops.tpu import splash_attention as splash_lib
+
+    n_tokens, n_heads, head_size = q_BTNH.shape[1:]
+    mask: Sequence
+    if pattern.window is None:
+        mask = [splash_lib.CausalMask((n_tokens, n_tokens))]
+    else:
+        mask = [splash_lib.LocalMask((n_tokens, n_tokens), (pattern.window - 1, 0), 0)]
+    size = next(s for s in (512, 256, 128) if n_tokens % s == 0)
+    blocks = splash_lib.BlockSizes(
+        block_q=size,
+        block_kv=size,
+        block_q_dkv=size,
+        block_kv_dkv=size,
+        block_q_dq=size,
+        block_kv_dq=size,
+    )
+
+    def one_device(q, k, v, segments):
+        local_heads, local_kv_heads = q.shape[2], k.shape[2]
+        make = splash_lib.make_splash_mqa_single_device
+        kernel = make(
+            splash_lib.MultiHeadMask(mask * (local_heads // local_kv_heads)),
+            block_sizes=blocks,
+            interpret=interpret,
+        )
+        ids = None if segments is None else splash_lib.SegmentIds(segments, segments)
+        q_BKGTH = q.transpose(0, 2, 1, 3).reshape(q.shape[0], local_kv_heads, -1, *q.shape[1::2])
+        k_BKTH, v_BKTH = k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3)
+        over_heads = jax.vmap(kernel, in_axes=(0, 0, 0, None))
+        out = jax.vmap(over_heads, in_axes=(0, 0, 0, None if ids is None else 0))(
+            q_BKGTH, k_BKTH, v_BKTH, ids
+        )
+        return out.reshape(q.shape[0], local_heads, *q.shape[1::2]).transpose(0, 2, 1, 3)
+
+    q_BTNH = q_BTNH / math.sqrt(head_size)
+    if layout is None:
+        return one_device(q_BTNH, k_BTKH, v_BTKH, segments_BT)
+    q_spec = layout.spec(("act_batch", "act_seq", "act_heads", None))
+    kv_spec = layout.spec(("act_batch", "act_seq", "act_kv_heads", None))
+    segments_spec = None if segments_BT is None else layout.spec(("act_batch", "act_seq"))
+    return jax.shard_map(
+        one_device,
+        mesh=layout.mesh,
+        in_specs=(q_spec, kv_spec, kv_spec, segments_spec),
+        out_specs=q_spec,
+        check_vma=False,
+    )(q_BTNH, k_BTKH, v_BTKH, segments_BT)

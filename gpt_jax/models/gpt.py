@@ -1,0 +1,391 @@
+"""The GPT: GPT-1, GPT-2 and GPT-3 by config, as a pair of pure functions.
+
+`make_gpt(...)` gives `init(key) -> params` and `apply(params, tokens) -> logits`; parameters are a
+plain tree of float32 arrays, with the logical names of their dims in `param_axes`. Linen stays
+inside this package.
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from gpt_jax.config import ComputeConfig, ModelConfig
+from gpt_jax.models import attention
+from gpt_jax.models.layers import (
+    MLP,
+    Norm,
+    Projection,
+    alibi_slopes,
+    parameter,
+    projection_std,
+    rotate,
+    sinusoids,
+)
+from gpt_jax.models.products import Precision, precision, project
+from gpt_jax.sharding import Layout
+
+Params = dict[str, Any]
+Cache = list[dict[str, jax.Array]]
+"""Keys and values: for each member of layer_pattern, [groups, B, S, K, H] each."""
+
+UNROLL_UP_TO = 24
+"""On CPU, `compute.layers = auto` unrolls models of up to this many layers."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Execution:
+    """How a model is computed: what `ComputeConfig` asks for, decided for a backend."""
+
+    how: Precision
+    kernel: attention.Kernel
+    attention_block: int
+    unroll: bool
+    remat: str
+
+
+def decide_execution(model: ModelConfig, compute: ComputeConfig, backend: str) -> Execution:
+    """Resolve every `auto` of the compute config for a backend (cpu, gpu or tpu)."""
+    unroll = compute.layers == "unroll"
+    if compute.layers == "auto":
+        unroll = backend == "cpu" and model.n_layers <= UNROLL_UP_TO
+    return Execution(
+        how=precision(compute.dtype, backend),
+        kernel=attention.choose_kernel(model, compute, backend),
+        attention_block=compute.attention_block,
+        unroll=unroll,
+        remat=compute.remat,
+    )
+
+
+class Attention(nn.Module):
+    """Multi-, grouped- or multi-query causal self-attention."""
+
+    config: ModelConfig
+    execution: Execution
+    layout: Layout | None
+    window: int | None
+
+    @nn.compact
+    def __call__(
+        self,
+        x_BTD: jax.Array,
+        positions_BT: jax.Array,
+        segments_BT: jax.Array | None,
+        cache: dict[str, jax.Array] | None,
+        train: bool,
+    ) -> tuple[jax.Array, dict[str, jax.Array] | None]:
+        config, how = self.config, self.execution.how
+
+        def heads(name: str, n_heads: int, axis: str) -> jax.Array:
+            std = projection_std(config, config.d_model, residual=False)
+            outputs, axes = (n_heads, config.d_head), (axis, "head_dim")
+            y = Projection(
+                (config.d_model,), outputs, ("embed",), axes, std, config.bias, how, name=name
+            )(x_BTD)
+            return self._constrain(y, "act_batch", "act_seq", f"act_{axis}", None)
+
+        q_BTNH = heads("query", config.n_heads, "heads")
+        k_BTKH = heads("key", config.kv_heads, "kv_heads")
+        v_BTKH = heads("value", config.kv_heads, "kv_heads")
+        if config.qk_norm:
+            norm = functools.partial(
+                Norm, "rmsnorm", config.norm_epsilon, bias=False, axes=("head_dim",)
+            )
+            q_BTNH, k_BTKH = norm(name="query_norm")(q_BTNH), norm(name="key_norm")(k_BTKH)
+        if config.position == "rotary":
+            q_BTNH = rotate(q_BTNH, positions_BT, config.rotary_base)
+            k_BTKH = rotate(k_BTKH, positions_BT, config.rotary_base)
+        slopes = tuple(alibi_slopes(config.n_heads)) if config.position == "alibi" else None
+        dropout = config.dropout_attention if train else 0.0
+        pattern = attention.Pattern(self.window, slopes, dropout)
+        if cache is None:
+            attend = functools.partial(
+                attention.attend,
+                self.execution.kernel.name,
+                pattern=pattern,
+                how=how,
+                block=self.execution.attention_block,
+                segments_BT=segments_BT,
+                dropout_key=self.make_rng("dropout") if dropout else None,
+                layout=self.layout,
+            )
+            if self.execution.remat == "attention":
+                attend = jax.checkpoint(attend)
+            out_BTNH = attend(q_BTNH, k_BTKH, v_BTKH)
+        else:
+            cache = {
+                "key": _write(cache["key"], k_BTKH, positions_BT),
+                "value": _write(cache["value"], v_BTKH, positions_BT),
+            }
+            out_BTNH = attention.attend_cached(
+                q_BTNH, cache["key"], cache["value"], positions_BT, pattern, how
+            )
+        out_BTNH = self._constrain(out_BTNH, "act_batch", "act_seq", "act_heads", None)
+        n_inputs = config.n_heads * config.d_head
+        y_BTD = Projection(
+            (config.n_heads, config.d_head),
+            (config.d_model,),
+            ("heads", "head_dim"),
+            ("embed",),
+            projection_std(config, n_inputs, residual=True),
+            config.bias,
+            how,
+            name="out",
+        )(out_BTNH)
+        return y_BTD, cache
+
+    def _constrain(self, x: jax.Array, *axes: str | None) -> jax.Array:
+        return x if self.layout is None else self.layout.constrain(x, *axes)
+
+
+def _write(cache_BSKH: jax.Array, new_BTKH: jax.Array, positions_BT: jax.Array) -> jax.Array:
+    """Each row's new keys or values, stored from its own first position on."""
+    update = functools.partial(jax.lax.dynamic_update_slice_in_dim, axis=0)
+    return jax.vmap(update)(cache_BSKH, new_BTKH.astype(cache_BSKH.dtype), positions_BT[:, 0])
+
+
+class Block(nn.Module):
+    """One layer: attention and MLP with residual additions, pre- or post-norm, or in parallel."""
+
+    config: ModelConfig
+    execution: Execution
+    layout: Layout | None
+    window: int | None
+
+    @nn.compact
+    def __call__(self, x_BTD, positions_BT, segments_BT, cache, train: bool):
+        config = self.config
+        norm = functools.partial(Norm, config.norm, config.norm_epsilon, config.bias)
+        attend = Attention(config, self.execution, self.layout, self.window, name="attention")
+        mlp = MLP(config, self.execution.how, name="mlp")
+
+        def drop(y: jax.Array) -> jax.Array:
+            return nn.Dropout(config.dropout_residual, deterministic=not train)(y)
+
+        def constrain(y: jax.Array) -> jax.Array:
+            if self.layout is None:
+                return y
+            return self.layout.constrain(y, "act_batch", "act_seq", "act_embed")
+
+        attention_norm = norm(name="attention_norm")
+        if config.parallel_block:
+            normed = attention_norm(x_BTD)
+            y_BTD, cache = attend(normed, positions_BT, segments_BT, cache, train)
+            return constrain(x_BTD + drop(y_BTD + mlp(normed))), cache
+        mlp_norm = norm(name="mlp_norm")
+        if config.norm_position == "post":
+            y_BTD, cache = attend(x_BTD, positions_BT, segments_BT, cache, train)
+            x_BTD = constrain(attention_norm(x_BTD + drop(y_BTD)))
+            return constrain(mlp_norm(x_BTD + drop(mlp(x_BTD)))), cache
+        y_BTD, cache = attend(attention_norm(x_BTD), positions_BT, segments_BT, cache, train)
+        x_BTD = constrain(x_BTD + drop(y_BTD))
+        return constrain(x_BTD + drop(mlp(mlp_norm(x_BTD)))), cache
+
+
+class LayerGroup(nn.Module):
+    """One period of `layer_pattern`: the body that is scanned over depth."""
+
+    config: ModelConfig
+    execution: Execution
+    layout: Layout | None
+    train: bool
+
+    @nn.compact
+    def __call__(self, x_BTD, cache: Cache | None, positions_BT, segments_BT):
+        block = Block
+        if self.execution.remat in ("full", "dots") and cache is None:
+            dots = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+            policy = dots if self.execution.remat == "dots" else None
+            block = nn.remat(
+                Block, policy=policy, prevent_cse=self.execution.unroll, static_argnums=(5,)
+            )
+        new_cache = []
+        for i, kind in enumerate(self.config.layer_pattern):
+            window = self.config.window if kind == "banded" else None
+            layer = block(self.config, self.execution, self.layout, window, name=str(i))
+            layer_cache = None if cache is None else cache[i]
+            x_BTD, layer_cache = layer(x_BTD, positions_BT, segments_BT, layer_cache, self.train)
+            new_cache.append(layer_cache)
+        return x_BTD, None if cache is None else new_cache
+
+
+class Transformer(nn.Module):
+    """Embeddings, layers, final norm and output projection."""
+
+    config: ModelConfig
+    execution: Execution
+    layout: Layout | None
+
+    @nn.compact
+    def __call__(
+        self,
+        tokens_BT: jax.Array,
+        positions_BT: jax.Array | None = None,
+        segments_BT: jax.Array | None = None,
+        cache: Cache | None = None,
+        train: bool = False,
+    ) -> tuple[jax.Array, Cache | None]:
+        config = self.config
+        if positions_BT is None:
+            positions_BT = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1]), tokens_BT.shape)
+        embedding = Embedding(config, self.execution.how, name="embedding")
+        x_BTD = embedding(tokens_BT, positions_BT)
+        x_BTD = nn.Dropout(config.dropout_embedding, deterministic=not train)(x_BTD)
+        if self.layout is not None:
+            x_BTD = self.layout.constrain(x_BTD, "act_batch", "act_seq", "act_embed")
+        n_groups = config.n_layers // len(config.layer_pattern)
+        layers = nn.scan(
+            LayerGroup,
+            variable_axes={"params": 0},
+            split_rngs={"params": True, "dropout": True},
+            in_axes=(0, nn.broadcast, nn.broadcast),
+            length=n_groups,
+            unroll=n_groups if self.execution.unroll else 1,
+            metadata_params={nn.PARTITION_NAME: "layer"},
+        )(config, self.execution, self.layout, train, name="blocks")
+        x_BTD, cache = layers(x_BTD, cache, positions_BT, segments_BT)
+        if config.final_norm:
+            x_BTD = Norm(config.norm, config.norm_epsilon, config.bias, name="final_norm")(x_BTD)
+        return self._logits(x_BTD, embedding), cache
+
+    def _logits(self, x_BTD: jax.Array, embedding: "Embedding") -> jax.Array:
+        """[B, T, padded V] float32; padded ids hold a very negative number."""
+        config = self.config
+        if config.tied_embeddings:
+            kernel_DV = embedding.table().T
+        else:
+            kernel_DV = Head(config, name="head")()
+        logits = project(x_BTD, kernel_DV, 1, self.execution.how, result=jnp.dtype(jnp.float32))
+        if self.layout is not None:
+            logits = self.layout.constrain(logits, "act_batch", "act_seq", "act_vocab")
+        if config.logit_soft_cap is not None:
+            logits = config.logit_soft_cap * jnp.tanh(logits / config.logit_soft_cap)
+        if config.padded_vocab_size > config.vocab_size:
+            ids = jnp.arange(config.padded_vocab_size)
+            logits = jnp.where(ids < config.vocab_size, logits, attention.MASKED)
+        return logits
+
+
+class Embedding(nn.Module):
+    """Token embeddings, plus learned or sinusoidal positions."""
+
+    config: ModelConfig
+    how: Precision
+
+    def setup(self) -> None:
+        config, init = self.config, nn.initializers.normal(self.config.init_std)
+        shape = (config.padded_vocab_size, config.d_model)
+        self.tokens = parameter(self, "tokens", init, shape, ("vocab", "embed"))
+        if config.position == "learned":
+            shape = (config.seq_len, config.d_model)
+            self.positions = parameter(self, "positions", init, shape, (None, "embed"))
+
+    def table(self) -> jax.Array:
+        """The token embeddings [padded V, D]."""
+        return self.tokens
+
+    def __call__(self, tokens_BT: jax.Array, positions_BT: jax.Array) -> jax.Array:
+        config = self.config
+        x_BTD = self.tokens[tokens_BT]
+        if config.position == "learned":
+            x_BTD = x_BTD + self.positions[positions_BT]
+        elif config.position == "sinusoidal":
+            # Vaswani et al. (2017), section 3.4, scales embeddings to the size of the sinusoids.
+            x_BTD = x_BTD * config.d_model**0.5 + sinusoids(positions_BT, config.d_model)
+        return x_BTD.astype(self.how.activations)
+
+
+class Head(nn.Module):
+    """The untied output projection."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self) -> jax.Array:
+        config = self.config
+        init = nn.initializers.normal(projection_std(config, config.d_model, residual=False))
+        shape = (config.d_model, config.padded_vocab_size)
+        return parameter(self, "kernel", init, shape, ("embed", "vocab"))
+
+
+@dataclasses.dataclass(frozen=True)
+class GPT:
+    """A GPT as pure functions of its parameters."""
+
+    config: ModelConfig
+    execution: Execution
+    layout: Layout | None = None
+
+    @property
+    def _module(self) -> Transformer:
+        return Transformer(self.config, self.execution, self.layout)
+
+    def init(self, key: jax.Array) -> Params:
+        """Fresh float32 parameters."""
+        return nn.meta.unbox(self._boxed(key))
+
+    def param_axes(self) -> Params:
+        """The tree of parameters with, for each, the logical names of its dims."""
+        boxed = jax.eval_shape(self._boxed, jax.random.key(0))
+        return jax.tree.map(lambda box: tuple(box.names), boxed, is_leaf=_is_box)
+
+    def apply(
+        self,
+        params: Params,
+        tokens_BT: jax.Array,
+        segments_BT: jax.Array | None = None,
+        dropout_key: jax.Array | None = None,
+    ) -> jax.Array:
+        """Logits [B, T, padded V] in float32 of the token after each; dropout only with a key."""
+        logits, _ = self._module.apply(
+            {"params": params},
+            tokens_BT,
+            segments_BT=segments_BT,
+            train=dropout_key is not None,
+            rngs=None if dropout_key is None else {"dropout": dropout_key},
+        )
+        return logits
+
+    def init_cache(self, n_batch: int, n_slots: int) -> Cache:
+        """An empty key-value cache for sequences of up to n_slots tokens."""
+        config = self.config
+        n_groups = config.n_layers // len(config.layer_pattern)
+        shape = (n_groups, n_batch, n_slots, config.kv_heads, config.d_head)
+        zeros = functools.partial(jnp.zeros, shape, self.execution.how.activations)
+        return [{"key": zeros(), "value": zeros()} for _ in config.layer_pattern]
+
+    def apply_cached(
+        self, params: Params, tokens_BT: jax.Array, positions_BT: jax.Array, cache: Cache
+    ) -> tuple[jax.Array, Cache]:
+        """Logits of tokens at consecutive positions of each row, and the cache with them in it.
+
+        positions_BT[b, 0] is where row b continues: rows may be of different lengths.
+        """
+        return self._module.apply({"params": params}, tokens_BT, positions_BT, cache=cache)
+
+    def _boxed(self, key: jax.Array) -> Params:
+        tokens = jnp.zeros((1, 1), jnp.int32)
+        # Structure and values do not depend on the layout; without it, init runs anywhere.
+        module = Transformer(self.config, self.execution, None)
+        return module.init(key, tokens)["params"]
+
+
+def _is_box(x: Any) -> bool:
+    return isinstance(x, nn.meta.AxisMetadata)
+
+
+def make_gpt(
+    config: ModelConfig,
+    compute: ComputeConfig | None = None,
+    layout: Layout | None = None,
+    backend: str | None = None,
+) -> GPT:
+    """The GPT of a config, computed on `backend` (default: the mesh's, else jax's default)."""
+    if backend is None:
+        backend = jax.default_backend() if layout is None else layout.mesh.devices.flat[0].platform
+    execution = decide_execution(config, compute or ComputeConfig(), backend)
+    return GPT(config, execution, layout)

@@ -1,0 +1,150 @@
+"""The building blocks: norms, projections, MLP, positions. Dims: B T D N K H F V (see README)."""
+
+import math
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from gpt_jax.config import ModelConfig
+from gpt_jax.models.products import Precision, project
+from gpt_jax.sharding import Axes
+
+Initializer = Callable[..., jax.Array]
+
+
+def parameter(
+    module: nn.Module, name: str, init: Initializer, shape: tuple[int, ...], axes: Axes
+) -> jax.Array:
+    """A float32 parameter whose dims carry logical names."""
+    boxed = nn.with_logical_partitioning(init, axes)
+    return module.param(name, boxed, shape, jnp.float32)
+
+
+class Norm(nn.Module):
+    """LayerNorm (Ba et al. 2016) or RMSNorm (Zhang and Sennrich 2019) over the last dim.
+
+    Computed in float32, returned in the input's type.
+    """
+
+    kind: str
+    epsilon: float
+    bias: bool
+    axes: Axes = ("embed",)
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        size = x.shape[-1:]
+        scale = parameter(self, "scale", nn.initializers.ones, size, self.axes)
+        y = x.astype(jnp.float32)
+        if self.kind == "layernorm":
+            y = y - jnp.mean(y, axis=-1, keepdims=True)
+        y = y * jax.lax.rsqrt(jnp.mean(jnp.square(y), axis=-1, keepdims=True) + self.epsilon)
+        y = y * scale
+        if self.bias and self.kind == "layernorm":
+            y = y + parameter(self, "bias", nn.initializers.zeros, size, self.axes)
+        return y.astype(x.dtype)
+
+
+class Projection(nn.Module):
+    """y = x W + b, contracting the last `len(inputs)` dims of x."""
+
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    input_axes: Axes
+    output_axes: Axes
+    std: float
+    bias: bool
+    how: Precision
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        kernel = parameter(
+            self,
+            "kernel",
+            nn.initializers.normal(self.std) if self.std else nn.initializers.zeros,
+            self.inputs + self.outputs,
+            self.input_axes + self.output_axes,
+        )
+        y = project(x, kernel, len(self.inputs), self.how)
+        if self.bias:
+            zeros = nn.initializers.zeros
+            y = y + parameter(self, "bias", zeros, self.outputs, self.output_axes).astype(y.dtype)
+        return y
+
+
+def projection_std(config: ModelConfig, n_inputs: int, residual: bool) -> float:
+    """Standard deviation of a projection's weights at initialisation.
+
+    GPT-2 (section 2.3) divides those that write to the residual stream by sqrt(number of residual
+    additions), 2 L.
+    """
+    std = config.init_std if config.init_matrices == "fixed" else 1 / math.sqrt(n_inputs)
+    if not residual or config.init_residual == "plain":
+        return std
+    return std / math.sqrt(2 * config.n_layers) if config.init_residual == "scaled" else 0.0
+
+
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+    "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
+    "relu": jax.nn.relu,
+    "relu_squared": lambda x: jnp.square(jax.nn.relu(x)),
+    "swiglu": jax.nn.silu,
+    "geglu": lambda x: jax.nn.gelu(x, approximate=True),
+}
+"""Squared ReLU: So et al. 2021; SwiGLU and GeGLU (this is the gate's non-linearity): Shazeer 2020."""
+
+
+class MLP(nn.Module):
+    """D -> F -> D, gated for SwiGLU and GeGLU."""
+
+    config: ModelConfig
+    how: Precision
+
+    @nn.compact
+    def __call__(self, x_BTD: jax.Array) -> jax.Array:
+        config = self.config
+
+        def into(name: str) -> Projection:
+            std = projection_std(config, config.d_model, residual=False)
+            inner = ((config.d_model,), (config.d_ff,), ("embed",), ("mlp",))
+            return Projection(*inner, std, config.bias, self.how, name=name)
+
+        activation = ACTIVATIONS[config.activation]
+        hidden_BTF = into("up")(x_BTD)
+        if config.gated:
+            hidden_BTF = activation(into("gate")(x_BTD)) * hidden_BTF
+        else:
+            hidden_BTF = activation(hidden_BTF)
+        std = projection_std(config, config.d_ff, residual=True)
+        outer = ((config.d_ff,), (config.d_model,), ("mlp",), ("embed",))
+        return Projection(*outer, std, config.bias, self.how, name="down")(hidden_BTF)
+
+
+def rotate(x_BTNH: jax.Array, positions_BT: jax.Array, base: float) -> jax.Array:
+    """Rotary position embedding (Su et al. 2021), pairing dims i and i + H/2."""
+    half = x_BTNH.shape[-1] // 2
+    frequencies_H = base ** (-jnp.arange(half, dtype=jnp.float32) / half)
+    angles_BT1H = positions_BT[:, :, None, None].astype(jnp.float32) * frequencies_H
+    sin, cos = jnp.sin(angles_BT1H), jnp.cos(angles_BT1H)
+    first, second = jnp.split(x_BTNH.astype(jnp.float32), 2, axis=-1)
+    rotated = [first * cos - second * sin, second * cos + first * sin]
+    return jnp.concatenate(rotated, axis=-1).astype(x_BTNH.dtype)
+
+
+def sinusoids(positions_BT: jax.Array, d_model: int) -> jax.Array:
+    """Sinusoidal position encoding [B, T, D] (Vaswani et al. 2017, section 3.5)."""
+    half = d_model // 2
+    frequencies = 10_000.0 ** (-jnp.arange(half, dtype=jnp.float32) / half)
+    angles = positions_BT[..., None].astype(jnp.float32) * frequencies
+    return jnp.stack([jnp.sin(angles), jnp.cos(angles)], axis=-1).reshape(*angles.shape[:-1], -1)
+
+
+def alibi_slopes(n_heads: int) -> list[float]:
+    """One slope a head (Press et al. 2022): 2^(-8 i / N), interpolated where N is no power of 2."""
+    power = 2 ** math.floor(math.log2(n_heads))
+    slopes = [2 ** (-8 * (i + 1) / power) for i in range(power)]
+    between = [2 ** (-8 * (i + 0.5) / power) for i in range(power)]
+    return slopes + between[: n_heads - power]

@@ -1,0 +1,250 @@
+"""One training step and one evaluation step, as pure functions to be compiled whole.
+
+A step sums losses and gradients over the batch (in microbatches if asked), divides once by the
+number of target tokens, and updates. Randomness is `fold_in(seed, step)`; the learning rate is a
+function of the step: the state needs nothing else to resume. Must not import flax.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from gpt_jax.config import Config
+from gpt_jax.data.batch import Batch
+from gpt_jax.losses import LossSums, cross_entropy_sums
+from gpt_jax.models.gpt import GPT, Params
+from gpt_jax.optim import learning_rate_schedule, make_optimizer
+from gpt_jax.sharding import Layout
+from gpt_jax.timetable import Timetable
+
+LOSS_MEMORY = 0.98
+"""Weight of the past in the running mean of the loss, against which a spike is measured."""
+
+
+class TrainState(NamedTuple):
+    """Everything that training changes."""
+
+    step: jax.Array
+    """Steps done, int32."""
+    params: Params
+    opt_state: Any
+    ema: Params | None
+    """Moving average of the parameters, if optimizer.ema_decay is set."""
+    mean_loss: jax.Array
+    """Running mean of the loss; 0 before the first step."""
+
+
+class Metrics(NamedTuple):
+    """Scalars of one step, on the device until somebody reads them."""
+
+    loss: jax.Array
+    """Mean cross-entropy in nats per target token, before the update."""
+    z_loss: jax.Array
+    """Mean squared log-normaliser, not weighted."""
+    target_tokens: jax.Array
+    learning_rate: jax.Array
+    gradient_norm: jax.Array
+    """Global norm before clipping."""
+    update_norm: jax.Array
+    parameter_norm: jax.Array
+    bad: jax.Array
+    """Whether loss or gradient is not finite, or the loss a spike."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Steps:
+    """The functions of one experiment: `init`, `train` and `evaluate`, not yet compiled."""
+
+    init: Callable[[jax.Array], TrainState]
+    train: Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+    evaluate: Callable[[Params, Batch], LossSums]
+
+
+def make_steps(config: Config, model: GPT, timetable: Timetable) -> Steps:
+    """The pure functions of a config; see `compile_steps` for the compiled ones."""
+    schedule = learning_rate_schedule(config, timetable)
+
+    def init(key: jax.Array) -> TrainState:
+        params = model.init(key)
+        optimizer = make_optimizer(config.optimizer, params, learning_rate=0.0)
+        return TrainState(
+            step=jnp.zeros((), jnp.int32),
+            params=params,
+            opt_state=optimizer.init(params),
+            # A copy: the state is donated, and a buffer can be donated once.
+            ema=jax.tree.map(jnp.copy, params) if config.optimizer.ema_decay else None,
+            mean_loss=jnp.zeros(()),
+        )
+
+    def train(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        key = dropout_key(config, state.step)
+        gradients, sums = sum_gradients(config, model, state.params, batch, key)
+        return apply_gradients(config, schedule, state, gradients, sums)
+
+    def evaluate(params: Params, batch: Batch) -> LossSums:
+        logits = model.apply(params, batch.tokens_BT, batch.segments_BT)
+        return cross_entropy_sums(logits, batch.targets_BT, batch.weights_BT)
+
+    return Steps(init, train, evaluate)
+
+
+def dropout_key(config: Config, step: jax.Array) -> jax.Array | None:
+    """The step's key for dropout; None if the model has none."""
+    model = config.model
+    if not (model.dropout_embedding or model.dropout_residual or model.dropout_attention):
+        return None
+    return jax.random.fold_in(jax.random.key(config.seed), step)
+
+
+def sum_gradients(
+    config: Config, model: GPT, params: Params, batch: Batch, key: jax.Array | None
+) -> tuple[Params, LossSums]:
+    """Gradients of the summed objective, and its sums, over compute.microbatches parts.
+
+    Sums add over any split of the batch, so data-parallel code only has to add them (`psum`).
+    """
+
+    def objective(params: Params, part: Batch, key: jax.Array | None):
+        logits = model.apply(params, part.tokens_BT, part.segments_BT, dropout_key=key)
+        sums = cross_entropy_sums(logits, part.targets_BT, part.weights_BT)
+        return sums.cross_entropy + config.train.z_loss * sums.z_loss, sums
+
+    gradient = jax.grad(objective, has_aux=True)
+    n_parts = config.compute.microbatches
+    if n_parts == 1:
+        return gradient(params, batch, key)
+
+    def add_part(total, part_and_index):
+        part, index = part_and_index
+        part_key = None if key is None else jax.random.fold_in(key, index)
+        return jax.tree.map(jnp.add, total, gradient(params, part, part_key)), None
+
+    def split(x: jax.Array) -> jax.Array:
+        # Strided: each part takes rows from every device, so that none has to move.
+        return x.reshape(x.shape[0] // n_parts, n_parts, *x.shape[1:]).swapaxes(0, 1)
+
+    parts = jax.tree.map(split, batch)
+    zeros = (jax.tree.map(jnp.zeros_like, params), LossSums(*[jnp.zeros(())] * len(LossSums._fields)))
+    total, _ = jax.lax.scan(add_part, zeros, (parts, jnp.arange(n_parts)))
+    return total
+
+
+def apply_gradients(
+    config: Config,
+    schedule: Callable[[jax.Array], jax.Array],
+    state: TrainState,
+    gradients: Params,
+    sums: LossSums,
+) -> tuple[TrainState, Metrics]:
+    """Divide the summed gradients by the target tokens, once, and update the state."""
+    target_tokens = jnp.maximum(sums.weight, 1.0)
+    gradients = jax.tree.map(lambda g: g / target_tokens, gradients)
+    loss = sums.cross_entropy / target_tokens
+    gradient_norm = optax.global_norm(gradients)
+    learning_rate = schedule(state.step)
+    optimizer = make_optimizer(config.optimizer, state.params, learning_rate=learning_rate)
+    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+
+    bad = ~(jnp.isfinite(loss) & jnp.isfinite(gradient_norm))
+    if config.train.spike_threshold is not None:
+        bad |= (state.step > 0) & (loss > state.mean_loss + config.train.spike_threshold)
+    mean_loss = jnp.where(
+        state.step == 0, loss, LOSS_MEMORY * state.mean_loss + (1 - LOSS_MEMORY) * loss
+    )
+    ema = state.ema
+    if ema is not None:
+        decay = config.optimizer.ema_decay
+        ema = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, ema, params)
+    new = TrainState(state.step + 1, params, opt_state, ema, mean_loss)
+    if config.train.on_bad_step == "skip":
+        kept = state._replace(step=new.step)
+        new = jax.tree.map(lambda old, updated: jnp.where(bad, old, updated), kept, new)
+    metrics = Metrics(
+        loss=loss,
+        z_loss=sums.z_loss / target_tokens,
+        target_tokens=sums.weight,
+        learning_rate=learning_rate,
+        gradient_norm=gradient_norm,
+        update_norm=optax.global_norm(updates),
+        parameter_norm=optax.global_norm(params),
+        bad=bad,
+    )
+    return new, metrics
+
+
+def evaluation_params(state: TrainState) -> Params:
+    """What is evaluated and sampled: the moving average if there is one."""
+    return state.params if state.ema is None else state.ema
+
+
+def state_shardings(steps: Steps, model: GPT, layout: Layout) -> TrainState:
+    """Where each array of the state lives: moments lie as their parameters do."""
+    abstract = jax.eval_shape(steps.init, jax.random.key(0))
+    params = layout.shardings(model.param_axes())
+    return TrainState(
+        step=layout.everywhere,
+        params=params,
+        opt_state=optimizer_shardings(abstract.opt_state, abstract.params, params, layout),
+        ema=None if abstract.ema is None else params,
+        mean_loss=layout.everywhere,
+    )
+
+
+def optimizer_shardings(opt_state: Any, abstract_params: Params, params: Params, layout: Layout):
+    """Shardings of an optimizer state: parts shaped as their parameter lie as it does.
+
+    Factored moments (Adafactor) and counters are small and copied everywhere.
+    """
+    return optax.tree_map_params(
+        lambda tree: opt_state,
+        lambda moment, parameter, sharding: (
+            sharding if moment.shape == parameter.shape else layout.everywhere
+        ),
+        opt_state,
+        abstract_params,
+        params,
+        transform_non_params=lambda _: layout.everywhere,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class CompiledSteps:
+    """`Steps` as jitted functions with fixed shardings; the training state is donated."""
+
+    init: Callable[[jax.Array], TrainState]
+    train: Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+    evaluate: Callable[[Params, Batch], LossSums]
+    state_shardings: TrainState
+    abstract_state: TrainState
+    """Shapes, types and shardings, for restoring a checkpoint."""
+
+
+def compile_steps(steps: Steps, model: GPT, layout: Layout) -> CompiledSteps:
+    """Jit the steps over the layout's mesh; each compiles at its first call."""
+    shardings = state_shardings(steps, model, layout)
+    abstract = jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+        jax.eval_shape(steps.init, jax.random.key(0)),
+        shardings,
+    )
+    return CompiledSteps(
+        init=jax.jit(steps.init, out_shardings=shardings),
+        train=jax.jit(
+            steps.train,
+            in_shardings=(shardings, layout.batch),
+            out_shardings=(shardings, layout.everywhere),
+            donate_argnums=0,
+        ),
+        evaluate=jax.jit(
+            steps.evaluate,
+            in_shardings=(shardings.params, layout.batch),
+            out_shardings=layout.everywhere,
+        ),
+        state_shardings=shardings,
+        abstract_state=abstract,
+    )
