@@ -244,8 +244,8 @@ class OptimizerConfig:
     """Added to the root of the second moment."""
     weight_decay: NonNegativeFloat = 0.1
     """Decoupled weight decay, times the learning rate."""
-    decay: Literal["matrices", "no_bias_or_gain", "all"] = "matrices"
-    """What decays: projections and embeddings; all but biases and gains; everything."""
+    decay: Literal["matrices", "no_bias_or_gain", "all"] = "no_bias_or_gain"
+    """What decays: projections and an untied head; all but biases and gains (GPT-1); everything."""
     clip_norm: PositiveFloat | None = 1.0
     """Gradients are scaled down to this global norm."""
     adam_learning_rate: PositiveFloat | None = None

@@ -196,20 +196,25 @@ def state_shardings(steps: Steps, model: GPT, layout: Layout) -> TrainState:
 
 
 def optimizer_shardings(opt_state: Any, abstract_params: Params, params: Params, layout: Layout):
-    """Shardings of an optimizer state: parts shaped as their parameter lie as it does.
+    """Shardings of an optimizer state: an array that has its parameter's shape lies as it does.
 
-    Factored moments (Adafactor) and counters are small and copied everywhere.
+    An optimizer keeps moments in copies of the parameter tree, so the end of an array's path names
+    its parameter. Counters and factored moments (Adafactor) are small and copied everywhere.
     """
-    return optax.tree_map_params(
-        lambda tree: opt_state,
-        lambda moment, parameter, sharding: (
-            sharding if moment.shape == parameter.shape else layout.everywhere
-        ),
-        opt_state,
-        abstract_params,
-        params,
-        transform_non_params=lambda _: layout.everywhere,
-    )
+    shapes = jax.tree_util.tree_leaves_with_path(abstract_params)
+    homes = {
+        path: (abstract.shape, sharding)
+        for (path, abstract), sharding in zip(shapes, jax.tree.leaves(params), strict=True)
+    }
+
+    def place(path: tuple, leaf: jax.ShapeDtypeStruct):
+        for start in range(len(path)):
+            shape, sharding = homes.get(path[start:], (None, None))
+            if shape == leaf.shape:
+                return sharding
+        return layout.everywhere
+
+    return jax.tree_util.tree_map_with_path(place, opt_state)
 
 
 @dataclasses.dataclass(frozen=True)
