@@ -1,0 +1,300 @@
+"""Closed forms: parameters, floating-point operations (FLOPs) and bytes of state of a config.
+
+Published counts follow different conventions, and a scaling law fitted under one is wrong under
+another; here each has a name and its source. A product of [m, k] and [k, n] counts 2 m k n FLOPs.
+Tensor dims: T query position, S key position, D width, N heads, K kv heads, H head size, F hidden,
+V vocab, L layers. Plain arithmetic: must not import jax.
+"""
+
+import dataclasses
+import math
+from typing import Literal, get_args
+
+from gpt_jax.config import ModelConfig, OptimizerConfig
+
+Shape = tuple[int, ...]
+
+Convention = Literal[
+    "exact", "exact_causal", "6nd", "kaplan", "kaplan_table_1", "chinchilla", "palm"
+]
+"""How FLOPs are counted: see `forward_flops_per_sequence`."""
+
+BYTES_PER_VALUE = 4
+"""Parameters, gradients and optimizer state are float32."""
+
+ADAFACTOR_MIN_DIM = 128
+"""Optax factors the second moment of a matrix if both of its dims have at least this size."""
+
+
+# ---------------------------------------------------------------------------------------------
+# Parameters
+
+
+def parameter_shapes(model: ModelConfig) -> dict[str, Shape]:
+    """{path: shape} of every parameter, with the vocabulary padded: the tree the model creates.
+
+    A stack of layers has a leading dim of L / P, P being the length of model.layer_pattern.
+    """
+    D, V = model.d_model, model.padded_vocab_size
+    shapes: dict[str, Shape] = {"embedding/tokens": (V, D)}
+    if model.position == "learned":
+        shapes["embedding/positions"] = (model.seq_len, D)
+    period = len(model.layer_pattern)
+    for member in range(period):
+        for name, shape in _block_shapes(model).items():
+            shapes[f"blocks/{member}/{name}"] = (model.n_layers // period, *shape)
+    if model.final_norm:
+        shapes |= _norm("final_norm", model)
+    if not model.tied_embeddings:
+        shapes["head/kernel"] = (D, V)
+    return shapes
+
+
+def _block_shapes(model: ModelConfig) -> dict[str, Shape]:
+    """{path: shape} of one layer."""
+    D, N, K = model.d_model, model.n_heads, model.kv_heads
+    H, F = model.d_head, model.d_ff
+    shapes = _norm("attention_norm", model)
+    shapes |= _projection("attention/query", (D,), (N, H), model)
+    shapes |= _projection("attention/key", (D,), (K, H), model)
+    shapes |= _projection("attention/value", (D,), (K, H), model)
+    shapes |= _projection("attention/out", (N, H), (D,), model)
+    if model.qk_norm:
+        shapes |= {"attention/query_norm/scale": (H,), "attention/key_norm/scale": (H,)}
+    if not model.parallel_block:
+        shapes |= _norm("mlp_norm", model)
+    shapes |= _projection("mlp/up", (D,), (F,), model)
+    if model.gated:
+        shapes |= _projection("mlp/gate", (D,), (F,), model)
+    return shapes | _projection("mlp/down", (F,), (D,), model)
+
+
+def _norm(name: str, model: ModelConfig) -> dict[str, Shape]:
+    shapes: dict[str, Shape] = {f"{name}/scale": (model.d_model,)}
+    if model.bias and model.norm == "layernorm":
+        shapes[f"{name}/bias"] = (model.d_model,)
+    return shapes
+
+
+def _projection(name: str, inputs: Shape, outputs: Shape, model: ModelConfig) -> dict[str, Shape]:
+    shapes = {f"{name}/kernel": inputs + outputs}
+    if model.bias:
+        shapes[f"{name}/bias"] = outputs
+    return shapes
+
+
+@dataclasses.dataclass(frozen=True)
+class ParameterCounts:
+    """Parameters by part, each counted once, without the rows that pad the vocabulary."""
+
+    token_embedding: int
+    position_embedding: int
+    attention: int
+    """Projections and their biases."""
+    mlp: int
+    norms: int
+    head: int
+    """The output projection, if it is not the token embedding."""
+
+    n_params_matmul: int
+    """Weights that a token is multiplied with: projections and the head, tied or not."""
+    n_params_padded: int
+    """All parameters as stored, the rows that pad the vocabulary included."""
+
+    @property
+    def n_params(self) -> int:
+        """All parameters: N of GPT-2, GPT-3 (Table D.1), Chinchilla and PaLM."""
+        return (
+            self.token_embedding
+            + self.position_embedding
+            + self.n_params_non_embedding
+            + (self.head)
+        )
+
+    @property
+    def n_params_non_embedding(self) -> int:
+        """All but what grows with vocabulary or context: embeddings and an untied head.
+
+        N of Kaplan et al. 2020 (section 1.3), who leave out biases and norms besides, about 0.1%.
+        """
+        return self.attention + self.mlp + self.norms
+
+
+def count_parameters(model: ModelConfig) -> ParameterCounts:
+    """How many parameters a model has, in all and by part."""
+    padded = model.padded_vocab_size - model.vocab_size
+    padding = padded * model.d_model
+    parts = dict.fromkeys(
+        ("token_embedding", "position_embedding", "attention", "mlp", "norms", "head"), 0
+    )
+    kernels = 0
+    for path, shape in parameter_shapes(model).items():
+        parts[_part(path)] += math.prod(shape)
+        if _is_block_kernel(path):
+            kernels += math.prod(shape)
+    n_params_padded = sum(parts.values())
+    parts["token_embedding"] -= padding
+    if not model.tied_embeddings:
+        parts["head"] -= padding
+    return ParameterCounts(
+        **parts,
+        n_params_matmul=kernels + model.vocab_size * model.d_model,
+        n_params_padded=n_params_padded,
+    )
+
+
+def _part(path: str) -> str:
+    match path.split("/"):
+        case ["embedding", "tokens"]:
+            return "token_embedding"
+        case ["embedding", "positions"]:
+            return "position_embedding"
+        case ["head", _]:
+            return "head"
+        case [*_, owner, _] if owner.endswith("norm"):
+            return "norms"
+        case ["blocks", _, part, *_]:
+            return part
+    raise AssertionError(path)
+
+
+def _is_block_kernel(path: str) -> bool:
+    return path.startswith("blocks/") and path.endswith("/kernel")
+
+
+# ---------------------------------------------------------------------------------------------
+# FLOPs
+
+
+def forward_flops_per_sequence(model: ModelConfig, convention: Convention = "exact") -> int:
+    """FLOPs of a forward pass over one sequence of model.seq_len tokens.
+
+    - exact: every matrix product that the reference attention kernel executes: projections, head
+      (padded vocabulary), and scores and values over the whole T x S square. Embedding look-ups
+      are no products, and elementwise operations are not counted.
+    - exact_causal: the part of these whose result is used: a query meets only the keys that it
+      sees (causal, or in the window of a banded layer), and only the unpadded vocabulary. No
+      kernel needs less; the blockwise ones execute a little more.
+    - 6nd: 2 N a token (6 N with the backward pass), N all parameters. Hoffmann et al. 2022
+      (Chinchilla), section 3.3; Brown et al. 2020 (GPT-3), Table D.1, which multiplies N as
+      rounded there (1,320M for the 1,316M of GPT-3 XL).
+    - kaplan: 2 N a token, N the non-embedding parameters. Kaplan et al. 2020, C = 6 N B S.
+    - kaplan_table_1: 2 N + 2 L T d_attn a token, N the kernels of the blocks alone. Kaplan et
+      al. 2020, Table 1: half of what `exact` counts for scores and values.
+    - chinchilla: Hoffmann et al. 2022, appendix F, as printed: the products of `exact`, the
+      embedding as if it were one, and 3 FLOPs for each softmax entry. Their own Table A4 is
+      reproduced only without embedding and head.
+    - palm: 2 N + 4 L N H T a token (6 N + 12 L H Q T with the backward pass in the notation of
+      Chowdhery et al. 2022, appendix B), N all parameters: the FLOPs of MFU.
+
+    Raises ValueError for an unknown convention.
+    """
+    counts, T, D = count_parameters(model), model.seq_len, model.d_model
+    kernels = counts.n_params_matmul - model.vocab_size * D
+    attention_width, L = model.n_heads * model.d_head, model.n_layers
+    match convention:
+        case "exact":
+            return 2 * T * (kernels + model.padded_vocab_size * D) + 4 * attention_width * L * T**2
+        case "exact_causal":
+            return 2 * T * counts.n_params_matmul + 4 * attention_width * _visible_pairs(model)
+        case "6nd":
+            return 2 * T * counts.n_params
+        case "kaplan":
+            return 2 * T * counts.n_params_non_embedding
+        case "kaplan_table_1":
+            return 2 * T * kernels + 2 * L * T**2 * attention_width
+        case "chinchilla":
+            softmax = 3 * model.n_heads * L * T**2
+            products = 2 * T * (kernels + 2 * model.vocab_size * D)
+            return products + 4 * attention_width * L * T**2 + softmax
+        case "palm":
+            return 2 * T * counts.n_params + 4 * attention_width * L * T**2
+    raise ValueError(
+        f"FLOPs convention '{convention}' is unknown; allowed: {', '.join(get_args(Convention))}"
+    )
+
+
+def _visible_pairs(model: ModelConfig) -> int:
+    """Pairs of a query and a key that it sees, in one sequence, summed over layers."""
+    T = model.seq_len
+    pairs = {"dense": T * (T + 1) // 2}
+    if model.window is not None:
+        W = min(model.window, T)
+        pairs["banded"] = W * (W + 1) // 2 + (T - W) * W
+    repeats = model.n_layers // len(model.layer_pattern)
+    return repeats * sum(pairs[kind] for kind in model.layer_pattern)
+
+
+def training_flops_per_sequence(model: ModelConfig, convention: Convention = "exact") -> int:
+    """FLOPs of a forward and backward pass over one sequence.
+
+    Three times the forward pass: the backward pass has two products for each of its products, for
+    the gradients of its two operands. What rematerialization repeats is not counted.
+    """
+    return 3 * forward_flops_per_sequence(model, convention)
+
+
+def training_flops_per_token(model: ModelConfig, convention: Convention = "exact") -> float:
+    """FLOPs of a forward and backward pass for each token of a sequence of model.seq_len."""
+    return training_flops_per_sequence(model, convention) / model.seq_len
+
+
+def training_flops(model: ModelConfig, n_tokens: int, convention: Convention = "exact") -> float:
+    """FLOPs of a training run over n_tokens tokens (`Timetable.n_tokens`)."""
+    return training_flops_per_sequence(model, convention) * n_tokens / model.seq_len
+
+
+# ---------------------------------------------------------------------------------------------
+# Memory
+
+
+@dataclasses.dataclass(frozen=True)
+class StateBytes:
+    """Bytes that training keeps between steps, and its gradients, over all devices together."""
+
+    params: int
+    gradients: int
+    optimizer: int
+    ema: int
+    """The moving average of the parameters, where optimizer.ema_decay asks for it."""
+
+    @property
+    def total(self) -> int:
+        return self.params + self.gradients + self.optimizer + self.ema
+
+
+def state_bytes(model: ModelConfig, optimizer: OptimizerConfig) -> StateBytes:
+    """Bytes of parameters, gradients and optimizer state in float32, not of activations.
+
+    A few step counters, and Adafactor's one-element placeholders, are left out.
+    """
+    shapes = parameter_shapes(model)
+    params = BYTES_PER_VALUE * sum(math.prod(shape) for shape in shapes.values())
+    state = sum(_optimizer_values(path, shape, optimizer.name) for path, shape in shapes.items())
+    ema = 0 if optimizer.ema_decay is None else params
+    return StateBytes(params, params, BYTES_PER_VALUE * state, ema)
+
+
+def _optimizer_values(path: str, shape: Shape, optimizer: str) -> int:
+    """Numbers that an update rule keeps for one parameter."""
+    size = math.prod(shape)
+    match optimizer:
+        case "adam" | "adamw":
+            return 2 * size
+        case "lion" | "sgd":
+            return size
+        case "muon":
+            return size if _is_block_kernel(path) else 2 * size
+        case "adafactor":
+            return size + _adafactor_second_moment(path, shape)
+    raise AssertionError(optimizer)
+
+
+def _adafactor_second_moment(path: str, shape: Shape) -> int:
+    """Row and column means of what is a matrix, layer by layer; else one number a parameter."""
+    n_layers, dims = (shape[0], shape[1:]) if path.startswith("blocks/") else (1, shape)
+    if _is_block_kernel(path):
+        n_inputs = 2 if path.endswith("attention/out/kernel") else 1
+        dims = (math.prod(dims[:n_inputs]), math.prod(dims[n_inputs:]))
+    factored = len(dims) == 2 and min(dims) >= ADAFACTOR_MIN_DIM
+    return n_layers * (sum(dims) if factored else math.prod(dims))
