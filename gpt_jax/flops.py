@@ -104,12 +104,8 @@ class ParameterCounts:
     @property
     def n_params(self) -> int:
         """All parameters: N of GPT-2, GPT-3 (Table D.1), Chinchilla and PaLM."""
-        return (
-            self.token_embedding
-            + self.position_embedding
-            + self.n_params_non_embedding
-            + (self.head)
-        )
+        embeddings = self.token_embedding + self.position_embedding + self.head
+        return embeddings + self.n_params_non_embedding
 
     @property
     def n_params_non_embedding(self) -> int:

@@ -1,0 +1,77 @@
+"""The table of chips, and the measured peak of a CPU."""
+
+import itertools
+import subprocess
+import sys
+
+import pytest
+
+from gpt_jax import hardware
+from gpt_jax.hardware import CHIPS, chip, identify, measured_cpu_peak
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("entry", CHIPS, ids=lambda entry: entry.name)
+def test_every_chip_is_found_by_name_and_device_kind(entry: hardware.Chip) -> None:
+    assert chip(entry.name) is entry
+    assert all(identify(kind) is entry for kind in entry.device_kinds)
+    assert entry.source
+    # Units: a slip of a thousand leaves these ranges.
+    assert 1e14 < entry.peak("bfloat16") < 1e16
+    assert entry.peak("float32") <= entry.peak("bfloat16") <= entry.peak("int8")
+    assert 1e10 < entry.memory_bytes < 1e12
+    assert 5e11 < entry.bandwidth < 1e13
+
+
+@pytest.mark.parametrize(
+    ("name", "peak", "memory", "bandwidth"),
+    [
+        ("tpu_v4", 275e12, 32 * 2**30, 1200e9),
+        ("tpu_v5p", 459e12, 95e9, 2765e9),
+        ("a100_80gb", 312e12, 80e9, 2039e9),
+        ("h100", 989.4e12, 80e9, 3350e9),
+    ],
+)
+def test_published_values(name: str, peak: float, memory: float, bandwidth: float) -> None:
+    entry = chip(name)
+    assert entry.peak("bfloat16") == pytest.approx(peak)
+    assert entry.memory_bytes == pytest.approx(memory, rel=1e-3)
+    assert entry.bandwidth == pytest.approx(bandwidth)
+
+
+def test_a_device_kind_names_one_chip() -> None:
+    kinds = [kind for entry in CHIPS for kind in entry.device_kinds]
+    assert len(kinds) == len(set(kinds))
+    assert len({entry.name for entry in CHIPS}) == len(CHIPS)
+
+
+@pytest.mark.parametrize("kind", ["cpu", "TPU v4 lite", "NVIDIA A100", "NVIDIA H100 NVL", ""])
+def test_other_devices_are_not_guessed(kind: str) -> None:
+    assert identify(kind) is None
+
+
+def test_unknown_names_are_refused_with_the_known_ones() -> None:
+    with pytest.raises(ValueError, match="unknown chip 'tpu_v5', did you mean 'tpu_v5") as caught:
+        chip("tpu_v5")
+    assert all(entry.name in str(caught.value) for entry in CHIPS)
+    with pytest.raises(ValueError, match="no peak of tpu_v4 for float8 operands; known: bfloat16"):
+        chip("tpu_v4").peak("float8")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_measured_cpu_peak_is_flops_over_seconds(
+    dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock that moves one hundredth of a second at each look, each product takes that."""
+    ticks = itertools.count()
+    monkeypatch.setattr(hardware.time, "perf_counter", lambda: 0.01 * next(ticks))
+    assert measured_cpu_peak(dtype) == pytest.approx(2 * 1024**3 / 0.01)
+
+
+def test_measured_cpu_peak_by_the_real_clock() -> None:
+    assert 1e9 < measured_cpu_peak("float32", seconds=0.05) < 1e14
+
+
+def test_no_jax_at_import() -> None:
+    code = "import sys, gpt_jax.hardware, gpt_jax.flops; sys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
