@@ -1,0 +1,117 @@
+"""Warnings: what a reader of a fit should know before believing it.
+
+Must not import jax.
+"""
+
+import numpy as np
+
+from gpt_jax.scaling.fit import Extrapolation, LawFit, Uncertainty
+from gpt_jax.scaling.laws import EXPONENT_RANGE, Array
+from gpt_jax.scaling.table import RunTable
+
+FEW_VALUES = 4
+"""Distinct sizes, token counts or computes behind an exponent: fewer draw a warning."""
+FEW_RUNS_PER_PARAMETER = 2
+SHORT_RANGE = 8.0
+"""A variable that spans less than this factor says little of its exponent."""
+MIXING_SPOILS = {
+    "tokenizer": "losses per token of different tokenizers are not comparable",
+    "vocab_size": "losses per token of different vocabularies are not comparable",
+    "corpus": "losses on different corpora are not comparable",
+    "convention": "N, D and C of different conventions are not comparable",
+    "loss_unit": "losses in different units are not comparable",
+}
+COST_SPREAD = 1.2
+
+
+def table_warnings(runs: RunTable) -> list[str]:
+    """Of the table itself: mixed tokenizers or conventions."""
+    found = []
+    for label, reason in MIXING_SPOILS.items():
+        values = sorted(set(runs.labels.get(label, ())))
+        if len(values) > 1:
+            found.append(f"the runs mix {label} {', '.join(values)}: {reason}")
+    if all(name in runs for name in ("n_params", "n_tokens", "flops")):
+        ratio = runs["flops"] / (runs["n_params"] * runs["n_tokens"])
+        if np.nanmax(ratio) / np.nanmin(ratio) > COST_SPREAD:
+            found.append(
+                f"flops / (n_params n_tokens) runs from {np.nanmin(ratio):.3g} to "
+                f"{np.nanmax(ratio):.3g}: the columns follow different conventions; optima use the "
+                f"median"
+            )
+    return found
+
+
+def fit_warnings(fit: LawFit) -> list[str]:
+    """Of a law's fit: too little behind an exponent, or a parameter that the runs do not hold."""
+    found = []
+    for variable in fit.law.variables:
+        values = fit.runs[variable]
+        distinct = np.unique(np.round(np.log(values), 2)).size
+        span = values.max() / values.min()
+        if distinct < FEW_VALUES:
+            found.append(
+                f"only {distinct} values of {variable} stand behind its exponent "
+                f"(at least {FEW_VALUES} are wanted)"
+            )
+        elif span < SHORT_RANGE:
+            found.append(
+                f"{variable} spans a factor of {span:.1f} only: its exponent is hardly determined"
+            )
+    n_free = fit.theta.size
+    if len(fit.runs) < FEW_RUNS_PER_PARAMETER * n_free:
+        found.append(f"{len(fit.runs)} runs for {n_free} parameters")
+    low, high = fit.law.bounds.T
+    if (fit.theta <= low + 1e-9).any() or (fit.theta >= high - 1e-9).any():
+        found.append(
+            "the minimum lies at a bound of the parameters (an exponent at "
+            f"{EXPONENT_RANGE[0]:g}, or a term that vanishes): the runs do not hold this law"
+        )
+    return found
+
+
+def interval_warnings(uncertainty: Uncertainty) -> list[str]:
+    """Of parameters whose 95% interval is open, or spans a factor of ten."""
+    found = []
+    for symbol, edges in uncertainty.profile.items():
+        low, high = edges[-1]
+        if np.isnan(low) or np.isnan(high):
+            found.append(f"the runs leave {symbol} open to one side at 95%")
+        elif abs(high) > 10 * abs(low) and symbol.startswith(("alpha", "beta")):
+            found.append(f"{symbol} is known to a factor of {abs(high / low):.0f} only")
+    return found
+
+
+def extrapolation_warnings(extrapolation: Extrapolation | None) -> list[str]:
+    if extrapolation is None:
+        return ["too few cheap runs to hold out the dearest: extrapolation was not tried"]
+    return []
+
+
+def answer_warnings(answer: str, value: float, known: Array, name: str) -> list[str]:
+    """Of an answer outside the range of the runs."""
+    low, high = np.nanmin(known), np.nanmax(known)
+    if low <= value <= high:
+        return []
+    factor = value / high if value > high else low / value
+    side = "above the largest" if value > high else "below the smallest"
+    return [f"--{answer.replace('_', '-')}: {name} {value:.3g} is {factor:.3g} times {side} fitted"]
+
+
+def disagreement_warnings(exponents: dict[str, tuple[float, Array]]) -> list[str]:
+    """Of approaches whose 95% intervals of the exponent a do not meet.
+
+    exponents: {approach: (a, (levels, 2) interval)}
+    """
+    found = []
+    names = list(exponents)
+    for i, first in enumerate(names):
+        for second in names[i + 1 :]:
+            (a, one), (b, other) = exponents[first], exponents[second]
+            if one[-1, 0] > other[-1, 1] or other[-1, 0] > one[-1, 1]:
+                found.append(
+                    f"{first} and {second} disagree beyond their 95% intervals: "
+                    f"a = {a:.3f} [{one[-1, 0]:.3f}, {one[-1, 1]:.3f}] against "
+                    f"{b:.3f} [{other[-1, 0]:.3f}, {other[-1, 1]:.3f}]"
+                )
+    return found

@@ -1,0 +1,195 @@
+"""Fit a law to a table of runs: the least objective over many starts, and what it rests on.
+
+Must not import jax.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from gpt_jax.scaling.catalog import LawEntry, build_law
+from gpt_jax.scaling.frontier import Frontier, law_exponents, law_frontier
+from gpt_jax.scaling.laws import Array, Law
+from gpt_jax.scaling.table import RunTable, with_values
+from gpt_jax.scaling.uncertainty import Problem, bootstrap, percentiles, profile
+
+FIRST_ITERATIONS = 12
+"""Of every start; then only the best go on."""
+FINALISTS = 24
+ALL_ITERATIONS = 400
+
+HELD_OUT_SHARE = 0.1
+"""The dearest runs that are predicted from the others."""
+SAME_COMPUTE = 1.05
+"""Runs within this factor of each other have the same budget."""
+
+
+@dataclass(frozen=True)
+class LawFit:
+    """A law at the minimum of its objective."""
+
+    entry: LawEntry
+    runs: RunTable
+    problem: Problem
+    theta: Array
+    """(P)"""
+    objective: float
+    irreducible: bool | None
+    """As asked for: none is the choice of the law's source."""
+
+    @property
+    def law(self) -> Law:
+        return self.problem.law
+
+    @property
+    def parameters(self) -> dict[str, float]:
+        """By the paper's symbols."""
+        values = self.law.to_symbols(self.theta[None])[0]
+        return dict(zip(self.law.symbols, map(float, values), strict=True))
+
+    def predict(self, runs: RunTable) -> Array:
+        """Of another table's runs, the quantity that the law predicts."""
+        x = {v: np.log(runs[v]) for v in self.law.variables}
+        return np.exp(self.law.log_loss(self.theta[None], x)[0][0])
+
+
+def fit_law(
+    entry: LawEntry,
+    runs: RunTable,
+    *,
+    irreducible: bool | None = None,
+    delta: float | None = None,
+) -> LawFit:
+    """The global minimum of sum over runs of huber_delta(log predicted - log measured).
+
+    Starts cover the exponents on a grid, with the coefficients solved for; all are walked down
+    together and the best of them to convergence. irreducible: with or without an irreducible
+    loss; delta: of the Huber loss, infinity for least squares; none = as the law's source has it.
+    Raises ValueError if there are fewer runs than parameters, or a column is missing.
+    """
+    runs = with_values(runs, [entry.target, *entry.needs])
+    law = build_law(entry, runs, irreducible)
+    if len(runs) < len(law.symbols):
+        raise ValueError(
+            f"{entry.name} has {len(law.symbols)} parameters ({', '.join(law.symbols)}) and the "
+            f"table {len(runs)} usable runs; at least as many are needed"
+        )
+    x = {v: np.log(runs[v]) for v in law.variables}
+    problem = Problem(law, x, np.log(runs[entry.target]), entry.delta if delta is None else delta)
+    theta, objective = minimum(problem)
+    return LawFit(entry, runs, problem, theta, objective, irreducible)
+
+
+def minimum(problem: Problem) -> tuple[Array, float]:
+    """theta (P) and objective of the lowest minimum found from the law's starts."""
+    starts = problem.law.starts(problem.x, np.exp(problem.log_loss))
+    first = problem.minimise(starts, FIRST_ITERATIONS)
+    best = np.argsort(first.objective)[:FINALISTS]
+    last = problem.minimise(first.theta[best], ALL_ITERATIONS)
+    winner = int(last.objective.argmin())
+    return last.theta[winner], float(last.objective[winner])
+
+
+@dataclass(frozen=True)
+class Uncertainty:
+    """Intervals of a fit's parameters, and the refits they come from."""
+
+    profile: dict[str, Array]
+    """{symbol: (levels, 2)} by profile likelihood"""
+    bootstrap: dict[str, Array]
+    """{symbol: (levels, 2)} by bootstrap over runs; empty without refits"""
+    refits: Array
+    """(refits, P)"""
+
+
+def estimate_uncertainty(fit: LawFit, n_refits: int, seed: int) -> Uncertainty:
+    """Profile and bootstrap intervals of the parameters and of the optimum's exponents."""
+    names = (*fit.law.symbols, *law_exponents(fit.law, fit.theta[None]))
+
+    def logs(theta: Array) -> Array:
+        # Signs are fixed, so that logarithms of sizes serve all; intervals do not depend on it.
+        columns = [fit.law.to_symbols(theta)]
+        columns += [v[:, None] for v in law_exponents(fit.law, theta).values()]
+        return np.log(np.maximum(np.abs(np.concatenate(columns, 1)), 1e-300))
+
+    values = all_parameters(fit)
+
+    def by_name(edges: Array) -> dict[str, Array]:
+        signed = {n: np.sign(values[n]) * np.exp(e) for n, e in zip(names, edges, strict=True)}
+        return {n: np.sort(e, 1) for n, e in signed.items()}
+
+    profiled = by_name(profile(fit.problem, fit.theta, logs))
+    if not n_refits:
+        return Uncertainty(profiled, {}, fit.theta[None][:0])
+    refits = bootstrap(fit.problem, fit.theta, clusters(fit.runs), n_refits, seed)
+    return Uncertainty(profiled, by_name(percentiles(logs(refits))), refits)
+
+
+def all_parameters(fit: LawFit) -> dict[str, float]:
+    """The parameters and, where the law has a compute-optimum, its exponents a and b."""
+    exponents = law_exponents(fit.law, fit.theta[None])
+    return fit.parameters | {name: float(value[0]) for name, value in exponents.items()}
+
+
+def clusters(runs: RunTable) -> Array:
+    """(R): which run a row belongs to; each row its own without a `run` column."""
+    if "run" not in runs.labels:
+        return np.arange(len(runs))
+    return np.unique(np.array(runs.labels["run"]), return_inverse=True)[1]
+
+
+def fit_frontier(fit: LawFit, refits: Array, cost: float) -> Frontier | None:
+    """The compute-optimal frontier with its refits; none if the law has no compute in it."""
+    return law_frontier(fit.law, np.concatenate([fit.theta[None], refits]), cost)
+
+
+@dataclass(frozen=True)
+class Extrapolation:
+    """The dearest runs predicted from the others."""
+
+    n_fitted: int
+    n_held_out: int
+    ratio: float
+    """Of the dearest run's compute (or size) to the dearest fitted one's."""
+    x: Array
+    """(H) compute, or the law's own variable, of the held-out runs"""
+    measured: Array
+    predicted: Array
+
+    @property
+    def mean_error(self) -> float:
+        """Mean of |predicted / measured - 1|."""
+        return float(np.abs(self.predicted / self.measured - 1).mean())
+
+    @property
+    def dearest(self) -> int:
+        return int(self.x.argmax())
+
+
+def extrapolate(fit: LawFit) -> Extrapolation | None:
+    """Fit on the cheap runs, predict the dearest; none if too few would remain."""
+    x = cost_of_runs(fit)
+    count = max(1, round(HELD_OUT_SHARE * x.size))
+    cheap = x < np.sort(x)[-count] / SAME_COMPUTE
+    if cheap.sum() <= len(fit.law.symbols):
+        return None
+    earlier = fit_law(
+        fit.entry, fit.runs.take(cheap), irreducible=fit.irreducible, delta=fit.problem.delta
+    )
+    held_out = fit.runs.take(~cheap)
+    return Extrapolation(
+        n_fitted=int(cheap.sum()),
+        n_held_out=len(held_out),
+        ratio=float(x.max() / x[cheap].max()),
+        x=x[~cheap],
+        measured=held_out[fit.entry.target],
+        predicted=earlier.predict(held_out),
+    )
+
+
+def cost_of_runs(fit: LawFit) -> Array:
+    """(R): compute where the law has several variables, else its variable; a low loss is dear."""
+    runs, variables = fit.runs, fit.law.variables
+    if len(variables) > 1 and "flops" in runs and not np.isnan(runs["flops"]).any():
+        return runs["flops"]
+    return 1 / runs["loss"] if variables == ("loss",) else runs[variables[0]]

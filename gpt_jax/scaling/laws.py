@@ -1,0 +1,252 @@
+"""Scaling laws as functions of free parameters, with exact gradients, batched over fits.
+
+A law turns the logarithms of its variables (n_params, n_tokens, flops, ...) into the logarithm of
+the loss. Its free parameters `theta` are unbounded-looking coordinates in which fits are well
+conditioned (logarithms, taken relative to the middle of the data); `symbols` turns them into the
+parameters the papers print. Everything is batched over fits, so that many starts, bootstrap
+refits and profiles are solved at once. Dims: F fits, R runs, P free parameters.
+
+Must not import jax.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+
+Array = np.ndarray
+LogVariables = Mapping[str, Array]
+"""{variable: natural logarithm, one per run (R), or one per fit and run (F, R)}"""
+
+EXPONENT_RANGE = (1e-4, 20.0)
+LOG_COEFFICIENT_RANGE = (-60.0, 60.0)
+"""Of a term at the middle of the data: e^-60 of a nat is no contribution at all."""
+LOG_IRREDUCIBLE_RANGE = (-20.0, 10.0)
+
+
+class Law(Protocol):
+    """What the solver and the reports need of a law."""
+
+    @property
+    def formula(self) -> str:
+        """With the paper's symbols."""
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """Columns it is a function of."""
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """Names of the printed parameters, as many as free ones."""
+
+    @property
+    def bounds(self) -> Array:
+        """(P, 2): lowest and highest value of each free parameter."""
+
+    def log_loss(self, theta: Array, x: LogVariables) -> tuple[Array, Array]:
+        """theta (F, P) -> log loss (F, R) and its gradient (F, P, R)."""
+
+    def starts(self, x: LogVariables, loss: Array) -> Array:
+        """(F, P): starts covering the exponents, coefficients solved for by linear regression."""
+
+    def to_symbols(self, theta: Array) -> Array:
+        """theta (F, P) -> printed parameters (F, P)."""
+
+    def from_symbols(self, values: Mapping[str, float]) -> Array:
+        """Printed parameters -> theta (P)."""
+
+
+@dataclass(frozen=True)
+class PowerSum:
+    """loss = sum over variables of a power law, plus an irreducible loss where asked.
+
+    theta: (log term at the centre, exponent) per variable, then log of the irreducible loss.
+    `style` says how a term is printed, for the k-th variable x with symbols (s, t):
+    coefficient: s / x^t; scale: (s / x)^t; signed: s x^t; inverse: s / x^(1/t).
+    """
+
+    variables: tuple[str, ...]
+    terms: tuple[tuple[str, str], ...]
+    formula: str
+    style: Literal["coefficient", "scale", "signed", "inverse"]
+    centers: tuple[float, ...]
+    irreducible: str | None = None
+    """Symbol of the irreducible loss; none = the loss goes to zero."""
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        flat = tuple(symbol for term in self.terms for symbol in term)
+        return flat + ((self.irreducible,) if self.irreducible else ())
+
+    @property
+    def bounds(self) -> Array:
+        rows = [LOG_COEFFICIENT_RANGE, EXPONENT_RANGE] * len(self.terms)
+        return np.array(rows + [LOG_IRREDUCIBLE_RANGE] * bool(self.irreducible))
+
+    def log_loss(self, theta: Array, x: LogVariables) -> tuple[Array, Array]:
+        offsets = [x[v] - c for v, c in zip(self.variables, self.centers, strict=True)]
+        logs = [
+            theta[:, 2 * k, None] - theta[:, 2 * k + 1, None] * o for k, o in enumerate(offsets)
+        ]
+        if self.irreducible:
+            logs.append(np.broadcast_to(theta[:, -1:], logs[0].shape))
+        total, shares = log_sum(logs)
+        gradient = np.empty((len(theta), theta.shape[1], total.shape[1]))
+        for k, offset in enumerate(offsets):
+            gradient[:, 2 * k] = shares[k]
+            gradient[:, 2 * k + 1] = -shares[k] * offset
+        if self.irreducible:
+            gradient[:, -1] = shares[-1]
+        return total, gradient
+
+    def starts(self, x: LogVariables, loss: Array) -> Array:
+        offsets = [x[v] - c for v, c in zip(self.variables, self.centers, strict=True)]
+        exponents = grid(np.geomspace(0.02, 4.0, 14 if len(offsets) > 1 else 60), len(offsets))
+        columns = [np.exp(-exponents[:, k, None] * o) for k, o in enumerate(offsets)]
+        if self.irreducible:
+            columns.append(np.ones((len(exponents), loss.size)))
+        coefficients = solve_positive(np.stack(columns, 1), loss)
+        theta = np.empty((len(exponents), len(self.symbols)))
+        for k in range(len(offsets)):
+            theta[:, 2 * k] = np.log(coefficients[:, k])
+            theta[:, 2 * k + 1] = exponents[:, k]
+        if self.irreducible:
+            theta[:, -1] = np.log(coefficients[:, -1])
+        return theta
+
+    def to_symbols(self, theta: Array) -> Array:
+        values = theta.copy()
+        for k, center in enumerate(self.centers):
+            exponent = theta[:, 2 * k + 1]
+            log_coefficient = theta[:, 2 * k] + exponent * center
+            if self.style == "scale":
+                log_coefficient = log_coefficient / exponent
+            values[:, 2 * k] = np.exp(log_coefficient)
+            if self.style == "signed":
+                values[:, 2 * k + 1] = -exponent
+            elif self.style == "inverse":
+                values[:, 2 * k + 1] = 1 / exponent
+        if self.irreducible:
+            values[:, -1] = np.exp(theta[:, -1])
+        return values
+
+    def from_symbols(self, values: Mapping[str, float]) -> Array:
+        theta = []
+        for (scale, power), center in zip(self.terms, self.centers, strict=True):
+            given = values[power]
+            exponent = {"signed": -given, "inverse": 1 / given}.get(self.style, given)
+            log_coefficient = np.log(values[scale])
+            if self.style == "scale":
+                log_coefficient *= exponent
+            theta += [log_coefficient - exponent * center, exponent]
+        if self.irreducible:
+            theta.append(np.log(values[self.irreducible]))
+        return np.array(theta)
+
+
+@dataclass(frozen=True)
+class KaplanND:
+    """loss = [(N_c / N)^(alpha_N / alpha_D) + D_c / D]^alpha_D (Kaplan et al. 2020, eq. 1.5).
+
+    theta: (log of the first summand at the centre, alpha_N / alpha_D, log of the second, alpha_D,
+    and log of the irreducible loss where asked, which is added outside the bracket).
+    """
+
+    centers: tuple[float, float]
+    irreducible: str | None = None
+    variables: tuple[str, ...] = ("n_params", "n_tokens")
+
+    @property
+    def formula(self) -> str:
+        prefix = f"{self.irreducible} + " if self.irreducible else ""
+        return f"L = {prefix}[(N_c/N)^(alpha_N/alpha_D) + D_c/D]^alpha_D"
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        return ("N_c", "alpha_N", "D_c", "alpha_D") + ((self.irreducible,) * bool(self.irreducible))
+
+    @property
+    def bounds(self) -> Array:
+        # The summands carry the loss to the power 1 / alpha_D: their logarithms can be large.
+        log_summand = tuple(20 * b for b in LOG_COEFFICIENT_RANGE)
+        rows = [log_summand, EXPONENT_RANGE, log_summand, EXPONENT_RANGE]
+        return np.array(rows + [LOG_IRREDUCIBLE_RANGE] * bool(self.irreducible))
+
+    def log_loss(self, theta: Array, x: LogVariables) -> tuple[Array, Array]:
+        n, d = (x[v] - c for v, c in zip(self.variables, self.centers, strict=True))
+        inner, (share_n, share_d) = log_sum([theta[:, :1] - theta[:, 1:2] * n, theta[:, 2:3] - d])
+        power = theta[:, 3:4]
+        total, outside = power * inner, np.ones_like(inner)
+        if self.irreducible:
+            total, shares = log_sum([total, np.broadcast_to(theta[:, 4:], inner.shape)])
+            outside = shares[0]
+        gradient = [outside * power * share_n, -outside * power * share_n * n]
+        gradient += [outside * power * share_d, outside * inner]
+        if self.irreducible:
+            gradient.append(1 - outside)
+        return total, np.stack(gradient, 1)
+
+    def starts(self, x: LogVariables, loss: Array) -> Array:
+        n, d = (x[v] - c for v, c in zip(self.variables, self.centers, strict=True))
+        shares = np.array([0.01, 0.3, 0.6, 0.9]) if self.irreducible else np.zeros(1)
+        found = []
+        for share in shares:
+            for alpha_d in np.geomspace(0.02, 1.5, 12):
+                ratios = np.geomspace(0.1, 10, 16)
+                columns = np.stack(
+                    [np.exp(-ratios[:, None] * n), np.exp(-d)[None].repeat(16, 0)], 1
+                )
+                reducible = loss - share * loss.min()
+                coefficients = solve_positive(columns, (reducible / loss.mean()) ** (1 / alpha_d))
+                logs = np.log(coefficients) + np.log(loss.mean()) / alpha_d
+                rows = [logs[:, 0], ratios, logs[:, 1], np.full(16, alpha_d)]
+                if self.irreducible:
+                    rows.append(np.full(16, np.log(share * loss.min())))
+                found.append(np.stack(rows, 1))
+        return np.concatenate(found)
+
+    def to_symbols(self, theta: Array) -> Array:
+        values = theta.copy()
+        values[:, 0] = np.exp(theta[:, 0] / theta[:, 1] + self.centers[0])
+        values[:, 1] = theta[:, 1] * theta[:, 3]
+        values[:, 2] = np.exp(theta[:, 2] + self.centers[1])
+        if self.irreducible:
+            values[:, 4] = np.exp(theta[:, 4])
+        return values
+
+    def from_symbols(self, values: Mapping[str, float]) -> Array:
+        ratio = values["alpha_N"] / values["alpha_D"]
+        theta = [ratio * (np.log(values["N_c"]) - self.centers[0]), ratio]
+        theta += [np.log(values["D_c"]) - self.centers[1], values["alpha_D"]]
+        if self.irreducible:
+            theta.append(np.log(values[self.irreducible]))
+        return np.array(theta)
+
+
+def log_sum(logs: list[Array]) -> tuple[Array, list[Array]]:
+    """log of the sum of exponentials, and the share of each summand."""
+    largest = logs[0]
+    for term in logs[1:]:
+        largest = np.maximum(largest, term)
+    exponentials = [np.exp(term - largest) for term in logs]
+    total = sum(exponentials[1:], exponentials[0])
+    return largest + np.log(total), [e / total for e in exponentials]
+
+
+def grid(values: Array, dims: int) -> Array:
+    """(len(values) ** dims, dims): every combination."""
+    return np.stack(np.meshgrid(*[values] * dims, indexing="ij"), -1).reshape(-1, dims)
+
+
+def solve_positive(columns: Array, target: Array) -> Array:
+    """Coefficients (F, K) that fit columns (F, K, R) to target (R) with small relative errors.
+
+    A start, not an answer: what comes out negative is set to a thousandth of the target.
+    """
+    scaled = columns / target
+    normal = scaled @ scaled.transpose(0, 2, 1)
+    ridge = 1e-12 * np.trace(normal, axis1=1, axis2=2)[:, None, None] * np.eye(normal.shape[1])
+    solution = np.linalg.solve(normal + ridge, scaled.sum(2)[..., None])[..., 0]
+    floor = 1e-3 * target.mean() / columns.mean(2)
+    return np.maximum(solution, floor)

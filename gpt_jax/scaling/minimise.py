@@ -1,0 +1,152 @@
+"""Levenberg-Marquardt on Huber losses, for thousands of fits of one law at a time.
+
+Objective: sum over runs of weight * huber(log predicted - log measured). With delta = infinity
+that is half the weighted sum of squares. Dims: F fits, R runs, P free parameters.
+
+Must not import jax.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from gpt_jax.scaling.laws import Array, Law, LogVariables
+
+TINY_DECREASE = 1e-14
+"""A step that lowers the objective by less than this share of it is the last but a few."""
+CALM_STEPS = 4
+"""So many such steps in a row end a fit."""
+LARGEST_DAMPING = 1e10
+
+
+@dataclass(frozen=True)
+class Pull:
+    """A spring on a function of theta, for profiles: adds strength / 2 (value - target)^2.
+
+    At its minimum the objective without the spring is the least among all theta of that value,
+    whatever the strength: every end point is an exact point of the profile.
+    """
+
+    value: Callable[[Array, Array], tuple[Array, Array]]
+    """(theta (F, P), index of the fit (F)) -> value (F) and gradient (F, P)."""
+    target: Array
+    strength: Array
+
+
+@dataclass(frozen=True)
+class Minima:
+    """Where each fit ended."""
+
+    theta: Array
+    """(F, P)"""
+    objective: Array
+    """(F), without any spring."""
+
+
+def huber(residual: Array, delta: float) -> Array:
+    """residual^2 / 2 up to delta, linear beyond."""
+    size = np.abs(residual)
+    if np.isinf(delta):
+        return 0.5 * size**2
+    return np.where(size <= delta, 0.5 * size**2, delta * (size - 0.5 * delta))
+
+
+def minimise(
+    law: Law,
+    x: LogVariables,
+    log_loss: Array,
+    theta: Array,
+    delta: float,
+    *,
+    weights: Array | None = None,
+    pull: Pull | None = None,
+    iterations: int = 300,
+) -> Minima:
+    """Walk each start theta (F, P) down to a local minimum of the objective.
+
+    log_loss: measured, (R) or (F, R). weights: (R) or (F, R), 1 if not given. Steps solve the
+    quadratic that majorises the Huber loss (iteratively reweighted least squares), damped until
+    the objective falls; parameters stay within the law's bounds.
+    """
+    fits, runs = len(theta), log_loss.shape[-1]
+    measured = np.broadcast_to(log_loss, (fits, runs))
+    weight = np.broadcast_to(np.ones(runs) if weights is None else weights, (fits, runs))
+    low, high = law.bounds.T
+    theta = np.clip(theta, low, high)
+    objective = np.full(fits, np.inf)
+    damping, calm = np.full(fits, 1e-2), np.zeros(fits, int)
+    gradient, curvature = np.empty(theta.shape), np.empty((*theta.shape, theta.shape[1]))
+
+    active, trial = np.arange(fits), theta
+    for _ in range(iterations + 1):
+        value, slope, curve = _quadratic(
+            law, x, measured[active], weight[active], trial, delta, pull, active
+        )
+        before = objective[active]
+        better = value < before
+        # The first evaluation is taken as it is; a start that overflows stays where it is.
+        settled = np.isfinite(before) & (before - value <= TINY_DECREASE * before)
+        taken = active[better]
+        theta[taken], objective[taken] = trial[better], value[better]
+        gradient[taken], curvature[taken] = slope[better], curve[better]
+        damping[active] = np.where(better, damping[active] / 5, damping[active] * 4)
+        calm[active] = np.where(settled, calm[active] + 1, 0)
+        done = (calm[active] >= CALM_STEPS) & better | (damping[active] > LARGEST_DAMPING)
+        active = active[~done & np.isfinite(objective[active])]
+        if not active.size:
+            break
+        step = _step(gradient[active], curvature[active], damping[active], theta[active], low, high)
+        trial = np.clip(theta[active] + step, low, high)
+    return Minima(theta, plain_objective(law, x, measured, theta, delta, weight))
+
+
+def plain_objective(
+    law: Law, x: LogVariables, log_loss: Array, theta: Array, delta: float, weights: Array
+) -> Array:
+    """(F): the objective at theta (F, P)."""
+    predicted, _ = law.log_loss(theta, x)
+    return (weights * huber(predicted - log_loss, delta)).sum(1)
+
+
+def _quadratic(
+    law: Law,
+    x: LogVariables,
+    measured: Array,
+    weight: Array,
+    theta: Array,
+    delta: float,
+    pull: Pull | None,
+    fits: Array,
+) -> tuple[Array, Array, Array]:
+    """Objective (F), its gradient (F, P) and the majorising curvature (F, P, P)."""
+    predicted, jacobian = law.log_loss(theta, x)
+    residual = predicted - measured
+    value = (weight * huber(residual, delta)).sum(1)
+    share = np.ones_like(residual)
+    if np.isfinite(delta):
+        share = delta / np.maximum(np.abs(residual), delta)
+    scaled = jacobian * (weight * share)[:, None]
+    gradient = (scaled @ residual[..., None])[..., 0]
+    curvature = scaled @ jacobian.transpose(0, 2, 1)
+    if pull is not None:
+        at, direction = pull.value(theta, fits)
+        strength, distance = pull.strength[fits], at - pull.target[fits]
+        value = value + 0.5 * strength * distance**2
+        gradient = gradient + (strength * distance)[:, None] * direction
+        curvature = curvature + strength[:, None, None] * direction[:, :, None] * direction[:, None]
+    return value, gradient, curvature
+
+
+def _step(
+    gradient: Array, curvature: Array, damping: Array, theta: Array, low: Array, high: Array
+) -> Array:
+    """(F, P): the damped Newton step, with parameters pushed against a bound held there."""
+    held = (theta <= low) & (gradient > 0) | (theta >= high) & (gradient < 0)
+    free = ~held
+    scale = np.einsum("fpp->fp", curvature)
+    floor = 1e-12 * scale.max(1, keepdims=True) + 1e-300
+    matrix = curvature * (free[:, :, None] & free[:, None])
+    diagonal = np.where(free, np.maximum(scale, floor) * damping[:, None] + floor * 1e-3, 1.0)
+    matrix = matrix + diagonal[:, :, None] * np.eye(theta.shape[1])
+    return np.linalg.solve(matrix, np.where(free, -gradient, 0.0)[..., None])[..., 0]

@@ -1,0 +1,150 @@
+"""What the approaches that find optima first have in common: power laws through optima.
+
+Must not import jax.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from gpt_jax.scaling.catalog import LAWS, LawEntry, build_law
+from gpt_jax.scaling.frontier import Frontier, power_frontier
+from gpt_jax.scaling.laws import Array, PowerSum
+from gpt_jax.scaling.minimise import minimise
+from gpt_jax.scaling.table import RunTable, make_table
+from gpt_jax.scaling.uncertainty import percentiles
+
+ENOUGH_FOR_IRREDUCIBLE = 5
+"""Budgets from which L(C) is given an irreducible loss: three parameters and two to judge them."""
+
+
+@dataclass(frozen=True)
+class OptimaFit:
+    """Optima at several computes and the power law through them, in F versions (row 0: the fit)."""
+
+    entry: LawEntry
+    runs: RunTable
+    log_compute: Array
+    """(M)"""
+    log_optimum: Array
+    """(F, M) of the varied quantity; nan where a version has none"""
+    log_loss: Array
+    """(F, M) at the optimum"""
+    coefficients: Array
+    """(F, 2): log optimum = first + second log C"""
+    objective: float
+    cost: float
+    loss_law: PowerSum
+    loss_theta: Array
+    """(F, P): loss at the optimum as a law of compute"""
+    warnings: tuple[str, ...] = ()
+    profiles: tuple["Profile", ...] = field(default=())
+    """The parabolas, for IsoFLOP."""
+
+    @property
+    def samples(self) -> dict[str, Array]:
+        """{symbol: (F)}"""
+        log_k, power = self.coefficients.T
+        if self.entry.varied != "n_params":
+            return {"k": np.exp(log_k), "m": power}
+        k_d = np.exp(-log_k) / self.cost
+        return {"a": power, "b": 1 - power, "k_N": np.exp(log_k), "k_D": k_d}
+
+    @property
+    def parameters(self) -> dict[str, float]:
+        """a, b, k_N, k_D: N_opt = k_N C^a, D_opt = k_D C^b; else k, m: optimum = k C^m."""
+        return {name: float(values[0]) for name, values in self.samples.items()}
+
+    @property
+    def intervals(self) -> dict[str, Array]:
+        """{symbol: (levels, 2)}; empty if there is one version only."""
+        names, columns = list(self.samples), np.stack(list(self.samples.values()), 1)
+        if len(columns) == 1:
+            return {}
+        return dict(zip(names, percentiles(columns[1:]), strict=True))
+
+    @property
+    def loss_parameters(self) -> dict[str, float]:
+        """Of the loss at the optimum against compute: L = a C^b + c."""
+        values = self.loss_law.to_symbols(self.loss_theta[:1])[0]
+        return dict(zip(self.loss_law.symbols, map(float, values), strict=True))
+
+    @property
+    def frontier(self) -> Frontier:
+        return power_frontier(self.coefficients, self.loss_law, self.loss_theta, self.cost)
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Runs of one compute: losses over the varied quantity, and the parabola through them."""
+
+    compute: float
+    log_x: Array
+    loss: Array
+    coefficients: Array
+    """(3): loss = c0 + c1 z + c2 z^2, z = log x - center"""
+    center: float
+    state: str
+    """inside | edge | outside | none: where the minimum lies in the range of the runs"""
+
+    @property
+    def log_minimum(self) -> float:
+        return float(parabola_minimum(self.coefficients[None])[0][0] + self.center)
+
+    @property
+    def minimum_loss(self) -> float:
+        return float(parabola_minimum(self.coefficients[None])[1][0])
+
+    def parabola(self, log_x: Array) -> Array:
+        return np.polynomial.polynomial.polyval(log_x - self.center, self.coefficients)
+
+
+def parabola_minimum(coefficients: Array) -> tuple[Array, Array]:
+    """(F, 3) -> place and value of the minimum (F), nan where the parabola opens downwards."""
+    c0, c1, c2 = coefficients.T
+    curvature = np.where(c2 > 0, c2, np.nan)
+    place = -c1 / (2 * curvature)
+    return place, c0 + c1 * place / 2
+
+
+def power_law(log_compute: Array, log_optimum: Array) -> Array:
+    """(F, 2): log optimum (F, M) = first + second log C (M) by least squares, nan left out."""
+    known = np.isfinite(log_optimum)
+    y = np.where(known, log_optimum, 0.0)
+    count = known.sum(1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean_x = (known * log_compute).sum(1) / count
+        mean_y = y.sum(1) / count
+        dx = np.where(known, log_compute - mean_x[:, None], 0.0)
+        slope = (dx * y).sum(1) / (dx**2).sum(1)
+    return np.stack([mean_y - slope * mean_x, slope], 1)
+
+
+def squared_error(log_compute: Array, log_optimum: Array, coefficients: Array) -> float:
+    """Half the sum of squares of the fit (row 0): the objective of a power law through optima."""
+    residual = log_optimum[0] - coefficients[0, 0] - coefficients[0, 1] * log_compute
+    return float(0.5 * np.nansum(residual**2))
+
+
+def loss_against_compute(log_compute: Array, log_loss: Array) -> tuple[PowerSum, Array]:
+    """L = a C^b + c through the losses at the optima, for every version (F, M).
+
+    Without the irreducible c where fewer than ENOUGH_FOR_IRREDUCIBLE budgets stand behind it.
+    """
+    table = make_table(flops=np.exp(log_compute), loss=np.exp(log_loss[0]))
+    law = build_law(LAWS["compute-power"], table, log_compute.size >= ENOUGH_FOR_IRREDUCIBLE)
+    assert isinstance(law, PowerSum)
+    x = {"flops": log_compute}
+    starts = law.starts(x, np.exp(log_loss[0]))
+    first = minimise(law, x, log_loss[0], starts, np.inf)
+    best = first.theta[first.objective.argmin()]
+    known = np.isfinite(log_loss)
+    refits = minimise(
+        law,
+        x,
+        np.where(known, log_loss, 0.0),
+        np.tile(best, (len(log_loss), 1)),
+        np.inf,
+        weights=known.astype(float),
+    )
+    return law, np.concatenate([best[None], refits.theta[1:]])

@@ -1,0 +1,271 @@
+"""The table of runs that laws are fitted to, read from any CSV.
+
+Columns have the project's names (n_params, n_tokens, flops, loss, ...); a mapping says which
+column of the file is meant, and the table remembers it: N, D and C carry their convention.
+
+Must not import jax.
+"""
+
+import csv
+import difflib
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+Array = np.ndarray
+
+QUANTITIES = {
+    "n_params": "parameters N",
+    "n_tokens": "training tokens D",
+    "flops": "training compute C in FLOPs",
+    "loss": "nats per token",
+    "n_steps": "optimizer steps S",
+    "batch_tokens": "tokens in a batch B",
+    "steps_min": "steps S_min of a run far above the critical batch size",
+    "critical_batch_tokens": "critical batch size in tokens",
+    "unique_tokens": "distinct training tokens U",
+    "learning_rate": "peak learning rate",
+}
+"""Columns that are numbers, all positive, with their meaning."""
+
+LABELS = ("run", "tokenizer", "vocab_size", "corpus", "convention", "loss_unit", "cooled")
+"""Columns that are text, used where they are there."""
+
+ALTERNATIVES = {
+    "n_params": ("n_params", "n_params_non_embedding", "n_params_matmul"),
+    "flops": ("flops", "flops_6nd"),
+}
+"""What is read as N and C where no mapping says it: the first that the file has."""
+
+FLOPS_PER_PARAMETER_AND_TOKEN = 6.0
+"""C = 6 N D (Kaplan et al. 2020, section 2.1): completes a row that lacks one of the three."""
+
+MISSING = ("", "nan", "na", "n/a", "none", "null", "inf", "-inf", "diverged")
+"""Cells that say that there is no number, such as the loss of a diverged run."""
+
+
+@dataclass(frozen=True)
+class RunTable:
+    """Runs, one a row (or one a measurement, where `run` names the run)."""
+
+    quantities: Mapping[str, Array]
+    """{name in QUANTITIES: (R) float, nan = missing}"""
+    labels: Mapping[str, tuple[str, ...]]
+    """{name in LABELS: (R) text}"""
+    conventions: Mapping[str, str]
+    """{name: the column of the file it was read from, or how it was computed}"""
+    notes: tuple[str, ...] = ()
+    """What was left out or filled in, for the reader of the fit."""
+
+    def __len__(self) -> int:
+        return self.quantities["loss"].size
+
+    def __getitem__(self, name: str) -> Array:
+        return self.quantities[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.quantities
+
+    def take(self, rows: Array, note: str = "") -> "RunTable":
+        """Some of the rows, by index or mask; the note says why."""
+        index = np.arange(len(self))[rows]
+        return replace(
+            self,
+            quantities={k: v[index] for k, v in self.quantities.items()},
+            labels={k: tuple(v[i] for i in index) for k, v in self.labels.items()},
+            notes=(*self.notes, note) if note else self.notes,
+        )
+
+
+def make_table(**quantities: Array | Sequence[float]) -> RunTable:
+    """A table from arrays: make_table(n_params=..., n_tokens=..., loss=...)."""
+    unknown = set(quantities) - set(QUANTITIES)
+    if unknown:
+        raise ValueError(f"unknown columns {sorted(unknown)}; known: {', '.join(QUANTITIES)}")
+    arrays = {k: np.asarray(v, float) for k, v in quantities.items()}
+    arrays.setdefault("loss", np.full(next(iter(arrays.values())).size, np.nan))
+    return complete(RunTable(arrays, {}, {k: k for k in arrays}))
+
+
+def read_runs(
+    path: str | Path,
+    *,
+    columns: Mapping[str, str] | None = None,
+    where: Mapping[str, str] | None = None,
+    prefer: Mapping[str, str] | None = None,
+) -> RunTable:
+    """The runs in a CSV file with a header line.
+
+    columns: {our name: column of the file}. where: {column of the file: text that a row must
+    have}. prefer: {our name: column} taken first where the file has it and `columns` is silent.
+    Raises ValueError naming the line and column of what is not a positive number.
+    """
+    header, rows, lines = _read_rows(Path(path))
+    mapping = _mapping(header, dict(columns or {}), dict(prefer or {}), Path(path))
+    notes = []
+    for column, wanted in (where or {}).items():
+        _require_column(column, header, Path(path), "--where")
+        keep = [i for i, row in enumerate(rows) if row[column].strip().lower() == wanted.lower()]
+        notes.append(f"{len(keep)} of {len(rows)} rows have {column} = {wanted}")
+        rows, lines = [rows[i] for i in keep], [lines[i] for i in keep]
+    if not rows:
+        raise ValueError(f"{path} has no rows" + (f" with {dict(where)}" if where else ""))
+    quantities = {
+        name: np.array(
+            [_number(row[column], column, line) for row, line in zip(rows, lines, strict=True)]
+        )
+        for name, column in mapping.items()
+        if name in QUANTITIES
+    }
+    quantities.setdefault("loss", np.full(len(rows), np.nan))
+    labels = {
+        name: tuple(row[column].strip() for row in rows)
+        for name, column in mapping.items()
+        if name in LABELS
+    }
+    conventions = {k: v for k, v in mapping.items() if k in QUANTITIES}
+    table = RunTable(quantities, labels, conventions, tuple(notes))
+    return complete(_only_cooled(table))
+
+
+def complete(table: RunTable) -> RunTable:
+    """Fill in the third of n_params, n_tokens and flops from the other two by C = 6 N D."""
+    blank = np.full(len(table), np.nan)
+    n, d, c = (table.quantities.get(k, blank) for k in ("n_params", "n_tokens", "flops"))
+    per = FLOPS_PER_PARAMETER_AND_TOKEN
+    formulas: dict[str, tuple[Array, Callable[[], Array], str]] = {
+        "n_params": (n, lambda: c / (per * d), "flops / (6 n_tokens)"),
+        "n_tokens": (d, lambda: c / (per * n), "flops / (6 n_params)"),
+        "flops": (c, lambda: per * n * d, "6 n_params n_tokens"),
+    }
+    quantities, conventions = dict(table.quantities), dict(table.conventions)
+    for name, (known, formula, text) in formulas.items():
+        filled = np.where(np.isnan(known), formula(), known)
+        changed = np.isnan(known) & ~np.isnan(filled)
+        if changed.any():
+            quantities[name] = filled
+            whole = changed.all() or name not in conventions
+            conventions[name] = text if whole else f"{conventions[name]}, else {text}"
+    return replace(table, quantities=quantities, conventions=conventions)
+
+
+def cost_per_parameter_and_token(runs: RunTable) -> float:
+    """The table's own C / (N D), median over rows: 6 in the papers, more where C is exact."""
+    if not all(name in runs for name in ("n_params", "n_tokens", "flops")):
+        return FLOPS_PER_PARAMETER_AND_TOKEN
+    ratio = runs["flops"] / (runs["n_params"] * runs["n_tokens"])
+    known = ratio[~np.isnan(ratio)]
+    return float(np.median(known)) if known.size else FLOPS_PER_PARAMETER_AND_TOKEN
+
+
+def with_values(table: RunTable, names: Sequence[str]) -> RunTable:
+    """The rows that have all these quantities; raises ValueError if a column is absent."""
+    for name in names:
+        if name not in table or np.isnan(table[name]).all():
+            raise ValueError(
+                f"the table has no {name} ({QUANTITIES[name]}); name its column with "
+                f"--columns {name}=COLUMN"
+                + (", or give two of n_params, n_tokens, flops" if name in ALTERNATIVES else "")
+            )
+    whole = ~np.any([np.isnan(table[name]) for name in names], axis=0)
+    left_out = int((~whole).sum())
+    if not left_out:
+        return table
+    missing = ", ".join(n for n in names if np.isnan(table[n]).any())
+    plural = "row" if left_out == 1 else "rows"
+    return table.take(whole, f"{left_out} {plural} without {missing} left out")
+
+
+def drop_worst(table: RunTable, count: int) -> RunTable:
+    """Without the `count` rows of highest loss."""
+    if count < 0 or count >= len(table):
+        raise ValueError(f"--drop-worst {count}; allowed: 0 to {len(table) - 1} (rows less one)")
+    if count == 0:
+        return table
+    order = np.argsort(table["loss"], kind="stable")
+    lowest_left_out = table["loss"][order[len(table) - count]]
+    note = f"the {count} highest losses (from {lowest_left_out:.6g}) left out by --drop-worst"
+    return table.take(np.sort(order[: len(table) - count]), note)
+
+
+def _only_cooled(table: RunTable) -> RunTable:
+    """Losses before a cooldown are higher at the same N and D: one law never sees both."""
+    cooled = np.array([v.lower() in ("true", "1", "yes") for v in table.labels.get("cooled", ())])
+    if not cooled.size or cooled.all() or not cooled.any():
+        return table
+    count = int((~cooled).sum())
+    return table.take(
+        cooled, f"{count} rows before their cooldown left out (--where cooled=false fits those)"
+    )
+
+
+def _read_rows(path: Path) -> tuple[list[str], list[dict[str, str]], list[int]]:
+    if not path.is_file():
+        raise ValueError(f"no table of runs at {path}")
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file, skipinitialspace=True)
+        header = [name.strip() for name in reader.fieldnames or []]
+        if len(set(header)) != len(header):
+            twice = sorted({name for name in header if header.count(name) > 1})
+            raise ValueError(f"{path} has two columns named {', '.join(twice)}")
+        reader.fieldnames = header
+        rows, lines = [], []
+        for row in reader:
+            if None in row or None in row.values():
+                raise ValueError(
+                    f"{path} line {reader.line_num} does not have the header's {len(header)} cells"
+                )
+            rows.append(row)
+            lines.append(reader.line_num)
+    if not header:
+        raise ValueError(f"{path} is empty; the first line must name the columns")
+    return header, rows, lines
+
+
+def _mapping(
+    header: list[str], columns: dict[str, str], prefer: dict[str, str], path: Path
+) -> dict[str, str]:
+    """{our name: column of the file} of everything that the file has."""
+    known = [*QUANTITIES, *LABELS]
+    for name, column in columns.items():
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"; did you mean '{near[0]}'?" if near else ""
+            raise ValueError(f"--columns {name}=...: allowed names are {', '.join(known)}{hint}")
+        _require_column(column, header, path, f"--columns {name}={column}")
+    mapping = {}
+    for name in known:
+        candidates = [prefer.get(name, name), *ALTERNATIVES.get(name, (name,))]
+        found = [c for c in candidates if c in header]
+        if name in columns:
+            mapping[name] = columns[name]
+        elif found:
+            mapping[name] = found[0]
+    # A column that was named as one thing is not read as another as well.
+    for name in [n for n in mapping if n not in columns]:
+        if mapping[name] in columns.values():
+            del mapping[name]
+    return mapping
+
+
+def _require_column(column: str, header: list[str], path: Path, given: str) -> None:
+    if column not in header:
+        near = difflib.get_close_matches(column, header, 1)
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        raise ValueError(f"{given}: {path} has the columns {', '.join(header)}{hint}")
+
+
+def _number(text: str, column: str, line: int) -> float:
+    cell = text.strip()
+    if cell.lower() in MISSING:
+        return math.nan
+    try:
+        value = float(cell)
+    except ValueError:
+        raise ValueError(f"line {line}: {column} = '{cell}' is not a number") from None
+    if not math.isfinite(value) or value <= 0:
+        raise ValueError(f"line {line}: {column} = {cell}; allowed: numbers above 0")
+    return value

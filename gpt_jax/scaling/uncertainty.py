@@ -1,0 +1,172 @@
+"""Intervals: profile likelihood and bootstrap over runs, for printed parameters and answers.
+
+Both say how far a quantity may be moved before the runs object. The profile moves it and refits
+everything else, and scales what the objective loses by the scatter of the residuals; the
+bootstrap refits resampled runs. Dims: F fits, R runs, P free parameters, K quantities.
+
+Must not import jax.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from gpt_jax.scaling.laws import Array, Law, LogVariables
+from gpt_jax.scaling.minimise import Minima, Pull, minimise
+
+LEVELS = (80, 95)
+"""Of the intervals, in percent."""
+EXACT = 1e-9
+"""Residuals of log loss below this are rounding: the interval is the point."""
+
+Quantities = Callable[[Array], Array]
+"""theta (F, P) -> quantities (F, K)"""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is fitted: a law, the runs, and the objective's delta."""
+
+    law: Law
+    x: LogVariables
+    log_loss: Array
+    """(R)"""
+    delta: float
+
+    def minimise(self, theta: Array, iterations: int, pull: Pull | None = None) -> Minima:
+        return minimise(
+            self.law, self.x, self.log_loss, theta, self.delta, pull=pull, iterations=iterations
+        )
+
+    def residuals(self, theta: Array) -> Array:
+        """theta (P) -> measured minus predicted log loss (R)."""
+        return self.log_loss - self.law.log_loss(theta[None], self.x)[0][0]
+
+
+def bootstrap(problem: Problem, theta: Array, clusters: Array, n_refits: int, seed: int) -> Array:
+    """(n_refits, P): refits to resampled runs, each from the optimum theta (P).
+
+    clusters: (R) index of the run that a row belongs to; rows of one run stay together.
+    """
+    n_clusters = int(clusters.max()) + 1
+    draws = np.random.default_rng(seed).multinomial(
+        n_clusters, np.full(n_clusters, 1 / n_clusters), n_refits
+    )
+    found = []
+    for chunk in np.array_split(draws, max(1, n_refits // 500)):
+        weights = chunk[:, clusters].astype(float)
+        start = np.tile(theta, (len(chunk), 1))
+        found.append(
+            minimise(
+                problem.law, problem.x, problem.log_loss, start, problem.delta, weights=weights
+            ).theta
+        )
+    return np.concatenate(found)
+
+
+def percentiles(samples: Array) -> Array:
+    """samples (F, K) -> (K, levels, 2): the middle 80% and 95%."""
+    edges = [[50 - level / 2, 50 + level / 2] for level in LEVELS]
+    return np.nanpercentile(samples, np.ravel(edges), axis=0).T.reshape(-1, len(LEVELS), 2)
+
+
+def profile(problem: Problem, theta: Array, quantities: Quantities) -> Array:
+    """(K, levels, 2): profile-likelihood intervals of quantities at the optimum theta (P).
+
+    An edge that the runs do not give is nan. The loss in objective is compared with Student's t
+    (R - P degrees of freedom), which is exact for least squares on a linear model.
+    """
+    from scipy.special import stdtrit
+
+    n_runs, n_free = problem.log_loss.size, theta.size
+    center = quantities(theta[None])[0]
+    residual = problem.residuals(theta)
+    if np.abs(residual).max() < EXACT or n_runs <= n_free:
+        point = center if n_runs > n_free else np.full(center.shape, np.nan)
+        return np.tile(point[:, None, None], (1, len(LEVELS), 2))
+    quantiles = stdtrit(n_runs - n_free, 0.5 + np.array(LEVELS) / 200)
+    intervals = np.full((center.size, len(LEVELS), 2), np.nan)
+    # Distances in standard errors; the far ones are for long-tailed quantities such as A and B.
+    for reach in (np.arange(0.4, 4.1, 0.4), np.geomspace(4, 80, 12)):
+        wanted = np.flatnonzero(np.isnan(intervals).any((1, 2)))
+        if wanted.size:
+            curves = _trace(problem, theta, lambda at, k=wanted: quantities(at)[:, k], reach)
+            for k, sides in zip(wanted, curves, strict=True):
+                for side, (value, deviation) in enumerate(sides):
+                    found = np.interp(quantiles, deviation, value, right=np.nan)
+                    known = intervals[k, :, side]
+                    intervals[k, :, side] = np.where(np.isnan(known), found, known)
+    return intervals
+
+
+def _trace(
+    problem: Problem, theta: Array, quantities: Quantities, reach: Array
+) -> list[list[tuple[Array, Array]]]:
+    """Per quantity, below and above the optimum: its values and their deviation.
+
+    The deviation is the root of twice the rise of the profile objective, in units of the scatter:
+    for a linear model the distance from the optimum in standard errors.
+    """
+    scale, covariance = _scatter(problem, theta, problem.residuals(theta))
+    center, gradient = quantities(theta[None])[0], _gradient(quantities, theta[None])[0]
+    error = np.sqrt(np.einsum("kp,pq,kq->k", gradient, covariance, gradient))
+    steps = np.stack([-reach, reach])
+    which = np.repeat(np.arange(center.size), steps.size)
+    distance = np.tile(steps.ravel(), center.size) * error[which]
+    along = (gradient @ covariance)[which] / error[which, None] ** 2
+    pull = Pull(
+        value=lambda at, fits: _select(quantities, at, which[fits]),
+        target=center[which] + distance,
+        strength=10 * scale / error[which] ** 2,
+    )
+    minima = problem.minimise(theta + along * distance[:, None], 100, pull)
+    best = problem.minimise(theta[None], 0).objective[0]
+    rise = np.sqrt(np.maximum(0, 2 * (minima.objective - best) / scale))
+    shape = (center.size, 2, reach.size)
+    reached = _select(quantities, minima.theta, which)[0].reshape(shape)
+    rise = np.maximum.accumulate(rise.reshape(shape), axis=2)
+    return [
+        [(np.append(center[k], reached[k, s]), np.append(0.0, rise[k, s])) for s in (0, 1)]
+        for k in range(center.size)
+    ]
+
+
+def _scatter(problem: Problem, theta: Array, residual: Array) -> tuple[float, Array]:
+    """The scale that turns objective into squared standard errors, and theta's covariance."""
+    n_runs, n_free = residual.size, theta.size
+    influence = np.clip(residual, -problem.delta, problem.delta)
+    steepness = _share_within(residual, n_free, problem.delta)
+    scale = (influence**2).sum() / (n_runs - n_free) / steepness
+    _, jacobian = problem.law.log_loss(theta[None], problem.x)
+    curvature = steepness * jacobian[0] @ jacobian[0].T
+    return scale, scale * np.linalg.pinv(curvature, hermitian=True)
+
+
+def _share_within(residual: Array, n_free: int, delta: float) -> float:
+    """Share of errors within delta, by a density estimate where delta is below the scatter.
+
+    An almost absolute loss passes through about one run per free parameter: those n_free
+    residuals near zero say nothing of the errors.
+    """
+    if np.isinf(delta):
+        return 1.0
+    size = np.sort(np.abs(residual))[n_free:]
+    width = max(delta, 1.06 * np.median(size) / 0.6745 * residual.size**-0.2)
+    return max((size <= width).mean(), 1 / size.size) * delta / width
+
+
+def _select(quantities: Quantities, theta: Array, which: Array) -> tuple[Array, Array]:
+    rows = np.arange(len(theta))
+    return quantities(theta)[rows, which], _gradient(quantities, theta)[rows, which]
+
+
+def _gradient(quantities: Quantities, theta: Array) -> Array:
+    """(F, K, P), by central differences of a smooth closed form."""
+    columns = []
+    for p in range(theta.shape[1]):
+        step = np.zeros_like(theta)
+        step[:, p] = 1e-6 * np.maximum(1, np.abs(theta[:, p]))
+        rise = quantities(theta + step) - quantities(theta - step)
+        columns.append(rise / (2 * step[:, p, None]))
+    return np.stack(columns, -1)
