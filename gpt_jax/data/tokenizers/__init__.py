@@ -1,0 +1,123 @@
+"""Tokenizers by name, and back from the directory of a corpus or run.
+
+Libraries behind the tokenizers are imported where used. Must not import jax.
+"""
+
+import base64
+import difflib
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from gpt_jax.data.tokenizers.base import END_OF_TEXT, SPEC_FILE, Tokenizer
+from gpt_jax.data.tokenizers.plain import ByteTokenizer, CharTokenizer
+from gpt_jax.data.tokenizers.subword import (
+    BytePairTokenizer,
+    JsonTokenizer,
+    SentencePieceTokenizer,
+)
+from gpt_jax.data.tokenizers.vocabularies import load_gpt1, load_gpt2
+
+__all__ = [
+    "END_OF_TEXT",
+    "BytePairTokenizer",
+    "ByteTokenizer",
+    "CharTokenizer",
+    "JsonTokenizer",
+    "SentencePieceTokenizer",
+    "Tokenizer",
+    "from_spec",
+    "load_tokenizer",
+    "make_tokenizer",
+    "tokenizer_identity",
+]
+
+ALLOWED = "byte | char | gpt2 | gpt1 | bpe:SIZE | a path to a tokenizer.json or .model file"
+
+
+def make_tokenizer(
+    name: str, path: str = "", texts: Callable[[], Iterable[str]] | None = None
+) -> Tokenizer:
+    """The tokenizer that a config names.
+
+    Args:
+      name: `data.tokenizer`.
+      path: `data.tokenizer_path`, the directory of the gpt1 or gpt2 files.
+      texts: for char and bpe:SIZE, the texts to learn from.
+
+    Raises ValueError for an unknown name, missing files, or no texts where they are needed.
+    """
+    if name == "byte":
+        return ByteTokenizer()
+    if name == "gpt2":
+        return load_gpt2(path)
+    if name == "gpt1":
+        return load_gpt1(path)
+    if name.endswith(".json"):
+        return JsonTokenizer(_read(name).decode())
+    if name.endswith(".model"):
+        return SentencePieceTokenizer(_read(name))
+    size = bpe_size(name)
+    if name != "char" and size is None:
+        near = difflib.get_close_matches(name, ["byte", "char", "gpt2", "gpt1", "bpe:4096"], 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ValueError(f"data.tokenizer = {name}; allowed: {ALLOWED}{hint}")
+    if texts is None:
+        raise ValueError(f"data.tokenizer = {name} is learned from a corpus, and none was given")
+    return (
+        CharTokenizer.from_texts(texts())
+        if size is None
+        else BytePairTokenizer.train(texts(), size)
+    )
+
+
+def bpe_size(name: str) -> int | None:
+    """SIZE of `bpe:SIZE`; None for another tokenizer."""
+    match = re.fullmatch(r"bpe:(\d+)", name)
+    return int(match[1]) if match else None
+
+
+def tokenizer_identity(name: str) -> str:
+    """The name, and for a file its hash: what a corpus must be rebuilt for."""
+    if name.endswith((".json", ".model")):
+        return f"{Path(name).name} {hashlib.sha256(_read(name)).hexdigest()}"
+    return name
+
+
+def load_tokenizer(directory: str | Path) -> Tokenizer:
+    """The tokenizer saved in a corpus or run directory.
+
+    Raises ValueError when there is none.
+    """
+    path = Path(directory) / SPEC_FILE
+    if not path.is_file():
+        raise ValueError(f"no tokenizer in {directory} ({SPEC_FILE} is missing)")
+    return from_spec(json.loads(path.read_text()))
+
+
+def from_spec(spec: dict[str, Any]) -> Tokenizer:
+    """The tokenizer whose `spec` this is."""
+    match spec.get("kind"):
+        case "byte":
+            return ByteTokenizer()
+        case "char":
+            return CharTokenizer(spec["characters"])
+        case "bpe":
+            return BytePairTokenizer(spec["tokens"])
+        case "json":
+            return JsonTokenizer(spec["json"])
+        case "sentencepiece":
+            return SentencePieceTokenizer(base64.b64decode(spec["model"]))
+        case kind:
+            raise ValueError(
+                f"a saved tokenizer of unknown kind {kind!r}; was it made by a later version?"
+            )
+
+
+def _read(path: str) -> bytes:
+    if not Path(path).is_file():
+        raise ValueError(f"data.tokenizer = {path}; there is no such file; allowed: {ALLOWED}")
+    return Path(path).read_bytes()
