@@ -109,7 +109,7 @@ CPU_PRODUCT_SIZES = (512, 1024)
 """The larger keeps many cores busy; the smaller is over before another process interrupts it."""
 
 
-def measured_cpu_peak(dtype: str, seconds: float = 0.15) -> float:
+def measured_cpu_peak(dtype: str, seconds: float = 0.1) -> float:
     """FLOP/s of the fastest square product on jax's CPU backend: the peak of a CPU's MFU.
 
     XLA's kernels come nowhere near the peak a CPU has on paper, so a CPU's MFU is relative to
