@@ -369,8 +369,12 @@ class GPT:
 
     def _boxed(self, key: jax.Array) -> Params:
         tokens = jnp.zeros((1, 1), jnp.int32)
-        # Structure and values do not depend on the layout; without it, init runs anywhere.
-        module = Transformer(self.config, self.execution, None)
+        # Neither structure nor values depend on how the model runs: the plainest form compiles
+        # fastest, one layer scanned, on any device.
+        plain = dataclasses.replace(
+            self.execution, kernel=attention.Kernel("reference", "init"), unroll=False
+        )
+        module = Transformer(self.config, plain, None)
         return module.init(key, tokens)["params"]
 
 

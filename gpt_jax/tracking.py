@@ -1,0 +1,306 @@
+"""What a run writes down: metrics.jsonl, config.json, result.json, and mirrors of the metrics.
+
+`metrics.jsonl` holds one line per step and one per validation; it is the truth, Weights & Biases
+and TensorBoard mirror it. Files other than it are replaced atomically. Must not import jax.
+"""
+
+import dataclasses
+import datetime
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol, TextIO
+
+from gpt_jax import overrides
+from gpt_jax.config import Config
+
+Record = dict[str, Any]
+
+PACKAGES = ("gpt-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+"""Versions written into config.json."""
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace a file at once: a reader, or a kill, sees the old text or the new."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with open(temporary, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_atomically(path, json.dumps(value, indent=1, allow_nan=True) + "\n")
+
+
+def provenance() -> Record:
+    """Where a run came from: command, time, machine, versions, commit of the code if known."""
+    return {
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "commit": code_commit(),
+    }
+
+
+def code_commit() -> str | None:
+    """The git commit of the checkout that this code runs from, with + if it was changed."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return None
+    try:
+        git = ["git", "-C", str(root)]
+        commit = subprocess.run(
+            [*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        changed = subprocess.run(
+            [*git, "status", "--porcelain", "--untracked-files=no"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit + "+" * bool(changed)
+
+
+def read_records(path: Path) -> list[Record]:
+    """The records of a metrics.jsonl; a last line cut short by a kill is left out."""
+    if not path.exists():
+        return []
+    records = []
+    lines = path.read_bytes().split(b"\n")
+    for number, line in enumerate(lines, 1):
+        if not line:
+            continue
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            if number < len(lines):
+                raise ValueError(f"{path}, line {number} is not JSON; the file is damaged") from None
+    return records
+
+
+class Mirror(Protocol):
+    """Somebody else who is told the metrics."""
+
+    def log(self, record: Record) -> None: ...
+    def close(self, finished: bool) -> None: ...
+
+
+class MetricsLog:
+    """metrics.jsonl of a run, continued after `done_steps` steps, and its mirrors.
+
+    Records of steps beyond done_steps (written after the checkpoint that is resumed from) are
+    dropped: they are computed again.
+    """
+
+    def __init__(self, path: Path, done_steps: int, mirrors: list[Mirror] | None = None):
+        kept = [r for r in read_records(path) if r["step"] <= done_steps]
+        write_atomically(path, "".join(json.dumps(r) + "\n" for r in kept))
+        self.records = kept
+        self.mirrors = mirrors or []
+        self._file: TextIO = open(path, "a", buffering=1)
+
+    def log(self, record: Record) -> None:
+        """Write one record; it holds `step`, the number of steps done."""
+        self._file.write(json.dumps(record) + "\n")
+        self.records.append(record)
+        for mirror in self.mirrors:
+            mirror.log(record)
+
+    def close(self, finished: bool) -> None:
+        self._file.close()
+        for mirror in self.mirrors:
+            mirror.close(finished)
+
+
+def make_mirrors(config: Config, directory: Path) -> list[Mirror]:
+    """The mirrors that the config asks for."""
+    mirrors: list[Mirror] = []
+    if config.tracking.wandb:
+        mirrors.append(WandbMirror(config, directory))
+    if config.tracking.tensorboard:
+        mirrors.append(TensorBoardMirror(directory / "tensorboard"))
+    return mirrors
+
+
+def wandb_run_id(config: Config) -> str:
+    """The same id whenever the same experiment runs: a resumed run continues its own page."""
+    name = "".join(c if c.isalnum() or c in "-_" else "-" for c in config.name)
+    return f"{name}-{overrides.fingerprint(config)}"
+
+
+class WandbMirror:
+    """Weights & Biases, offline unless told otherwise."""
+
+    def __init__(self, config: Config, directory: Path):
+        try:
+            import wandb
+        except ImportError:
+            raise ValueError(
+                "tracking.wandb = true needs wandb: pip install 'gpt-jax[wandb]'"
+            ) from None
+        self._run = wandb.init(
+            project=config.tracking.wandb_project,
+            group=config.tracking.wandb_group or None,
+            name=config.name,
+            id=wandb_run_id(config),
+            resume="allow",
+            mode=config.tracking.wandb_mode,
+            dir=str(directory),
+            config=overrides.flatten(config),
+            settings=wandb.Settings(silent=True),
+        )
+
+    def log(self, record: Record) -> None:
+        values = {k: v for k, v in record.items() if k != "step"}
+        self._run.log(values, step=record["step"])
+
+    def close(self, finished: bool) -> None:
+        self._run.finish(exit_code=0 if finished else 1)
+
+
+class TensorBoardMirror:
+    """TensorBoard event files."""
+
+    def __init__(self, directory: Path):
+        try:
+            from tensorboardX import SummaryWriter
+        except ImportError:
+            raise ValueError(
+                "tracking.tensorboard = true needs tensorboardX: pip install 'gpt-jax[tensorboard]'"
+            ) from None
+        self._writer = SummaryWriter(str(directory))
+
+    def log(self, record: Record) -> None:
+        for name, value in record.items():
+            if name != "step" and isinstance(value, int | float):
+                self._writer.add_scalar(name, value, record["step"])
+
+    def close(self, finished: bool) -> None:
+        self._writer.close()
+
+
+@dataclasses.dataclass
+class Progress:
+    """What the bar and the lines show of a run."""
+
+    step: int
+    n_steps: int
+    loss: float
+    tokens_per_second: float
+    mfu: float | None
+    validation_loss: float | None = None
+
+    def text(self) -> str:
+        parts = [f"loss {self.loss:.4f}", f"{self.tokens_per_second:,.0f} tokens/s"]
+        if self.mfu is not None:
+            parts.append(f"MFU {self.mfu:.0%}")
+        if self.validation_loss is not None:
+            parts.append(f"validation {self.validation_loss:.4f}")
+        return "  ".join(parts)
+
+
+class ProgressReport:
+    """A bar on a terminal; elsewhere a plain line now and then."""
+
+    def __init__(self, n_steps: int, done_steps: int, line_due: Callable[[int], bool]):
+        self._line_due, self._bar = line_due, None
+        self._start, self._start_step = time.monotonic(), done_steps
+        if sys.stderr.isatty():
+            from rich import progress
+            from rich.console import Console
+
+            self._bar = progress.Progress(
+                progress.TextColumn("step {task.completed:,}/{task.total:,}"),
+                progress.BarColumn(),
+                progress.TextColumn("{task.description}"),
+                progress.TimeElapsedColumn(),
+                progress.TextColumn("ETA"),
+                progress.TimeRemainingColumn(),
+                console=Console(stderr=True),
+                refresh_per_second=4,
+            )
+            self._task = self._bar.add_task("compiling", total=n_steps, completed=done_steps)
+            self._bar.start()
+
+    def update(self, state: Progress) -> None:
+        if self._bar is not None:
+            self._bar.update(self._task, completed=state.step, description=state.text())
+        elif self._line_due(state.step):
+            done = state.step - self._start_step
+            left = (time.monotonic() - self._start) / max(done, 1) * (state.n_steps - state.step)
+            step = f"step {state.step:>{len(str(state.n_steps))}}/{state.n_steps}"
+            self.say(f"{step}  {state.text()}  ETA {format_seconds(left)}")
+
+    def say(self, text: str) -> None:
+        """A line above the bar."""
+        if self._bar is not None:
+            self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+
+def format_seconds(seconds: float) -> str:
+    """1:02:03 or 2:03."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def draw_loss_curve(records: list[Record], path: Path, title: str) -> None:
+    """Training loss (smoothed over the raw) and validation loss against tokens, as PNG."""
+    from matplotlib.figure import Figure
+
+    train = [(r["tokens"], r["loss"]) for r in records if "loss" in r and math.isfinite(r["loss"])]
+    valid = [(r["tokens"], r["validation_loss"]) for r in records if "validation_loss" in r]
+    figure = Figure(figsize=(7, 4), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    if train:
+        tokens, losses = zip(*train, strict=True)
+        axes.plot(tokens, losses, color="C0", alpha=0.25, linewidth=0.8)
+        axes.plot(tokens, _smooth(losses), color="C0", label="training")
+    if valid:
+        tokens, losses = zip(*valid, strict=True)
+        marker = "o" if len(valid) < 60 else ""
+        axes.plot(tokens, losses, color="C3", marker=marker, markersize=4, label="validation")
+        last = f"{losses[-1]:.3f}"
+        axes.annotate(last, (tokens[-1], losses[-1]), (-6, 6), textcoords="offset points", ha="right")
+    axes.set(xlabel="training tokens", ylabel="loss (nats per token)", title=title)
+    axes.grid(alpha=0.3)
+    if train or valid:
+        axes.legend()
+    temporary = path.with_name(f".{path.name}.tmp.png")
+    figure.savefig(temporary)
+    os.replace(temporary, path)
+
+
+def _smooth(values: tuple[float, ...]) -> list[float]:
+    """Exponential mean with a memory of 2% of the run, corrected for its start."""
+    keep = 1 - 1 / max(1.0, 0.02 * len(values))
+    mean, weight, smoothed = 0.0, 0.0, []
+    for value in values:
+        mean, weight = keep * mean + (1 - keep) * value, keep * weight + (1 - keep)
+        smoothed.append(mean / weight)
+    return smoothed
+
+
+def finite(values: Mapping[str, float]) -> Record:
+    """Numbers fit for JSON: what is not finite becomes a string that says so."""
+    return {k: v if math.isfinite(v) else str(v) for k, v in values.items()}
