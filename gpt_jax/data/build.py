@@ -207,7 +207,7 @@ class _Builder:
                     found[split].append(record)
         self._check_splits(found)
         tokenizer = self.tokenizer
-        config = dataclasses.asdict(self.config)  # type: ignore[call-overload]
+        config = dataclasses.asdict(self.config)
         return {
             "format_version": FORMAT_VERSION,
             "source": {"kind": self.config.source, "description": self.source.description},

@@ -53,7 +53,7 @@ def _tail(documents: Iterable[Document], cut: int, n_characters: int) -> Iterato
 
 
 def sample_blocks(texts: Iterable[str], n_characters: int, limit: int) -> Iterator[str]:
-    """About `limit` of the n_characters characters of `texts`, in blocks spread evenly over them."""
+    """About `limit` of the n_characters of `texts`, in blocks spread evenly over them."""
     block, stride = 1 << 14, max(1, round(n_characters / limit))
     index = 0
     for text in texts:
