@@ -6,6 +6,7 @@ is; a single run scatters around it besides.
 Must not import jax.
 """
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -136,12 +137,16 @@ def _over_training(frontier: Frontier, log_c: Array) -> tuple[OverTrained, ...]:
     if anywhere is None:
         return ()
     size, tokens, best = frontier.size(log_c), frontier.tokens(log_c), frontier.loss(log_c)
+
+    def excess(log_n: Array, log_ratio: Array) -> Array:
+        return anywhere(log_n, log_n + log_ratio) - best
+
     found = []
     for factor in OVER_TRAINING:
         log_factor = np.log(factor)
         n, d = size - log_factor / 2, tokens + log_factor / 2
         ratio = tokens - size + log_factor
-        same = bisect(lambda at, r=ratio: anywhere(at, at + r) - best, n, n + 30)
+        same = bisect(functools.partial(excess, log_ratio=ratio), n, n + 30)
         found.append(
             OverTrained(
                 factor=factor,

@@ -11,7 +11,8 @@ from typing import Literal
 import numpy as np
 
 from gpt_jax.scaling.data_constrained import DataConstrained
-from gpt_jax.scaling.laws import KaplanND, Law, PowerSum
+from gpt_jax.scaling.laws import KaplanND, Law, PowerSum, Style
+from gpt_jax.scaling.names import SUMMARIES
 from gpt_jax.scaling.table import RunTable
 
 SQUARES = float("inf")
@@ -20,6 +21,9 @@ CHINCHILLA_DELTA = 1e-3
 
 KAPLAN_CONVENTION = {"n_params": "n_params_non_embedding", "flops": "flops_6nd"}
 """Columns that Kaplan et al. mean by N and C: taken first where a table has them."""
+
+Builder = Callable[[tuple[float, ...], str | None], Law]
+"""(centre of each variable's logarithm, symbol of the irreducible loss) -> the law."""
 
 Kind = Literal["loss", "isoflop", "envelope", "optimum"]
 
@@ -31,12 +35,10 @@ class LawEntry:
     name: str
     kind: Kind
     """loss: a formula fitted to runs; the others find optima first and fit power laws to them."""
-    summary: str
     source: str
     needs: tuple[str, ...]
     """Columns, besides the loss."""
-    build: Callable[[tuple[float, ...], str | None], Law] | None = None
-    """(centre of each variable's logarithm, symbol of the irreducible loss) -> the law."""
+    build: Builder | None = None
     target: str = "loss"
     irreducible: str | None = None
     """Symbol of the irreducible loss; none = the law has no place for it."""
@@ -46,8 +48,12 @@ class LawEntry:
     varied: str = "n_params"
     """Optima only: what a profile at one compute varies."""
 
+    @property
+    def summary(self) -> str:
+        return SUMMARIES[self.name]
 
-def _single(variable: str, scale: str, exponent: str, left: str, style: str = "scale"):
+
+def _single(variable: str, scale: str, exponent: str, left: str, style: Style = "scale") -> Builder:
     """Builder of a power law in one variable."""
     letter = scale[0]
 
@@ -101,63 +107,63 @@ _KAPLAN = "Kaplan et al. 2020"
 _CHINCHILLA = "Hoffmann et al. 2022"
 _ENTRIES = (
     LawEntry(
-        "kaplan-n", "loss", "loss against parameters, data unlimited", f"{_KAPLAN}, eq. 1.1",
+        "kaplan-n", "loss", f"{_KAPLAN}, eq. 1.1",
         ("n_params",), _single("n_params", "N_c", "alpha_N", "L"),
         irreducible="E", prefer=KAPLAN_CONVENTION,
     ),
     LawEntry(
-        "kaplan-d", "loss", "loss against tokens, parameters unlimited", f"{_KAPLAN}, eq. 1.2",
+        "kaplan-d", "loss", f"{_KAPLAN}, eq. 1.2",
         ("n_tokens",), _single("n_tokens", "D_c", "alpha_D", "L"),
         irreducible="E", prefer=KAPLAN_CONVENTION,
     ),
     LawEntry(
-        "kaplan-c", "loss", "loss against compute, optimally spent", f"{_KAPLAN}, eq. 1.3",
+        "kaplan-c", "loss", f"{_KAPLAN}, eq. 1.3",
         ("flops",), _single("flops", "C_c", "alpha_C", "L"),
         irreducible="E", prefer=KAPLAN_CONVENTION,
     ),
     LawEntry(
-        "kaplan-nd", "loss", "loss against parameters and tokens", f"{_KAPLAN}, eq. 1.5",
+        "kaplan-nd", "loss", f"{_KAPLAN}, eq. 1.5",
         ("n_params", "n_tokens"), _kaplan_nd, irreducible="E", prefer=KAPLAN_CONVENTION,
     ),
     LawEntry(
-        "kaplan-ns", "loss", "loss against parameters and steps", f"{_KAPLAN}, eq. 1.6",
+        "kaplan-ns", "loss", f"{_KAPLAN}, eq. 1.6",
         ("n_params", "steps_min"), _kaplan_ns, irreducible="E", prefer=KAPLAN_CONVENTION,
     ),
     LawEntry(
-        "critical-batch", "loss", "critical batch size against loss", f"{_KAPLAN}, eq. 1.4",
+        "critical-batch", "loss", f"{_KAPLAN}, eq. 1.4",
         ("critical_batch_tokens",),
         _single("loss", "B_star", "alpha_B", "B_crit", "inverse"), target="critical_batch_tokens",
     ),
     LawEntry(
-        "chinchilla-envelope", "envelope", "approach 1: the lowest of all curves at each compute",
+        "chinchilla-envelope", "envelope",
         f"{_CHINCHILLA}, section 3.1", ("n_params", "n_tokens", "flops"),
     ),
     LawEntry(
-        "chinchilla-isoflop", "isoflop", "approach 2: a parabola in log N at each compute",
+        "chinchilla-isoflop", "isoflop",
         f"{_CHINCHILLA}, section 3.2", ("n_params", "n_tokens", "flops"),
     ),
     LawEntry(
-        "chinchilla-parametric", "loss", "approach 3: E + A/N^alpha + B/D^beta",
+        "chinchilla-parametric", "loss",
         f"{_CHINCHILLA}, section 3.3", ("n_params", "n_tokens"), _chinchilla,
         irreducible="E", irreducible_by_default=True, delta=CHINCHILLA_DELTA,
     ),
     LawEntry(
-        "compute-power", "loss", "loss against compute with an irreducible loss",
+        "compute-power", "loss",
         "OpenAI 2023 (GPT-4), section 3",
         ("flops",), _single("flops", "a", "b", "L", "signed"),
         irreducible="c", irreducible_by_default=True,
     ),
     LawEntry(
-        "data-constrained", "loss", "approach 3 with repeated tokens worth less",
+        "data-constrained", "loss",
         "Muennighoff et al. 2023, section 3.1", ("n_params", "n_tokens", "unique_tokens"),
         _data_constrained, irreducible="E", irreducible_by_default=True, delta=CHINCHILLA_DELTA,
     ),
     LawEntry(
-        "learning-rate-power", "optimum", "the best learning rate against compute", "",
+        "learning-rate-power", "optimum", "",
         ("flops", "learning_rate"), varied="learning_rate",
     ),
     LawEntry(
-        "batch-size-power", "optimum", "the best batch size against compute", "",
+        "batch-size-power", "optimum", "",
         ("flops", "batch_tokens"), varied="batch_tokens",
     ),
 )  # fmt: skip

@@ -3,11 +3,15 @@
 Must not import jax.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
+from gpt_jax.scaling.answers import Answer
 from gpt_jax.scaling.fit import Extrapolation, LawFit, Uncertainty
 from gpt_jax.scaling.laws import EXPONENT_RANGE, Array
-from gpt_jax.scaling.table import RunTable
+from gpt_jax.scaling.optima import OptimaFit
+from gpt_jax.scaling.table import RunTable, pareto
 
 FEW_VALUES = 4
 """Distinct sizes, token counts or computes behind an exponent: fewer draw a warning."""
@@ -22,6 +26,9 @@ MIXING_SPOILS = {
     "loss_unit": "losses in different units are not comparable",
 }
 COST_SPREAD = 1.2
+"""Factor between the largest and the smallest C / (N D) of a table."""
+BIAS_SHARE = 0.25
+"""Of the half-width of the 95% interval: a smaller bias of the parabolas is not worth a warning."""
 
 
 def table_warnings(runs: RunTable) -> list[str]:
@@ -58,6 +65,13 @@ def fit_warnings(fit: LawFit) -> list[str]:
             found.append(
                 f"{variable} spans a factor of {span:.1f} only: its exponent is hardly determined"
             )
+    if fit.law.variables == ("flops",):
+        n_frontier = len(pareto(fit.runs))
+        if n_frontier < len(fit.runs):
+            found.append(
+                f"{len(fit.runs) - n_frontier} runs are beaten by a run of no more compute: a law "
+                f"of compute is about the best runs (--frontier-only)"
+            )
     n_free = fit.theta.size
     if len(fit.runs) < FEW_RUNS_PER_PARAMETER * n_free:
         found.append(f"{len(fit.runs)} runs for {n_free} parameters")
@@ -88,14 +102,56 @@ def extrapolation_warnings(extrapolation: Extrapolation | None) -> list[str]:
     return []
 
 
-def answer_warnings(answer: str, value: float, known: Array, name: str) -> list[str]:
-    """Of an answer outside the range of the runs."""
-    low, high = np.nanmin(known), np.nanmax(known)
-    if low <= value <= high:
+def optima_warnings(fit: OptimaFit) -> list[str]:
+    """Of a power law through optima: too few computes, or a short range of them."""
+    n_computes = len(fit.profiles) or np.unique(fit.log_optimum[0]).size
+    what = "computes" if fit.profiles else "best sizes"
+    found = []
+    if n_computes < FEW_VALUES:
+        found.append(
+            f"only {n_computes} {what} stand behind the exponents (at least {FEW_VALUES} are "
+            f"wanted)"
+        )
+    if np.ptp(fit.log_compute) < np.log(SHORT_RANGE):
+        factor = np.exp(np.ptp(fit.log_compute))
+        found.append(f"the computes span a factor of {factor:.1f} only")
+    return found
+
+
+def bias_warnings(fit: OptimaFit, exponent: float) -> list[str]:
+    """Where the parabolas' bias is not small against their own uncertainty."""
+    if "a" not in fit.intervals:
         return []
-    factor = value / high if value > high else low / value
-    side = "above the largest" if value > high else "below the smallest"
-    return [f"--{answer.replace('_', '-')}: {name} {value:.3g} is {factor:.3g} times {side} fitted"]
+    low, high = fit.intervals["a"][-1]
+    if abs(exponent) < BIAS_SHARE * (high - low) / 2:
+        return []
+    return [
+        f"the parabolas bias a by {exponent:+.3f} under the fitted law, as much as "
+        f"{abs(exponent) / ((high - low) / 2):.1f} of their 95% half-width: use the law's a"
+    ]
+
+
+def answer_warnings(answers: Sequence[Answer], runs: RunTable) -> list[str]:
+    """Of answers outside the range of the runs."""
+    found = []
+    for answer in answers:
+        for name, column in (("compute", "flops"), ("flops", "flops"), ("n_params", "n_params")):
+            if name in answer.values and column in runs:
+                value = answer.values[name].value
+            elif name == answer.question and column in runs:
+                value = answer.given
+            else:
+                continue
+            low, high = np.nanmin(runs[column]), np.nanmax(runs[column])
+            if not low <= value <= high:
+                factor = value / high if value > high else low / value
+                side = "above the largest" if value > high else "below the smallest"
+                found.append(
+                    f"{answer.question.replace('_', '-')} {answer.given:g} needs {column} = "
+                    f"{value:.3g}, {factor:.3g} times {side} fitted: an extrapolation"
+                )
+                break
+    return found
 
 
 def disagreement_warnings(exponents: dict[str, tuple[float, Array]]) -> list[str]:

@@ -110,7 +110,8 @@ def _worth(log_ratio: Array, log_worth: Array) -> tuple[Array, Array, Array]:
 
     x' = u (1 + R* (1 - exp(-r / R*))), r = x / u - 1 repetitions, R* = e^log_worth.
     """
-    ratio, star = np.exp(log_ratio), np.exp(log_worth)
+    # Beyond e^300 repetitions nothing is added any more, and exp would overflow.
+    ratio, star = np.exp(np.minimum(log_ratio, 300.0)), np.exp(log_worth)
     decay = np.exp(-(ratio - 1) / star)
     factor = 1 - star * np.expm1(-(ratio - 1) / star)
     by_unique = 1 - decay * ratio / factor

@@ -138,9 +138,11 @@ def clusters(runs: RunTable) -> Array:
     return np.unique(np.array(runs.labels["run"]), return_inverse=True)[1]
 
 
-def fit_frontier(fit: LawFit, refits: Array, cost: float) -> Frontier | None:
-    """The compute-optimal frontier with its refits; none if the law has no compute in it."""
-    return law_frontier(fit.law, np.concatenate([fit.theta[None], refits]), cost)
+def fit_frontier(
+    fit: LawFit, refits: Array, cost: float, unique_tokens: float | None = None
+) -> Frontier | None:
+    """The compute-optimal frontier with its refits; none if the law weighs no N against D."""
+    return law_frontier(fit.law, np.concatenate([fit.theta[None], refits]), cost, unique_tokens)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ Must not import jax.
 import numpy as np
 
 from gpt_jax.scaling.catalog import LawEntry
-from gpt_jax.scaling.fit import LawFit
+from gpt_jax.scaling.fit import LawFit, fit_frontier
 from gpt_jax.scaling.laws import Array
 from gpt_jax.scaling.optima import (
     OptimaFit,
@@ -111,10 +111,9 @@ def parabola_bias(fit: OptimaFit, law_fit: LawFit) -> tuple[Array, Array]:
 
     Measured on losses without noise, from a fitted law of N and D on the same grid of sizes.
     """
-    from gpt_jax.scaling.fit import fit_frontier
-
     frontier = fit_frontier(law_fit, law_fit.theta[None][:0], fit.cost)
-    assert frontier is not None and frontier.loss_anywhere is not None
+    assert frontier is not None
+    assert frontier.loss_anywhere is not None
     found, true = [], []
     for p in fit.profiles:
         losses = []

@@ -16,6 +16,8 @@ from typing import Literal, Protocol
 import numpy as np
 
 Array = np.ndarray
+Style = Literal["coefficient", "scale", "signed", "inverse"]
+"""How a power law is printed, see PowerSum."""
 LogVariables = Mapping[str, Array]
 """{variable: natural logarithm, one per run (R), or one per fit and run (F, R)}"""
 
@@ -69,7 +71,7 @@ class PowerSum:
     variables: tuple[str, ...]
     terms: tuple[tuple[str, str], ...]
     formula: str
-    style: Literal["coefficient", "scale", "signed", "inverse"]
+    style: Style
     centers: tuple[float, ...]
     irreducible: str | None = None
     """Symbol of the irreducible loss; none = the loss goes to zero."""
@@ -164,7 +166,8 @@ class KaplanND:
 
     @property
     def symbols(self) -> tuple[str, ...]:
-        return ("N_c", "alpha_N", "D_c", "alpha_D") + ((self.irreducible,) * bool(self.irreducible))
+        named = ("N_c", "alpha_N", "D_c", "alpha_D")
+        return (*named, self.irreducible) if self.irreducible else named
 
     @property
     def bounds(self) -> Array:

@@ -8,14 +8,18 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from gpt_jax.scaling.catalog import LAWS, LawEntry, build_law
+from gpt_jax.scaling.fit import Extrapolation
 from gpt_jax.scaling.frontier import Frontier, power_frontier
 from gpt_jax.scaling.laws import Array, PowerSum
 from gpt_jax.scaling.minimise import minimise
 from gpt_jax.scaling.table import RunTable, make_table
 from gpt_jax.scaling.uncertainty import percentiles
 
-ENOUGH_FOR_IRREDUCIBLE = 5
-"""Budgets from which L(C) is given an irreducible loss: three parameters and two to judge them."""
+ENOUGH_FOR_IRREDUCIBLE = 4
+"""Budgets from which L(C) is given an irreducible loss: one more than its three parameters."""
+
+HELD_OUT_RANGE = 0.25
+"""Upper share of the range of log compute that is predicted from the rest."""
 
 
 @dataclass(frozen=True)
@@ -148,3 +152,34 @@ def loss_against_compute(log_compute: Array, log_loss: Array) -> tuple[PowerSum,
         weights=known.astype(float),
     )
     return law, np.concatenate([best[None], refits.theta[1:]])
+
+
+def extrapolate_optima(fit: OptimaFit) -> tuple[Extrapolation, Extrapolation] | None:
+    """Fit on the cheap computes, predict the optimum and the loss there at the dearest.
+
+    None if fewer than two cheap computes remain.
+    """
+    log_c = fit.log_compute
+    limit = log_c.max() - HELD_OUT_RANGE * np.ptp(log_c)
+    cheap = log_c < limit
+    if cheap.sum() < 2:
+        return None
+    line = power_law(log_c[cheap], fit.log_optimum[:1, cheap])[0]
+    law, theta = loss_against_compute(log_c[cheap], fit.log_loss[:1, cheap])
+    losses = law.log_loss(theta, {"flops": log_c[~cheap]})[0][0]
+    pairs = (
+        (fit.log_optimum[0, ~cheap], line[0] + line[1] * log_c[~cheap]),
+        (fit.log_loss[0, ~cheap], losses),
+    )
+    optimum, loss = (
+        Extrapolation(
+            n_fitted=int(cheap.sum()),
+            n_held_out=int((~cheap).sum()),
+            ratio=float(np.exp(log_c.max() - log_c[cheap].max())),
+            x=np.exp(log_c[~cheap]),
+            measured=np.exp(measured),
+            predicted=np.exp(predicted),
+        )
+        for measured, predicted in pairs
+    )
+    return optimum, loss

@@ -43,6 +43,10 @@ ALTERNATIVES = {
 FLOPS_PER_PARAMETER_AND_TOKEN = 6.0
 """C = 6 N D (Kaplan et al. 2020, section 2.1): completes a row that lacks one of the three."""
 
+KAPLAN_B_STAR = 2.1e8
+KAPLAN_ALPHA_B = 0.21
+"""Critical batch size in tokens, B_star / L^(1 / alpha_B) (Kaplan et al. 2020, section 5.1)."""
+
 MISSING = ("", "nan", "na", "n/a", "none", "null", "inf", "-inf", "diverged")
 """Cells that say that there is no number, such as the loss of a diverged run."""
 
@@ -161,6 +165,23 @@ def cost_per_parameter_and_token(runs: RunTable) -> float:
     return float(np.median(known)) if known.size else FLOPS_PER_PARAMETER_AND_TOKEN
 
 
+def with_steps_min(runs: RunTable) -> RunTable:
+    """With S_min = S / (1 + B_crit(L) / B) where the table has n_steps and batch_tokens instead.
+
+    Kaplan et al. 2020, eq. 5.4, with their critical batch size B_crit = 2.1e8 / L^(1 / 0.21).
+    """
+    if "steps_min" in runs or "n_steps" not in runs or "batch_tokens" not in runs:
+        return runs
+    critical = KAPLAN_B_STAR / runs["loss"] ** (1 / KAPLAN_ALPHA_B)
+    steps = runs["n_steps"] / (1 + critical / runs["batch_tokens"])
+    text = "n_steps / (1 + B_crit / batch_tokens), B_crit of Kaplan et al. 2020"
+    return replace(
+        runs,
+        quantities={**runs.quantities, "steps_min": steps},
+        conventions={**runs.conventions, "steps_min": text},
+    )
+
+
 def with_values(table: RunTable, names: Sequence[str]) -> RunTable:
     """The rows that have all these quantities; raises ValueError if a column is absent."""
     for name in names:
@@ -189,6 +210,16 @@ def drop_worst(table: RunTable, count: int) -> RunTable:
     lowest_left_out = table["loss"][order[len(table) - count]]
     note = f"the {count} highest losses (from {lowest_left_out:.6g}) left out by --drop-worst"
     return table.take(np.sort(order[: len(table) - count]), note)
+
+
+def pareto(runs: RunTable) -> RunTable:
+    """The runs that no run of the same or less compute beats."""
+    runs = with_values(runs, ["loss", "flops"])
+    order = np.lexsort((runs["loss"], runs["flops"]))
+    best = np.minimum.accumulate(runs["loss"][order])
+    kept = order[np.append(True, best[1:] < best[:-1])]
+    note = f"{kept.size} of {len(runs)} runs lie on the frontier, the others are left out"
+    return runs.take(np.sort(kept), note)
 
 
 def _only_cooled(table: RunTable) -> RunTable:

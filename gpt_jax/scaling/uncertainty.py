@@ -91,7 +91,7 @@ def profile(problem: Problem, theta: Array, quantities: Quantities) -> Array:
     for reach in (np.arange(0.4, 4.1, 0.4), np.geomspace(4, 80, 12)):
         wanted = np.flatnonzero(np.isnan(intervals).any((1, 2)))
         if wanted.size:
-            curves = _trace(problem, theta, lambda at, k=wanted: quantities(at)[:, k], reach)
+            curves = _trace(problem, theta, _columns(quantities, wanted), reach)
             for k, sides in zip(wanted, curves, strict=True):
                 for side, (value, deviation) in enumerate(sides):
                     found = np.interp(quantiles, deviation, value, right=np.nan)
@@ -154,6 +154,10 @@ def _share_within(residual: Array, n_free: int, delta: float) -> float:
     size = np.sort(np.abs(residual))[n_free:]
     width = max(delta, 1.06 * np.median(size) / 0.6745 * residual.size**-0.2)
     return max((size <= width).mean(), 1 / size.size) * delta / width
+
+
+def _columns(quantities: Quantities, wanted: Array) -> Quantities:
+    return lambda theta: quantities(theta)[:, wanted]
 
 
 def _select(quantities: Quantities, theta: Array, which: Array) -> tuple[Array, Array]:

@@ -1,0 +1,261 @@
+"""Figures of studies, each as PNG and SVG: data, fit, and how sure it is.
+
+Must not import jax.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from gpt_jax.scaling.frontier import Frontier
+from gpt_jax.scaling.laws import Array
+from gpt_jax.scaling.study import Study
+from gpt_jax.scaling.uncertainty import percentiles
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+"""Okabe and Ito's: told apart by colour-blind readers."""
+POINTS = 60
+"""Of a drawn curve."""
+LABELS = {
+    "n_params": "parameters N",
+    "n_tokens": "training tokens D",
+    "flops": "compute C (FLOPs)",
+    "loss": "loss (nats per token)",
+    "steps_min": "steps S_min",
+    "critical_batch_tokens": "critical batch size (tokens)",
+    "learning_rate": "learning rate",
+    "batch_tokens": "batch size (tokens)",
+}
+STYLE: Any = {
+    "font.size": 11,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "axes.axisbelow": True,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "gpt_jax",
+}
+
+
+def draw_all(studies: Sequence[Study], directory: Path) -> list[Path]:
+    """Every figure that the studies have data for; returns the files written."""
+    written = []
+    with matplotlib.rc_context(STYLE):
+        for study in studies:
+            for name, draw in figures(study).items():
+                written += save(_figure(draw), directory / f"{study.entry.name}-{name}")
+        sized = [s for s in studies if s.frontier is not None]
+        if len(sized) > 1:
+            written += save(
+                _figure(lambda axes: draw_approaches(axes, sized)), directory / "approaches"
+            )
+    return written
+
+
+def figures(study: Study) -> dict[str, Callable[[Axes], None]]:
+    """{name: function that draws it on an Axes} of one study."""
+    found: dict[str, Callable[[Axes], None]] = {}
+    if study.frontier is not None:
+        frontier = study.frontier
+        found["loss-against-compute"] = lambda axes: draw_loss_against_compute(
+            axes, study, frontier
+        )
+        if frontier.loss_anywhere is not None:
+            found["contours"] = lambda axes: draw_contours(axes, study, frontier)
+    if study.fit is not None:
+        found["residuals"] = lambda axes: draw_residuals(axes, study)
+        if len(study.fit.law.variables) == 1:
+            found["fit"] = lambda axes: draw_one_variable(axes, study)
+    if study.optima is not None and study.optima.profiles:
+        found["profiles"] = lambda axes: draw_profiles(axes, study)
+    if study.optima is not None:
+        found["optima"] = lambda axes: draw_optima(axes, study)
+    if study.extrapolation is not None:
+        found["extrapolation"] = lambda axes: draw_extrapolation(axes, study)
+    return found
+
+
+def save(figure: Figure, stem: Path) -> list[Path]:
+    """stem.png and stem.svg, each written whole or not at all, without a date."""
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    written = []
+    for suffix, metadata in (("png", {}), ("svg", {"Date": None})):
+        path = stem.with_name(f"{stem.name}.{suffix}")
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        figure.savefig(temporary, format=suffix, dpi=150, metadata=metadata)
+        os.replace(temporary, path)
+        written.append(path)
+    return written
+
+
+def draw_loss_against_compute(axes: Axes, study: Study, frontier: Frontier) -> None:
+    """Runs coloured by size, and the loss of the compute-optimal run with its 95% band."""
+    runs = study.runs
+    points = axes.scatter(
+        runs["flops"], runs["loss"], c=np.log10(runs["n_params"]), s=22, cmap="viridis", zorder=3
+    )
+    axes.figure.colorbar(points, ax=axes, label="log10 of parameters N")
+    computes = _span(runs["flops"], study)
+    _curve(axes, computes, [frontier.loss(_rows(frontier, c)) for c in computes], "optimal")
+    _finish(axes, "flops", "loss", f"{study.entry.name}: loss against compute")
+
+
+def draw_contours(axes: Axes, study: Study, frontier: Frontier) -> None:
+    """L(N, D) as contours, the runs, and the frontier."""
+    anywhere, runs = frontier.loss_anywhere, study.runs
+    assert anywhere is not None
+    sizes, tokens = _span(runs["n_params"]), _span(runs["n_tokens"])
+    losses = np.array(
+        [
+            [np.exp(anywhere(_rows(frontier, n), _rows(frontier, d))[0]) for n in sizes]
+            for d in tokens
+        ]
+    )
+    lines = axes.contour(sizes, tokens, losses, levels=12, cmap="viridis", linewidths=1.2)
+    axes.clabel(lines, fmt="%.2f", fontsize=8)
+    axes.scatter(runs["n_params"], runs["n_tokens"], s=14, color="0.35", label="runs", zorder=3)
+    computes = _span(runs["flops"])
+    best = [np.exp(frontier.size(_rows(frontier, c))[0]) for c in computes]
+    axes.plot(best, computes / frontier.cost / best, color=COLOURS[1], label="compute-optimal")
+    axes.set_ylim(tokens[0], tokens[-1])
+    axes.set_xlim(sizes[0], sizes[-1])
+    axes.legend()
+    _finish(axes, "n_params", "n_tokens", f"{study.entry.name}: L(N, D)")
+
+
+def draw_residuals(axes: Axes, study: Study) -> None:
+    """How far the runs lie from the law, in percent, against their compute or size."""
+    assert study.fit is not None
+    variable = "flops" if "flops" in study.runs else study.fit.law.variables[0]
+    residuals = 100 * study.fit.problem.residuals(study.fit.theta)
+    axes.axhline(0, color="0.4", linewidth=1)
+    axes.scatter(study.runs[variable], residuals, s=22, color=COLOURS[0], zorder=3)
+    axes.set_xscale("log")
+    axes.set_xlabel(LABELS[variable])
+    axes.set_ylabel(f"measured over predicted {study.entry.target} (%)")
+    axes.set_title(f"{study.entry.name}: residuals")
+
+
+def draw_one_variable(axes: Axes, study: Study) -> None:
+    """Runs and a law in one variable, with its 95% band."""
+    assert study.fit is not None
+    assert study.uncertainty is not None
+    law, variable = study.fit.law, study.fit.law.variables[0]
+    theta = np.concatenate([study.fit.theta[None], study.uncertainty.refits])
+    x = _span(study.runs[variable])
+    curves = law.log_loss(theta, {variable: np.log(x)})[0]
+    axes.scatter(study.runs[variable], study.runs[study.entry.target], s=22, color="0.35", zorder=3)
+    _curve(axes, x, list(curves.T), law.formula)
+    _finish(axes, variable, study.entry.target, study.entry.name)
+
+
+def draw_profiles(axes: Axes, study: Study) -> None:
+    """Losses over the varied quantity at each compute, the parabolas and their minima."""
+    assert study.optima is not None
+    profiles = study.optima.profiles
+    colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.9, len(profiles)))
+    for profile, colour in zip(profiles, colours, strict=True):
+        axes.scatter(np.exp(profile.log_x), profile.loss, s=22, color=colour, zorder=3)
+        low, high = profile.log_x.min(), profile.log_x.max()
+        log_x = np.linspace(min(low, profile.log_minimum), max(high, profile.log_minimum), POINTS)
+        label = f"{profile.compute:.2g} FLOPs"
+        axes.plot(np.exp(log_x), profile.parabola(log_x), color=colour, label=label)
+        axes.plot(
+            np.exp(profile.log_minimum), profile.minimum_loss, "*", color=COLOURS[1], markersize=12
+        )
+    axes.set_xscale("log")
+    axes.set_xlabel(LABELS[study.entry.varied])
+    axes.set_ylabel(LABELS["loss"])
+    axes.set_title(f"{study.entry.name}: profiles and minima")
+    axes.legend(fontsize=8)
+
+
+def draw_optima(axes: Axes, study: Study) -> None:
+    """Optima against compute and the power law through them, with its 95% band."""
+    assert study.optima is not None
+    fit = study.optima
+    axes.scatter(np.exp(fit.log_compute), np.exp(fit.log_optimum[0]), s=22, color="0.35", zorder=3)
+    computes = _span(np.exp(fit.log_compute))
+    values = [fit.coefficients[:, 0] + fit.coefficients[:, 1] * np.log(c) for c in computes]
+    _curve(axes, computes, values, f"exponent {fit.coefficients[0, 1]:.3f}")
+    _finish(axes, "flops", study.entry.varied, f"{study.entry.name}: optima")
+
+
+def draw_extrapolation(axes: Axes, study: Study) -> None:
+    """The dearest runs: predicted from the others, and measured."""
+    found = study.extrapolation
+    assert found is not None
+    order = np.argsort(found.x)
+    axes.scatter(found.x, found.measured, s=34, color="0.25", label="measured", zorder=3)
+    axes.plot(
+        found.x[order],
+        found.predicted[order],
+        "x",
+        color=COLOURS[1],
+        markersize=8,
+        label=f"predicted from {found.n_fitted} cheaper",
+    )
+    axes.set_xscale("log")
+    axes.set_xlabel("cost of the run (compute, or the law's variable)")
+    axes.set_ylabel(LABELS.get(study.entry.target, study.entry.target))
+    axes.set_title(f"{study.entry.name}: held out, {found.mean_error:.2%} off on average")
+    axes.legend()
+
+
+def draw_approaches(axes: Axes, studies: Sequence[Study]) -> None:
+    """The best size against compute by every approach, with 95% bands."""
+    for study, colour in zip(studies, COLOURS * 3, strict=False):
+        frontier = study.frontier
+        assert frontier is not None
+        computes = _span(study.runs["flops"], study)
+        sizes = [frontier.size(_rows(frontier, c)) for c in computes]
+        exponent = study.size_exponent()
+        label = study.entry.name + (f": a = {exponent[0]:.3f}" if exponent else "")
+        _curve(axes, computes, sizes, label, colour)
+    _finish(axes, "flops", "n_params", "compute-optimal size by approach")
+
+
+def _figure(draw: Callable[[Axes], None]) -> Figure:
+    figure = Figure(figsize=(7, 5), layout="constrained")
+    draw(figure.add_subplot())
+    return figure
+
+
+def _curve(
+    axes: Axes, x: Array, logs: Sequence[Array], label: str, colour: str = COLOURS[1]
+) -> None:
+    """The first version as a line, the others as a 95% band. logs: (F) at each x."""
+    values = np.exp(np.stack(logs, 1))
+    axes.plot(x, values[0], color=colour, label=label, zorder=4)
+    if len(values) > 1:
+        low, high = percentiles(values[1:])[:, -1].T
+        axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
+    axes.legend()
+
+
+def _finish(axes: Axes, x: str, y: str, title: str) -> None:
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    if y == "loss":
+        # Losses span less than a decade: plain numbers, also between the powers of ten.
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("{x:g}")
+    axes.set_xlabel(LABELS[x])
+    axes.set_ylabel(LABELS[y])
+    axes.set_title(title)
+
+
+def _span(values: Array, study: Study | None = None) -> Array:
+    """Points over the range of the values, and of the computes asked for."""
+    asked = [] if study is None else [a.given for a in study.answers if a.question == "compute"]
+    low, high = min([values.min(), *asked]), max([values.max(), *asked])
+    return np.geomspace(low / 1.2, high * 1.2, POINTS)
+
+
+def _rows(frontier: Frontier, value: float) -> Array:
+    return np.full(frontier.n_versions, np.log(value))

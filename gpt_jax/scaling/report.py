@@ -1,0 +1,291 @@
+"""A study as JSON and as text.
+
+Must not import jax.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from gpt_jax.scaling import checks
+from gpt_jax.scaling.answers import Answer, Estimate
+from gpt_jax.scaling.fit import Extrapolation, all_parameters
+from gpt_jax.scaling.ladder import nearest_rung
+from gpt_jax.scaling.laws import Array
+from gpt_jax.scaling.study import ParabolaBias, Study
+from gpt_jax.scaling.uncertainty import LEVELS
+
+PARABOLA_NOTE = (
+    "a parabola in log N is not the shape of an IsoFLOP curve unless alpha = beta: its minimum "
+    "moves with the width and the centre of the grid"
+)
+SIZE_DIGITS = 4
+
+
+def to_json(study: Study) -> dict[str, Any]:
+    """Plain values: law, parameters by symbol, objective, n_points, conventions, intervals, ..."""
+    document: dict[str, Any] = {
+        "law": study.entry.name,
+        "source": study.entry.source,
+        "formula": formula(study),
+        "parameters": parameters(study),
+        "objective": objective(study)[0],
+        "objective_meaning": objective(study)[1],
+        "n_points": len(study.runs),
+        "conventions": conventions(study),
+        "flops_per_param_token": study.cost,
+        "intervals": {},
+        "interval_method": interval_method(study),
+    }
+    main, other = _interval_tables(study)
+    document["intervals"] = {name: _edges(edges) for name, edges in main.items()}
+    if other:
+        document["bootstrap_intervals"] = {name: _edges(edges) for name, edges in other.items()}
+    if study.optima is not None:
+        document["loss_against_compute"] = study.optima.loss_parameters
+        document["optima"] = _optima(study)
+    if study.bias is not None:
+        document["unbiased_alternative"] = _bias(study.bias)
+    document["extrapolation"] = _extrapolation(study.extrapolation)
+    if study.optimum_extrapolation is not None:
+        document["extrapolation_of_optimum"] = _extrapolation(study.optimum_extrapolation)
+    document["answers"] = [_answer(study, answer) for answer in study.answers]
+    document["notes"] = list(study.runs.notes)
+    document["warnings"] = list(study.warnings)
+    return document
+
+
+def several_to_json(studies: list[Study], not_fitted: dict[str, str]) -> dict[str, Any]:
+    """One study as it is; several as a list with the warnings of their comparison.
+
+    not_fitted: {law: reason}
+    """
+    if len(studies) == 1 and not not_fitted:
+        return to_json(studies[0])
+    return {
+        "fits": [to_json(s) for s in studies],
+        "not_fitted": not_fitted,
+        "warnings": comparison_warnings(studies),
+    }
+
+
+def comparison_warnings(studies: list[Study]) -> list[str]:
+    """Approaches that disagree on N_opt ~ C^a beyond their intervals."""
+    known = {s.entry.name: s.size_exponent() for s in studies}
+    return checks.disagreement_warnings({k: v for k, v in known.items() if v is not None})
+
+
+def formula(study: Study) -> str:
+    if study.fit is not None:
+        return study.fit.law.formula
+    if study.entry.varied != "n_params":
+        return f"{study.entry.varied} = k C^m"
+    return "N_opt = k_N C^a, D_opt = k_D C^b"
+
+
+def parameters(study: Study) -> dict[str, float]:
+    if study.fit is not None:
+        return all_parameters(study.fit)
+    assert study.optima is not None
+    return study.optima.parameters
+
+
+def objective(study: Study) -> tuple[float, str]:
+    """Its value at the optimum, and what it is."""
+    if study.optima is not None:
+        return study.optima.objective, "half the sum of squares of log optimum against log compute"
+    assert study.fit is not None
+    target, delta = study.entry.target, study.fit.problem.delta
+    if np.isinf(delta):
+        return study.fit.objective, f"half the sum of squares of log {target}, over runs"
+    return study.fit.objective, f"sum of Huber(delta = {delta:g}) of log {target}, over runs"
+
+
+def conventions(study: Study) -> dict[str, str]:
+    """Which column of the file, or which formula, each quantity came from."""
+    names = ("n_params", "n_tokens", "flops", study.entry.target, *study.entry.needs)
+    return {n: study.runs.conventions[n] for n in names if n in study.runs.conventions}
+
+
+def interval_method(study: Study) -> str:
+    if study.fit is not None:
+        return "profile likelihood"
+    if study.options.n_refits == 0:
+        return "none"
+    assert study.optima is not None
+    if study.optima.profiles:
+        return f"{study.options.n_refits} draws of every parabola from its posterior"
+    return f"bootstrap over curves, {study.options.n_refits} refits"
+
+
+def text(study: Study) -> str:
+    """The study for a terminal."""
+    main, other = _interval_tables(study)
+    value, meaning = objective(study)
+    source = f" ({study.entry.source})" if study.entry.source else ""
+    lines = [f"{study.entry.name}: {study.entry.summary}{source}", f"  {formula(study)}"]
+    lines.append(f"  {len(study.runs)} runs; objective {value:.6g}, {meaning}")
+    named = ", ".join(f"{k} = {v}" for k, v in conventions(study).items() if k != v)
+    if named:
+        lines.append(f"  conventions: {named}")
+    lines += [f"  {note}" for note in study.runs.notes]
+    lines.append(f"  intervals by {interval_method(study)}" + ("; then bootstrap" if other else ""))
+    for name, number in parameters(study).items():
+        line = f"    {name:9s} {number:<12.6g}"
+        for table in (main, other):
+            if name in table:
+                line += " " + _interval_text(table[name])
+        lines.append(line.rstrip())
+    lines += _bias_text(study) + _extrapolation_text(study)
+    for answer in study.answers:
+        lines += _answer_text(study, answer)
+    lines += [f"  warning: {warning}" for warning in study.warnings]
+    return "\n".join(lines)
+
+
+def _interval_tables(study: Study) -> tuple[dict[str, Array], dict[str, Array]]:
+    if study.uncertainty is not None:
+        return study.uncertainty.profile, study.uncertainty.bootstrap
+    assert study.optima is not None
+    return study.optima.intervals, {}
+
+
+def _edges(edges: Array) -> dict[str, list[float | None]]:
+    """{"80": [low, high], "95": [...]}; null is an edge that the runs leave open."""
+    return {
+        str(level): [None if np.isnan(v) else float(v) for v in pair]
+        for level, pair in zip(LEVELS, edges, strict=True)
+    }
+
+
+def _interval_text(edges: Array) -> str:
+    parts = []
+    for level, (low, high) in zip(LEVELS, edges, strict=True):
+        sides = ["open" if np.isnan(v) else f"{v:.{SIZE_DIGITS}g}" for v in (low, high)]
+        parts.append(f"{level}% [{sides[0]}, {sides[1]}]")
+    return "  ".join(parts)
+
+
+def _optima(study: Study) -> list[dict[str, Any]]:
+    assert study.optima is not None
+    fit = study.optima
+    if not fit.profiles:
+        return []
+    return [
+        {
+            "flops": p.compute,
+            fit.entry.varied: float(np.exp(p.log_minimum)),
+            "loss": p.minimum_loss,
+            "n_runs": int(p.loss.size),
+            "minimum": p.state,
+        }
+        for p in fit.profiles
+    ]
+
+
+def _bias(bias: ParabolaBias) -> dict[str, Any]:
+    return {
+        "note": PARABOLA_NOTE,
+        "law": bias.law_fit.entry.name,
+        "parameters": all_parameters(bias.law_fit),
+        "intervals": {k: _edges(v) for k, v in bias.uncertainty.profile.items()},
+        "bias_of_a": bias.exponent,
+        "bias_factor_of_n_params": [float(f) for f in bias.size_factors],
+    }
+
+
+def _bias_text(study: Study) -> list[str]:
+    bias = study.bias
+    if bias is None:
+        return []
+    factors = ", ".join(f"{f:.3f}" for f in bias.size_factors)
+    lines = [f"  known bias: {PARABOLA_NOTE}"]
+    lines.append(
+        f"    under {bias.law_fit.entry.name} on these sizes: best N times {factors}; "
+        f"a {bias.exponent:+.4f}"
+    )
+    a = all_parameters(bias.law_fit)["a"]
+    interval = _interval_text(bias.uncertainty.profile["a"])
+    return [*lines, f"    without parabolas ({bias.law_fit.entry.name}): a = {a:.4f} {interval}"]
+
+
+def _extrapolation(found: Extrapolation | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    return {
+        "n_fitted": found.n_fitted,
+        "n_held_out": found.n_held_out,
+        "times_beyond": found.ratio,
+        "mean_relative_error": found.mean_error,
+        "dearest": {
+            "measured": float(found.measured[found.dearest]),
+            "predicted": float(found.predicted[found.dearest]),
+        },
+    }
+
+
+def _extrapolation_text(study: Study) -> list[str]:
+    lines = []
+    for what, found in (
+        (study.entry.target, study.extrapolation),
+        (f"best {study.entry.varied}", study.optimum_extrapolation),
+    ):
+        if found is not None:
+            measured, predicted = found.measured[found.dearest], found.predicted[found.dearest]
+            lines.append(
+                f"  held out: the {found.n_held_out} dearest, up to {found.ratio:.3g} times beyond "
+                f"the fit: {what} off by {found.mean_error:.2%} on average; dearest predicted "
+                f"{predicted:.5g}, measured {measured:.5g}"
+            )
+    return lines
+
+
+def _estimate(estimate: Estimate) -> dict[str, Any]:
+    edges = {str(level): list(pair) for level, pair in estimate.intervals.items()}
+    return {"value": estimate.value, **edges}
+
+
+def _answer(study: Study, answer: Answer) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "question": answer.question,
+        "given": answer.given,
+        **{name: _estimate(value) for name, value in answer.values.items()},
+    }
+    shape = _shape(study, answer)
+    if shape is not None:
+        document["nearest_shape"] = shape
+    if answer.over_training:
+        document["over_training"] = [vars(o) for o in answer.over_training]
+    return document
+
+
+def _shape(study: Study, answer: Answer) -> dict[str, int] | None:
+    if "n_params" not in answer.values:
+        return None
+    embedding = "non_embedding" not in study.runs.conventions.get("n_params", "")
+    return vars(nearest_rung(answer.values["n_params"].value, embedding=embedding))
+
+
+def _answer_text(study: Study, answer: Answer) -> list[str]:
+    lines = [f"  {answer.question.replace('_', '-')} {answer.given:g}:"]
+    for name, value in answer.values.items():
+        if name == answer.question.removeprefix("target_"):
+            continue
+        intervals = "  ".join(
+            f"{level}% [{low:.4g}, {high:.4g}]" for level, (low, high) in value.intervals.items()
+        )
+        lines.append(f"    {name:17s} {value.value:<10.5g} {intervals}".rstrip())
+    shape = _shape(study, answer)
+    if shape is not None:
+        lines.append(
+            f"    nearest shape     {shape['n_layers']} layers, width {shape['d_model']}, "
+            f"{shape['n_heads']} heads: {shape['n_params']:,} parameters"
+        )
+    for o in answer.over_training:
+        lines.append(
+            f"    {o.factor} times the tokens per parameter: N {o.n_params:.3g}, "
+            f"D {o.n_tokens:.3g}, loss {o.loss:.4f}; the "
+            f"optimum's loss costs {o.extra_compute:.3f} times the compute "
+            f"(N {o.n_params_same_loss:.3g})"
+        )
+    return lines

@@ -1,0 +1,190 @@
+"""Everything said of one law on one table: fit, intervals, extrapolation, answers, warnings.
+
+Must not import jax.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from gpt_jax.scaling import answers, checks
+from gpt_jax.scaling.answers import Answer
+from gpt_jax.scaling.catalog import LAWS, LawEntry
+from gpt_jax.scaling.envelope import fit_envelope
+from gpt_jax.scaling.fit import (
+    Extrapolation,
+    LawFit,
+    Uncertainty,
+    all_parameters,
+    estimate_uncertainty,
+    extrapolate,
+    fit_frontier,
+    fit_law,
+)
+from gpt_jax.scaling.frontier import Frontier, has_optimum
+from gpt_jax.scaling.isoflop import fit_isoflop, parabola_bias
+from gpt_jax.scaling.laws import Array
+from gpt_jax.scaling.optima import OptimaFit, extrapolate_optima
+from gpt_jax.scaling.table import RunTable, cost_per_parameter_and_token, with_steps_min
+
+UNBIASED = "chinchilla-parametric"
+"""The law of N and D whose minima stand beside the parabolas'."""
+N_UNBIASED_PARAMETERS = 5
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to fit, and what to answer."""
+
+    irreducible: bool | None = None
+    delta: float | None = None
+    n_refits: int = 1000
+    seed: int = 0
+    questions: tuple[tuple[str, float], ...] = ()
+    """(compute | target_loss | n_params, value)"""
+    unique_tokens: float | None = None
+
+
+@dataclass(frozen=True)
+class ParabolaBias:
+    """What the parabolas of an IsoFLOP study add, under a law fitted to the same runs."""
+
+    law_fit: LawFit
+    uncertainty: Uncertainty
+    size_factors: Array
+    """(M): parabola's best N over the law's own, losses without noise"""
+    exponent: float
+    """Of N_opt against compute: the parabolas' less the law's"""
+
+
+@dataclass(frozen=True)
+class Study:
+    """One law on one table. Either `fit` or `optima` is there."""
+
+    entry: LawEntry
+    runs: RunTable
+    options: Options
+    cost: float
+    fit: LawFit | None
+    optima: OptimaFit | None
+    uncertainty: Uncertainty | None
+    extrapolation: Extrapolation | None
+    """Of the loss (or what the law predicts)."""
+    optimum_extrapolation: Extrapolation | None
+    """Of the best size, for approaches that find optima."""
+    frontier: Frontier | None
+    bias: ParabolaBias | None
+    answers: tuple[Answer, ...]
+    warnings: tuple[str, ...]
+
+    def size_exponent(self) -> tuple[float, Array] | None:
+        """a of N_opt ~ C^a and its (levels, 2) intervals; none where the law has no optimum."""
+        if self.optima is not None:
+            intervals = self.optima.intervals
+            return (self.optima.parameters["a"], intervals["a"]) if "a" in intervals else None
+        if self.fit is None or self.uncertainty is None or not has_optimum(self.fit.law):
+            return None
+        return all_parameters(self.fit)["a"], self.uncertainty.profile["a"]
+
+
+def make_study(entry: LawEntry, runs: RunTable, options: Options) -> Study:
+    """Fit a law and say everything that is known of it; raises ValueError for user mistakes."""
+    if entry.name == "kaplan-ns":
+        runs = with_steps_min(runs)
+    cost = cost_per_parameter_and_token(runs)
+    if entry.kind == "loss":
+        return _study_law(entry, runs, options, cost)
+    return _study_optima(entry, runs, options, cost)
+
+
+def _study_law(entry: LawEntry, runs: RunTable, options: Options, cost: float) -> Study:
+    fit = fit_law(entry, runs, irreducible=options.irreducible, delta=options.delta)
+    uncertainty = estimate_uncertainty(fit, options.n_refits, options.seed)
+    extrapolation = extrapolate(fit)
+    if options.unique_tokens is not None and "unique_tokens" not in fit.law.variables:
+        raise ValueError(
+            f"--unique-tokens: {entry.name} knows no repetition; data-constrained does"
+        )
+    frontier = fit_frontier(fit, uncertainty.refits, cost, options.unique_tokens)
+    given = [
+        _ask(frontier, question, value)
+        if frontier is not None
+        else answers.from_one_variable(fit, uncertainty.refits, question, value)
+        for question, value in options.questions
+    ]
+    warnings = [*checks.table_warnings(fit.runs), *checks.fit_warnings(fit)]
+    warnings += checks.interval_warnings(uncertainty)
+    warnings += checks.extrapolation_warnings(extrapolation)
+    warnings += checks.answer_warnings(given, fit.runs)
+    return Study(
+        entry=entry,
+        runs=fit.runs,
+        options=options,
+        cost=cost,
+        fit=fit,
+        optima=None,
+        uncertainty=uncertainty,
+        extrapolation=extrapolation,
+        optimum_extrapolation=None,
+        frontier=frontier,
+        bias=None,
+        answers=tuple(given),
+        warnings=tuple(warnings),
+    )
+
+
+def _study_optima(entry: LawEntry, runs: RunTable, options: Options, cost: float) -> Study:
+    if options.irreducible is not None or options.delta is not None:
+        raise ValueError(
+            f"{entry.name} is a fit of optima: it takes no --irreducible and no --delta"
+        )
+    if options.unique_tokens is not None:
+        raise ValueError(f"--unique-tokens: {entry.name} knows no repetition")
+    fit_optima = fit_envelope if entry.kind == "envelope" else fit_isoflop
+    optima = fit_optima(entry, runs, cost, options.n_refits, options.seed)
+    held_out = extrapolate_optima(optima)
+    frontier = optima.frontier if entry.varied == "n_params" else None
+    if frontier is None and options.questions:
+        raise ValueError(f"{entry.name} answers no questions of model size; leave --compute out")
+    given = [_ask(frontier, q, value) for q, value in options.questions if frontier is not None]
+    bias = _bias(optima, options) if entry.kind == "isoflop" else None
+    warnings = [*checks.table_warnings(optima.runs), *optima.warnings]
+    warnings += checks.optima_warnings(optima)
+    warnings += checks.extrapolation_warnings(held_out[1] if held_out else None)
+    warnings += checks.answer_warnings(given, optima.runs)
+    if bias is not None:
+        warnings += checks.bias_warnings(optima, bias.exponent)
+    return Study(
+        entry=entry,
+        runs=optima.runs,
+        options=options,
+        cost=cost,
+        fit=None,
+        optima=optima,
+        uncertainty=None,
+        extrapolation=held_out[1] if held_out else None,
+        optimum_extrapolation=held_out[0] if held_out else None,
+        frontier=frontier,
+        bias=bias,
+        answers=tuple(given),
+        warnings=tuple(warnings),
+    )
+
+
+def _bias(optima: OptimaFit, options: Options) -> ParabolaBias | None:
+    """None if the table has too few runs for the law of five parameters."""
+    if len(optima.runs) <= N_UNBIASED_PARAMETERS:
+        return None
+    law_fit = fit_law(LAWS[UNBIASED], optima.runs)
+    size, line = parabola_bias(optima, law_fit)
+    uncertainty = estimate_uncertainty(law_fit, 0, options.seed)
+    return ParabolaBias(law_fit, uncertainty, np.exp(size), float(line[1]))
+
+
+def _ask(frontier: Frontier, question: str, value: float) -> Answer:
+    ask = {
+        "compute": answers.for_compute,
+        "target_loss": answers.for_loss,
+        "n_params": answers.for_size,
+    }
+    return ask[question](frontier, value)

@@ -1,0 +1,203 @@
+"""`gpt-jax fit RUNS.csv --law LAW`: the command line of the scaling laws.
+
+Importing this module is quick: numpy and the rest are imported when a fit is run. Must not import
+jax.
+"""
+
+import argparse
+import json
+import math
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from gpt_jax.scaling.names import SUMMARIES
+
+DESCRIPTION = """\
+Fit scaling laws to a table of runs. Any CSV with a header line serves: loss, and two of n_params,
+n_tokens and flops (the third is C = 6 N D).
+"""
+EPILOG = """\
+examples:
+  gpt-jax fit runs.csv --law chinchilla-parametric --compute 1e21
+  gpt-jax fit runs.csv --law chinchilla-envelope,chinchilla-isoflop,chinchilla-parametric \\
+      --plots figures --json fits.json
+  gpt-jax fit other.csv --law kaplan-n --columns n_params=size,loss=val_loss
+"""
+QUESTIONS = ("compute", "target_loss", "n_params")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `gpt-jax fit` understands."""
+    laws = "\n".join(f"  {name:22s} {summary}" for name, summary in SUMMARIES.items())
+    parser.description = DESCRIPTION
+    parser.epilog = f"laws:\n{laws}\n\n{EPILOG}"
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    add = parser.add_argument
+    add("runs", metavar="RUNS.csv", help="the table of runs")
+    add("--law", action="append", required=True, metavar="NAME[,NAME]", help="see below")
+    add(
+        "--columns",
+        action="append",
+        default=[],
+        metavar="NAME=COLUMN[,...]",
+        help="which column of the file is n_params, n_tokens, flops, loss, run, ...",
+    )
+    add(
+        "--where",
+        action="append",
+        default=[],
+        metavar="COLUMN=VALUE",
+        help="only rows with this text in this column (several: all must hold)",
+    )
+    add("--drop-worst", type=int, default=0, metavar="K", help="leave out the K highest losses")
+    add(
+        "--frontier-only",
+        action="store_true",
+        help="only runs that no cheaper run beats: what laws of compute alone are about",
+    )
+    add(
+        "--irreducible",
+        choices=("yes", "no"),
+        help="with or without an irreducible loss (default: as the law's source)",
+    )
+    add(
+        "--delta",
+        type=_positive,
+        metavar="X",
+        help="of the Huber loss on log loss; inf: least squares (default: as the law's source)",
+    )
+    add(
+        "--bootstrap",
+        type=int,
+        default=1000,
+        metavar="N",
+        help="refits to resampled runs, behind the intervals of answers (default 1000; 0: none)",
+    )
+    add("--seed", type=int, default=0, help="of the resampling (default 0)")
+    add(
+        "--compute",
+        type=_positive,
+        action="append",
+        default=[],
+        metavar="FLOPS",
+        help="the best N, D and loss for this compute",
+    )
+    add(
+        "--target-loss",
+        type=_positive,
+        action="append",
+        default=[],
+        metavar="NATS",
+        help="the least compute that reaches this loss",
+    )
+    add(
+        "--n-params",
+        type=_positive,
+        action="append",
+        default=[],
+        metavar="N",
+        help="the compute and tokens for which this size is the best",
+    )
+    add(
+        "--unique-tokens",
+        type=_positive,
+        metavar="U",
+        help="data-constrained: distinct tokens that the answers may repeat (default: no limit)",
+    )
+    add("--json", metavar="OUT", help="write everything to this file")
+    add("--plots", metavar="DIR", help="draw figures (PNG and SVG) into this directory")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Fit, print, write; raises ValueError for a user's mistake."""
+    from gpt_jax.scaling import report
+    from gpt_jax.scaling.catalog import find_law
+    from gpt_jax.scaling.study import Options, make_study
+    from gpt_jax.scaling.table import drop_worst, pareto, read_runs
+
+    if arguments.bootstrap < 0:
+        raise ValueError(f"--bootstrap {arguments.bootstrap}; allowed: 0 or more refits")
+    entries = [find_law(name.strip()) for names in arguments.law for name in names.split(",")]
+    given = vars(arguments)
+    options = Options(
+        irreducible=None if arguments.irreducible is None else arguments.irreducible == "yes",
+        delta=arguments.delta,
+        n_refits=arguments.bootstrap,
+        seed=arguments.seed,
+        questions=tuple((question, value) for question in QUESTIONS for value in given[question]),
+        unique_tokens=arguments.unique_tokens,
+    )
+    columns = _pairs("--columns", ",".join(arguments.columns))
+    where = dict(_pair("--where", text) for text in arguments.where)
+    studies, not_fitted = [], {}
+    for entry in entries:
+        runs = read_runs(arguments.runs, columns=columns, where=where, prefer=entry.prefer)
+        runs = drop_worst(runs, arguments.drop_worst)
+        if arguments.frontier_only:
+            runs = pareto(runs)
+        try:
+            studies.append(make_study(entry, runs, options))
+        except ValueError as error:
+            # One of several approaches may have no place in a table; a lone one is a mistake.
+            not_fitted[entry.name] = str(error)
+            if len(not_fitted) == len(entries):
+                raise
+            print(f"{entry.name}: not fitted: {error}")
+        else:
+            print(report.text(studies[-1]), flush=True)
+    for warning in report.comparison_warnings(studies):
+        print(f"warning: {warning}")
+    if arguments.json:
+        write_json(Path(arguments.json), report.several_to_json(studies, not_fitted))
+    if arguments.plots:
+        from gpt_jax.scaling.plots import draw_all
+
+        for path in draw_all(studies, Path(arguments.plots)):
+            print(f"drawn: {path}")
+    return 0
+
+
+def write_json(path: Path, document: dict[str, Any]) -> None:
+    """Whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")
+    os.replace(temporary, path)
+
+
+def _pairs(option: str, text: str) -> dict[str, str]:
+    return dict(_pair(option, part) for part in text.split(",") if part.strip())
+
+
+def _pair(option: str, text: str) -> tuple[str, str]:
+    name, equals, value = (part.strip() for part in text.partition("="))
+    if not (name and equals and value):
+        raise ValueError(f"{option} {text}: expected NAME=VALUE")
+    return name, value
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number") from None
+    if not value > 0 or math.isnan(value):
+        raise argparse.ArgumentTypeError(f"{text}; allowed: numbers above 0")
+    return value
+
+
+def main(argv: list[str] | None = None) -> int:
+    """`python -m gpt_jax.scaling.verb ...`: the same as `gpt-jax fit ...`."""
+    parser = argparse.ArgumentParser(prog="gpt-jax fit")
+    add_arguments(parser)
+    try:
+        return run(parser.parse_args(argv))
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
