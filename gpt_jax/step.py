@@ -128,7 +128,10 @@ def sum_gradients(
         return x.reshape(x.shape[0] // n_parts, n_parts, *x.shape[1:]).swapaxes(0, 1)
 
     parts = jax.tree.map(split, batch)
-    zeros = (jax.tree.map(jnp.zeros_like, params), LossSums(*[jnp.zeros(())] * len(LossSums._fields)))
+    zeros = (
+        jax.tree.map(jnp.zeros_like, params),
+        LossSums(*[jnp.zeros(())] * len(LossSums._fields)),
+    )
     total, _ = jax.lax.scan(add_part, zeros, (parts, jnp.arange(n_parts)))
     return total
 

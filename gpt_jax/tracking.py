@@ -13,7 +13,6 @@ import os
 import platform
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, TextIO
@@ -88,7 +87,9 @@ def read_records(path: Path) -> list[Record]:
             records.append(json.loads(line))
         except json.JSONDecodeError:
             if number < len(lines):
-                raise ValueError(f"{path}, line {number} is not JSON; the file is damaged") from None
+                raise ValueError(
+                    f"{path}, line {number} is not JSON; the file is damaged"
+                ) from None
     return records
 
 
@@ -202,6 +203,7 @@ class Progress:
     loss: float
     tokens_per_second: float
     mfu: float | None
+    seconds_left: float
     validation_loss: float | None = None
 
     def text(self) -> str:
@@ -210,6 +212,7 @@ class Progress:
             parts.append(f"MFU {self.mfu:.0%}")
         if self.validation_loss is not None:
             parts.append(f"validation {self.validation_loss:.4f}")
+        parts.append(f"ETA {format_seconds(self.seconds_left)}")
         return "  ".join(parts)
 
 
@@ -218,7 +221,6 @@ class ProgressReport:
 
     def __init__(self, n_steps: int, done_steps: int, line_due: Callable[[int], bool]):
         self._line_due, self._bar = line_due, None
-        self._start, self._start_step = time.monotonic(), done_steps
         if sys.stderr.isatty():
             from rich import progress
             from rich.console import Console
@@ -228,8 +230,6 @@ class ProgressReport:
                 progress.BarColumn(),
                 progress.TextColumn("{task.description}"),
                 progress.TimeElapsedColumn(),
-                progress.TextColumn("ETA"),
-                progress.TimeRemainingColumn(),
                 console=Console(stderr=True),
                 refresh_per_second=4,
             )
@@ -240,10 +240,8 @@ class ProgressReport:
         if self._bar is not None:
             self._bar.update(self._task, completed=state.step, description=state.text())
         elif self._line_due(state.step):
-            done = state.step - self._start_step
-            left = (time.monotonic() - self._start) / max(done, 1) * (state.n_steps - state.step)
             step = f"step {state.step:>{len(str(state.n_steps))}}/{state.n_steps}"
-            self.say(f"{step}  {state.text()}  ETA {format_seconds(left)}")
+            self.say(f"{step}  {state.text()}")
 
     def say(self, text: str) -> None:
         """A line above the bar."""
@@ -281,7 +279,9 @@ def draw_loss_curve(records: list[Record], path: Path, title: str) -> None:
         marker = "o" if len(valid) < 60 else ""
         axes.plot(tokens, losses, color="C3", marker=marker, markersize=4, label="validation")
         last = f"{losses[-1]:.3f}"
-        axes.annotate(last, (tokens[-1], losses[-1]), (-6, 6), textcoords="offset points", ha="right")
+        axes.annotate(
+            last, (tokens[-1], losses[-1]), (-6, 6), textcoords="offset points", ha="right"
+        )
     axes.set(xlabel="training tokens", ylabel="loss (nats per token)", title=title)
     axes.grid(alpha=0.3)
     if train or valid:

@@ -116,9 +116,7 @@ def attend(
     if kernel == "cudnn":
         return _cudnn(q_BTNH, k_BTKH, v_BTKH, pattern, segments_BT)
     block = n_tokens if kernel == "reference" else min(block, n_tokens)
-    return _in_blocks(
-        q_BTNH, k_BTKH, v_BTKH, pattern, how, block, segments_BT, dropout_key
-    )
+    return _in_blocks(q_BTNH, k_BTKH, v_BTKH, pattern, how, block, segments_BT, dropout_key)
 
 
 def attend_cached(

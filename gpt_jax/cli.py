@@ -1,0 +1,76 @@
+"""gpt-jax VERB: picks the verb, imports only what it needs, and prints mistakes as one line.
+
+A verb is a module with `add_arguments(parser)` and `run(arguments) -> exit status`; what the
+parser does not know (config overrides) arrives in `arguments.rest`.
+"""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+VERBS = {
+    "train": ("gpt_jax.train_verb", "train a config, or continue it"),
+    "data": ("gpt_jax.data.verb", "build token shards from text, or look into them"),
+    "generate": ("gpt_jax.generate", "continue a prompt with a trained run"),
+    "fit": ("gpt_jax.scaling.verb", "fit a scaling law to a table of runs"),
+    "table": ("gpt_jax.published.verb", "a paper's table beside what we compute"),
+    "doctor": ("gpt_jax.doctor", "versions, devices, kernels in use, data found"),
+}
+"""Verb -> module, one line of help."""
+
+USER_ERROR, INTERRUPTED = 2, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb; returns the exit status: 0 done, 2 a mistake in what was asked for."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given or given[0] in ("-h", "--help"):
+        print(_help())
+        return 0 if given else USER_ERROR
+    if given[0] == "--version":
+        print(importlib.import_module("gpt_jax").__version__)
+        return 0
+    if given[0] not in VERBS:
+        print(f"gpt-jax: unknown verb '{given[0]}'; one of {', '.join(VERBS)}", file=sys.stderr)
+        return USER_ERROR
+    module_name, summary = VERBS[given[0]]
+    _prepare_process()
+    module = importlib.import_module(module_name)
+    parser = argparse.ArgumentParser(f"gpt-jax {given[0]}", description=summary)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    module.add_arguments(parser)
+    try:
+        parsed, rest = parser.parse_known_args(given[1:])
+        if rest and not parser.get_default("takes_overrides"):
+            parser.error(f"unrecognised arguments: {' '.join(rest)}")
+        parsed.rest = rest
+        return module.run(parsed)
+    except (ValueError, OSError) as error:
+        print(f"gpt-jax: {error}", file=sys.stderr)
+        return USER_ERROR
+    except KeyboardInterrupt:
+        print("gpt-jax: interrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _prepare_process() -> None:
+    from gpt_jax.runtime import prepare_process
+
+    prepare_process()
+
+
+def _help() -> str:
+    width = max(map(len, VERBS))
+    lines = [f"  {verb:<{width}}  {summary}" for verb, (_, summary) in VERBS.items()]
+    return "\n".join(
+        [
+            "usage: gpt-jax VERB ...",
+            "",
+            "Declare a family of GPTs, train it on any device, fit the scaling law, compare.",
+            "",
+            *lines,
+            "",
+            "gpt-jax VERB --help tells more; start with: gpt-jax train configs/quickstart.py",
+        ]
+    )

@@ -1,0 +1,111 @@
+"""Validation loss over a held-out split, in order, in blocks of the context length."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator
+
+import jax
+import numpy as np
+
+from gpt_jax.config import Config
+from gpt_jax.data.batch import Batch
+from gpt_jax.data.shards import TokenShards
+from gpt_jax.data.stream import evaluation_batches
+from gpt_jax.losses import LossSums
+from gpt_jax.models.gpt import Params
+from gpt_jax.sharding import Layout
+
+
+@dataclasses.dataclass(frozen=True)
+class Validation:
+    """A mean loss with its uncertainty and the size of what it was measured on."""
+
+    loss: float
+    """Nats per target token."""
+    standard_error: float
+    """Of the loss, over evaluation batches; nan for a single batch."""
+    bits_per_byte: float
+    """The loss in bits, times the split's tokens per UTF-8 byte."""
+    n_tokens: int
+    """Target tokens scored: the whole blocks of the split, or the first so many."""
+
+    def record(self) -> dict[str, float]:
+        """The values under the names they have in metrics.jsonl and result.json."""
+        return {
+            "validation_loss": self.loss,
+            "validation_loss_standard_error": self.standard_error,
+            "validation_bits_per_byte": self.bits_per_byte,
+            "validation_tokens": self.n_tokens,
+        }
+
+
+def validate(
+    config: Config,
+    evaluate: Callable[[Params, Batch], LossSums],
+    params: Params,
+    split: TokenShards,
+    layout: Layout,
+    max_sequences: int | None = None,
+) -> Validation:
+    """Score a split with the compiled `evaluate` step, on at most max_sequences blocks.
+
+    Each block is seen alone: the first token after its start has one token of context
+    (nanoGPT's convention for a whole split).
+    """
+    sums = [
+        evaluate(params, batch)
+        for batch in validation_batches(config, split, layout, max_sequences)
+    ]
+    sums = jax.device_get(sums)
+    losses = np.asarray([s.cross_entropy for s in sums], np.float64)
+    weights = np.asarray([s.weight for s in sums], np.float64)
+    mean = losses.sum() / weights.sum()
+    bytes_per_token = split.n_bytes / split.n_tokens
+    return Validation(
+        loss=float(mean),
+        standard_error=_standard_error(losses / weights, weights),
+        bits_per_byte=float(mean / math.log(2) / bytes_per_token),
+        n_tokens=int(weights.sum()),
+    )
+
+
+def validation_batches(
+    config: Config, split: TokenShards, layout: Layout, max_sequences: int | None
+) -> Iterator[Batch]:
+    """The split's blocks in batches placed on the devices, each of the same shape."""
+    wanted = config.evaluate.batch_sequences or config.train.batch_sequences
+    sequences = -(-wanted // layout.batch_parts) * layout.batch_parts
+    batches = evaluation_batches(
+        split,
+        config.model.seq_len,
+        sequences,
+        max_sequences,
+        rows=process_rows(sequences),
+        separate_documents=config.data.separate_documents,
+    )
+    return (put_batch(batch, layout) for batch in batches)
+
+
+def process_rows(batch_sequences: int) -> slice:
+    """The rows of a global batch that this process reads."""
+    each = batch_sequences // jax.process_count()
+    return slice(jax.process_index() * each, (jax.process_index() + 1) * each)
+
+
+def put_batch(batch: Batch, layout: Layout) -> Batch:
+    """This process's rows of a batch, as global arrays on the mesh."""
+    if jax.process_count() == 1:
+        return jax.device_put(batch, layout.batch)
+    return jax.tree.map(
+        lambda rows: jax.make_array_from_process_local_data(layout.batch, rows), batch
+    )
+
+
+def _standard_error(means: np.ndarray, weights: np.ndarray) -> float:
+    """Standard error of a weighted mean of independent batches."""
+    if len(means) < 2:
+        return math.nan
+    shares = weights / weights.sum()
+    deviations = means - (shares * means).sum()
+    n = len(means)
+    return float(np.sqrt((shares**2 * deviations**2).sum() * n / (n - 1)))

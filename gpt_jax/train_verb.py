@@ -1,0 +1,103 @@
+"""`gpt-jax train CONFIG`: argument handling, and what is printed before and after training."""
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+
+from gpt_jax import overrides
+from gpt_jax.config import Config
+from gpt_jax.run import RunDirectory, default_directory
+from gpt_jax.tracking import Record, format_seconds
+
+INTERRUPTED = 130
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.usage = "gpt-jax train CONFIG [--workdir DIR] [options] [--KEY VALUE ...]"
+    parser.add_argument("config", metavar="CONFIG", help="a configs/*.py, or a run's config.json")
+    parser.add_argument("--workdir", type=Path, help="the run's directory (default: runs/NAME)")
+    parser.add_argument(
+        "--resume-changed", action="store_true", help="continue although the config has changed"
+    )
+    parser.add_argument(
+        "--init-from", type=Path, metavar="RUN", help="start from another run's parameters"
+    )
+    parser.add_argument(
+        "--profile", action="store_true", help="record a jax trace of a few steps in DIR/profile"
+    )
+    parser.set_defaults(takes_overrides=True)
+    parser.epilog = _list_fields(Config())
+
+
+def run(arguments: argparse.Namespace) -> int:
+    config = overrides.load(arguments.config, overrides.parse_arguments(arguments.rest))
+    directory = arguments.workdir or default_directory(config)
+    # Imported here: --help and a mistyped override should not wait for jax.
+    from gpt_jax.train import Interrupted, train
+
+    was_done = RunDirectory(directory).result.exists()
+    try:
+        result = train(
+            config,
+            directory,
+            resume_changed=arguments.resume_changed,
+            init_from=arguments.init_from,
+            profile=arguments.profile,
+        )
+    except Interrupted as interrupted:
+        print(f"gpt-jax: {interrupted}", file=sys.stderr)
+        return INTERRUPTED
+    if was_done:
+        print(f"{directory} is done; delete it, or choose another --workdir, to train anew\n")
+    _print_result(result, directory)
+    if config.evaluate.sample_tokens and not was_done:
+        _print_sample(config, directory)
+    _print_next(arguments.config, directory)
+    return 0
+
+
+def _print_result(result: Record, directory: Path) -> None:
+    error = result["validation_loss_standard_error"]
+    deviation = f" +- {error:.4f}" if isinstance(error, float) else ""
+    seconds = format_seconds(result["training_seconds"])
+    print(
+        f"validation loss {result['validation_loss']:.4f}{deviation} nats per token, "
+        f"{result['validation_bits_per_byte']:.4f} bits per byte "
+        f"({result['validation_tokens']:,} tokens)\n"
+        f"trained on {result['n_tokens']:,} tokens in {seconds}; loss curve: "
+        f"{directory / 'loss.png'}"
+    )
+
+
+def _print_sample(config: Config, directory: Path) -> None:
+    from gpt_jax.generate import SamplingConfig, generate_text
+    from gpt_jax.run import load_run
+
+    _, model, params, tokenizer = load_run(directory)
+    sampling = SamplingConfig(
+        temperature=0.8, top_k=50, max_new_tokens=config.evaluate.sample_tokens, seed=config.seed
+    )
+    prompt = config.evaluate.sample_prompt
+    (text,) = generate_text(model, params, tokenizer, [prompt], sampling)
+    print(f"\nsample:\n{'-' * 80}\n{prompt}{text}\n{'-' * 80}")
+
+
+def _print_next(config_path: str, directory: Path) -> None:
+    place, config_path = shlex.quote(str(directory)), shlex.quote(config_path)
+    print(
+        f"\nnext:\n"
+        f"  gpt-jax generate {place} --prompt 'def '         continue a prompt\n"
+        f"  gpt-jax train {config_path} --workdir {place}    say that it is done, or continue it\n"
+        f"  gpt-jax train {config_path} --name wider --model.d_model 256    change a setting\n"
+        f"  gpt-jax train {config_path} --help               list every setting\n"
+        f"  {place}/metrics.jsonl holds every step; result.json and config.json the rest"
+    )
+
+
+def _list_fields(config: Config) -> str:
+    rows = overrides.help_lines(config)
+    lines = ["settings (--KEY VALUE or KEY=VALUE), with type, default and meaning:"]
+    for key, kind, value, meaning in rows:
+        lines.append(f"  --{key}  [{kind}]  default: {value or 'empty'}\n      {meaning}")
+    return "\n".join(lines)
