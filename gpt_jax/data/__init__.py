@@ -6,11 +6,12 @@
     stream = Stream(components, seq_len, seed)
     stream.batch(first_sample=0, batch_sequences=32)
 
-Tokenizer and data set libraries are imported where used. Must not import jax.
+`gpt_jax.data.build.build` puts a corpus where it is told to. Tokenizer and data set libraries
+are imported where used. Must not import jax.
 """
 
 from gpt_jax.data.batch import Batch
-from gpt_jax.data.build import build, default_cache, prepare, prepare_mixture
+from gpt_jax.data.build import default_cache, prepare, prepare_mixture
 from gpt_jax.data.shards import Corpus, TokenShards
 from gpt_jax.data.sources import Document, documents
 from gpt_jax.data.stream import SampleLocation, Stream, evaluation_batches
@@ -24,7 +25,6 @@ __all__ = [
     "Stream",
     "TokenShards",
     "Tokenizer",
-    "build",
     "default_cache",
     "documents",
     "evaluation_batches",

@@ -288,7 +288,7 @@ def _tfds(config: DataConfig) -> Source:
         else:
             builder = tfds.builder(config.path, file_format="array_record")
         records = builder.as_data_source(split="train")
-    except (ImportError, NotImplementedError, OSError, ValueError) as error:
+    except (ImportError, KeyError, NotImplementedError, OSError, ValueError) as error:
         raise ValueError(
             f"TFDS data set {config.path} is not prepared as ArrayRecord on this machine; "
             f"`tfds build {config.path} --file_format=array_record` does it where there is a "
@@ -309,4 +309,5 @@ def _tfds(config: DataConfig) -> Source:
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".:")
+    message = str(error.args[0]) if error.args else type(error).__name__
+    return message.strip().split("\n")[0].rstrip(".:")

@@ -15,7 +15,6 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gpt_jax.data.batch import Batch
 from gpt_jax.data.permutation import U64, Keys, fold, permute

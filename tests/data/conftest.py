@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from gpt_jax.config import DataConfig
-from gpt_jax.data import Corpus, build
+from gpt_jax.data import Corpus
+from gpt_jax.data.build import build
 
 MakeCorpus = Callable[..., Corpus]
 
@@ -28,7 +29,7 @@ def random_texts() -> Callable[..., list[str]]:
     return _random_texts
 
 
-@pytest.fixture()
+@pytest.fixture
 def make_corpus(tmp_path: Path) -> MakeCorpus:
     """make_corpus(texts, name="corpus", **fields of DataConfig) -> Corpus, byte tokens."""
 

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpt_jax.config import DataConfig
-from gpt_jax.data import Stream, TokenShards, build, evaluation_batches
+from gpt_jax.data import Stream, TokenShards, evaluation_batches
+from gpt_jax.data.build import build
 from gpt_jax.data.shards import ShardRecord
 from gpt_jax.data.stream import BLOCK
 
