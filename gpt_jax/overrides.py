@@ -4,6 +4,7 @@ One path serves the command line (strings) and sweeps (values): all overrides ar
 and validated once, together. Must not import jax.
 """
 
+import contextlib
 import dataclasses
 import difflib
 import hashlib
@@ -80,7 +81,7 @@ def from_dict(tree: Mapping[str, Any]) -> Config:
 
 def to_dict(config: Config) -> dict[str, Any]:
     """Nested plain values, ready for JSON."""
-    return dataclasses.asdict(config)  # type: ignore[call-overload]
+    return dataclasses.asdict(config)
 
 
 def fingerprint(config: Config) -> str:
@@ -189,10 +190,8 @@ def _parse(key: str, text: str, info: FieldInfo) -> Any:
     readings: list[Any] = [text]
     if text.lower() in ("none", "null") and _allows_none(info.annotation):
         readings.insert(0, None)
-    try:
+    with contextlib.suppress(json.JSONDecodeError):
         readings.append(json.loads(text))
-    except json.JSONDecodeError:
-        pass
     readings.append(text.split(",") if text else [])
     for reading in readings:
         try:

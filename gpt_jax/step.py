@@ -159,9 +159,8 @@ def apply_gradients(
     mean_loss = jnp.where(
         state.step == 0, loss, LOSS_MEMORY * state.mean_loss + (1 - LOSS_MEMORY) * loss
     )
-    ema = state.ema
-    if ema is not None:
-        decay = config.optimizer.ema_decay
+    ema, decay = state.ema, config.optimizer.ema_decay
+    if ema is not None and decay is not None:
         ema = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, ema, params)
     new = TrainState(state.step + 1, params, opt_state, ema, mean_loss)
     if config.train.on_bad_step == "skip":
@@ -185,11 +184,11 @@ def evaluation_params(state: TrainState) -> Params:
     return state.params if state.ema is None else state.ema
 
 
-def state_shardings(steps: Steps, model: GPT, layout: Layout) -> TrainState:
-    """Where each array of the state lives: moments lie as their parameters do."""
+def state_shardings(steps: Steps, model: GPT, layout: Layout) -> Any:
+    """A TrainState of shardings: where each array lives. Moments lie as their parameters do."""
     abstract = jax.eval_shape(steps.init, jax.random.key(0))
     params = layout.shardings(model.param_axes())
-    return TrainState(
+    return abstract._replace(
         step=layout.everywhere,
         params=params,
         opt_state=optimizer_shardings(abstract.opt_state, abstract.params, params, layout),
@@ -227,7 +226,6 @@ class CompiledSteps:
     init: Callable[[jax.Array], TrainState]
     train: Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
     evaluate: Callable[[Params, Batch], LossSums]
-    state_shardings: TrainState
     abstract_state: TrainState
     """Shapes, types and shardings, for restoring a checkpoint."""
 
@@ -253,6 +251,5 @@ def compile_steps(steps: Steps, model: GPT, layout: Layout) -> CompiledSteps:
             in_shardings=(shardings.params, layout.batch),
             out_shardings=layout.everywhere,
         ),
-        state_shardings=shardings,
         abstract_state=abstract,
     )

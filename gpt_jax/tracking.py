@@ -112,7 +112,7 @@ class MetricsLog:
         write_atomically(path, "".join(json.dumps(r) + "\n" for r in kept))
         self.records = kept
         self.mirrors = mirrors or []
-        self._file: TextIO = open(path, "a", buffering=1)
+        self._file: TextIO = path.open("a", buffering=1)
 
     def log(self, record: Record) -> None:
         """Write one record; it holds `step`, the number of steps done."""

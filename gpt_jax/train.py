@@ -430,7 +430,8 @@ def _stop_signals() -> Iterator[list[int]]:
         signal.signal(number, before[number])
         print("\nstopping after this step; saving", file=sys.stderr, flush=True)
 
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    numbers = (int(signal.SIGTERM), int(signal.SIGINT))
+    before = {number: signal.getsignal(number) for number in numbers}
     for number in before:
         signal.signal(number, handle)
     try:

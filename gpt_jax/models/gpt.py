@@ -7,6 +7,7 @@ inside this package.
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -103,7 +104,7 @@ class Attention(nn.Module):
         dropout = config.dropout_attention if train else 0.0
         pattern = attention.Pattern(self.window, slopes, dropout)
         if cache is None:
-            attend = functools.partial(
+            attend: Callable[..., jax.Array] = functools.partial(
                 attention.attend,
                 self.execution.kernel.name,
                 pattern=pattern,
@@ -365,7 +366,8 @@ class GPT:
 
         positions_BT[b, 0] is where row b continues: rows may be of different lengths.
         """
-        return self._module.apply({"params": params}, tokens_BT, positions_BT, cache=cache)
+        logits, cache = self._module.apply({"params": params}, tokens_BT, positions_BT, cache=cache)
+        return logits, cache
 
     def _boxed(self, key: jax.Array) -> Params:
         tokens = jnp.zeros((1, 1), jnp.int32)

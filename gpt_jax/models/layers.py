@@ -19,7 +19,8 @@ def parameter(
 ) -> jax.Array:
     """A float32 parameter whose dims carry logical names."""
     boxed = nn.with_logical_partitioning(init, axes)
-    return module.param(name, boxed, shape, jnp.float32)
+    value: jax.Array = module.param(name, boxed, shape, jnp.float32)  # type: ignore[assignment]
+    return value
 
 
 class Norm(nn.Module):

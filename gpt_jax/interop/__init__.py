@@ -1,0 +1,1 @@
+"""Other code bases' weights in and out."""
