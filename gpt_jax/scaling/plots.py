@@ -12,6 +12,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, NullLocator
 
 from gpt_jax.scaling.frontier import Frontier
 from gpt_jax.scaling.laws import Array
@@ -116,16 +117,16 @@ def draw_contours(axes: Axes, study: Study, frontier: Frontier) -> None:
             for d in tokens
         ]
     )
+    _finish(axes, "n_params", "n_tokens", f"{study.entry.name}: L(N, D)")
     lines = axes.contour(sizes, tokens, losses, levels=12, cmap="viridis", linewidths=1.2)
+    axes.set_ylim(tokens[0], tokens[-1])
+    axes.set_xlim(sizes[0], sizes[-1])
     axes.clabel(lines, fmt="%.2f", fontsize=8)
     axes.scatter(runs["n_params"], runs["n_tokens"], s=14, color="0.35", label="runs", zorder=3)
     computes = _span(runs["flops"])
     best = [np.exp(frontier.size(_rows(frontier, c))[0]) for c in computes]
     axes.plot(best, computes / frontier.cost / best, color=COLOURS[1], label="compute-optimal")
-    axes.set_ylim(tokens[0], tokens[-1])
-    axes.set_xlim(sizes[0], sizes[-1])
     axes.legend()
-    _finish(axes, "n_params", "n_tokens", f"{study.entry.name}: L(N, D)")
 
 
 def draw_residuals(axes: Axes, study: Study) -> None:
@@ -187,22 +188,25 @@ def draw_optima(axes: Axes, study: Study) -> None:
 
 
 def draw_extrapolation(axes: Axes, study: Study) -> None:
-    """The dearest runs: predicted from the others, and measured."""
+    """The dearest runs, measured against predicted from the others: on the diagonal is right."""
     found = study.extrapolation
     assert found is not None
-    order = np.argsort(found.x)
-    axes.scatter(found.x, found.measured, s=34, color="0.25", label="measured", zorder=3)
+    ends = np.array([found.predicted, found.measured])
+    low, high = ends.min() / 1.01, ends.max() * 1.01
+    axes.plot([low, high], [low, high], color="0.5", linewidth=1, label="predicted = measured")
+    axes.scatter(found.predicted, found.measured, s=34, color=COLOURS[0], label="runs", zorder=3)
     axes.plot(
-        found.x[order],
-        found.predicted[order],
-        "x",
+        found.predicted[found.dearest],
+        found.measured[found.dearest],
+        "*",
         color=COLOURS[1],
-        markersize=8,
-        label=f"predicted from {found.n_fitted} cheaper",
+        markersize=14,
+        label=f"the dearest, {found.ratio:.3g} times beyond the fit",
+        zorder=4,
     )
-    axes.set_xscale("log")
-    axes.set_xlabel("cost of the run (compute, or the law's variable)")
-    axes.set_ylabel(LABELS.get(study.entry.target, study.entry.target))
+    what = LABELS.get(study.entry.target, study.entry.target)
+    axes.set_xlabel(f"{what} predicted from cheaper ones")
+    axes.set_ylabel(f"{what} measured")
     axes.set_title(f"{study.entry.name}: held out, {found.mean_error:.2%} off on average")
     axes.legend()
 
@@ -243,8 +247,9 @@ def _finish(axes: Axes, x: str, y: str, title: str) -> None:
     axes.set_yscale("log")
     if y == "loss":
         # Losses span less than a decade: plain numbers, also between the powers of ten.
+        axes.yaxis.set_major_locator(MaxNLocator(8))
         axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_formatter("{x:g}")
+        axes.yaxis.set_minor_locator(NullLocator())
     axes.set_xlabel(LABELS[x])
     axes.set_ylabel(LABELS[y])
     axes.set_title(title)
