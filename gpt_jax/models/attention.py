@@ -280,7 +280,7 @@ def splash(
     """
     from jax.experimental.pallas.ops.tpu import splash_attention as splash_lib
 
-    n_tokens, n_heads, head_size = q_BTNH.shape[1:]
+    n_tokens, head_size = q_BTNH.shape[1], q_BTNH.shape[3]
     mask: Sequence
     if pattern.window is None:
         mask = [splash_lib.CausalMask((n_tokens, n_tokens))]

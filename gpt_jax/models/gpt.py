@@ -8,7 +8,7 @@ inside this package.
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
@@ -256,10 +256,8 @@ class Transformer(nn.Module):
     def _logits(self, x_BTD: jax.Array, embedding: "Embedding") -> jax.Array:
         """[B, T, padded V] float32; padded ids hold a very negative number."""
         config = self.config
-        if config.tied_embeddings:
-            kernel_DV = embedding.table().T
-        else:
-            kernel_DV = Head(config, name="head")()
+        tied = config.tied_embeddings
+        kernel_DV = embedding.table().T if tied else Head(config, name="head")()
         logits = project(x_BTD, kernel_DV, 1, self.execution.how, result=jnp.dtype(jnp.float32))
         if self.layout is not None:
             logits = self.layout.constrain(logits, "act_batch", "act_seq", "act_vocab")
@@ -366,8 +364,10 @@ class GPT:
 
         positions_BT[b, 0] is where row b continues: rows may be of different lengths.
         """
-        logits, cache = self._module.apply({"params": params}, tokens_BT, positions_BT, cache=cache)
-        return logits, cache
+        logits, new_cache = self._module.apply(
+            {"params": params}, tokens_BT, positions_BT, cache=cache
+        )
+        return logits, cast(Cache, new_cache)
 
     def _boxed(self, key: jax.Array) -> Params:
         tokens = jnp.zeros((1, 1), jnp.int32)

@@ -95,7 +95,7 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "swiglu": jax.nn.silu,
     "geglu": lambda x: jax.nn.gelu(x, approximate=True),
 }
-"""Squared ReLU: So et al. 2021; SwiGLU and GeGLU (this is the gate's non-linearity): Shazeer 2020."""
+"""Squared ReLU: So et al. 2021; SwiGLU and GeGLU (here, their gates): Shazeer 2020."""
 
 
 class MLP(nn.Module):
