@@ -8,9 +8,11 @@ loss.png        the loss curve
 result.json     written last: the run is done when it exists
 """
 
+import contextlib
 import fcntl
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,10 +48,11 @@ class RunDirectory:
         record = {"fingerprint": overrides.fingerprint(config), **facts, **provenance()}
         write_json(self.config, {"config": overrides.to_dict(config), **record})
 
-    def lock(self) -> int:
-        """Take the directory for this process until it ends; returns the lock's descriptor.
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """The directory is this block's alone; the kernel frees the lock of a killed process.
 
-        Raises ValueError if it cannot be written, or another process is training in it.
+        Raises ValueError if it cannot be written, or somebody else is training in it.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -60,14 +63,16 @@ class RunDirectory:
                 f"with --workdir"
             ) from None
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ValueError(
+                    f"another process is training in {self.path}; wait for it, or choose another "
+                    f"--workdir"
+                ) from None
+            yield
+        finally:
             os.close(descriptor)
-            raise ValueError(
-                f"another process is training in {self.path}; wait for it, or choose another "
-                f"--workdir"
-            ) from None
-        return descriptor
 
 
 def load_run(

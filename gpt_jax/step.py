@@ -35,7 +35,7 @@ class TrainState(NamedTuple):
     ema: Params | None
     """Moving average of the parameters, if optimizer.ema_decay is set."""
     mean_loss: jax.Array
-    """Running mean of the loss; 0 before the first step."""
+    """Running mean of the loss; 0 before the first good step."""
 
 
 class Metrics(NamedTuple):
@@ -154,11 +154,11 @@ def apply_gradients(
     params = optax.apply_updates(state.params, updates)
 
     bad = ~(jnp.isfinite(loss) & jnp.isfinite(gradient_norm))
+    # Not step == 0: where the first steps were left out there is no mean to compare with yet.
+    first = state.mean_loss == 0
     if config.train.spike_threshold is not None:
-        bad |= (state.step > 0) & (loss > state.mean_loss + config.train.spike_threshold)
-    mean_loss = jnp.where(
-        state.step == 0, loss, LOSS_MEMORY * state.mean_loss + (1 - LOSS_MEMORY) * loss
-    )
+        bad |= ~first & (loss > state.mean_loss + config.train.spike_threshold)
+    mean_loss = jnp.where(first, loss, LOSS_MEMORY * state.mean_loss + (1 - LOSS_MEMORY) * loss)
     ema, decay = state.ema, config.optimizer.ema_decay
     if ema is not None and decay is not None:
         ema = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, ema, params)

@@ -102,22 +102,20 @@ def train(
     `Interrupted`.
     """
     run = RunDirectory(directory)
-    run.lock()
-    saved = run.read_config()
-    if saved is not None and not resume_changed:
-        check_fingerprint(saved, config)
-    result = run.read_result()
-    if result is not None:
-        return result
-    experiment = prepare(config, run)
-    checkpoints = Checkpoints(run.checkpoints, config, allow_changed=resume_changed)
-    try:
-        state, done_steps = _initial_state(experiment, checkpoints, init_from)
-        run.write_config(config, _facts(experiment))
-        experiment.corpus.tokenizer.save(_made(run.tokenizer))
-        return _Loop(experiment, checkpoints, done_steps, profile).run(state)
-    finally:
-        checkpoints.close()
+    with run.locked():
+        saved = run.read_config()
+        if saved is not None and not resume_changed:
+            check_fingerprint(saved, config)
+        result = run.read_result()
+        if result is not None:
+            return result
+        experiment = prepare(config, run)
+        checkpoints = Checkpoints(run.checkpoints, config, allow_changed=resume_changed)
+        with contextlib.closing(checkpoints):
+            state, done_steps = _initial_state(experiment, checkpoints, init_from)
+            run.write_config(config, _facts(experiment))
+            experiment.corpus.tokenizer.save(_made(run.tokenizer))
+            return _Loop(experiment, checkpoints, done_steps, profile).run(state)
 
 
 def prepare(config: Config, run: RunDirectory) -> Experiment:
@@ -235,7 +233,7 @@ class _Loop:
         pending: Pending | None = None
         batch, data_wait = self._batch(self.first_step)
         for step in range(self.first_step, n_steps):
-            with self._profiled(step - self.first_step):
+            with self._profiled(step):
                 state, metrics = experiment.steps.train(state, batch)
             previous, pending = pending, Pending(step, metrics, data_wait)
             if step + 1 < n_steps:
@@ -410,12 +408,15 @@ class _Loop:
         )
 
     @contextlib.contextmanager
-    def _profiled(self, index: int) -> Iterator[None]:
-        """Record a trace of some steps of this process, if asked for."""
-        if self.profile and index == PROFILED_STEPS.start:
+    def _profiled(self, step: int) -> Iterator[None]:
+        """Record a trace of some steps of this process, if asked for: the last one ends it."""
+        last_step = self.experiment.timetable.n_steps - 1
+        begins = min(self.first_step + PROFILED_STEPS.start, last_step)
+        ends = min(self.first_step + PROFILED_STEPS.stop - 1, last_step)
+        if self.profile and step == begins:
             jax.profiler.start_trace(str(self.experiment.run.path / "profile"))
         yield
-        if self.profile and index == PROFILED_STEPS.stop:
+        if self.profile and step == ends:
             jax.profiler.stop_trace()
             self.report.say(f"wrote a trace to {self.experiment.run.path / 'profile'}")
 
