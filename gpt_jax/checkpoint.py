@@ -62,7 +62,7 @@ class Checkpoints:
     def save(self, step: int, state: State, validation_loss: float | None = None) -> None:
         """Save `state` as that of `step`; writing goes on in the background.
 
-        Returns once the arrays are copied to the host, so their buffers may be donated. A step
+        Returns once the arrays are on the host, and their buffers may be donated. A step
         that this run has just saved or restored is not written again; its loss is noted. Later
         checkpoints, of a run that was rewound or found corrupt, are deleted with this save.
         Raises OSError if this save cannot begin or the one before it failed.
