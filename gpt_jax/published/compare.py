@@ -77,7 +77,7 @@ def compare(name: str, printed: Decimal, ours: float, slack: float = 0.0) -> Cel
     if abs(ours - reference) <= allowed * (1 + 1e-9):
         verdict = "matches"
     else:
-        verdict = f"differs by {ours / reference - 1:+.2%}"
+        verdict = f"differs by {100 * (ours / reference - 1):+.3g}%"
     return Cell(name, number(reference), number(ours), verdict)
 
 

@@ -190,7 +190,7 @@ def against_fit(name: str, printed: Decimal, fits: Fits, law: str, symbol: str) 
     shown = f"{number(ours)} [{low:.4g}, {high:.4g}]"
     if low <= reference <= high:
         return Cell(name, number(reference), shown, "matches")
-    return Cell(name, number(reference), shown, f"differs by {ours / reference - 1:+.2%}")
+    return Cell(name, number(reference), shown, f"differs by {100 * (ours / reference - 1):+.3g}%")
 
 
 def _kaplan_table(title: str, key: str, law: str, fits: Fits) -> Comparison:

@@ -97,8 +97,12 @@ class DataConstrained:
             found.append(np.stack(rows, 1))
         return np.concatenate(found)
 
-    def to_symbols(self, theta: Array) -> Array:
-        return np.concatenate([self.base.to_symbols(theta[:, :5]), np.exp(theta[:, 5:])], 1)
+    @property
+    def signs(self) -> Array:
+        return np.ones(7)
+
+    def log_symbols(self, theta: Array) -> Array:
+        return np.concatenate([self.base.log_symbols(theta[:, :5]), theta[:, 5:]], 1)
 
     def from_symbols(self, values: Mapping[str, float]) -> Array:
         worth = [np.log(values["R_N_star"]), np.log(values["R_D_star"])]

@@ -10,7 +10,7 @@ import numpy as np
 
 from gpt_jax.scaling.catalog import LawEntry
 from gpt_jax.scaling.laws import Array
-from gpt_jax.scaling.optima import OptimaFit, loss_against_compute, power_law, squared_error
+from gpt_jax.scaling.optima import OptimaFit, power_law, squared_error
 from gpt_jax.scaling.table import RunTable, with_values
 
 N_COMPUTES = 1500
@@ -60,7 +60,6 @@ def fit_envelope(
         log_loss[:, inside],
     )
     coefficients = power_law(log_compute, log_optimum)
-    loss_law, loss_theta = loss_against_compute(log_compute[::20], log_loss[:, ::20])
     return OptimaFit(
         entry=entry,
         runs=runs,
@@ -70,8 +69,6 @@ def fit_envelope(
         coefficients=coefficients,
         objective=squared_error(log_compute, log_optimum, coefficients),
         cost=cost,
-        loss_law=loss_law,
-        loss_theta=loss_theta,
         warnings=_edge_warning(inside),
     )
 

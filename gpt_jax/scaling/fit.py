@@ -9,7 +9,7 @@ import numpy as np
 
 from gpt_jax.scaling.catalog import LawEntry, build_law
 from gpt_jax.scaling.frontier import Frontier, law_exponents, law_frontier
-from gpt_jax.scaling.laws import Array, Law
+from gpt_jax.scaling.laws import Array, Law, symbols_of
 from gpt_jax.scaling.table import RunTable, with_values
 from gpt_jax.scaling.uncertainty import Problem, bootstrap, percentiles, profile
 
@@ -44,7 +44,7 @@ class LawFit:
     @property
     def parameters(self) -> dict[str, float]:
         """By the paper's symbols."""
-        values = self.law.to_symbols(self.theta[None])[0]
+        values = symbols_of(self.law, self.theta[None])[0]
         return dict(zip(self.law.symbols, map(float, values), strict=True))
 
     def predict(self, runs: RunTable) -> Array:
@@ -107,16 +107,16 @@ def estimate_uncertainty(fit: LawFit, n_refits: int, seed: int) -> Uncertainty:
     names = (*fit.law.symbols, *law_exponents(fit.law, fit.theta[None]))
 
     def logs(theta: Array) -> Array:
-        # Signs are fixed, so that logarithms of sizes serve all; intervals do not depend on it.
-        columns = [fit.law.to_symbols(theta)]
-        columns += [v[:, None] for v in law_exponents(fit.law, theta).values()]
-        return np.log(np.maximum(np.abs(np.concatenate(columns, 1)), 1e-300))
+        # A profile interval does not depend on the scale it is found in, and this one never ends.
+        exponents = [np.log(v)[:, None] for v in law_exponents(fit.law, theta).values()]
+        return np.concatenate([fit.law.log_symbols(theta), *exponents], 1)
 
-    values = all_parameters(fit)
+    signs = np.append(fit.law.signs, np.ones(len(names) - fit.law.signs.size))
 
     def by_name(edges: Array) -> dict[str, Array]:
-        signed = {n: np.sign(values[n]) * np.exp(e) for n, e in zip(names, edges, strict=True)}
-        return {n: np.sort(e, 1) for n, e in signed.items()}
+        with np.errstate(over="ignore"):
+            values = signs[:, None, None] * np.exp(edges)
+        return {n: e if s > 0 else e[:, ::-1] for n, s, e in zip(names, signs, values, strict=True)}
 
     profiled = by_name(profile(fit.problem, fit.theta, logs))
     if not n_refits:

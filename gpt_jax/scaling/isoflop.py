@@ -16,7 +16,6 @@ from gpt_jax.scaling.laws import Array
 from gpt_jax.scaling.optima import (
     OptimaFit,
     Profile,
-    loss_against_compute,
     parabola_minimum,
     power_law,
     squared_error,
@@ -73,7 +72,6 @@ def fit_isoflop(
     coefficients = power_law(log_compute, log_optimum)
     with np.errstate(invalid="ignore"):
         log_loss = np.log(np.where(losses > 0, losses, np.nan))
-    loss_law, loss_theta = loss_against_compute(log_compute, log_loss)
     return OptimaFit(
         entry=entry,
         runs=runs,
@@ -83,8 +81,6 @@ def fit_isoflop(
         coefficients=coefficients,
         objective=squared_error(log_compute, log_optimum, coefficients),
         cost=cost,
-        loss_law=loss_law,
-        loss_theta=loss_theta,
         warnings=tuple(warnings),
         profiles=tuple(used),
     )

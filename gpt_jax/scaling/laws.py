@@ -2,7 +2,7 @@
 
 A law turns the logarithms of its variables (n_params, n_tokens, flops, ...) into the logarithm of
 the loss. Its free parameters `theta` are unbounded-looking coordinates in which fits are well
-conditioned (logarithms, taken relative to the middle of the data); `symbols` turns them into the
+conditioned (logarithms, taken relative to the middle of the data); `symbols_of` turns them into the
 parameters the papers print. Everything is batched over fits, so that many starts, bootstrap
 refits and profiles are solved at once. Dims: F fits, R runs, P free parameters.
 
@@ -52,8 +52,15 @@ class Law(Protocol):
     def starts(self, x: LogVariables, loss: Array) -> Array:
         """(F, P): starts covering the exponents, coefficients solved for by linear regression."""
 
-    def to_symbols(self, theta: Array) -> Array:
-        """theta (F, P) -> printed parameters (F, P)."""
+    @property
+    def signs(self) -> Array:
+        """(P): of the printed parameters; the law fixes them."""
+
+    def log_symbols(self, theta: Array) -> Array:
+        """theta (F, P) -> log of the size of the printed parameters (F, P).
+
+        Scales such as N_c overflow where an exponent is nearly zero; their logarithms do not.
+        """
 
     def from_symbols(self, values: Mapping[str, float]) -> Array:
         """Printed parameters -> theta (P)."""
@@ -117,21 +124,22 @@ class PowerSum:
             theta[:, -1] = np.log(coefficients[:, -1])
         return theta
 
-    def to_symbols(self, theta: Array) -> Array:
-        values = theta.copy()
+    @property
+    def signs(self) -> Array:
+        exponent = -1.0 if self.style == "signed" else 1.0
+        return np.array([1.0, exponent] * len(self.terms) + [1.0] * bool(self.irreducible))
+
+    def log_symbols(self, theta: Array) -> Array:
+        logs = theta.copy()
         for k, center in enumerate(self.centers):
             exponent = theta[:, 2 * k + 1]
-            log_coefficient = theta[:, 2 * k] + exponent * center
+            logs[:, 2 * k] += exponent * center
+            logs[:, 2 * k + 1] = np.log(exponent)
             if self.style == "scale":
-                log_coefficient = log_coefficient / exponent
-            values[:, 2 * k] = np.exp(log_coefficient)
-            if self.style == "signed":
-                values[:, 2 * k + 1] = -exponent
+                logs[:, 2 * k] /= exponent
             elif self.style == "inverse":
-                values[:, 2 * k + 1] = 1 / exponent
-        if self.irreducible:
-            values[:, -1] = np.exp(theta[:, -1])
-        return values
+                logs[:, 2 * k + 1] *= -1
+        return logs
 
     def from_symbols(self, values: Mapping[str, float]) -> Array:
         theta = []
@@ -209,14 +217,17 @@ class KaplanND:
                 found.append(np.stack(rows, 1))
         return np.concatenate(found)
 
-    def to_symbols(self, theta: Array) -> Array:
-        values = theta.copy()
-        values[:, 0] = np.exp(theta[:, 0] / theta[:, 1] + self.centers[0])
-        values[:, 1] = theta[:, 1] * theta[:, 3]
-        values[:, 2] = np.exp(theta[:, 2] + self.centers[1])
-        if self.irreducible:
-            values[:, 4] = np.exp(theta[:, 4])
-        return values
+    @property
+    def signs(self) -> Array:
+        return np.ones(len(self.symbols))
+
+    def log_symbols(self, theta: Array) -> Array:
+        logs = theta.copy()
+        logs[:, 0] = theta[:, 0] / theta[:, 1] + self.centers[0]
+        logs[:, 1] = np.log(theta[:, 1] * theta[:, 3])
+        logs[:, 2] = theta[:, 2] + self.centers[1]
+        logs[:, 3] = np.log(theta[:, 3])
+        return logs
 
     def from_symbols(self, values: Mapping[str, float]) -> Array:
         ratio = values["alpha_N"] / values["alpha_D"]
@@ -225,6 +236,12 @@ class KaplanND:
         if self.irreducible:
             theta.append(np.log(values[self.irreducible]))
         return np.array(theta)
+
+
+def symbols_of(law: Law, theta: Array) -> Array:
+    """theta (F, P) -> printed parameters (F, P); what overflows is infinite."""
+    with np.errstate(over="ignore"):
+        return law.signs * np.exp(law.log_symbols(theta))
 
 
 def log_sum(logs: list[Array]) -> tuple[Array, list[Array]]:

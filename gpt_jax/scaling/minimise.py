@@ -86,7 +86,7 @@ def minimise(
         before = objective[active]
         better = value < before
         # The first evaluation is taken as it is; a start that overflows stays where it is.
-        settled = np.isfinite(before) & (before - value <= TINY_DECREASE * before)
+        settled = value >= before * (1 - TINY_DECREASE)
         taken = active[better]
         theta[taken], objective[taken] = trial[better], value[better]
         gradient[taken], curvature[taken] = slope[better], curve[better]

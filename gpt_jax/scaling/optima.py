@@ -3,6 +3,7 @@
 Must not import jax.
 """
 
+import functools
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from gpt_jax.scaling.catalog import LAWS, LawEntry, build_law
 from gpt_jax.scaling.fit import Extrapolation
 from gpt_jax.scaling.frontier import Frontier, power_frontier
-from gpt_jax.scaling.laws import Array, PowerSum
+from gpt_jax.scaling.laws import Array, PowerSum, symbols_of
 from gpt_jax.scaling.minimise import minimise
 from gpt_jax.scaling.table import RunTable, make_table
 from gpt_jax.scaling.uncertainty import percentiles
@@ -18,6 +19,8 @@ from gpt_jax.scaling.uncertainty import percentiles
 ENOUGH_FOR_IRREDUCIBLE = 4
 """Budgets from which L(C) is given an irreducible loss: one more than its three parameters."""
 
+MOST_LOSSES = 50
+"""Of an envelope's many computes, those that L(C) is fitted to: the others only repeat them."""
 HELD_OUT_RANGE = 0.25
 """Upper share of the range of log compute that is predicted from the rest."""
 
@@ -38,9 +41,6 @@ class OptimaFit:
     """(F, 2): log optimum = first + second log C"""
     objective: float
     cost: float
-    loss_law: PowerSum
-    loss_theta: Array
-    """(F, P): loss at the optimum as a law of compute"""
     warnings: tuple[str, ...] = ()
     profiles: tuple["Profile", ...] = field(default=())
     """The parabolas, for IsoFLOP."""
@@ -70,12 +70,19 @@ class OptimaFit:
     @property
     def loss_parameters(self) -> dict[str, float]:
         """Of the loss at the optimum against compute: L = a C^b + c."""
-        values = self.loss_law.to_symbols(self.loss_theta[:1])[0]
-        return dict(zip(self.loss_law.symbols, map(float, values), strict=True))
+        law, theta = self.loss_fit
+        values = symbols_of(law, theta[:1])[0]
+        return dict(zip(law.symbols, map(float, values), strict=True))
+
+    @functools.cached_property
+    def loss_fit(self) -> tuple[PowerSum, Array]:
+        """Loss at the optimum as a law of compute, and its theta (F, P)."""
+        chosen = slice(None, None, max(1, self.log_compute.size // MOST_LOSSES))
+        return loss_against_compute(self.log_compute[chosen], self.log_loss[:, chosen])
 
     @property
     def frontier(self) -> Frontier:
-        return power_frontier(self.coefficients, self.loss_law, self.loss_theta, self.cost)
+        return power_frontier(self.coefficients, *self.loss_fit, self.cost)
 
 
 @dataclass(frozen=True)

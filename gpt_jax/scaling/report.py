@@ -28,7 +28,7 @@ def to_json(study: Study) -> dict[str, Any]:
         "law": study.entry.name,
         "source": study.entry.source,
         "formula": formula(study),
-        "parameters": parameters(study),
+        "parameters": {name: _finite(value) for name, value in parameters(study).items()},
         "objective": objective(study)[0],
         "objective_meaning": objective(study)[1],
         "n_points": len(study.runs),
@@ -153,9 +153,13 @@ def _interval_tables(study: Study) -> tuple[dict[str, Array], dict[str, Array]]:
 def _edges(edges: Array) -> dict[str, list[float | None]]:
     """{"80": [low, high], "95": [...]}; null is an edge that the runs leave open."""
     return {
-        str(level): [None if np.isnan(v) else float(v) for v in pair]
-        for level, pair in zip(LEVELS, edges, strict=True)
+        str(level): [_finite(v) for v in pair] for level, pair in zip(LEVELS, edges, strict=True)
     }
+
+
+def _finite(value: float) -> float | None:
+    """JSON has no infinity: a scale that overflows, or an open edge, is null."""
+    return float(value) if np.isfinite(value) else None
 
 
 def _interval_text(edges: Array) -> str:
@@ -187,7 +191,7 @@ def _bias(bias: ParabolaBias) -> dict[str, Any]:
     return {
         "note": PARABOLA_NOTE,
         "law": bias.law_fit.entry.name,
-        "parameters": all_parameters(bias.law_fit),
+        "parameters": {k: _finite(v) for k, v in all_parameters(bias.law_fit).items()},
         "intervals": {k: _edges(v) for k, v in bias.uncertainty.profile.items()},
         "bias_of_a": bias.exponent,
         "bias_factor_of_n_params": [float(f) for f in bias.size_factors],
@@ -241,7 +245,7 @@ def _extrapolation_text(study: Study) -> list[str]:
 
 
 def _estimate(estimate: Estimate) -> dict[str, Any]:
-    edges = {str(level): list(pair) for level, pair in estimate.intervals.items()}
+    edges = {str(level): [_finite(v) for v in pair] for level, pair in estimate.intervals.items()}
     return {"value": estimate.value, **edges}
 
 

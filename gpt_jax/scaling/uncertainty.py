@@ -20,8 +20,13 @@ LEVELS = (80, 95)
 EXACT = 1e-9
 """Residuals of log loss below this are rounding: the interval is the point."""
 
+FLAT = 1e-12
+"""Curvature of the objective, as a share of its largest, that counts as none."""
+LARGEST_ERROR = 1.0
+"""Profiles take no longer steps for a standard error, of quantities that are logarithms."""
+
 Quantities = Callable[[Array], Array]
-"""theta (F, P) -> quantities (F, K)"""
+"""theta (F, P) -> quantities (F, K), as logarithms or of that order of size"""
 
 
 @dataclass(frozen=True)
@@ -111,16 +116,16 @@ def _trace(
     scale, covariance = _scatter(problem, theta, problem.residuals(theta))
     center, gradient = quantities(theta[None])[0], _gradient(quantities, theta[None])[0]
     error = np.sqrt(np.einsum("kp,pq,kq->k", gradient, covariance, gradient))
+    error, along = np.minimum(error, LARGEST_ERROR), (gradient @ covariance) / error[:, None] ** 2
     steps = np.stack([-reach, reach])
     which = np.repeat(np.arange(center.size), steps.size)
     distance = np.tile(steps.ravel(), center.size) * error[which]
-    along = (gradient @ covariance)[which] / error[which, None] ** 2
     pull = Pull(
         value=lambda at, fits: _select(quantities, at, which[fits]),
         target=center[which] + distance,
         strength=10 * scale / error[which] ** 2,
     )
-    minima = problem.minimise(theta + along * distance[:, None], 100, pull)
+    minima = problem.minimise(theta + along[which] * distance[:, None], 100, pull)
     best = problem.minimise(theta[None], 0).objective[0]
     rise = np.sqrt(np.maximum(0, 2 * (minima.objective - best) / scale))
     shape = (center.size, 2, reach.size)
@@ -139,8 +144,9 @@ def _scatter(problem: Problem, theta: Array, residual: Array) -> tuple[float, Ar
     steepness = _share_within(residual, n_free, problem.delta)
     scale = (influence**2).sum() / (n_runs - n_free) / steepness
     _, jacobian = problem.law.log_loss(theta[None], problem.x)
-    curvature = steepness * jacobian[0] @ jacobian[0].T
-    return scale, scale * np.linalg.pinv(curvature, hermitian=True)
+    # A direction that the runs say nothing of has a large variance, not none.
+    size, direction = np.linalg.eigh(steepness * jacobian[0] @ jacobian[0].T)
+    return scale, scale * (direction / np.maximum(size, FLAT * size[-1])) @ direction.T
 
 
 def _share_within(residual: Array, n_free: int, delta: float) -> float:

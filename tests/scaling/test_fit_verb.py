@@ -1,0 +1,174 @@
+"""`gpt-jax fit`: text, JSON, warnings, figures, mistakes, start-up."""
+
+import csv
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from planted_laws import TRUTH
+
+from gpt_jax.scaling.table import RunTable
+from gpt_jax.scaling.verb import main
+
+THREE = "chinchilla-parametric,chinchilla-isoflop,chinchilla-envelope"
+
+
+def write(path, runs: RunTable, **labels: list[str]) -> str:
+    names = [*runs.quantities, *labels]
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(names)
+        writer.writerows(zip(*runs.quantities.values(), *labels.values(), strict=True))
+    return str(path)
+
+
+@pytest.mark.smoke
+def test_json_says_what_was_fitted(tmp_path, scattered, capsys):
+    path = write(tmp_path / "runs.csv", scattered(30))
+    out = tmp_path / "deep" / "fit.json"
+    code = main([path, "--law", "chinchilla-parametric", "--bootstrap", "20", "--json", str(out)])
+    document = json.loads(out.read_text())
+    assert code == 0
+    assert document["law"] == "chinchilla-parametric"
+    assert document["n_points"] == 30
+    for symbol, value in TRUTH.items():
+        assert document["parameters"][symbol] == pytest.approx(value, rel=1e-6)
+        assert document["intervals"][symbol]["95"] == pytest.approx([value, value], rel=1e-6)
+    assert document["objective"] < 1e-20
+    assert document["conventions"]["n_params"] == "n_params"
+    assert document["warnings"] == []
+    assert "E         1.8172" in capsys.readouterr().out
+
+
+def test_answers_and_drop_worst_are_in_the_output(tmp_path, scattered, capsys):
+    path = write(tmp_path / "runs.csv", scattered(40, 0.005))
+    out = tmp_path / "fit.json"
+    arguments = ["--law", "chinchilla-parametric", "--bootstrap", "50", "--drop-worst", "3"]
+    assert main([path, *arguments, "--compute", "1e24", "--json", str(out)]) == 0
+    document = json.loads(out.read_text())
+    assert document["n_points"] == 37
+    assert "3 highest losses" in document["notes"][0]
+    answer = document["answers"][0]
+    assert answer["given"] == 1e24
+    low, high = answer["n_params"]["95"]
+    assert low < answer["n_params"]["value"] < high
+    assert answer["nearest_shape"]["n_layers"] > 50
+    assert [o["factor"] for o in answer["over_training"]] == [2, 4, 8]
+    assert any("times above the largest fitted" in w for w in document["warnings"])
+    assert "3 highest losses" in capsys.readouterr().out
+
+
+def test_several_laws_are_compared_and_one_without_place_is_said(tmp_path, isoflop_grid, capsys):
+    """A grid far above the optimum biases the parabolas: the approaches must be seen to differ."""
+    path = write(tmp_path / "runs.csv", isoflop_grid(0.0005, low=0.8, high=60.0))
+    out = tmp_path / "fit.json"
+    arguments = ["--law", THREE, "--bootstrap", "100", "--json", str(out)]
+    assert main([path, *arguments]) == 0
+    document = json.loads(out.read_text())
+    assert [f["law"] for f in document["fits"]] == THREE.split(",")[:2]
+    assert "at least 3 curves" in document["not_fitted"]["chinchilla-envelope"]
+    isoflop = document["fits"][1]
+    assert isoflop["unbiased_alternative"]["law"] == "chinchilla-parametric"
+    assert "not the shape of an IsoFLOP curve" in capsys.readouterr().out
+
+
+def test_disagreement_beyond_the_intervals_is_warned_of():
+    from gpt_jax.scaling.checks import disagreement_warnings
+
+    near = (0.50, np.array([[0.48, 0.52], [0.46, 0.54]]))
+    far = (0.73, np.array([[0.71, 0.75], [0.69, 0.77]]))
+    assert disagreement_warnings({"one": near, "two": near}) == []
+    assert "disagree beyond their 95%" in disagreement_warnings({"one": near, "two": far})[0]
+
+
+def test_mixed_tokenizers_and_few_values_are_warned_of(tmp_path, scattered):
+    path = write(tmp_path / "runs.csv", scattered(20), tokenizer=["gpt2", "char"] * 10)
+    out = tmp_path / "fit.json"
+    assert main([path, "--law", "kaplan-n", "--bootstrap", "0", "--json", str(out)]) == 0
+    assert any("mix tokenizer char, gpt2" in w for w in json.loads(out.read_text())["warnings"])
+    two_sizes = scattered(20, 0.01)
+    n = np.where(np.arange(20) % 2, 1e8, 1e9)
+    table = RunTable(
+        {"n_params": n, "n_tokens": two_sizes["n_tokens"], "loss": two_sizes["loss"]}, {}, {}
+    )
+    path = write(tmp_path / "two.csv", table)
+    assert main([path, "--law", "kaplan-nd", "--bootstrap", "0", "--json", str(out)]) == 0
+    warnings = json.loads(out.read_text())["warnings"]
+    assert any("only 2 values of n_params" in w for w in warnings)
+
+
+def test_kaplan_laws_take_kaplans_parameters(tmp_path, scattered):
+    runs = scattered(12)
+    path = write(tmp_path / "runs.csv", runs, n_params_non_embedding=list(runs["n_params"] / 2))
+    out = tmp_path / "fit.json"
+    main([path, "--law", "kaplan-n", "--bootstrap", "0", "--json", str(out)])
+    assert json.loads(out.read_text())["conventions"]["n_params"] == "n_params_non_embedding"
+    main([path, "--law", "chinchilla-parametric", "--bootstrap", "0", "--json", str(out)])
+    assert json.loads(out.read_text())["conventions"]["n_params"] == "n_params"
+
+
+def test_frontier_only_fits_the_best_runs(tmp_path, isoflop_grid):
+    path = write(tmp_path / "runs.csv", isoflop_grid())
+    out = tmp_path / "fit.json"
+    base = [path, "--law", "compute-power", "--bootstrap", "0", "--json", str(out)]
+    main(base)
+    assert any("--frontier-only" in w for w in json.loads(out.read_text())["warnings"])
+    main([*base, "--frontier-only"])
+    document = json.loads(out.read_text())
+    assert document["n_points"] == 5
+    assert document["warnings"] == ["5 runs for 3 parameters"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--law", "chinchila-isoflop"], "did you mean 'chinchilla-isoflop'"),
+        (["--law", "data-constrained"], "--columns unique_tokens=COLUMN"),
+        (["--law", "kaplan-n", "--columns", "loss"], "expected NAME=VALUE"),
+        (["--law", "kaplan-n", "--where", "size=1"], "has the columns"),
+        (["--law", "kaplan-n", "--drop-worst", "99"], "--drop-worst 99; allowed: 0 to 9"),
+        (["--law", "kaplan-n", "--bootstrap", "-1"], "--bootstrap -1"),
+        (["--law", "kaplan-n", "--unique-tokens", "5"], "data-constrained does"),
+        (["--law", "chinchilla-isoflop", "--delta", "1"], "takes no --irreducible and no --delta"),
+    ],
+)
+def test_mistakes_end_with_one_line_and_status_2(tmp_path, scattered, capsys, arguments, message):
+    path = write(tmp_path / "runs.csv", scattered(10))
+    assert main([path, *arguments]) == 2
+    printed = capsys.readouterr().err
+    assert message in printed
+    assert printed.count("\n") == 1
+
+
+def test_figures_are_drawn_as_png_and_svg(tmp_path, isoflop_grid):
+    path = write(tmp_path / "runs.csv", isoflop_grid(0.002))
+    figures = tmp_path / "figures"
+    laws = "chinchilla-parametric,chinchilla-isoflop"
+    assert main([path, "--law", laws, "--bootstrap", "20", "--plots", str(figures)]) == 0
+    names = {p.name for p in figures.iterdir()}
+    for stem in (
+        "approaches",
+        "chinchilla-parametric-contours",
+        "chinchilla-parametric-extrapolation",
+        "chinchilla-parametric-loss-against-compute",
+        "chinchilla-parametric-residuals",
+        "chinchilla-isoflop-profiles",
+    ):
+        assert {f"{stem}.png", f"{stem}.svg"} <= names
+    svg = (figures / "chinchilla-isoflop-profiles.svg").read_text()
+    assert "loss (nats per token)" in svg
+    assert "parameters N" in svg
+    assert not [n for n in names if n.startswith(".")]
+
+
+@pytest.mark.smoke
+def test_scaling_never_imports_jax_and_help_not_even_numpy():
+    code = (
+        "import sys, gpt_jax.scaling.verb, gpt_jax.published.verb\n"
+        "assert 'numpy' not in sys.modules\n"
+        "import gpt_jax.scaling.plots, gpt_jax.scaling.report, gpt_jax.published.tables\n"
+        "assert 'jax' not in sys.modules and 'flax' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,144 @@
+"""Approaches 1 and 2: planted optima come back, edges and biases are said."""
+
+import numpy as np
+import pytest
+from planted_laws import TRUTH, chinchilla_loss, optimal_size
+
+from gpt_jax.scaling.catalog import LAWS
+from gpt_jax.scaling.envelope import fit_envelope
+from gpt_jax.scaling.fit import fit_law
+from gpt_jax.scaling.isoflop import budgets, fit_isoflop, parabola_bias
+from gpt_jax.scaling.optima import extrapolate_optima, power_law
+from gpt_jax.scaling.table import RunTable, make_table
+
+TRUE_A = TRUTH["beta"] / (TRUTH["alpha"] + TRUTH["beta"])
+ISOFLOP, ENVELOPE = LAWS["chinchilla-isoflop"], LAWS["chinchilla-envelope"]
+
+
+def exact_parabolas(sigma: float = 0.0, seed: int = 0) -> RunTable:
+    """Profiles that are parabolas indeed, with minima at N = 0.1 C^0.48."""
+    rng = np.random.default_rng(seed)
+    compute = np.repeat(np.geomspace(1e18, 1e21, 4), 7)
+    z = np.tile(np.linspace(-2, 1.5, 7), 4)
+    n = 0.1 * compute**0.48 * np.exp(z)
+    loss = 20 * compute**-0.05 + 0.03 * z**2 + sigma * rng.standard_normal(z.size)
+    return make_table(n_params=n, n_tokens=compute / 6 / n, flops=compute, loss=loss)
+
+
+@pytest.mark.smoke
+def test_isoflop_recovers_planted_parabolas():
+    fit = fit_isoflop(ISOFLOP, exact_parabolas(), 6.0, 0, 0)
+    parameters = fit.parameters
+    assert parameters["a"] == pytest.approx(0.48, rel=1e-6)
+    assert parameters["b"] == pytest.approx(0.52, rel=1e-6)
+    assert parameters["k_N"] == pytest.approx(0.1, rel=1e-6)
+    assert fit.objective < 1e-20
+    np.testing.assert_allclose(np.exp(fit.log_loss[0]), 20 * np.geomspace(1e18, 1e21, 4) ** -0.05)
+
+
+def test_isoflop_intervals_cover_at_their_nominal_rate():
+    hits = []
+    for seed in range(200):
+        low, high = (
+            fit_isoflop(ISOFLOP, exact_parabolas(0.004, seed), 6.0, 300, seed).intervals["a"].T
+        )
+        hits.append((low <= 0.48) & (high >= 0.48))
+    np.testing.assert_allclose(np.mean(hits, axis=0), [0.80, 0.95], atol=0.055)
+
+
+def test_parabola_bias_is_measured_and_the_alternative_is_free_of_it(isoflop_grid):
+    """A wide grid above the optimum: the parabola's minimum moves, approach 3's does not."""
+    runs = isoflop_grid(low=0.5, high=30.0)
+    fit = fit_isoflop(ISOFLOP, runs, 6.0, 0, 0)
+    law_fit = fit_law(LAWS["chinchilla-parametric"], runs)
+    bias, line = parabola_bias(fit, law_fit)
+    true = np.log([optimal_size(p.compute) for p in fit.profiles])
+    np.testing.assert_allclose(fit.log_optimum[0] - true, bias, atol=1e-4)
+    assert np.abs(bias).min() > 0.05
+    assert fit.parameters["a"] - TRUE_A == pytest.approx(line[1], abs=1e-5)
+
+
+def test_minimum_outside_the_grid_is_warned_of_and_a_hill_left_out(isoflop_grid):
+    runs = isoflop_grid(low=1.5, high=20.0)
+    warnings = fit_isoflop(ISOFLOP, runs, 6.0, 0, 0).warnings
+    assert any("outside the grid" in w or "edge of the grid" in w for w in warnings)
+    hill = exact_parabolas()
+    loss = np.where(hill["flops"] < 2e18, 6 - hill["loss"], hill["loss"])
+    flipped = make_table(**{**hill.quantities, "loss": loss})
+    fit = fit_isoflop(ISOFLOP, flipped, 6.0, 0, 0)
+    assert len(fit.profiles) == 3
+    assert any("has no minimum" in w for w in fit.warnings)
+
+
+def test_computes_that_form_no_budgets_are_refused():
+    with pytest.raises(ValueError, match="IsoFLOP needs runs at a few computes"):
+        budgets(np.geomspace(1e18, 1e19, 40))
+    groups = budgets(np.array([1e18, 1.04e18, 4e18, 0.97e18, 4.1e18]))
+    assert [sorted(g.tolist()) for g in groups] == [[0, 1, 3], [2, 4]]
+
+
+def test_best_learning_rate_against_compute_is_recovered():
+    compute = np.repeat(np.geomspace(1e16, 1e19, 4), 6)
+    z = np.tile(np.linspace(-1.5, 1.5, 6), 4)
+    rate = 0.5 * compute**-0.12 * np.exp(z)
+    runs = make_table(flops=compute, learning_rate=rate, loss=9 * compute**-0.03 + 0.1 * z**2)
+    fit = fit_isoflop(LAWS["learning-rate-power"], runs, 6.0, 50, 0)
+    assert fit.parameters["k"] == pytest.approx(0.5, rel=1e-6)
+    assert fit.parameters["m"] == pytest.approx(-0.12, rel=1e-6)
+
+
+def test_power_law_leaves_missing_optima_out():
+    x = np.array([1.0, 2.0, 3.0])
+    y = np.array([[3.0, 5.0, 7.0], [np.nan, 5.0, 8.0], [np.nan, np.nan, np.nan]])
+    line = power_law(x, y)
+    np.testing.assert_allclose(line[:2], [[1, 2], [-1, 3]])
+    assert np.isnan(line[2]).all()
+
+
+def curves(sigma: float = 0.0, label: bool = True) -> RunTable:
+    rng = np.random.default_rng(0)
+    sizes = np.geomspace(2e7, 8e9, 25)
+    n = np.repeat(sizes, 30)
+    d = (sizes[:, None] * np.geomspace(2, 100, 30)).ravel()
+    loss = chinchilla_loss(n, d) * np.exp(sigma * rng.standard_normal(n.size))
+    table = make_table(n_params=n, n_tokens=d, loss=loss)
+    names = tuple(f"run{i}" for i in np.repeat(np.arange(25), 30))
+    return RunTable(table.quantities, {"run": names} if label else {}, table.conventions)
+
+
+@pytest.mark.parametrize("label", [True, False])
+def test_envelope_recovers_the_exponent_from_curves(label):
+    """Sizes are discrete, so the exponent comes back to about a hundredth."""
+    fit = fit_envelope(ENVELOPE, curves(label=label), 6.0, 50, 0)
+    assert fit.parameters["a"] == pytest.approx(TRUE_A, abs=0.01)
+    compute = np.exp(fit.log_compute)
+    best = np.array([optimal_size(c) for c in compute])
+    assert np.abs(np.log(np.exp(fit.log_optimum[0]) / best)).max() < 0.3
+    low, high = fit.intervals["a"][1]
+    assert low < TRUE_A < high
+
+
+def test_envelope_uses_no_compute_where_the_edge_of_the_grid_wins():
+    fit = fit_envelope(ENVELOPE, curves(), 6.0, 0, 0)
+    sizes = np.unique(np.round(fit.log_optimum[0], 6))
+    assert sizes.min() > np.log(2.01e7)
+    assert sizes.max() < np.log(7.9e9)
+
+
+def test_envelope_needs_curves():
+    runs = make_table(n_params=[1e6, 2e6, 3e6], n_tokens=[1e8, 1e8, 1e8], loss=[3, 2, 1])
+    with pytest.raises(ValueError, match=r"at least 3 curves .* found 0"):
+        fit_envelope(ENVELOPE, runs, 6.0, 0, 0)
+
+
+def test_extrapolation_predicts_the_dearest_budget_from_the_others():
+    optimum, loss = extrapolate_optima(fit_isoflop(ISOFLOP, exact_parabolas(), 6.0, 0, 0)) or (
+        None,
+        None,
+    )
+    assert optimum is not None
+    assert loss is not None
+    assert (optimum.n_fitted, optimum.n_held_out) == (3, 1)
+    assert optimum.ratio == pytest.approx(10)
+    assert optimum.mean_error < 1e-6
+    assert loss.mean_error < 1e-6

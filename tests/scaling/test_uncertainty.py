@@ -1,0 +1,155 @@
+"""Intervals cover the planted truth as often as they say, and quickly enough."""
+
+import time
+
+import numpy as np
+import pytest
+from planted_laws import TRUTH
+
+from gpt_jax.scaling.catalog import LAWS
+from gpt_jax.scaling.fit import LawFit, clusters, estimate_uncertainty, fit_law
+from gpt_jax.scaling.table import RunTable, make_table
+from gpt_jax.scaling.uncertainty import bootstrap, profile
+
+STUDIES = 200
+NOMINAL = np.array([0.80, 0.95])
+
+
+def covered(fit: LawFit, truth: dict[str, float], n_refits: int = 0) -> np.ndarray:
+    """(methods, symbols, levels): whether the interval holds the truth; an open edge is far."""
+    found = estimate_uncertainty(fit, n_refits, 0)
+    methods = [found.profile, found.bootstrap] if n_refits else [found.profile]
+    return np.array(
+        [
+            [
+                (np.nan_to_num(m[s][:, 0], nan=-np.inf) <= v)
+                & (v <= np.nan_to_num(m[s][:, 1], nan=np.inf))
+                for s, v in truth.items()
+            ]
+            for m in methods
+        ]
+    )
+
+
+@pytest.mark.parametrize("irreducible", [pytest.param(False, marks=pytest.mark.slow), True])
+def test_profile_intervals_cover_at_their_nominal_rate(irreducible):
+    """200 simulated studies of L(C): within 5 points, all symbols of the law together."""
+    compute = np.geomspace(1e17, 1e22, 25)
+    truth = {"a": 900.0, "b": -0.15} | ({"c": 1.2} if irreducible else {})
+    mean = 900 * compute**-0.15 + truth.get("c", 0.0)
+    hits = []
+    for study in range(STUDIES):
+        noise = 0.01 * np.random.default_rng(study).standard_normal(25)
+        runs = make_table(flops=compute, loss=mean * np.exp(noise))
+        fit = fit_law(LAWS["compute-power"], runs, irreducible=irreducible)
+        hits.append(covered(fit, truth)[0])
+    rates = np.mean(hits, axis=0)
+    np.testing.assert_allclose(rates, np.tile(NOMINAL, (len(truth), 1)), atol=0.055)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("delta", [1e-3, np.inf])
+def test_intervals_of_approach_3_cover_at_their_nominal_rate(scattered, delta):
+    """200 studies of 60 runs with 1% errors; the mean over the symbols, and each with its noise."""
+    alpha, beta = TRUTH["alpha"], TRUTH["beta"]
+    truth = TRUTH | {"a": beta / (alpha + beta)}
+    hits = [
+        covered(
+            fit_law(LAWS["chinchilla-parametric"], scattered(60, 0.01, 100 + s), delta=delta), truth
+        )[0]
+        for s in range(STUDIES)
+    ]
+    rates = np.mean(hits, axis=0)
+    np.testing.assert_allclose(rates.mean(0), NOMINAL, atol=0.05)
+    np.testing.assert_allclose(rates, np.tile(NOMINAL, (len(truth), 1)), atol=0.08)
+
+
+def test_profile_of_a_linear_law_is_students_interval():
+    """log L = log a + b log C is linear regression, whose interval is known in closed form."""
+    from scipy.stats import linregress, t
+
+    compute = np.geomspace(1e17, 1e20, 9)
+    noise = 0.02 * np.random.default_rng(1).standard_normal(9)
+    loss = 50 * compute**-0.07 * np.exp(noise)
+    fit = fit_law(LAWS["compute-power"], make_table(flops=compute, loss=loss), irreducible=False)
+    line = linregress(np.log(compute), np.log(loss))
+    half = t.ppf([0.9, 0.975], 7) * line.stderr
+    expected = np.stack([line.slope - half, line.slope + half], 1)
+    np.testing.assert_allclose(estimate_uncertainty(fit, 0, 0).profile["b"], expected, rtol=1e-3)
+
+
+def test_profile_is_the_least_objective_at_its_edges(scattered):
+    """At an edge, no refit with that parameter held does better than the interval claims."""
+    fit = fit_law(LAWS["chinchilla-parametric"], scattered(40, 0.01, 2), delta=np.inf)
+    edges = profile(fit.problem, fit.theta, lambda theta: theta[:, 3:4])[0]
+    sigma2 = 2 * fit.objective / (40 - 5)
+    for level, quantile in zip(edges, (1.306, 2.030), strict=True):
+        for edge in level:
+            best = np.inf
+            for shift in np.linspace(-0.5, 0.5, 9):
+                theta = fit.theta.copy()
+                theta[3], theta[1] = edge, theta[1] + shift * 0.1
+                best = min(best, held(fit, theta, 3))
+            assert np.sqrt(2 * (best - fit.objective) / sigma2) == pytest.approx(quantile, rel=0.03)
+
+
+def held(fit: LawFit, theta: np.ndarray, index: int) -> float:
+    """The least objective with one parameter held, by scipy."""
+    from scipy.optimize import minimize
+
+    free = np.arange(theta.size) != index
+
+    def objective(values: np.ndarray) -> float:
+        full = theta.copy()
+        full[free] = values
+        return float(0.5 * (fit.problem.residuals(full) ** 2).sum())
+
+    return float(minimize(objective, theta[free], method="BFGS").fun)
+
+
+def test_exact_runs_give_points(scattered):
+    fit = fit_law(LAWS["chinchilla-parametric"], scattered(30))
+    edges = estimate_uncertainty(fit, 20, 0)
+    np.testing.assert_allclose(edges.profile["alpha"], TRUTH["alpha"], rtol=1e-6)
+    np.testing.assert_allclose(edges.bootstrap["alpha"], TRUTH["alpha"], rtol=1e-6)
+
+
+def test_what_the_runs_do_not_hold_is_left_open():
+    """Sizes far beyond what the data matter for: alpha has no upper edge."""
+    rng = np.random.default_rng(0)
+    n = rng.uniform(1e9, 1.2e9, 30)
+    d = np.exp(rng.uniform(np.log(1e8), np.log(1e11), 30))
+    loss = (1.8 + 2085 / d**0.37) * np.exp(0.01 * rng.standard_normal(30))
+    fit = fit_law(LAWS["chinchilla-parametric"], make_table(n_params=n, n_tokens=d, loss=loss))
+    assert np.isnan(estimate_uncertainty(fit, 0, 0).profile["alpha"]).any()
+
+
+def test_bootstrap_keeps_rows_of_a_run_together(scattered):
+    """Five identical rows a run say no more than one: the intervals are as wide."""
+    runs = scattered(30, 0.01)
+    names = tuple(str(i) for i in range(30))
+    repeated = RunTable(
+        {k: np.repeat(v, 5) for k, v in runs.quantities.items()},
+        {"run": tuple(np.repeat(names, 5))},
+        runs.conventions,
+    )
+    widths = []
+    for table in (runs, repeated):
+        fit = fit_law(LAWS["chinchilla-parametric"], table, delta=np.inf)
+        refits = bootstrap(fit.problem, fit.theta, clusters(table), 300, 0)
+        widths.append(refits[:, 3].std())
+    assert widths[1] == pytest.approx(widths[0], rel=0.2)
+
+
+def test_bootstrap_depends_on_the_seed_only(scattered):
+    fit = fit_law(LAWS["chinchilla-parametric"], scattered(30, 0.01))
+    draws = [bootstrap(fit.problem, fit.theta, np.arange(30), 20, seed) for seed in (0, 0, 1)]
+    np.testing.assert_array_equal(draws[0], draws[1])
+    assert not np.array_equal(draws[0], draws[2])
+
+
+def test_bootstrap_is_fast_enough_for_4000_refits_in_a_minute(scattered):
+    fit = fit_law(LAWS["chinchilla-parametric"], scattered(250, 0.01))
+    start = time.process_time()
+    bootstrap(fit.problem, fit.theta, np.arange(250), 400, 0)
+    assert time.process_time() - start < 6
