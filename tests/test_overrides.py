@@ -1,0 +1,290 @@
+"""Overrides read back what they show, refuse the rest in one line, and name what was meant.
+
+The fingerprint is checked field by field, and every field must be read by some code.
+"""
+
+import ast
+import dataclasses
+import json
+import typing
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gpt_jax import overrides
+from gpt_jax.config import WHAT, Config, DataConfig, MixtureComponent, ModelConfig
+
+QUICK = settings(max_examples=50, deadline=None)
+FIELDS = overrides.fields()
+ONE_LINE = r"^[^\n]+$"
+
+RAMP = {"train.ramp_from_sequences": 8, "train.ramp_tokens": 1000}
+MIXTURE = {"data.source": "mixture", "data.mixture": [{"path": "a"}, {"path": "b", "weight": 2}]}
+NOT_BY_TYPE: dict[str, dict[str, Any]] = {
+    "model.n_kv_heads": {"model.n_kv_heads": 4},
+    "model.n_heads": {"model.n_heads": 6},
+    "model.layer_pattern": {"model.layer_pattern": ["dense", "dense"]},
+    "train.ramp_from_sequences": RAMP,
+    "train.ramp_tokens": RAMP,
+    "data.source": {"data.source": "text", "data.path": "x"},
+    "data.mixture": MIXTURE,
+    "mesh.data": {"mesh.data": 4},
+}
+"""Changes to fields that a value made from the type alone would leave inconsistent."""
+
+
+def bare(annotation: Any) -> Any:
+    """The type without its constraints and without `| None`."""
+    if typing.get_origin(annotation) is typing.Annotated:
+        return bare(typing.get_args(annotation)[0])
+    if type(None) in typing.get_args(annotation):
+        return bare(typing.get_args(annotation)[0])
+    return annotation
+
+
+def changed(key: str) -> Config:
+    """The default config with another value in this field."""
+    if key in NOT_BY_TYPE:
+        return overrides.override(Config(), NOT_BY_TYPE[key])
+    kind, default = bare(FIELDS[key].annotation), FIELDS[key].default
+    if typing.get_origin(kind) is Literal:
+        value: Any = next(x for x in typing.get_args(kind) if x != default)
+    elif kind is bool:
+        value = not default
+    elif kind is int:
+        value = 2 * (default or 8)
+    elif kind is float:
+        value = 0.5 if default is None else default / 2 or 0.25
+    else:
+        value = f"{default}-other"
+    return overrides.override(Config(), {key: value})
+
+
+# --- parsing and showing ------------------------------------------------------------------------
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("key", FIELDS)
+def test_what_is_shown_is_read_back(key):
+    config, default = changed(key), overrides.flatten(Config())
+    values = overrides.flatten(config)
+    assert values[key] != default[key]
+    shown = {k: overrides.show(v) for k, v in values.items() if v != default[k]}
+    assert overrides.override(Config(), shown) == config
+    assert overrides.override(config, {k: overrides.show(default[k]) for k in shown}) == Config()
+
+
+@QUICK
+@given(st.integers(1, 10**15))
+def test_integers_in_any_notation_that_is_exact(n):
+    for text in (str(n), f"{n}.0", f"{n:e}" if float(f"{n:e}") == n else str(n)):
+        assert overrides.override(Config(), {"train.tokens": text}).train.tokens == n
+
+
+@QUICK
+@given(st.floats(1e-30, 1e30))
+def test_floats_are_read_exactly(x):
+    config = overrides.override(Config(), {"optimizer.learning_rate": repr(x)})
+    assert config.optimizer.learning_rate == x
+
+
+@QUICK
+@given(st.text(max_size=30))
+def test_text_is_taken_as_it_is(text):
+    assert overrides.override(Config(), {"name": text}).name == text
+
+
+@QUICK
+@given(st.lists(st.sampled_from(["dense", "banded"]), min_size=1, max_size=6))
+def test_lists_with_commas_or_as_json(pattern):
+    for text in (",".join(pattern), json.dumps(pattern)):
+        changes = {
+            "model.layer_pattern": text,
+            "model.window": "8",
+            "model.n_layers": str(2 * len(pattern)),
+        }
+        assert overrides.override(Config(), changes).model.layer_pattern == tuple(pattern)
+
+
+def test_none_booleans_and_scientific_notation():
+    changes = {"optimizer.clip_norm": "none", "model.bias": "false", "train.tokens": "1e9"}
+    config = overrides.override(Config(), changes)
+    assert config.optimizer.clip_norm is None
+    assert config.model.bias is False
+    assert config.train.tokens == 10**9
+    assert overrides.override(config, {"optimizer.clip_norm": "0.5"}).optimizer.clip_norm == 0.5
+
+
+def test_command_line_forms_agree():
+    for given_ in (
+        ["--model.d-model", "96", "--tracking.wandb"],
+        ["--model.d_model=96", "--tracking.wandb=true"],
+        ["model.d_model=96", "tracking.wandb=true"],
+    ):
+        parsed = overrides.parse_arguments(given_)
+        assert parsed == {"model.d_model": "96", "tracking.wandb": "true"}
+
+
+# --- mistakes -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"model.d_modle": "3"},
+            "unknown config key 'model.d_modle'; did you mean 'model.d_model'",
+        ),
+        ({"learning_rate": "3"}, "did you mean 'optimizer.learning_rate'"),
+        ({"model": "3"}, "unknown config key 'model'"),
+        ({"model.n_layers": "0"}, "model.n_layers = 0; allowed: integer > 0"),
+        ({"model.n_layers": "1.5"}, "model.n_layers = 1.5; allowed: integer > 0"),
+        ({"model.dropout_residual": "1"}, "model.dropout_residual = 1; allowed: number >= 0 < 1"),
+        ({"optimizer.learning_rate": "nan"}, "optimizer.learning_rate = nan; allowed: number > 0"),
+        ({"optimizer.learning_rate": "none"}, "optimizer.learning_rate = none; allowed: number"),
+        ({"optimizer.name": "adamv"}, "optimizer.name = adamv; allowed: adamw|adam|"),
+        ({"optimizer.clip_norm": "-1"}, "clip_norm = -1; allowed: number > 0 or none"),
+        ({"model.layer_pattern": "dense,sparse"}, "allowed: list of dense|banded"),
+        ({"tracking.wandb": "maybe"}, "tracking.wandb = maybe; allowed: true|false"),
+        ({"model.d_model": 100, "model.n_heads": 3}, "model.d_model = 100 is not divisible"),
+        ({"model.n_layers": -1}, "model.n_layers = -1; allowed: integer > 0"),
+        ({"schedule.warmup_tokens": 10**12}, "schedule.warmup_tokens = 1,000,000,000,000 exceeds"),
+        ({"train.batch_sequences": 6, "compute.microbatches": 4}, "a batch of 6 sequences"),
+        ({"train.ramp_tokens": 10}, "train.ramp_from_sequences and train.ramp_tokens go together"),
+        ({"data.source": "text"}, "data.source = text needs data.path"),
+    ],
+)
+def test_mistakes_are_one_line_that_says_what_is_allowed(changes, said):
+    with pytest.raises(ValueError, match=ONE_LINE) as caught:
+        overrides.override(Config(), changes)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--optimizer.lr", "3"], "unknown config key 'optimizer.lr'"),
+        (["--seed"], "--seed needs a value (integer >= 0)"),
+        (["--seed", "--name", "x"], "--seed needs a value"),
+        (["seed"], "unexpected argument 'seed'; overrides look like"),
+    ],
+)
+def test_mistakes_on_the_command_line(arguments, said):
+    with pytest.raises(ValueError, match=ONE_LINE) as caught:
+        overrides.parse_arguments(arguments)
+    assert said in str(caught.value)
+
+
+def test_overrides_are_validated_together():
+    both = {"model.d_model": "96", "model.n_heads": "3"}
+    start = Config(model=ModelConfig(d_model=128, n_heads=4))
+    with pytest.raises(ValueError, match="not divisible"):
+        overrides.override(start, {"model.n_heads": "3"})
+    for order in (both, dict(reversed(both.items()))):
+        assert overrides.override(start, order).model.d_head == 32
+
+
+# --- files --------------------------------------------------------------------------------------
+
+
+def mixed() -> Config:
+    components = (MixtureComponent(path="a", weight=0.25), MixtureComponent(path="b"))
+    return Config(seed=3, data=DataConfig(source="mixture", mixture=components))
+
+
+def test_json_round_trip(tmp_path):
+    for config in (Config(), mixed()):
+        text = json.dumps(overrides.to_dict(config))
+        assert overrides.from_dict(json.loads(text)) == config
+        for content in (text, json.dumps({"config": json.loads(text), "fingerprint": "x"})):
+            path = tmp_path / "config.json"
+            path.write_text(content)
+            assert overrides.load(path) == config
+            assert overrides.load(path, {"seed": "9"}) == dataclasses.replace(config, seed=9)
+
+
+def test_a_saved_config_with_an_unknown_key_is_refused():
+    tree = overrides.to_dict(Config())
+    tree["model"]["d_modle"] = 3
+    with pytest.raises(ValueError, match=r"'model.d_modle'; did you mean 'model.d_model'"):
+        overrides.from_dict(tree)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("absent.py", None, "no config file"),
+        ("tinny.py", None, "did you mean"),
+        ("empty.py", "", "defines no get_config"),
+        ("number.py", "def get_config():\n    return 3\n", "returned int, not a Config"),
+        ("config.txt", "x", "is not a Python config file"),
+    ],
+)
+def test_files_that_hold_no_config(tmp_path, name, content, said):
+    (tmp_path / "tiny.py").write_text("")
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    with pytest.raises(ValueError, match=ONE_LINE) as caught:
+        overrides.load(tmp_path / name)
+    assert said in str(caught.value)
+
+
+# --- fingerprint --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", FIELDS)
+def test_fingerprint_covers_what_is_computed_and_nothing_else(key):
+    # A field that only changes together with others is judged by itself: from a base with them.
+    others = {k: v for k, v in NOT_BY_TYPE.get(key, {}).items() if k != key}
+    base, new = Config(), changed(key)
+    differing = {k for k, v in overrides.flatten(new).items() if v != overrides.flatten(base)[k]}
+    assert key in differing
+    assert differing - {key} == others.keys()
+    covered = key.split(".")[0] in WHAT and key not in overrides.FINGERPRINT_IGNORES
+    assert (overrides.fingerprint(new) != overrides.fingerprint(base)) == covered
+    assert (key in overrides.differences(base, new)) == covered
+
+
+# --- every field matters ------------------------------------------------------------------------
+
+
+def test_every_field_is_read_somewhere(repository):
+    """Read outside config.py, as `section.field` where two sections share the field's name."""
+    package = repository / "gpt_jax"
+    chains: set[tuple[str, str]] = set()
+    for path in package.rglob("*.py"):
+        chains |= attribute_chains(path, properties_only=path.name == "config.py")
+    names = [key.rsplit(".", 1)[-1] for key in FIELDS]
+    sections = {key.rsplit(".", 1)[0] for key in FIELDS if "." in key}
+    unread = []
+    for key in FIELDS:
+        section, _, name = key.rpartition(".")
+        owners = {owner for owner, attribute in chains if attribute == name}
+        if names.count(name) > 1 and owners & sections:
+            owners &= {section or "config"}
+        if not owners:
+            unread.append(key)
+    assert not unread
+
+
+def attribute_chains(path: Path, properties_only: bool) -> set[tuple[str, str]]:
+    """(what it is an attribute of, attribute) for every attribute that the file reads."""
+    tree: ast.AST = ast.parse(path.read_text())
+    if properties_only:
+        body = [
+            node
+            for node in ast.walk(tree)
+            if isinstance(node, ast.FunctionDef)
+            and any(isinstance(d, ast.Name) and d.id == "property" for d in node.decorator_list)
+        ]
+        tree = ast.Module(body=list(body), type_ignores=[])
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
+            owner = node.value
+            name = owner.attr if isinstance(owner, ast.Attribute) else ""
+            found.add((owner.id if isinstance(owner, ast.Name) else name, node.attr))
+    return found
