@@ -34,9 +34,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = DESCRIPTION
     parser.epilog = f"laws:\n{laws}\n\n{EPILOG}"
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("runs", metavar="RUNS.csv", help="the table of runs")
+    _add_table_arguments(parser)
+    _add_fit_arguments(parser)
+    _add_answer_arguments(parser)
+    parser.add_argument("--json", metavar="OUT", help="write everything to this file")
+    parser.add_argument(
+        "--plots", metavar="DIR", help="draw figures (PNG and SVG) into this directory"
+    )
+
+
+def _add_table_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("runs", metavar="RUNS.csv", help="the table of runs")
-    add("--law", action="append", required=True, metavar="NAME[,NAME]", help="see below")
     add(
         "--columns",
         action="append",
@@ -57,6 +66,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="only runs that no cheaper run beats: what laws of compute alone are about",
     )
+
+
+def _add_fit_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--law", action="append", required=True, metavar="NAME[,NAME]", help="see below")
     add(
         "--irreducible",
         choices=("yes", "no"),
@@ -76,6 +90,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="refits to resampled runs, behind the intervals of answers (default 1000; 0: none)",
     )
     add("--seed", type=int, default=0, help="of the resampling (default 0)")
+
+
+def _add_answer_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     add(
         "--compute",
         type=_positive,
@@ -106,8 +124,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="U",
         help="data-constrained: distinct tokens that the answers may repeat (default: no limit)",
     )
-    add("--json", metavar="OUT", help="write everything to this file")
-    add("--plots", metavar="DIR", help="draw figures (PNG and SVG) into this directory")
 
 
 def run(arguments: argparse.Namespace) -> int:
