@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 from gpt_jax.config import Config, ModelConfig, ScheduleConfig, TrainConfig
 from gpt_jax.timetable import RAMP_STAGES, Timetable, make_timetable
 
-
 QUICK = settings(max_examples=100, deadline=None)
 
 
