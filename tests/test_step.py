@@ -1,0 +1,294 @@
+"""One step: the division, moving averages, bad steps, and what the compiled program may do.
+
+The update is tested on toy parameters, which compile at once; one tiny GPT is compiled for what
+only the whole program shows. Meshes and microbatches: test_sharding.py.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gpt_jax import overrides
+from gpt_jax.config import Config
+from gpt_jax.data.batch import Batch
+from gpt_jax.losses import LossSums, cross_entropy_sums
+from gpt_jax.models.gpt import make_gpt
+from gpt_jax.optim import make_optimizer
+from gpt_jax.sharding import make_layout
+from gpt_jax.step import (
+    LOSS_MEMORY,
+    CompiledSteps,
+    TrainState,
+    apply_gradients,
+    compile_steps,
+    dropout_key,
+    evaluation_params,
+    make_steps,
+)
+from gpt_jax.timetable import make_timetable
+
+LEARNING_RATE = 0.1
+
+
+def assert_equal_trees(got: Any, want: Any) -> None:
+    assert jax.tree.structure(got) == jax.tree.structure(want)
+    jax.tree.map(np.testing.assert_array_equal, got, want)
+
+
+# --- the update, on toy parameters --------------------------------------------------------------
+
+
+class Toy:
+    """A state of two small parameters, and a compiled `apply_gradients`."""
+
+    def __init__(self, **changes: Any):
+        settings = {key.replace("__", "."): value for key, value in changes.items()}
+        self.config = overrides.override(Config(), settings)
+        self.update = jax.jit(
+            lambda state, gradients, sums: apply_gradients(
+                self.config, lambda step: jnp.float32(LEARNING_RATE), state, gradients, sums
+            )
+        )
+
+    def start(self) -> TrainState:
+        random = np.random.default_rng(0)
+        params = {
+            "head": {"kernel": jnp.asarray(random.normal(size=(3, 4)), jnp.float32)},
+            "final_norm": {"scale": jnp.ones(3)},
+        }
+        optimizer = make_optimizer(self.config.optimizer, params, learning_rate=0.0)
+        ema = jax.tree.map(jnp.copy, params) if self.config.optimizer.ema_decay else None
+        return TrainState(jnp.int32(0), params, optimizer.init(params), ema, jnp.zeros(()))
+
+    def step(self, state: TrainState, loss: float = 3.0, size: float = 1.0, tokens: float = 8.0):
+        """One update with gradients drawn from the step's number, of this mean loss."""
+        random = np.random.default_rng(int(state.step))
+        gradients = jax.tree.map(
+            lambda p: jnp.asarray(size * tokens * random.normal(size=p.shape), p.dtype),
+            state.params,
+        )
+        sums = LossSums(jnp.float32(loss * tokens), jnp.zeros(()), jnp.float32(tokens))
+        return self.update(state, gradients, sums)
+
+
+@pytest.mark.smoke
+def test_gradients_and_losses_are_divided_once_by_the_tokens():
+    toy = Toy(
+        optimizer__name="sgd",
+        optimizer__b1=0.0,
+        optimizer__clip_norm=None,
+        optimizer__weight_decay=0.0,
+    )
+    state = toy.start()
+    gradients = jax.tree.map(jnp.ones_like, state.params)
+    new, metrics = toy.update(state, gradients, LossSums(*map(jnp.float32, (24.0, 80.0, 8.0))))
+    assert float(metrics.loss) == 3.0
+    assert float(metrics.z_loss) == 10.0
+    assert float(metrics.target_tokens) == 8.0
+    assert float(metrics.gradient_norm) == pytest.approx(15**0.5 / 8)
+    moved = jax.tree.map(lambda old, got: got - old, state.params, new.params)
+    for leaf in jax.tree.leaves(moved):
+        np.testing.assert_allclose(leaf, -LEARNING_RATE / 8, rtol=1e-4)
+
+
+def test_a_batch_without_targets_changes_nothing_into_nan():
+    toy = Toy()
+    state = toy.start()
+    zeros = jax.tree.map(jnp.zeros_like, state.params)
+    new, metrics = toy.update(state, zeros, LossSums(*[jnp.zeros(())] * 3))
+    assert not bool(metrics.bad)
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(new.params))
+
+
+def test_the_gradient_norm_is_that_before_clipping():
+    toy = Toy(optimizer__clip_norm=0.5)
+    _, metrics = toy.step(toy.start(), size=100.0)
+    assert float(metrics.gradient_norm) > 100
+
+
+def test_moving_average_of_parameters():
+    decay = 0.75
+    toy = Toy(optimizer__ema_decay=decay)
+    state = toy.start()
+    want = jax.tree.map(np.asarray, state.params)
+    for _ in range(4):
+        state, _ = toy.step(state)
+        want = jax.tree.map(
+            lambda old, new: decay * old + (1 - decay) * np.asarray(new), want, state.params
+        )
+    assert state.ema is not None
+    for got, expected in zip(jax.tree.leaves(state.ema), jax.tree.leaves(want), strict=True):
+        np.testing.assert_allclose(got, expected, 1e-6)
+    assert evaluation_params(state) is state.ema
+    assert np.abs(state.ema["head"]["kernel"] - state.params["head"]["kernel"]).max() > 0.01
+
+
+def test_without_a_moving_average_the_parameters_are_evaluated():
+    state = Toy().start()
+    assert evaluation_params(state) is state.params
+
+
+# --- bad steps ----------------------------------------------------------------------------------
+
+BAD = {
+    "loss nan": {"loss": float("nan")},
+    "loss inf": {"loss": float("inf")},
+    "gradient nan": {"size": float("nan")},
+    "gradient inf": {"size": float("inf")},
+}
+
+
+@pytest.fixture(scope="module")
+def skipping() -> Toy:
+    return Toy(train__on_bad_step="skip", train__spike_threshold=2.0, optimizer__ema_decay=0.5)
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("kind", BAD)
+def test_a_skipped_step_changes_nothing_but_the_step(skipping, kind):
+    state, metrics = skipping.step(skipping.start())
+    assert not bool(metrics.bad)
+    after, metrics = skipping.step(state, **BAD[kind])
+    assert bool(metrics.bad)
+    assert int(after.step) == int(state.step) + 1
+    assert_equal_trees(after._replace(step=state.step), state)
+    resumed, metrics = skipping.step(after)
+    assert not bool(metrics.bad)
+    assert np.abs(resumed.params["head"]["kernel"] - state.params["head"]["kernel"]).max() > 0
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(resumed))
+
+
+def test_a_good_step_is_not_skipped(skipping):
+    start = skipping.start()
+    unwatched = Toy(optimizer__ema_decay=0.5)
+    assert_equal_trees(skipping.step(start)[0].params, unwatched.step(start)[0].params)
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_where_bad_steps_stop_the_run_they_are_reported(kind):
+    toy = Toy()
+    _, metrics = toy.step(toy.start(), **BAD[kind])
+    assert bool(metrics.bad)
+
+
+def test_a_spike_is_measured_from_the_running_mean(skipping):
+    state, mean = skipping.start(), 0.0
+    for loss in (9.0, 8.0, 7.0):
+        state, metrics = skipping.step(state, loss=loss)
+        assert not bool(metrics.bad)
+        mean = loss if mean == 0 else LOSS_MEMORY * mean + (1 - LOSS_MEMORY) * loss
+    assert float(state.mean_loss) == pytest.approx(mean)
+    assert not bool(skipping.step(state, loss=mean + 1.9)[1].bad)
+    after, metrics = skipping.step(state, loss=mean + 2.1)
+    assert bool(metrics.bad)
+    assert float(after.mean_loss) == float(state.mean_loss)
+
+
+def test_a_bad_first_step_does_not_make_spikes_of_the_next(skipping):
+    state, metrics = skipping.step(skipping.start(), loss=float("nan"))
+    assert bool(metrics.bad)
+    state, metrics = skipping.step(state, loss=9.0)
+    assert not bool(metrics.bad)
+    assert float(state.mean_loss) == 9.0
+
+
+def test_without_a_threshold_no_loss_is_a_spike():
+    toy = Toy()
+    state, _ = toy.step(toy.start(), loss=1.0)
+    assert not bool(toy.step(state, loss=1e6)[1].bad)
+
+
+# --- losses and randomness ----------------------------------------------------------------------
+
+
+def test_cross_entropy_sums_against_numpy():
+    random = np.random.default_rng(0)
+    logits = random.normal(size=(2, 5, 7)) * 5
+    targets, weights = random.integers(0, 7, (2, 5)), random.integers(0, 2, (2, 5)).astype(float)
+    log_normaliser = np.log(np.exp(logits).sum(-1))
+    losses = log_normaliser - np.take_along_axis(logits, targets[..., None], -1)[..., 0]
+    sums = cross_entropy_sums(jnp.asarray(logits), jnp.asarray(targets), jnp.asarray(weights))
+    np.testing.assert_allclose(sums.cross_entropy, (weights * losses).sum(), rtol=1e-5)
+    np.testing.assert_allclose(sums.z_loss, (weights * log_normaliser**2).sum(), rtol=1e-5)
+    assert float(sums.weight) == weights.sum()
+
+
+def test_dropout_keys_are_a_function_of_seed_and_step():
+    def key(seed: int, step: int) -> tuple[int, ...]:
+        changes = {"model.dropout_residual": 0.1, "seed": seed}
+        made = dropout_key(overrides.override(Config(), changes), jnp.int32(step))
+        assert made is not None
+        return tuple(np.asarray(jax.random.key_data(made)).tolist())
+
+    keys = [key(seed, step) for seed in (0, 1) for step in (0, 1, 2)]
+    assert len(set(keys)) == len(keys)
+    assert key(1, 2) == keys[-1]
+    assert dropout_key(Config(), jnp.int32(0)) is None
+
+
+# --- the compiled program -----------------------------------------------------------------------
+
+
+class Compiled(NamedTuple):
+    steps: CompiledSteps
+    config: Config
+    put: Any
+
+    def batch(self, sequences: int) -> Batch:
+        tokens = np.random.default_rng(0).integers(0, 16, (sequences, 9)).astype(np.int32)
+        weights = np.ones((sequences, 8), np.float32)
+        return self.put(Batch(tokens[:, :-1], tokens[:, 1:], weights, None))
+
+
+@pytest.fixture(scope="module")
+def compiled() -> Compiled:
+    changes = {
+        "model.vocab_size": 16,
+        "model.seq_len": 8,
+        "model.n_layers": 1,
+        "model.d_model": 8,
+        "model.n_heads": 1,
+        "model.norm": "rmsnorm",
+        "model.bias": False,
+        "model.position": "none",
+        "optimizer.name": "sgd",
+        "optimizer.ema_decay": 0.5,
+        "optimizer.learning_rate": 0.1,
+        "train.batch_sequences": 4,
+        "train.tokens": 1000,
+    }
+    config = overrides.override(Config(), changes)
+    layout = make_layout(config, jax.devices()[:1])
+    model = make_gpt(config.model, config.compute, layout)
+    steps = compile_steps(make_steps(config, model, make_timetable(config)), model, layout)
+    return Compiled(steps, config, lambda batch: jax.device_put(batch, layout.batch))
+
+
+def test_the_step_is_one_program_a_batch_size_in_place_and_without_transfers(compiled):
+    """In one test, because each of these needs the compiled program."""
+    steps = compiled.steps
+    state = steps.init(jax.random.key(0))
+    four, two = compiled.batch(4), compiled.batch(2)
+    first_loss = None
+    for _ in range(3):
+        before = jax.tree.leaves(state)
+        state, metrics = steps.train(state, four)
+        assert all(x.is_deleted() for x in before), "the old state is not donated"
+        first_loss = float(metrics.loss) if first_loss is None else first_loss
+    assert steps.train._cache_size() == 1
+    with jax.transfer_guard("disallow"):
+        for _ in range(3):
+            state, metrics = steps.train(state, four)
+    assert steps.train._cache_size() == 1
+    assert float(metrics.loss) < first_loss
+    assert int(state.step) == 6
+    state, _ = steps.train(state, two)
+    assert steps.train._cache_size() == 2
+    # The state comes back as it went in: else the next step would be compiled again.
+    leaves = zip(jax.tree.leaves(state), jax.tree.leaves(steps.abstract_state), strict=True)
+    for got, planned in leaves:
+        assert (got.shape, got.dtype) == (planned.shape, planned.dtype)
+        assert got.sharding == planned.sharding
