@@ -1,0 +1,229 @@
+"""Train on every kind of mesh over 8 simulated devices; a program run by test_sharding.py.
+
+    python tests/eight_devices.py RESULT.npz RESULT.json
+
+One process and one set of starting parameters serve all tests: compiling is what takes the time,
+so the model is tiny and XLA is told not to optimise. Losses, final parameters and facts about the
+compiled programs go into the two files; what they have to be is the tests' business.
+"""
+
+import functools
+import json
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+os.environ["XLA_FLAGS"] = (
+    "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0 "
+    "--xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false"
+)
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, PartitionSpec
+
+from gpt_jax import overrides
+from gpt_jax.config import Config
+from gpt_jax.data.batch import Batch
+from gpt_jax.models.gpt import make_gpt
+from gpt_jax.optim import learning_rate_schedule
+from gpt_jax.sharding import make_layout
+from gpt_jax.step import (
+    TrainState,
+    apply_gradients,
+    compile_steps,
+    dropout_key,
+    make_steps,
+    sum_gradients,
+)
+from gpt_jax.timetable import make_timetable
+
+N_STEPS, BATCH, SEQ_LEN, VOCAB = 4, 8, 8, 32
+
+BASE = overrides.override(
+    Config(),
+    {
+        "model.vocab_size": VOCAB,
+        "model.seq_len": SEQ_LEN,
+        "model.n_layers": 1,
+        "model.d_model": 16,
+        "model.n_heads": 8,
+        "model.norm": "rmsnorm",
+        "model.bias": False,
+        "train.batch_sequences": BATCH,
+        "train.tokens": 10 * BATCH * SEQ_LEN,
+        "schedule.name": "constant",
+        "optimizer.learning_rate": 1e-2,
+    },
+)
+DROPOUT = {"model.dropout_residual": 0.2, "model.dropout_embedding": 0.2}
+
+RUNS: dict[str, dict[str, Any]] = {
+    "1x1x1 dropout": DROPOUT,
+    "8x1x1 dropout": DROPOUT,
+    "2x2x2 dropout": DROPOUT,
+    "1x1x8 dropout": DROPOUT,
+    "1x1x1": {},
+    "2x2x2": {},
+    "1x1x1 microbatches": {"compute.microbatches": 4},
+    "2x2x2 microbatches": {"compute.microbatches": 2},
+}
+"""Name, beginning with data x fsdp x tensor -> overrides."""
+
+REFUSED: dict[str, dict[str, Any]] = {
+    "3x1x1": {},
+    "1x3x1": {"mesh.data": -1},
+    "1x1x8": {"model.n_heads": 4},
+    "1x1x4": {"model.n_kv_heads": 2, "mesh.data": 2},
+    "1x1x8 mlp": {"model.ffn_size": 20},
+    "1x1x8 vocabulary": {"model.vocab_size": 33},
+    "1x8x1": {"model.d_model": 20, "model.head_size": 2},
+    "8x1x1": {"train.batch_sequences": 12},
+    "8x1x1 microbatches": {"compute.microbatches": 2},
+    "8x1x1 ramp": {"train.ramp_from_sequences": 4, "train.ramp_tokens": 100},
+}
+"""Meshes over 8 devices that do not fit."""
+
+
+def batches() -> list[Batch]:
+    """The same text for everybody; some targets do not count, so that parts weigh differently."""
+    random = np.random.default_rng(0)
+    made = []
+    for _ in range(N_STEPS):
+        tokens = random.integers(0, VOCAB, (BATCH, SEQ_LEN + 1)).astype(np.int32)
+        weights = np.ones((BATCH, SEQ_LEN), np.float32)
+        weights[: BATCH // 2, random.integers(1, SEQ_LEN) :] = 0
+        made.append(Batch(tokens[:, :-1], tokens[:, 1:], weights, None))
+    return made
+
+
+def configure(name: str, changes: dict[str, Any]) -> tuple[Config, list[jax.Device]]:
+    data, fsdp, tensor = map(int, name.split()[0].split("x"))
+    mesh: dict[str, Any] = {"mesh.data": data, "mesh.fsdp": fsdp, "mesh.tensor": tensor}
+    return overrides.override(BASE, mesh | changes), jax.devices()[: data * fsdp * tensor]
+
+
+def start() -> TrainState:
+    """Fresh state on the host, the same for every run."""
+    config, devices = configure("1x1x1", {})
+    model = make_gpt(config.model, config.compute, make_layout(config, devices))
+    steps = make_steps(config, model, make_timetable(config))
+    return jax.device_get(jax.jit(steps.init)(jax.random.key(0)))
+
+
+def run(name: str, changes: dict[str, Any], state: TrainState) -> tuple[list[float], Any, dict]:
+    """Losses, final parameters, and facts about the program, of training on a mesh."""
+    config, devices = configure(name, changes)
+    layout = make_layout(config, devices)
+    model = make_gpt(config.model, config.compute, layout)
+    steps = compile_steps(make_steps(config, model, make_timetable(config)), model, layout)
+    shardings = jax.tree.map(lambda x: x.sharding, steps.abstract_state)
+    state = jax.device_put(state, shardings)
+    traced = steps.train.trace(state, jax.device_put(batches()[0], layout.batch))
+    compiled = traced.lower().compile()
+    facts = program_facts(compiled.as_text(), str(traced.jaxpr), state)
+    losses = []
+    for batch in batches():
+        state, metrics = compiled(state, jax.device_put(batch, layout.batch))
+        losses.append(float(metrics.loss))
+    facts["final_specs"] = specs(state.params)
+    return losses, state.params, facts
+
+
+def program_facts(hlo: str, jaxpr: str, state: TrainState) -> dict[str, Any]:
+    entry = hlo[hlo.index("\nENTRY") :]
+    arguments = re.findall(r"= (\w+\[[\d,]*\])\S* parameter\(\d+\)", entry)
+    return {
+        "collectives": {
+            kind: len(re.findall(rf" {kind}(?:-start)?\(", hlo))
+            for kind in ("all-reduce", "all-gather", "reduce-scatter", "all-to-all")
+        },
+        "arguments": arguments,
+        "shapes": {
+            key: [list(x.shape), list(x.sharding.shard_shape(x.shape))]
+            for key, x in named(state.params).items()
+        },
+        "specs": specs(state.params),
+        "constraints": jaxpr.count("sharding_constraint["),
+    }
+
+
+def named(tree: Any) -> dict[str, Any]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): x for path, x in leaves}
+
+
+def specs(tree: Any) -> dict[str, str]:
+    return {key: str(x.sharding.spec) for key, x in named(tree).items()}
+
+
+def data_parallel(kind: str, state: TrainState) -> tuple[list[float], Any, dict]:
+    """Training with the sums added by hand over 8 replicas, by jax.shard_map or jax.pmap."""
+    config, _ = configure("1x1x1", {})
+    model = make_gpt(config.model, config.compute)
+    schedule = learning_rate_schedule(config, make_timetable(config))
+
+    def step(state: TrainState, batch: Batch):
+        key = dropout_key(config, state.step)
+        gradients, sums = sum_gradients(config, model, state.params, batch, key)
+        gradients, sums = jax.lax.psum((gradients, sums), "data")
+        return apply_gradients(config, schedule, state, gradients, sums)
+
+    if kind == "shard_map":
+        mesh = Mesh(np.array(jax.devices()), ("data",), axis_types=(AxisType.Auto,))
+        replicated, split = PartitionSpec(), PartitionSpec("data")
+        compiled = jax.jit(
+            jax.shard_map(
+                step,
+                mesh=mesh,
+                in_specs=(replicated, split),
+                out_specs=(replicated, replicated),
+                # Off: otherwise psum of gradients by replicated parameters is inserted twice.
+                check_vma=False,
+            )
+        )
+        arrange = functools.partial(jax.tree.map, lambda x: x)
+    else:
+        compiled = jax.pmap(step, axis_name="data", in_axes=(None, 0), out_axes=None)
+        arrange = functools.partial(
+            jax.tree.map, lambda x: x.reshape(8, x.shape[0] // 8, *x.shape[1:])
+        )
+    losses = []
+    for batch in batches():
+        state, metrics = compiled(state, arrange(batch))
+        losses.append(float(metrics.loss))
+    return losses, state.params, {}
+
+
+def refusal(name: str, changes: dict[str, Any]) -> str:
+    """What is said of a mesh that does not fit; empty if nothing is."""
+    config, _ = configure(name, changes)
+    try:
+        make_layout(config)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def main() -> None:
+    arrays: dict[str, np.ndarray] = {}
+    facts: dict[str, Any] = {}
+    state = start()
+    runs = {name: functools.partial(run, name, changes) for name, changes in RUNS.items()}
+    runs |= {kind: functools.partial(data_parallel, kind) for kind in ("shard_map", "pmap")}
+    for name, train in runs.items():
+        losses, params, found = train(state)
+        facts[name] = found
+        arrays[f"{name}: losses"] = np.array(losses)
+        arrays |= {f"{name}: {key}": np.asarray(x) for key, x in named(params).items()}
+    facts["refused"] = {name: refusal(name, changes) for name, changes in REFUSED.items()}
+    np.savez(sys.argv[1], **arrays)
+    Path(sys.argv[2]).write_text(json.dumps(facts))
+
+
+if __name__ == "__main__":
+    main()
