@@ -26,12 +26,14 @@ class Precision:
 def precision(dtype: str, backend: str) -> Precision:
     """The precision that `compute.dtype` means on a backend (cpu, gpu or tpu).
 
-    auto is bfloat16 on gpu and tpu, and float32 on cpu.
+    auto is bfloat16 on gpu and tpu, and float32 on cpu. Activations have the operands' type, but
+    float32 on cpu: XLA computes elementwise bfloat16 there by converting each way.
     """
     if dtype == "auto":
         dtype = "float32" if backend == "cpu" else "bfloat16"
-    chosen = jnp.dtype(dtype)
-    return Precision(operands=chosen, activations=chosen, flatten=backend == "cpu")
+    operands = jnp.dtype(dtype)
+    activations = jnp.dtype(jnp.float32) if backend == "cpu" else operands
+    return Precision(operands, activations, flatten=backend == "cpu")
 
 
 def project(

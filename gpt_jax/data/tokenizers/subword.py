@@ -39,7 +39,8 @@ class BytePairTokenizer(Tokenizer):
     """
 
     def __init__(self, tokens: Sequence[str]):
-        tiktoken = require("tiktoken", "tokenizers")
+        import tiktoken
+
         self.tokens = list(tokens)
         self.end_of_text = len(self.tokens)
         self.vocab_size = len(self.tokens) + 1
@@ -162,7 +163,7 @@ class SentencePieceTokenizer(Tokenizer):
 
     def __init__(self, model: bytes):
         """Raises ValueError when `model` is not a SentencePiece model."""
-        sentencepiece = require("sentencepiece", "tokenizers")
+        sentencepiece = require("sentencepiece", "sentencepiece")
         self._model = model
         try:
             self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
