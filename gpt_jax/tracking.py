@@ -266,8 +266,7 @@ def draw_loss_curve(records: list[Record], path: Path, title: str) -> None:
     """Training loss (smoothed over the raw) and validation loss against tokens, as PNG."""
     from matplotlib.figure import Figure
 
-    train = [(r["tokens"], r["loss"]) for r in records if "loss" in r and math.isfinite(r["loss"])]
-    valid = [(r["tokens"], r["validation_loss"]) for r in records if "validation_loss" in r]
+    train, valid = finite_values(records, "loss"), finite_values(records, "validation_loss")
     figure = Figure(figsize=(7, 4), dpi=120, layout="constrained")
     axes = figure.subplots()
     if train:
@@ -304,3 +303,8 @@ def _smooth(values: tuple[float, ...]) -> list[float]:
 def finite(values: Mapping[str, float]) -> Record:
     """Numbers fit for JSON: what is not finite becomes a string that says so."""
     return {k: v if math.isfinite(v) else str(v) for k, v in values.items()}
+
+
+def finite_values(records: list[Record], name: str) -> list[tuple[int, float]]:
+    """(tokens, value) of the records that have a number of this name: undoes `finite`."""
+    return [(r["tokens"], r[name]) for r in records if isinstance(r.get(name), float)]

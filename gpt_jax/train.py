@@ -40,6 +40,7 @@ from gpt_jax.tracking import (
     Record,
     draw_loss_curve,
     finite,
+    finite_values,
     make_mirrors,
     write_json,
 )
@@ -207,7 +208,7 @@ class _Loop:
         self.report = ProgressReport(timetable.n_steps, done_steps, timetable.due(every))
         self.save_due = timetable.due(config.checkpoint.every_tokens)
         self.validation_due = timetable.due(config.evaluate.every_tokens)
-        losses = [r["validation_loss"] for r in self.log.records if "validation_loss" in r]
+        losses = [loss for _, loss in finite_values(self.log.records, "validation_loss")]
         self.best_validation = min(losses, default=math.inf)
         self.last_validation = losses[-1] if losses else None
         self.flops_per_token = flops.training_flops_per_token(config.model, "palm")

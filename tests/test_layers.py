@@ -46,6 +46,7 @@ JAX_FREE = (
     "run",
     "runtime",
     "train_verb",
+    "doctor",
     "cli",
 )
 """What must not import jax. With them come the modules that they import."""
