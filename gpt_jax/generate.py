@@ -1,0 +1,183 @@
+"""Text from a trained model, and `gpt-jax generate`. Must not import flax or the training loop."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Any, TextIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpt_jax.checkpoint_files import Which
+from gpt_jax.decode import generate_tokens
+from gpt_jax.models.gpt import GPT, Params
+from gpt_jax.sampling import SamplingConfig
+from gpt_jax.streaming import SEPARATOR, Continuation, Printer, Tokenizer
+
+
+def generate_text(
+    model: GPT,
+    params: Params,
+    tokenizer: Tokenizer,
+    prompts: Sequence[str],
+    sampling: SamplingConfig,
+    n_samples: int = 1,
+    stop: Sequence[str] = (),
+    stream: TextIO | None = None,
+) -> list[str]:
+    """Continuations of each prompt, n_samples of the first, then of the second, and so on.
+
+    An empty prompt starts from the tokenizer's end of text; where it has none, from a line break;
+    where it has no line break either, from token 0. A text ends before the first stop string,
+    which may span tokens, and at an end of text. `stream` gets prompts and continuations as they
+    are made, in order, with a SEPARATOR line between them.
+
+    Raises ValueError for an empty stop string or n_samples below 1.
+    """
+    if n_samples < 1:
+        raise ValueError(f"samples = {n_samples}; allowed: 1 or more; set by --samples")
+    if "" in stop:
+        raise ValueError("a stop string is empty; leave --stop out to stop nowhere")
+    shown = [prompt for prompt in prompts for _ in range(n_samples)]
+    encoded = [_encode_prompt(tokenizer, prompt) for prompt in shown]
+    rows = [Continuation(tokenizer, ids, stop) for ids in encoded]
+    printer = Printer(stream, shown, rows) if stream and rows else None
+
+    def on_token(row: int, token: int | None) -> bool:
+        stopped = token is not None and rows[row].add([token])
+        if printer:
+            printer.update(row, complete=token is None)
+        return stopped
+
+    watched = bool(stop or printer)
+    outputs = generate_tokens(
+        model,
+        params,
+        encoded,
+        sampling,
+        end_of_text=tokenizer.end_of_text,
+        on_token=on_token if watched else None,
+        vocab_size=tokenizer.vocab_size,
+    )
+    if not watched:
+        for row, output in zip(rows, outputs, strict=True):
+            row.add(output.tolist())
+    return [row.text for row in rows]
+
+
+def _encode_prompt(tokenizer: Tokenizer, prompt: str) -> NDArray[Any]:
+    ids = tokenizer.encode(prompt)
+    if len(ids):
+        return ids
+    if tokenizer.end_of_text is not None:
+        return np.array([tokenizer.end_of_text])
+    try:
+        newline = tokenizer.encode("\n")[:1]
+    except ValueError:  # a character tokenizer whose corpus has one line
+        return np.array([0])
+    return newline if len(newline) else np.array([0])
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `gpt-jax generate`."""
+    default = SamplingConfig()
+    parser.add_argument("directory", metavar="RUN", help="a run's directory")
+    parser.add_argument(
+        "--prompt",
+        action="append",
+        metavar="TEXT",
+        help="text to continue; may be given several times; without one, a new document",
+    )
+    parser.add_argument("--samples", type=int, default=1, metavar="N", help="texts for each prompt")
+    parser.add_argument(
+        "--max-new-tokens",
+        type=int,
+        default=default.max_new_tokens,
+        metavar="N",
+        help=f"tokens to add, at most; default {default.max_new_tokens}",
+    )
+    parser.add_argument(
+        "--temperature",
+        type=float,
+        default=default.temperature,
+        metavar="T",
+        help=f"0: always the likeliest token; default {default.temperature}",
+    )
+    parser.add_argument("--top-k", type=int, metavar="K", help="draw from the K likeliest tokens")
+    parser.add_argument(
+        "--top-p",
+        type=float,
+        metavar="P",
+        help="draw from the likeliest tokens that together have probability P",
+    )
+    parser.add_argument(
+        "--min-p",
+        type=float,
+        metavar="P",
+        help="draw from tokens at least P times as likely as the likeliest",
+    )
+    parser.add_argument(
+        "--repetition-penalty",
+        type=float,
+        default=default.repetition_penalty,
+        metavar="R",
+        help="above 1: make tokens that occurred less likely; default 1",
+    )
+    parser.add_argument(
+        "--stop",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="end a text before this string; may be given several times",
+    )
+    parser.add_argument("--seed", type=int, default=default.seed, help="default 0")
+    parser.add_argument(
+        "--checkpoint",
+        default="latest",
+        metavar="latest|best|STEP",
+        help="which checkpoint; default latest",
+    )
+    parser.add_argument(
+        "--no-stream", action="store_true", help="print when all is done, not as it is made"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """`gpt-jax generate`; returns the exit status."""
+    from gpt_jax.run import load_run
+
+    sampling = SamplingConfig(
+        max_new_tokens=arguments.max_new_tokens,
+        temperature=arguments.temperature,
+        top_k=arguments.top_k,
+        top_p=arguments.top_p,
+        min_p=arguments.min_p,
+        repetition_penalty=arguments.repetition_penalty,
+        seed=arguments.seed,
+    )
+    _, model, params, tokenizer = load_run(arguments.directory, _which(arguments.checkpoint))
+    prompts = arguments.prompt or [""]
+    texts = generate_text(
+        model,
+        params,
+        tokenizer,
+        prompts,
+        sampling,
+        n_samples=arguments.samples,
+        stop=arguments.stop,
+        stream=None if arguments.no_stream else sys.stdout,
+    )
+    if arguments.no_stream:
+        shown = [prompt for prompt in prompts for _ in range(arguments.samples)]
+        print(f"\n{SEPARATOR}\n".join(p + text for p, text in zip(shown, texts, strict=True)))
+    return 0
+
+
+def _which(checkpoint: str) -> Which:
+    if checkpoint == "latest":
+        return "latest"
+    if checkpoint == "best":
+        return "best"
+    if checkpoint.isdecimal():
+        return int(checkpoint)
+    raise ValueError(f"--checkpoint {checkpoint}; allowed: latest, best, or the number of a step")

@@ -1,0 +1,102 @@
+"""How the next token is chosen from logits: filters on [B, V], and the draw.
+
+A logit of minus infinity cannot be drawn. Must not import flax or a model.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class SamplingConfig:
+    """How the next token is chosen. Raises ValueError for values out of range."""
+
+    max_new_tokens: int = 200
+    """Tokens to add to each prompt, at most."""
+    temperature: float = 1.0
+    """Logits are divided by it; 0 takes the likeliest token (greedy)."""
+    top_k: int | None = None
+    """Only the k likeliest tokens."""
+    top_p: float | None = None
+    """Only the likeliest tokens that together have at least this probability (nucleus)."""
+    min_p: float | None = None
+    """Only tokens at least this fraction as likely as the likeliest."""
+    repetition_penalty: float = 1.0
+    """Above 1, tokens that occur in prompt or continuation become less likely."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        def require(name: str, value: float | None, allowed: str, fits: Callable) -> None:
+            if value is not None and not fits(value):
+                option = name.replace("_", "-")
+                raise ValueError(f"{name} = {value}; allowed: {allowed}; set by --{option}")
+
+        require("max_new_tokens", self.max_new_tokens, "1 or more", lambda n: n >= 1)
+        require("temperature", self.temperature, "0 (greedy) or more", lambda t: 0 <= t < np.inf)
+        require("top_k", self.top_k, "1 or more", lambda k: k >= 1)
+        require("top_p", self.top_p, "above 0, up to 1", lambda p: 0 < p <= 1)
+        require("min_p", self.min_p, "0 to 1", lambda p: 0 <= p <= 1)
+        penalty = self.repetition_penalty
+        require("repetition_penalty", penalty, "above 0", lambda r: 0 < r < np.inf)
+        require("seed", self.seed, "0 to 2^32 - 1", lambda n: 0 <= n < 2**32)
+
+
+def penalise_repetition(logits_BV: jax.Array, seen_BV: jax.Array, penalty: float) -> jax.Array:
+    """Logits of seen tokens divided by the penalty, or multiplied where negative.
+
+    Keskar et al. (2019), section 4.1, with the sign treated as the transformers library does: the
+    paper's division would reward a negative logit.
+    """
+    penalised = jnp.where(logits_BV > 0, logits_BV / penalty, logits_BV * penalty)
+    return jnp.where(seen_BV, penalised, logits_BV)
+
+
+def keep_top_k(logits_BV: jax.Array, k: int) -> jax.Array:
+    """The k highest logits (Fan et al. 2018), and what ties with the last of them."""
+    highest, _ = jax.lax.top_k(logits_BV, min(k, logits_BV.shape[-1]))
+    return jnp.where(logits_BV < highest[:, -1:], -jnp.inf, logits_BV)
+
+
+def keep_top_p(logits_BV: jax.Array, p: float) -> jax.Array:
+    """The fewest likeliest tokens with total probability >= p (Holtzman et al. 2020), and ties."""
+    descending = jnp.sort(logits_BV, axis=-1, descending=True)
+    probabilities = jax.nn.softmax(descending, axis=-1)
+    before = jnp.cumsum(probabilities, axis=-1) - probabilities
+    # The likeliest is kept whatever rounding does to `before`.
+    kept = (before < p).at[:, 0].set(True)
+    lowest = jnp.min(jnp.where(kept, descending, jnp.inf), axis=-1, keepdims=True)
+    return jnp.where(logits_BV < lowest, -jnp.inf, logits_BV)
+
+
+def keep_min_p(logits_BV: jax.Array, p: float) -> jax.Array:
+    """Tokens with at least p times the highest probability (Nguyen et al. 2024)."""
+    highest = jnp.max(logits_BV, axis=-1, keepdims=True)
+    with np.errstate(divide="ignore"):
+        lowest = highest + float(np.log(p))
+    return jnp.where(logits_BV < lowest, -jnp.inf, logits_BV)
+
+
+def choose_tokens(
+    logits_BV: jax.Array, seen_BV: jax.Array, keys_B: jax.Array, sampling: SamplingConfig
+) -> jax.Array:
+    """The next token of each row, [B].
+
+    The order is that of the transformers library: penalty, temperature, top-k, top-p, min-p; each
+    filter sees what the one before left.
+    """
+    if sampling.repetition_penalty != 1:
+        logits_BV = penalise_repetition(logits_BV, seen_BV, sampling.repetition_penalty)
+    if sampling.temperature == 0:
+        return jnp.argmax(logits_BV, axis=-1)
+    logits_BV = logits_BV / sampling.temperature
+    if sampling.top_k is not None:
+        logits_BV = keep_top_k(logits_BV, sampling.top_k)
+    if sampling.top_p is not None:
+        logits_BV = keep_top_p(logits_BV, sampling.top_p)
+    if sampling.min_p is not None:
+        logits_BV = keep_min_p(logits_BV, sampling.min_p)
+    return jax.vmap(jax.random.categorical)(keys_B, logits_BV)

@@ -1,0 +1,91 @@
+"""Tokens into text while they come: nothing is shown that a later token could change.
+
+Must not import jax.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Protocol, TextIO
+
+from numpy.typing import NDArray
+
+SEPARATOR = "-" * 15
+"""The line between two texts."""
+
+
+class Tokenizer(Protocol):
+    """What is needed of a tokenizer: `gpt_jax.data.tokenizers` has them."""
+
+    vocab_size: int
+    end_of_text: int | None
+
+    def encode(self, text: str) -> NDArray[Any]: ...
+
+    def decode(self, ids: Sequence[int]) -> str: ...
+
+
+class Continuation:
+    """The text of one row as its tokens come."""
+
+    def __init__(self, tokenizer: Tokenizer, prompt: NDArray[Any], stop: Sequence[str]):
+        self._tokenizer, self._stop = tokenizer, stop
+        self._ids: list[int] = prompt.tolist()
+        self._begin = len(tokenizer.decode(self._ids))
+        self.text = ""
+        """What came after the prompt, cut before the first stop string."""
+        self.n_certain = 0
+        """Characters of it that no later token can change or cut off."""
+
+    def add(self, tokens: Sequence[int]) -> bool:
+        """Takes tokens in; True if a stop string is reached, and no more may come."""
+        self._ids += tokens
+        # Decoded with the prompt: what a token is as text may depend on the one before.
+        self.text = self._tokenizer.decode(self._ids)[self._begin :]
+        # The first bytes of a character are shown as U+FFFD until the others are there.
+        settled = self.text.rstrip("\ufffd")
+        found = [settled.index(stop) for stop in self._stop if stop in settled]
+        if found:
+            self.text = settled[: min(found)]
+            self.n_certain = len(self.text)
+            return True
+        self.n_certain = len(settled) - _begun(settled, self._stop)
+        return False
+
+
+def _begun(text: str, stop: Sequence[str]) -> int:
+    """Characters at the end of a text that may be the beginning of a stop string."""
+    return max(
+        (n for s in stop for n in range(1, min(len(s), len(text) + 1)) if text.endswith(s[:n])),
+        default=0,
+    )
+
+
+class Printer:
+    """Writes prompts and continuations one after another, each as far as it is certain.
+
+    A row of the batch is shown when those before it are complete.
+    """
+
+    def __init__(self, stream: TextIO, prompts: Sequence[str], rows: Sequence[Continuation]):
+        self._stream, self._prompts, self._rows = stream, prompts, rows
+        self._complete = [False] * len(rows)
+        self._row, self._n_printed = 0, 0
+        stream.write(prompts[0])
+        stream.flush()
+
+    def update(self, row: int, complete: bool) -> None:
+        """Something came for a row, or nothing more will."""
+        self._complete[row] |= complete
+        while row == self._row:
+            complete = self._complete[row]
+            end = len(self._rows[row].text) if complete else self._rows[row].n_certain
+            self._stream.write(self._rows[row].text[self._n_printed : end])
+            self._n_printed = end
+            if not complete:
+                break
+            self._stream.write("\n")
+            self._row, self._n_printed = self._row + 1, 0
+            if self._row == len(self._rows):
+                break
+            row = self._row
+            self._stream.write(f"{SEPARATOR}\n{self._prompts[row]}")
+        self._stream.flush()
