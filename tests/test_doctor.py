@@ -101,14 +101,14 @@ def test_absent_extras_come_with_the_line_that_installs_them(monkeypatch):
     installed = importlib.metadata.version
 
     def version(name: str) -> str:
-        if name in ("wandb", "tiktoken"):
+        if name in ("wandb", "sentencepiece"):
             raise importlib.metadata.PackageNotFoundError(name)
         return installed(name)
 
     monkeypatch.setattr(importlib.metadata, "version", version)
     rows = dict(doctor.extras())
     assert rows["wandb"] == "absent: pip install 'gpt-jax[wandb]'"
-    assert rows["tiktoken"] == "absent: pip install 'gpt-jax[tokenizers]'"
+    assert rows["sentencepiece"] == "absent: pip install 'gpt-jax[tokenizers]'"
     assert "pytest" not in rows
 
 

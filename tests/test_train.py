@@ -55,13 +55,14 @@ def here(workspace, monkeypatch) -> Iterator[Any]:
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(cli, "_prepare_process", lambda: None)
     monkeypatch.setattr("gpt_jax.hardware.measured_cpu_peak", lambda dtype: 1e10)
-    settings = {
-        "jax_compilation_cache_dir": str(workspace.cache / "compiled"),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
+    before = {
+        "jax_compilation_cache_dir": jax.config.jax_compilation_cache_dir,
+        "jax_persistent_cache_min_compile_time_secs": (
+            jax.config.jax_persistent_cache_min_compile_time_secs
+        ),
     }
-    before = {name: jax.config.read(name) for name in settings}
-    for name, setting in settings.items():
-        jax.config.update(name, setting)
+    jax.config.update("jax_compilation_cache_dir", str(workspace.cache / "compiled"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     compilation_cache.reset_cache()
 
     def train(workdir: Path, *arguments: str) -> int:
