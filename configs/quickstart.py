@@ -14,6 +14,8 @@ from gpt_jax.config import (
     TrainConfig,
 )
 
+TOKENS = 1_000_000
+
 
 def get_config() -> Config:
     return Config(
@@ -28,14 +30,17 @@ def get_config() -> Config:
             norm="rmsnorm",
             activation="relu_squared",
             position="rotary",
-            qk_norm=True,
+            init_matrices="fan_in",
+            init_residual="zero",
         ),
-        data=DataConfig(source="stdlib", tokenizer="bpe:2048"),
-        train=TrainConfig(tokens=2_000_000, batch_sequences=16),
-        optimizer=OptimizerConfig(name="muon", learning_rate=0.01, weight_decay=0.01),
-        schedule=ScheduleConfig(name="wsd", warmup_tokens=50_000, cooldown_tokens=800_000),
+        data=DataConfig(source="stdlib", tokenizer="bpe:2048", validation_fraction=0.02),
+        train=TrainConfig(tokens=TOKENS, batch_sequences=16),
+        optimizer=OptimizerConfig(
+            name="muon", learning_rate=1e-2, b1=0.95, b2=0.99, weight_decay=0.05
+        ),
+        schedule=ScheduleConfig(name="linear", warmup_tokens=TOKENS // 50),
         evaluate=EvaluateConfig(
-            every_tokens=500_000, max_sequences=64, sample_prompt="def ", sample_tokens=200
+            every_tokens=TOKENS // 4, max_sequences=64, sample_prompt="def ", sample_tokens=200
         ),
-        checkpoint=CheckpointConfig(every_tokens=500_000),
+        checkpoint=CheckpointConfig(every_tokens=TOKENS // 4),
     )

@@ -1,0 +1,117 @@
+"""nanoGPT's CPU run beside ours: three seeds each of its recipe and of our best one.
+
+    python experiments/nanogpt/make_table.py TINYSHAKESPEARE [--runs runs/nanogpt]
+
+Trains what is not trained yet (about two to three minutes a run on two cores), prints the table,
+and writes runs.csv and losses.png beside this file.
+"""
+
+import argparse
+import csv
+import json
+import statistics
+from pathlib import Path
+
+from gpt_jax.runtime import prepare_process
+
+prepare_process()
+
+from matplotlib.figure import Figure  # noqa: E402
+
+from gpt_jax import overrides  # noqa: E402
+from gpt_jax.tracking import read_records  # noqa: E402
+from gpt_jax.train import train  # noqa: E402
+
+HERE = Path(__file__).resolve().parent
+CONFIGS = HERE.parent.parent / "configs"
+SEEDS = (0, 1, 2)
+RECIPES = {
+    "nanoGPT's recipe": "nanogpt_shakespeare_char_cpu",
+    "our best recipe": "shakespeare_char_cpu_best",
+}
+NANOGPT_SAMPLED, NANOGPT_WHOLE_SPLIT = 1.88, 1.898
+"""nanoGPT's README; and a model trained by nanoGPT's code, scored over the whole split."""
+COLUMNS = (
+    "recipe",
+    "seed",
+    "n_params",
+    "n_tokens",
+    "flops",
+    "flops_6nd",
+    "validation_loss",
+    "validation_loss_standard_error",
+    "fingerprint",
+    "commit",
+)
+
+
+def run(config_name: str, seed: int, text: Path, runs: Path) -> dict:
+    """The row of one run, trained if it was not."""
+    changes = {"seed": seed, "data.path": str(text), "evaluate.sample_tokens": 0}
+    config = overrides.load(CONFIGS / f"{config_name}.py", changes)
+    directory = runs / f"{config_name}-{seed}"
+    result = train(config, directory)
+    commit = json.loads((directory / "config.json").read_text())["commit"]
+    return {**result, "seed": seed, "commit": commit, "directory": directory}
+
+
+def draw(rows: list[dict]) -> None:
+    """Validation loss against tokens, a line a run."""
+    figure = Figure(figsize=(7, 4), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    for color, recipe in zip(("C0", "C3"), RECIPES, strict=True):
+        for row in (r for r in rows if r["recipe"] == recipe):
+            records = read_records(row["directory"] / "metrics.jsonl")
+            points = [(r["tokens"], r["validation_loss"]) for r in records if "validation_loss" in r]
+            label = recipe if row["seed"] == SEEDS[0] else None
+            axes.plot(*zip(*points, strict=True), "o-", color=color, markersize=3, label=label)
+    axes.axhline(NANOGPT_WHOLE_SPLIT, color="gray", linestyle="--", linewidth=1)
+    axes.annotate(
+        f"nanoGPT {NANOGPT_WHOLE_SPLIT}",
+        (1, NANOGPT_WHOLE_SPLIT),
+        (-4, 4),
+        xycoords=("axes fraction", "data"),
+        textcoords="offset points",
+        ha="right",
+    )
+    axes.set(
+        xlabel="training tokens (characters of tinyshakespeare)",
+        ylabel="validation loss (nats per character)",
+        title="804,096 parameters, 1.536 million tokens, three seeds each",
+        ylim=(1.5, 2.8),
+    )
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(HERE / "losses.png")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("text", type=Path, help="tinyshakespeare's input.txt")
+    parser.add_argument("--runs", type=Path, default=Path("runs/nanogpt"))
+    arguments = parser.parse_args()
+    rows = [
+        {"recipe": recipe, **run(config, seed, arguments.text, arguments.runs)}
+        for recipe, config in RECIPES.items()
+        for seed in SEEDS
+    ]
+    with (HERE / "runs.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    draw(rows)
+    print("| run | parameters | tokens | validation loss, whole split (nats per character) |")
+    print("|---|---|---|---|")
+    print(f"| nanoGPT, its code | 804,096 | 1,536,000 | {NANOGPT_WHOLE_SPLIT} |")
+    for recipe in RECIPES:
+        mine = [row for row in rows if row["recipe"] == recipe]
+        losses = [row["validation_loss"] for row in mine]
+        print(
+            f"| gpt_jax, {recipe} | {mine[0]['n_params']:,} | {mine[0]['n_tokens']:,} | "
+            f"{statistics.mean(losses):.4f} (three seeds, {min(losses):.4f} to "
+            f"{max(losses):.4f}) |"
+        )
+
+
+if __name__ == "__main__":
+    main()
