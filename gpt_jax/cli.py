@@ -6,6 +6,7 @@ parser does not know (config overrides) arrives in `arguments.rest`.
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -46,6 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             parser.error(f"unrecognised arguments: {' '.join(rest)}")
         parsed.rest = rest
         return module.run(parsed)
+    except BrokenPipeError:  # the reader, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (ValueError, OSError) as error:
         print(f"gpt-jax: {error}", file=sys.stderr)
         return USER_ERROR

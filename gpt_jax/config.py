@@ -235,15 +235,15 @@ class OptimizerConfig:
     name: Literal["adamw", "adam", "adafactor", "lion", "muon", "sgd"] = "adamw"
     """Update rule; muon orthogonalises matrices and leaves the rest to AdamW."""
     learning_rate: PositiveFloat = 3e-4
-    """Peak learning rate."""
+    """Peak learning rate; of adafactor, relative to a parameter's root mean square."""
     b1: Probability = 0.9
-    """Decay of the first moment; momentum of sgd and muon."""
+    """Decay of the first moment; momentum of sgd, muon and adafactor."""
     b2: Probability = 0.95
-    """Decay of the second moment."""
+    """Decay of the second moment (adam, adamw, lion, and what muon leaves to adamw)."""
     epsilon: PositiveFloat = 1e-8
     """Added to the root of the second moment."""
     weight_decay: NonNegativeFloat = 0.1
-    """Decoupled weight decay, times the learning rate."""
+    """Decoupled weight decay, times the learning rate; of adam, L2 added to the gradient."""
     decay: Literal["matrices", "no_bias_or_gain", "all"] = "no_bias_or_gain"
     """What decays: projections and an untied head; all but biases and gains (GPT-1); everything."""
     clip_norm: PositiveFloat | None = 1.0

@@ -20,7 +20,13 @@ from gpt_jax import flops, hardware, overrides
 from gpt_jax.checkpoint import Checkpoints, check_fingerprint, restore_params
 from gpt_jax.config import Config
 from gpt_jax.data import Corpus, Stream, prepare_mixture
-from gpt_jax.evaluate.validation import Validation, process_rows, put_batch, validate
+from gpt_jax.evaluate.validation import (
+    Validation,
+    process_rows,
+    put_batch,
+    validate,
+    validation_batches,
+)
 from gpt_jax.models.gpt import GPT, make_gpt
 from gpt_jax.run import RunDirectory
 from gpt_jax.sharding import Layout, make_layout
@@ -115,6 +121,7 @@ def train(
         with contextlib.closing(checkpoints):
             state, done_steps = _initial_state(experiment, checkpoints, init_from)
             run.write_config(config, _facts(experiment))
+        run.result.unlink(missing_ok=True)  # of the run before its config was changed
             experiment.corpus.tokenizer.save(_made(run.tokenizer))
             return _Loop(experiment, checkpoints, done_steps, profile).run(state)
 
@@ -132,6 +139,8 @@ def prepare(config: Config, run: RunDirectory) -> Experiment:
     model = make_gpt(config.model, config.compute, layout)
     timetable = make_timetable(config)
     steps = compile_steps(make_steps(config, model, timetable), model, layout)
+    # A split too short to validate on should not be found at the end of training.
+    next(validation_batches(config, corpora[0][0].split("validation"), layout, 1))
     stream = Stream(
         [(corpus.split("train"), weight) for corpus, weight in corpora],
         config.model.seq_len,
