@@ -199,7 +199,7 @@ def test_the_moving_average_is_what_is_evaluated_and_loaded(workspace, reference
 
 
 def survive(workspace: Workspace, run: RunDirectory, signals: list[int], seed: int) -> None:
-    """Train with these signals at random moments along the run, then to the end, and compare."""
+    """Train, in processes that get these signals at random moments along the run."""
     drawn = random.Random(seed)
     share = N_STEPS / (len(signals) + 1)
     for i, number in enumerate(signals):
@@ -213,21 +213,25 @@ def survive(workspace: Workspace, run: RunDirectory, signals: list[int], seed: i
         assert "Traceback" not in errors
         saved = checkpoint_files.saved_steps(run.checkpoints)
         assert saved[-1] == last_step(run.path), "interrupted, nothing is lost"
-    done = workspace.train(run.path)
-    assert done.returncode == 0, done.stderr
-    assert "continuing after step" in done.stderr
+    assert not run.result.exists()
+
+
+def test_killed_and_interrupted_the_run_is_the_same(workspace, here, tmp_path, capsys):
+    """The first kill falls into the batch-size ramp."""
+    run, kill = RunDirectory(tmp_path / "run"), int(signal.SIGKILL)
+    signals = [kill, int(signal.SIGTERM), kill, kill, int(signal.SIGINT), kill]
+    survive(workspace, run, signals, seed=0)
+    assert here(run.path) == 0
+    assert "continuing after step" in capsys.readouterr().err
     assert_same_run(workspace, run)
 
 
-def test_killed_and_interrupted_the_run_is_the_same(workspace, tmp_path):
-    """The first kill falls into the batch-size ramp."""
-    kill, term, ctrl_c = int(signal.SIGKILL), int(signal.SIGTERM), int(signal.SIGINT)
-    survive(workspace, RunDirectory(tmp_path / "run"), [kill, term, kill, kill, ctrl_c, kill], 0)
-
-
 @pytest.mark.slow
-def test_killed_twenty_times_the_run_is_the_same(workspace, tmp_path):
-    survive(workspace, RunDirectory(tmp_path / "run"), [int(signal.SIGKILL)] * 20, 1)
+def test_killed_twenty_times_the_run_is_the_same(workspace, here, tmp_path):
+    run = RunDirectory(tmp_path / "run")
+    survive(workspace, run, [int(signal.SIGKILL)] * 20, seed=1)
+    assert here(run.path) == 0
+    assert_same_run(workspace, run)
 
 
 # --- run again ----------------------------------------------------------------------------------
