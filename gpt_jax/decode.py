@@ -261,7 +261,7 @@ def _deliver(
         for token in tokens_BT[row, begin_B[row] + len(output) : length_B[row]].tolist():
             output.append(token)
             if on_token and on_token(row, token):
-                done_B[row] = True
+                done_B[row], length_B[row] = True, begin_B[row] + len(output)
                 break
         if on_token and done_B[row] and not was_done_B[row]:
             on_token(row, None)

@@ -114,14 +114,14 @@ def train(
         if saved is not None and not resume_changed:
             check_fingerprint(saved, config)
         result = run.read_result()
-        if result is not None:
+        if result is not None and not (saved and overrides.differences(saved, config)):
             return result
         experiment = prepare(config, run)
         checkpoints = Checkpoints(run.checkpoints, config, allow_changed=resume_changed)
         with contextlib.closing(checkpoints):
             state, done_steps = _initial_state(experiment, checkpoints, init_from)
             run.write_config(config, _facts(experiment))
-        run.result.unlink(missing_ok=True)  # of the run before its config was changed
+            run.result.unlink(missing_ok=True)  # of the run before its config was changed
             experiment.corpus.tokenizer.save(_made(run.tokenizer))
             return _Loop(experiment, checkpoints, done_steps, profile).run(state)
 

@@ -19,7 +19,7 @@ prepare_process()
 from matplotlib.figure import Figure  # noqa: E402
 
 from gpt_jax import overrides  # noqa: E402
-from gpt_jax.tracking import read_records  # noqa: E402
+from gpt_jax.tracking import finite_values, read_records  # noqa: E402
 from gpt_jax.train import train  # noqa: E402
 
 HERE = Path(__file__).resolve().parent
@@ -62,7 +62,7 @@ def draw(rows: list[dict]) -> None:
     for color, recipe in zip(("C0", "C3"), RECIPES, strict=True):
         for row in (r for r in rows if r["recipe"] == recipe):
             records = read_records(row["directory"] / "metrics.jsonl")
-            points = [(r["tokens"], r["validation_loss"]) for r in records if "validation_loss" in r]
+            points = finite_values(records, "validation_loss")
             label = recipe if row["seed"] == SEEDS[0] else None
             axes.plot(*zip(*points, strict=True), "o-", color=color, markersize=3, label=label)
     axes.axhline(NANOGPT_WHOLE_SPLIT, color="gray", linestyle="--", linewidth=1)

@@ -159,7 +159,7 @@ def _in_blocks(
         seen_from = 0 if pattern.window is None else max(0, begin - pattern.window + 1)
         keys = slice(seen_from, end)
 
-        def one_block(start: jax.Array | int, length: int, keys: slice = keys) -> jax.Array:
+        def one_block(length: int, start: jax.Array | int, keys: slice = keys) -> jax.Array:
             q_BtNH = jax.lax.dynamic_slice_in_dim(q_BTNH, start, length, axis=1)
             key_positions = jnp.arange(keys.start, keys.stop)[None]
             query_segments = key_segments = None
@@ -179,16 +179,16 @@ def _in_blocks(
             )
 
         if n_blocks > 1:
-            one_block = jax.checkpoint(one_block, static_argnums=(1,))
+            one_block = jax.checkpoint(one_block, static_argnums=(0,))
         n_full, remainder = divmod(end - begin, block)
         if n_full == 1:
-            outputs.append(one_block(begin, block))
+            outputs.append(one_block(block, begin))
         elif n_full:
             starts = begin + block * jnp.arange(n_full)
-            rows = jax.lax.map(functools.partial(one_block, length=block), starts)
+            rows = jax.lax.map(functools.partial(one_block, block), starts)
             outputs.append(jnp.moveaxis(rows, 0, 1).reshape(q_BTNH.shape[0], -1, *rows.shape[3:]))
         if remainder:
-            outputs.append(one_block(end - remainder, remainder))
+            outputs.append(one_block(remainder, end - remainder))
     return outputs[0] if len(outputs) == 1 else jnp.concatenate(outputs, axis=1)
 
 
