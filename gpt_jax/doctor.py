@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 Row = tuple[str, str]
 """What, and how it stands with it."""
 
-EXTRAS = ("data", "tokenizers", "wandb", "tensorboard")
-"""Optional dependencies that a user of the command line meets."""
+NOT_SHOWN = ("dev", "cuda", "tpu")
+"""Extras for working on the code, and for other builds of jax, which is shown anyway."""
 PLAIN_WIDTH = 120
 """Columns where the output is not a terminal."""
 
@@ -74,10 +74,9 @@ def extras() -> list[Row]:
     """Optional packages: the version, or the line that installs it."""
     rows = []
     for name, extra in _requirements():
-        if extra in EXTRAS:
-            version = _version(name)
+        if extra is not None and extra not in NOT_SHOWN:
             missing = f"absent: pip install 'gpt-jax[{extra}]'"
-            rows.append((name, version or missing))
+            rows.append((name, _version(name) or missing))
     return rows
 
 

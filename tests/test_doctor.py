@@ -108,7 +108,7 @@ def test_absent_extras_come_with_the_line_that_installs_them(monkeypatch):
     monkeypatch.setattr(importlib.metadata, "version", version)
     rows = dict(doctor.extras())
     assert rows["wandb"] == "absent: pip install 'gpt-jax[wandb]'"
-    assert rows["sentencepiece"] == "absent: pip install 'gpt-jax[tokenizers]'"
+    assert rows["sentencepiece"] == "absent: pip install 'gpt-jax[sentencepiece]'"
     assert "pytest" not in rows
 
 
