@@ -1,6 +1,11 @@
 """A small GPT that writes Python, trained in about two minutes on a laptop.
 
     gpt-jax train configs/quickstart.py
+
+Hardware: a CPU with two cores.
+Time: 1,001,472 tokens, 489 steps; about two and a quarter minutes on two cores.
+Loss: about 3.8 nats per token of its 2,048-token BPE, 1.71 bits per byte, on held-out files of the
+standard library of Python 3.11 (other versions have other files).
 """
 
 from gpt_jax.config import (
@@ -40,7 +45,10 @@ def get_config() -> Config:
         ),
         schedule=ScheduleConfig(name="linear", warmup_tokens=TOKENS // 50),
         evaluate=EvaluateConfig(
-            every_tokens=TOKENS // 4, max_sequences=64, sample_prompt="def ", sample_tokens=200
+            every_tokens=TOKENS // 4,
+            max_sequences=64,
+            sample_prompt="def __init__(self",
+            sample_tokens=200,
         ),
         checkpoint=CheckpointConfig(every_tokens=TOKENS // 4),
     )

@@ -1,6 +1,6 @@
 """nanoGPT's CPU budget, spent better: 804,096 parameters, 1,536,000 tokens, blocks of 64.
 
-    gpt-jax train configs/shakespeare_char_cpu_best.py --data.path tinyshakespeare.txt
+gpt-jax train configs/shakespeare_char_cpu_best.py --data.path tinyshakespeare.txt
 """
 
 from gpt_jax.config import (
@@ -41,7 +41,7 @@ def get_config() -> Config:
             validation="tail",
             validation_fraction=0.1,
         ),
-        train=TrainConfig(tokens=TOKENS, batch_sequences=6),
+        train=TrainConfig(tokens=TOKENS, batch_sequences=12),
         optimizer=OptimizerConfig(
             name="muon", learning_rate=5e-3, b1=0.95, b2=0.99, weight_decay=0.05
         ),

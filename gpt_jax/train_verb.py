@@ -76,7 +76,7 @@ def _print_sample(config: Config, directory: Path) -> None:
 
     _, model, params, tokenizer = load_run(directory)
     sampling = SamplingConfig(
-        temperature=0.8, top_k=50, max_new_tokens=config.evaluate.sample_tokens, seed=config.seed
+        temperature=0.7, top_k=50, max_new_tokens=config.evaluate.sample_tokens, seed=config.seed
     )
     prompt = config.evaluate.sample_prompt
     (text,) = generate_text(model, params, tokenizer, [prompt], sampling)

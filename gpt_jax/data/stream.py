@@ -124,15 +124,17 @@ def evaluation_batches(
     """A split in order, in floor((n_tokens - 1) / seq_len) blocks that do not overlap.
 
     Every batch has batch_sequences rows (or the `rows` of them); rows past the end have weight 0.
-    max_sequences stops after so many blocks. Raises ValueError for a split shorter than one.
+    max_sequences takes so many blocks, evenly spaced: a fair sample of the split's documents.
+    Raises ValueError for a split shorter than one block.
     """
     _check_length(shards, seq_len)
-    n_blocks = (shards.n_tokens - 1) // seq_len
+    n_all = n_blocks = (shards.n_tokens - 1) // seq_len
     if max_sequences is not None:
         n_blocks = min(n_blocks, max_sequences)
     for first in range(0, n_blocks, batch_sequences):
         blocks = range(first, first + batch_sequences)[rows or slice(None)]
-        windows = [(shards, block * seq_len) for block in blocks if block < n_blocks]
+        chosen = [block * n_all // n_blocks for block in blocks if block < n_blocks]
+        windows = [(shards, block * seq_len) for block in chosen]
         yield _make_batch(windows, seq_len, len(blocks), separate_documents)
 
 
