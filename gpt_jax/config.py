@@ -274,7 +274,10 @@ class ScheduleConfig:
 
 @section
 class ComputeConfig:
-    """How the same function is computed: no setting here changes results beyond rounding."""
+    """How the same function is computed: no setting here changes results beyond rounding.
+
+    But for dropout, whose masks depend on the number of microbatches.
+    """
 
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Operands of matrix products; parameters, softmax and loss are float32 in any case."""

@@ -39,6 +39,10 @@ class RunDirectory:
         """The config of the run that is here, if there is one."""
         return overrides.load(self.config) if self.config.exists() else None
 
+    def read_facts(self) -> Record | None:
+        """All that config.json records: sizes, devices, data, provenance; None without a run."""
+        return json.loads(self.config.read_text()) if self.config.exists() else None
+
     def read_result(self) -> Record | None:
         """What the finished run came to; None if it is not done."""
         return json.loads(self.result.read_text()) if self.result.exists() else None

@@ -16,29 +16,13 @@ from pathlib import Path
 
 import jax
 
-from gpt_jax import flops, hardware, overrides
+from gpt_jax import flops, overrides
 from gpt_jax.checkpoint import Checkpoints, check_fingerprint, restore_params
 from gpt_jax.config import Config
-from gpt_jax.data import Corpus, Stream, prepare_mixture
-from gpt_jax.evaluate.validation import (
-    Validation,
-    process_rows,
-    put_batch,
-    validate,
-    validation_batches,
-)
-from gpt_jax.models.gpt import GPT, make_gpt
+from gpt_jax.evaluate.validation import Validation, process_rows, put_batch, validate
+from gpt_jax.experiment import Experiment, facts, prepare
 from gpt_jax.run import RunDirectory
-from gpt_jax.sharding import Layout, make_layout
-from gpt_jax.step import (
-    CompiledSteps,
-    Metrics,
-    TrainState,
-    compile_steps,
-    evaluation_params,
-    make_steps,
-)
-from gpt_jax.timetable import Timetable, make_timetable
+from gpt_jax.step import Metrics, TrainState, evaluation_params
 from gpt_jax.tracking import (
     MetricsLog,
     Progress,
@@ -63,27 +47,6 @@ class Diverged(ValueError):
 
 class Interrupted(Exception):
     """SIGTERM or Ctrl-C: the state is saved, and the same command continues."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Experiment:
-    """Everything that a config becomes before training starts."""
-
-    config: Config
-    run: RunDirectory
-    corpora: tuple[tuple[Corpus, float], ...]
-    layout: Layout
-    model: GPT
-    timetable: Timetable
-    steps: CompiledSteps
-    stream: Stream
-    peak_flops: float | None
-    """FLOP/s of all devices, at the operands' type; None for an unknown device."""
-
-    @property
-    def corpus(self) -> Corpus:
-        """The corpus that is validated on: the only one, or a mixture's first."""
-        return self.corpora[0][0]
 
 
 @dataclasses.dataclass
@@ -117,49 +80,14 @@ def train(
         if result is not None and not (saved and overrides.differences(saved, config)):
             return result
         experiment = prepare(config, run)
+        _check_data(run, facts(experiment))
         checkpoints = Checkpoints(run.checkpoints, config, allow_changed=resume_changed)
         with contextlib.closing(checkpoints):
             state, done_steps = _initial_state(experiment, checkpoints, init_from)
-            run.write_config(config, _facts(experiment))
+            run.write_config(config, facts(experiment))
             run.result.unlink(missing_ok=True)  # of the run before its config was changed
             experiment.corpus.tokenizer.save(_made(run.tokenizer))
             return _Loop(experiment, checkpoints, done_steps, profile).run(state)
-
-
-def prepare(config: Config, run: RunDirectory) -> Experiment:
-    """Corpus, mesh, model and compiled steps of a config; checks all that can be checked."""
-    layout = make_layout(config)
-    corpora = prepare_mixture(config.data)
-    for corpus, _ in corpora:
-        if corpus.tokenizer.vocab_size > config.model.vocab_size:
-            raise ValueError(
-                f"the tokenizer of {corpus.directory} has {corpus.tokenizer.vocab_size:,} ids, "
-                f"more than model.vocab_size = {config.model.vocab_size:,}; raise model.vocab_size"
-            )
-    model = make_gpt(config.model, config.compute, layout)
-    timetable = make_timetable(config)
-    steps = compile_steps(make_steps(config, model, timetable), model, layout)
-    # A split too short to validate on should not be found at the end of training.
-    next(validation_batches(config, corpora[0][0].split("validation"), layout, 1))
-    stream = Stream(
-        [(corpus.split("train"), weight) for corpus, weight in corpora],
-        config.model.seq_len,
-        config.seed,
-        config.data.separate_documents,
-    )
-    return Experiment(
-        config, run, corpora, layout, model, timetable, steps, stream, _peak_flops(model, layout)
-    )
-
-
-def _peak_flops(model: GPT, layout: Layout) -> float | None:
-    device = layout.mesh.devices.flat[0]
-    dtype = str(model.execution.how.operands)
-    if device.platform == "cpu":
-        # Simulated devices share the same cores: one peak for all of them.
-        return hardware.measured_cpu_peak(dtype)
-    chip = hardware.identify(device.device_kind)
-    return None if chip is None else chip.peak(dtype) * layout.mesh.size
 
 
 def _initial_state(
@@ -178,22 +106,14 @@ def _initial_state(
     return state, 0
 
 
-def _facts(experiment: Experiment) -> Record:
-    """What config.json records beside the config: sizes, devices, what runs, and the data."""
-    counts = flops.count_parameters(experiment.config.model)
-    execution, devices = experiment.model.execution, experiment.layout.mesh.devices
-    return {
-        "n_params": counts.n_params,
-        "n_params_non_embedding": counts.n_params_non_embedding,
-        "n_params_matmul": counts.n_params_matmul,
-        "devices": f"{devices.size} x {devices.flat[0].device_kind}",
-        "mesh": dict(experiment.layout.mesh.shape),
-        "operands": str(execution.how.operands),
-        "attention": f"{execution.kernel.name} ({execution.kernel.reason})",
-        "layers": "unrolled" if execution.unroll else "scanned",
-        "peak_flops": experiment.peak_flops,
-        "data": [str(corpus.fingerprint) for corpus, _ in experiment.corpora],
-    }
+def _check_data(run: RunDirectory, new: Record) -> None:
+    """Refuse to continue on other tokens than the run began with: its order would mean nothing."""
+    old = run.read_facts()
+    if old is not None and old["data"] != new["data"]:
+        raise ValueError(
+            f"the corpus has changed since {run.path} began (fingerprint {', '.join(old['data'])} "
+            f"then, {', '.join(new['data'])} now); restore it, or start anew in another --workdir"
+        )
 
 
 def _made(directory: Path) -> Path:
@@ -403,18 +323,18 @@ class _Loop:
 
     def _say_start(self) -> None:
         experiment, n_steps = self.experiment, self.experiment.timetable.n_steps
-        facts = _facts(experiment)
+        known = facts(experiment)
         if self.first_step >= n_steps:
             return
         begun = f"continuing after step {self.first_step:,} of" if self.first_step else "training"
         self.report.say(
             f"{begun} {n_steps:,} steps, {experiment.timetable.n_tokens:,} tokens, into "
             f"{experiment.run.path}\n"
-            f"model: {facts['n_params']:,} parameters ({facts['n_params_non_embedding']:,} "
-            f"non-embedding), layers {facts['layers']}, {facts['operands']} products, attention "
-            f"{facts['attention']}\n"
-            f"devices: {facts['devices']}, mesh "
-            + " x ".join(f"{axis} {size}" for axis, size in facts["mesh"].items())
+            f"model: {known['n_params']:,} parameters ({known['n_params_non_embedding']:,} "
+            f"non-embedding), layers {known['layers']}, {known['operands']} products, attention "
+            f"{known['attention']}\n"
+            f"devices: {known['devices']}, mesh "
+            + " x ".join(f"{axis} {size}" for axis, size in known["mesh"].items())
         )
 
     @contextlib.contextmanager

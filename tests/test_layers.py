@@ -23,6 +23,7 @@ LAYERS = (
     {"checkpoint"},
     {"run"},
     {"evaluate", "generate"},
+    {"experiment"},
     {"train"},
     {"train_verb", "doctor"},
     {"cli"},

@@ -32,10 +32,10 @@ from gpt_jax import checkpoint_files, cli, flops, overrides
 from gpt_jax.checkpoint import Checkpoints, restore_params
 from gpt_jax.data import Stream
 from gpt_jax.evaluate.validation import validate
+from gpt_jax.experiment import prepare
 from gpt_jax.run import RunDirectory, load_run
 from gpt_jax.timetable import make_timetable
 from gpt_jax.tracking import read_records
-from gpt_jax.train import prepare
 
 
 @pytest.fixture(scope="module")
