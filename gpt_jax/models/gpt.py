@@ -233,7 +233,7 @@ class Transformer(nn.Module):
         config = self.config
         if positions_BT is None:
             positions_BT = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1]), tokens_BT.shape)
-        embedding = Embedding(config, self.execution.how, name="embedding")
+        embedding = Embedding(config, self.execution.how, self.layout, name="embedding")
         x_BTD = embedding(tokens_BT, positions_BT)
         x_BTD = nn.Dropout(config.dropout_embedding, deterministic=not train)(x_BTD)
         if self.layout is not None:
@@ -274,6 +274,7 @@ class Embedding(nn.Module):
 
     config: ModelConfig
     how: Precision
+    layout: Layout | None
 
     def setup(self) -> None:
         config, init = self.config, nn.initializers.normal(self.config.init_std)
@@ -289,13 +290,20 @@ class Embedding(nn.Module):
 
     def __call__(self, tokens_BT: jax.Array, positions_BT: jax.Array) -> jax.Array:
         config = self.config
-        x_BTD = self.tokens[tokens_BT]
+        x_BTD = self._whole_width(self.tokens, "vocab")[tokens_BT]
         if config.position == "learned":
-            x_BTD = x_BTD + self.positions[positions_BT]
+            x_BTD = x_BTD + self._whole_width(self.positions, None)[positions_BT]
         elif config.position == "sinusoidal":
             # Vaswani et al. (2017), section 3.4, scales embeddings to the size of the sinusoids.
             x_BTD = x_BTD * config.d_model**0.5 + sinusoids(positions_BT, config.d_model)
         return x_BTD.astype(self.how.activations)
+
+    def _whole_width(self, table: jax.Array, rows: str | None) -> jax.Array:
+        """The table gathered along the width, which fsdp splits, before rows are looked up.
+
+        The look-up's result is split along the batch instead; XLA would replicate it to get there.
+        """
+        return table if self.layout is None else self.layout.constrain(table, rows, None)
 
 
 class Head(nn.Module):
