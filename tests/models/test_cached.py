@@ -1,0 +1,88 @@
+"""Logits through the key-value cache equal those of the full pass, for every option."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gpt_jax.config import ComputeConfig, ModelConfig
+from gpt_jax.models.gpt import make_gpt
+
+SMALL = {"vocab_size": 13, "seq_len": 8, "n_layers": 2, "d_model": 16, "n_heads": 4}
+SCANNED = ComputeConfig(layers="scan", attention="reference")
+
+
+def make_model(**changes):
+    """A small model with parameters far from their initialisation: logits tell tokens apart."""
+    model = make_gpt(ModelConfig(**{**SMALL, **changes}), SCANNED)
+    shapes, tree = jax.tree.flatten(jax.eval_shape(model.init, jax.random.key(0)))
+    random = np.random.default_rng(0)
+    drawn = [jnp.asarray(random.normal(0, 0.5, shape.shape), jnp.float32) for shape in shapes]
+    return model, jax.tree.unflatten(tree, drawn)
+
+
+OPTIONS = {
+    "gpt2": {},
+    "gpt1": {"norm_position": "post", "final_norm": False, "activation": "gelu"},
+    "gpt3": {"layer_pattern": ("dense", "banded"), "window": 3},
+    "llama": {
+        "position": "rotary",
+        "norm": "rmsnorm",
+        "bias": False,
+        "activation": "swiglu",
+        "n_kv_heads": 2,
+        "tied_embeddings": False,
+    },
+    "palm": {
+        "position": "rotary",
+        "parallel_block": True,
+        "n_kv_heads": 1,
+        "activation": "geglu",
+        "layer_pattern": ("banded",),
+        "window": 4,
+    },
+    "alibi": {
+        "position": "alibi",
+        "activation": "relu_squared",
+        "n_kv_heads": 2,
+        "layer_pattern": ("banded", "dense"),
+        "window": 5,
+    },
+    "sinusoidal": {"position": "sinusoidal", "norm": "rmsnorm", "norm_position": "post"},
+    "none": {
+        "position": "none",
+        "qk_norm": True,
+        "vocab_multiple": 8,
+        "logit_soft_cap": 5.0,
+        "head_size": 6,
+        "activation": "relu",
+    },
+}
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_cached_logits_are_those_of_the_full_pass(option):
+    model, params = make_model(**OPTIONS[option])
+    tokens_BT = np.random.default_rng(1).integers(0, 13, (2, 8)).astype(np.int32)
+
+    # Row 0 goes through the cache as positions 0 to 4, 5, 6 to 7; row 1, of which the first piece
+    # holds only 3 tokens and padding, as 0 to 2, 3, 4 to 5.
+    pieces = [(5, (0, 0)), (1, (5, 3)), (2, (6, 4))]
+
+    @jax.jit
+    def full_and_cached(params):
+        cache, cached = model.init_cache(2, 8), []
+        for width, begins in pieces:
+            positions_BT = np.array(begins)[:, None] + np.arange(width)
+            piece_BT = np.take_along_axis(tokens_BT, positions_BT, axis=1)
+            if width == 5:
+                piece_BT[1, 3:] = 12
+            logits, cache = model.apply_cached(params, piece_BT, positions_BT, cache)
+            cached.append(logits)
+        return model.apply(params, tokens_BT), jnp.concatenate(cached, axis=1)
+
+    full, cached = full_and_cached(params)
+    assert np.ptp(full[..., :13], axis=-1).min() > 1e-2
+    np.testing.assert_allclose(cached[0], full[0], atol=2e-5, rtol=2e-5)
+    np.testing.assert_allclose(cached[1, :3], full[1, :3], atol=2e-5, rtol=2e-5)
+    np.testing.assert_allclose(cached[1, 5:], full[1, 3:6], atol=2e-5, rtol=2e-5)

@@ -1,0 +1,286 @@
+"""The whole model: what sees what, how it starts, and that no way of computing it changes it."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gpt_jax.config import ComputeConfig, ModelConfig
+from gpt_jax.losses import cross_entropy_sums
+from gpt_jax.models.gpt import make_gpt
+from gpt_jax.models.layers import projection_std
+
+SMALL = {"vocab_size": 12, "seq_len": 12, "n_layers": 2, "d_model": 8, "n_heads": 2}
+SCANNED = ComputeConfig(layers="scan", attention="reference")
+TOKENS = np.arange(12)[None]
+
+
+def random_params(model, seed=0, std=0.5):
+    """Parameters far from their initialisation, so that nothing is nearly linear or symmetric."""
+    random = np.random.default_rng(seed)
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    return jax.tree.map(lambda x: jnp.asarray(random.normal(0, std, x.shape), jnp.float32), shapes)
+
+
+def small(compute=SCANNED, **changes):
+    model = make_gpt(ModelConfig(**{**SMALL, **changes}), compute)
+    return model, random_params(model)
+
+
+# --- What an output depends on. ---
+
+CAUSAL = np.tril(np.ones((12, 12), bool))
+BAND = CAUSAL & ~np.tril(CAUSAL, -3)
+SEGMENTS = np.repeat([0, 1, 2], [5, 1, 6])[None]
+SAME = SEGMENTS.T == SEGMENTS
+BLOCKWISE = ComputeConfig(layers="scan", attention="blockwise", attention_block=2)
+
+VISIBLE = {
+    "dense": ({}, SCANNED, None, CAUSAL),
+    "banded": (
+        {"layer_pattern": ("banded",), "window": 3, "position": "rotary"},
+        BLOCKWISE,
+        None,
+        BAND @ BAND,
+    ),
+    "segments": (
+        {"norm_position": "post", "position": "alibi"},
+        BLOCKWISE,
+        SEGMENTS,
+        CAUSAL & SAME,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", VISIBLE)
+def test_an_output_depends_on_what_it_may_see_and_on_nothing_else(name):
+    """As in nanodo: the gradient with respect to the embedding of a token it may not see is 0."""
+    changes, compute, segments, visible = VISIBLE[name]
+    model, params = small(compute, tied_embeddings=False, **changes)
+
+    @jax.jit
+    def dependence(table):
+        def outputs(table):
+            changed = {**params, "embedding": {**params["embedding"], "tokens": table}}
+            # All tokens differ, so that a row of the table is one position of the sequence.
+            return jnp.sin(model.apply(changed, TOKENS, segments)[0]).sum(-1)
+
+        return jnp.abs(jax.jacrev(outputs)(table)).sum(-1)
+
+    np.testing.assert_array_equal(dependence(params["embedding"]["tokens"]) != 0, visible)
+
+
+# --- Ways of computing. ---
+
+WAYS = {
+    "unrolled": {"layers": "unroll"},
+    "full": {"remat": "full"},
+    "dots": {"remat": "dots"},
+    "attention": {"remat": "attention"},
+}
+
+
+@functools.cache
+def gradients(**compute):
+    model, params = small(
+        ComputeConfig(**{"layers": "scan", "attention": "reference", **compute}),
+    )
+
+    def loss(params):
+        targets = np.roll(TOKENS, 1)
+        return cross_entropy_sums(model.apply(params, TOKENS), targets, targets > 0).cross_entropy
+
+    return loss, params, jax.jit(jax.value_and_grad(loss))(params)
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_scan_unroll_and_remat_give_the_same_loss_and_gradients(name, equations):
+    plain, params, expected = gradients()
+    other, _, ours = gradients(**WAYS[name])
+    traced = [equations(jax.grad(f), params) for f in (plain, other)]
+    scans = [[e.params["unroll"] for e in t if e.primitive.name == "scan"] for t in traced]
+    assert (set(scans[0]), set(scans[1])) == ({1}, {2 if name == "unrolled" else 1})
+    assert [any(e.primitive.name == "remat2" for e in t) for t in traced] == [
+        False,
+        name != "unrolled",
+    ]
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), ours, expected
+    )
+
+
+def test_auto_unrolls_shallow_models_on_cpu_alone():
+    def unrolls(n_layers, backend, layers="auto"):
+        config = ModelConfig(n_layers=n_layers)
+        return make_gpt(config, ComputeConfig(layers=layers), backend=backend).execution.unroll
+
+    assert unrolls(12, "cpu")
+    assert not unrolls(96, "cpu")
+    assert not unrolls(12, "gpu")
+    assert unrolls(96, "tpu", "unroll")
+
+
+# --- Initialisation. ---
+
+
+@pytest.mark.parametrize(
+    ("matrices", "residual", "inside", "into_residual"),
+    [
+        ("fixed", "scaled", 0.3, 0.3 / math.sqrt(12)),
+        ("fixed", "plain", 0.3, 0.3),
+        ("fixed", "zero", 0.3, 0.0),
+        ("fan_in", "scaled", 1 / 8, 1 / 8 / math.sqrt(12)),
+        ("fan_in", "plain", 1 / 8, 1 / 8),
+    ],
+)
+def test_standard_deviation_by_option(matrices, residual, inside, into_residual):
+    config = ModelConfig(n_layers=6, init_std=0.3, init_matrices=matrices, init_residual=residual)
+    assert projection_std(config, 64, residual=False) == pytest.approx(inside)
+    assert projection_std(config, 64, residual=True) == pytest.approx(into_residual)
+
+
+def test_standard_deviation_by_role():
+    """Each role has a number of inputs of its own here: D = 64, N H = 96, F = 128; L = 3."""
+    config = ModelConfig(
+        **{"vocab_size": 500, "seq_len": 100, "n_layers": 3, "d_model": 64, "n_heads": 4},
+        head_size=24,
+        ffn_size=128,
+        tied_embeddings=False,
+        init_matrices="fan_in",
+    )
+    params = jax.jit(make_gpt(config, SCANNED).init)(jax.random.key(0))
+    block = params["blocks"]["0"]
+    attention, mlp = block["attention"], block["mlp"]
+    expected = [
+        (params["embedding"]["tokens"], 0.02),
+        (params["embedding"]["positions"], 0.02),
+        (params["head"]["kernel"], 1 / math.sqrt(64)),
+        (attention["query"]["kernel"], 1 / math.sqrt(64)),
+        (attention["key"]["kernel"], 1 / math.sqrt(64)),
+        (attention["value"]["kernel"], 1 / math.sqrt(64)),
+        (attention["out"]["kernel"], 1 / math.sqrt(96 * 6)),
+        (mlp["up"]["kernel"], 1 / math.sqrt(64)),
+        (mlp["down"]["kernel"], 1 / math.sqrt(128 * 6)),
+    ]
+    for values, std in expected:
+        assert np.std(values) == pytest.approx(std, rel=0.05)
+        assert np.mean(values) == pytest.approx(0, abs=0.05 * std)
+    assert len({layer.tobytes() for layer in np.asarray(attention["query"]["kernel"])}) == 3
+    n_constant = 0
+    for path, values in jax.tree_util.tree_leaves_with_path(params):
+        if path[-1].key in ("bias", "scale"):
+            np.testing.assert_array_equal(values, float(path[-1].key == "scale"))
+            n_constant += 1
+    assert n_constant + len(expected) == len(jax.tree.leaves(params))
+
+
+# --- Dropout. ---
+
+LIT = {"vocab_size": 8, "n_layers": 1, "tied_embeddings": False, "final_norm": False}
+
+
+@functools.cache
+def dropping():
+    """A model whose logits are its last activations, with dropout of 1/4 and 1/2."""
+    model, params = small(
+        **LIT, position="none", dropout_embedding=0.25, dropout_residual=0.5, dropout_attention=0.1
+    )
+    return model, jax.tree.map(jnp.zeros_like, params) | {"head": {"kernel": jnp.eye(8)}}
+
+
+@functools.cache
+def dropped_logits():
+    model, _ = dropping()
+    tokens = np.zeros((128, 12), np.int32)
+    return jax.jit(lambda params, key: model.apply(params, tokens, dropout_key=key))
+
+
+def test_embedding_dropout():
+    _, params = dropping()
+    lit = {**params, "embedding": {"tokens": jnp.ones((8, 8))}}
+    logits = np.asarray(dropped_logits()(lit, jax.random.key(1)))
+    np.testing.assert_allclose(np.unique(logits), [0, 1 / 0.75], rtol=1e-6)
+    assert (logits == 0).mean() == pytest.approx(0.25, abs=0.02)
+
+
+@pytest.mark.parametrize(("part", "projection"), [("attention", "out"), ("mlp", "down")])
+def test_residual_dropout(part, projection):
+    _, params = dropping()
+    block = params["blocks"]["0"]
+    writes = {**block[part][projection], "bias": jnp.ones((1, 8))}
+    lit_block = {**block, part: {**block[part], projection: writes}}
+    lit = {**params, "blocks": {"0": lit_block}}
+    logits = np.asarray(dropped_logits()(lit, jax.random.key(1)))
+    np.testing.assert_allclose(np.unique(logits), [0, 2], rtol=1e-6)
+    assert (logits == 0).mean() == pytest.approx(0.5, abs=0.02)
+
+
+def test_dropout_follows_its_key_and_needs_one():
+    model, _ = dropping()
+    params = random_params(model)
+    first = dropped_logits()(params, jax.random.key(1))
+    np.testing.assert_array_equal(first, dropped_logits()(params, jax.random.key(1)))
+    assert (first != dropped_logits()(params, jax.random.key(2))).any()
+    undropped, _ = small(**LIT, position="none")
+    tokens = np.arange(8)[None]
+    both = jax.jit(lambda p: (model.apply(p, tokens), undropped.apply(p, tokens)))
+    np.testing.assert_array_equal(*both(params))
+
+
+# --- Logits. ---
+
+
+def test_vocabulary_padding_leaks_into_neither_loss_nor_gradient():
+    padded, params = small(vocab_multiple=16, n_layers=1)
+    plain, _ = small(n_layers=1)
+    table = params["embedding"]["tokens"]
+    assert table.shape == (16, 8)
+    embedding = params["embedding"]
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def loss_and_gradient(model, params):
+        def loss(params):
+            logits = model.apply(params, TOKENS)
+            sums = cross_entropy_sums(logits, np.roll(TOKENS, 1), np.ones_like(TOKENS))
+            return sums.cross_entropy + sums.z_loss
+
+        return jax.value_and_grad(loss)(params)
+
+    loss, gradient = loss_and_gradient(padded, params)
+    cut = {**params, "embedding": {**embedding, "tokens": table[:12]}}
+    expected_loss, expected_gradient = loss_and_gradient(plain, cut)
+    assert loss == pytest.approx(float(expected_loss), rel=1e-6)
+    np.testing.assert_array_equal(gradient["embedding"]["tokens"][12:], 0)
+    gradient["embedding"]["tokens"] = gradient["embedding"]["tokens"][:12]
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4),
+        gradient,
+        expected_gradient,
+    )
+
+
+def test_soft_cap():
+    plain, params = small()
+    capped, _ = small(logit_soft_cap=1.5)
+    raw, logits = jax.jit(lambda p: (plain.apply(p, TOKENS), capped.apply(p, TOKENS)))(params)
+    assert abs(raw).max() > 2
+    np.testing.assert_allclose(logits, 1.5 * np.tanh(np.asarray(raw) / 1.5), rtol=1e-5)
+
+
+def test_gpt1_ends_in_its_last_blocks_norm():
+    """Post-norm: outputs are normed by the block, and there is no norm after it."""
+    model, params = small(**LIT, norm_position="post")
+    assert "final_norm" not in params
+    assert "final_norm" in small()[1]
+    norm = params["blocks"]["0"]["mlp_norm"]
+    params["blocks"]["0"]["mlp_norm"] = {
+        "scale": jnp.ones_like(norm["scale"]),
+        "bias": jnp.zeros_like(norm["bias"]),
+    }
+    params["head"] = {"kernel": jnp.eye(8)}
+    x_TD = jax.jit(model.apply)(params, np.arange(8)[None])[0]
+    np.testing.assert_allclose(x_TD.mean(-1), 0, atol=1e-5)
+    np.testing.assert_allclose(x_TD.std(-1), 1, atol=1e-3)

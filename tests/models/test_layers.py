@@ -1,0 +1,111 @@
+"""Norms, activations and positions against independent numpy formulas."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpt_jax.models.layers import ACTIVATIONS, Norm, alibi_slopes, rotate, sinusoids
+
+X = np.random.default_rng(0).normal(0.5, 2, (2, 3, 8)).astype(np.float32)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("kind", ["layernorm", "rmsnorm"])
+def test_norms(kind, bias):
+    scale = np.linspace(0.5, 2, 8, dtype=np.float32)
+    shift = np.linspace(-1, 1, 8, dtype=np.float32)
+    params = {"scale": scale} | ({"bias": shift} if bias and kind == "layernorm" else {})
+    norm = Norm(kind, 1e-3, bias)
+    assert norm.init(jax.random.key(0), X)["params"].keys() == params.keys()
+    centred = X - X.mean(-1, keepdims=True) if kind == "layernorm" else X
+    expected = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-3) * scale
+    expected += params.get("bias", 0)
+    np.testing.assert_allclose(norm.apply({"params": params}, X), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_norms_are_computed_in_float32_and_keep_the_type():
+    # Adding a large number leaves bfloat16 no digits for the deviations from the mean.
+    x = jnp.asarray(X, jnp.bfloat16) + 64
+    params = {"scale": jnp.ones(8)}
+    y = Norm("layernorm", 1e-5, False).apply({"params": params}, x)
+    assert y.dtype == jnp.bfloat16
+    exact = np.asarray(x, np.float64)
+    expected = (exact - exact.mean(-1, keepdims=True)) / np.sqrt(
+        exact.var(-1, keepdims=True) + 1e-5
+    )
+    np.testing.assert_allclose(np.asarray(y, np.float64), expected, atol=1e-2)
+
+
+def gelu(x):
+    return x * np.array([0.5 * (1 + math.erf(v / math.sqrt(2))) for v in x])
+
+
+def gelu_tanh(x):
+    return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+
+
+FORMULAS = {
+    "gelu": gelu,
+    "gelu_tanh": gelu_tanh,
+    "relu": lambda x: np.where(x > 0, x, 0),
+    "relu_squared": lambda x: np.where(x > 0, x**2, 0),
+    "swiglu": lambda x: x / (1 + np.exp(-x)),
+    "geglu": gelu_tanh,
+}
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activations(name):
+    x = np.linspace(-4, 4, 33)
+    y = ACTIVATIONS[name](jnp.asarray(x, jnp.float32))
+    np.testing.assert_allclose(y, FORMULAS[name](x), atol=2e-6)
+
+
+def test_rotary_turns_pairs_by_position():
+    positions = np.array([[0, 1, 5], [3, 2, 700]])
+    x = np.random.default_rng(1).normal(size=(2, 3, 1, 6)).astype(np.float32)
+    turned = np.asarray(rotate(jnp.asarray(x), jnp.asarray(positions), base=100.0))
+    for row, t, pair in np.ndindex(2, 3, 3):
+        angle = positions[row, t] * 100.0 ** (-2 * pair / 6)
+        number = complex(x[row, t, 0, pair], x[row, t, 0, pair + 3]) * np.exp(1j * angle)
+        expected = [number.real, number.imag]
+        np.testing.assert_allclose(turned[row, t, 0, [pair, pair + 3]], expected, atol=2e-4)
+
+
+def test_rotary_scores_depend_on_the_distance_alone():
+    q, k = np.random.default_rng(2).normal(size=(2, 1, 1, 1, 8)).astype(np.float32)
+
+    def score(q_position, k_position):
+        at = [jnp.array([[q_position]]), jnp.array([[k_position]])]
+        return float(jnp.vdot(rotate(q, at[0], 10_000.0), rotate(k, at[1], 10_000.0)))
+
+    assert score(7, 3) == pytest.approx(score(104, 100), abs=1e-4)
+    assert score(7, 3) != pytest.approx(score(7, 4), abs=1e-2)
+
+
+def test_sinusoids():
+    encoded = np.asarray(sinusoids(jnp.array([[0, 3, 50]]), 6))[0]
+    for row, position in enumerate([0, 3, 50]):
+        for i in range(3):
+            angle = position / 10_000 ** (2 * i / 6)
+            expected = [math.sin(angle), math.cos(angle)]
+            np.testing.assert_allclose(encoded[row, 2 * i : 2 * i + 2], expected, atol=1e-5)
+
+
+def test_alibi_slopes_are_the_papers():
+    assert alibi_slopes(8) == [2.0**-i for i in range(1, 9)]
+    # Press et al.'s code for 12 heads: those of 8, then every other one of 16.
+    sixteen = [2 ** (-0.5 * i) for i in range(1, 17)]
+    assert alibi_slopes(12) == pytest.approx([2.0**-i for i in range(1, 9)] + sixteen[::2][:4])
+
+
+@given(st.integers(1, 200))
+def test_alibi_slopes_are_distinct_and_in_range(n_heads):
+    slopes = alibi_slopes(n_heads)
+    assert len(set(slopes)) == len(slopes) == n_heads
+    assert all(2**-8 <= slope < 1 for slope in slopes)
