@@ -13,7 +13,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
@@ -272,7 +272,7 @@ def draw_loss_curve(records: list[Record], path: Path, title: str) -> None:
     if train:
         tokens, losses = zip(*train, strict=True)
         axes.plot(tokens, losses, color="C0", alpha=0.25, linewidth=0.8)
-        axes.plot(tokens, _smooth(losses), color="C0", label="training")
+        axes.plot(tokens, smooth(losses), color="C0", label="training")
     if valid:
         tokens, losses = zip(*valid, strict=True)
         marker = "o" if len(valid) < 60 else ""
@@ -290,7 +290,7 @@ def draw_loss_curve(records: list[Record], path: Path, title: str) -> None:
     os.replace(temporary, path)
 
 
-def _smooth(values: tuple[float, ...]) -> list[float]:
+def smooth(values: Sequence[float]) -> list[float]:
     """Exponential mean with a memory of 2% of the run, corrected for its start."""
     keep = 1 - 1 / max(1.0, 0.02 * len(values))
     mean, weight, smoothed = 0.0, 0.0, []

@@ -19,7 +19,7 @@ prepare_process()
 from matplotlib.figure import Figure  # noqa: E402
 
 from gpt_jax import overrides  # noqa: E402
-from gpt_jax.tracking import finite_values, read_records  # noqa: E402
+from gpt_jax.tracking import finite_values, read_records, smooth  # noqa: E402
 from gpt_jax.train import train  # noqa: E402
 
 HERE = Path(__file__).resolve().parent
@@ -56,29 +56,31 @@ def run(config_name: str, seed: int, text: Path, runs: Path) -> dict:
 
 
 def draw(rows: list[dict]) -> None:
-    """Validation loss against tokens, a line a run."""
-    figure = Figure(figsize=(7, 4), dpi=120, layout="constrained")
+    """Training loss (smoothed) and validation loss against tokens, a line a run."""
+    figure = Figure(figsize=(7.5, 4.2), dpi=120, layout="constrained")
     axes = figure.subplots()
     for color, recipe in zip(("C0", "C3"), RECIPES, strict=True):
         for row in (r for r in rows if r["recipe"] == recipe):
             records = read_records(row["directory"] / "metrics.jsonl")
+            tokens, losses = zip(*finite_values(records, "loss"), strict=True)
+            axes.plot(tokens, smooth(losses), color=color, linewidth=0.8, alpha=0.5)
+            label = f"gpt_jax, {recipe}" if row["seed"] == SEEDS[0] else None
             points = finite_values(records, "validation_loss")
-            label = recipe if row["seed"] == SEEDS[0] else None
-            axes.plot(*zip(*points, strict=True), "o-", color=color, markersize=3, label=label)
-    axes.axhline(NANOGPT_WHOLE_SPLIT, color="gray", linestyle="--", linewidth=1)
+            axes.plot(*zip(*points, strict=True), "o-", color=color, markersize=4, label=label)
+    axes.axhline(NANOGPT_WHOLE_SPLIT, color="black", linestyle="--", linewidth=1)
     axes.annotate(
-        f"nanoGPT {NANOGPT_WHOLE_SPLIT}",
-        (1, NANOGPT_WHOLE_SPLIT),
-        (-4, 4),
+        f"a model trained by nanoGPT's code: {NANOGPT_WHOLE_SPLIT}",
+        (0, NANOGPT_WHOLE_SPLIT),
+        (6, -12),
         xycoords=("axes fraction", "data"),
         textcoords="offset points",
-        ha="right",
     )
     axes.set(
         xlabel="training tokens (characters of tinyshakespeare)",
-        ylabel="validation loss (nats per character)",
-        title="804,096 parameters, 1.536 million tokens, three seeds each",
-        ylim=(1.5, 2.8),
+        ylabel="loss (nats per character)",
+        title="804,096 parameters, 1.536 million tokens, three seeds each\n"
+        "thin: training, smoothed; dots: validation, whole split",
+        ylim=(1.3, 2.8),
     )
     axes.grid(alpha=0.3)
     axes.legend()
