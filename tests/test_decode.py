@@ -19,7 +19,9 @@ SMALL = {"vocab_size": 13, "seq_len": 8, "n_layers": 2, "d_model": 16, "n_heads"
 @functools.cache
 def base_model():
     """A small model with parameters far from their initialisation: logits tell tokens apart."""
-    config = ModelConfig(**SMALL, vocab_multiple=8, layer_pattern=("banded",), window=6)
+    config = ModelConfig(
+        **SMALL, vocab_multiple=8, layer_pattern=("banded",), window=6, norm="rmsnorm", bias=False
+    )
     model = make_gpt(config, ComputeConfig(layers="scan", attention="reference"))
     shapes = jax.eval_shape(model.init, jax.random.key(0))
     random = np.random.default_rng(0)

@@ -24,7 +24,7 @@ SAMPLING = SamplingConfig(max_new_tokens=40, temperature=1.0, seed=1)
 @functools.cache
 def model_and_params():
     """A model with more token ids than the tokenizers have."""
-    config = ModelConfig(vocab_size=300, seq_len=32, n_layers=1, d_model=16, n_heads=2)
+    config = ModelConfig(vocab_size=300, seq_len=32, n_layers=1, d_model=16, n_heads=2, bias=False)
     model = make_gpt(config, ComputeConfig(layers="scan"))
     random = np.random.default_rng(0)
     shapes = jax.eval_shape(model.init, jax.random.key(0))

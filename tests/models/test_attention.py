@@ -45,10 +45,8 @@ def by_numpy(q, k, v, window, slopes, segments):
 SEGMENTS = np.repeat([[0, 1, 2], [5, 6, 6]], [4, 1, 4], axis=1)
 
 PATTERNS = {
-    "dense": (4, 4, None, None, None),
-    "banded": (4, 2, 4, None, None),
-    "segments": (4, 1, 3, None, SEGMENTS),
-    "alibi": (4, 2, None, (0.5, 0.25, 0.125, 0.0625), SEGMENTS),
+    "banded_segments": (4, 1, 3, None, SEGMENTS),
+    "dense_alibi": (4, 2, None, (0.5, 0.25, 0.125, 0.0625), None),
 }
 
 
