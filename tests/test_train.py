@@ -133,7 +133,7 @@ def test_every_step_is_recorded_once_and_the_loss_falls(workspace, reference):
     assert [r["step"] for r in validations] == [s for s in range(1, N_STEPS + 1) if due(s)]
     assert steps[0]["loss"] == pytest.approx(math.log(257), abs=0.3)
     assert steps[-1]["loss"] < steps[0]["loss"] - 1
-    assert validations[-1]["validation_loss"] < validations[0]["validation_loss"]
+    assert validations[-1]["validation_loss"] < math.log(257) - 1
     model = workspace.config().model
     for record in steps:
         assert record["flops"] == flops.training_flops_per_token(model, "exact") * record["tokens"]
