@@ -45,6 +45,7 @@ from gpt_jax.data.tokenizers import (
     tokenizer_identity,
 )
 from gpt_jax.data.tokenizers.base import SPEC_FILE
+from gpt_jax.runtime import cache_directory
 
 PART_BYTES = 128 << 20
 """Text in a shard: what a killed build loses at most, and what it holds in memory."""
@@ -64,8 +65,7 @@ Encoded = list[tuple[NDArray[Any], int]]
 
 def default_cache() -> Path:
     """$XDG_CACHE_HOME/gpt_jax/data, or ~/.cache/gpt_jax/data."""
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return Path(home) / "gpt_jax" / "data"
+    return cache_directory() / "data"
 
 
 def prepare(config: DataConfig, *, workers: int | None = None, progress: bool = True) -> Corpus:
