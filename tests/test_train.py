@@ -4,6 +4,7 @@ One reference run is trained uninterrupted; every other way there must give its 
 """
 
 import contextlib
+import json
 import math
 import random
 import shutil
@@ -377,3 +378,22 @@ def test_a_warm_start_from_another_model_is_refused(reference, here, tmp_path, c
     start = ["--init-from", str(reference.path), "--model.ffn_size", "32"]
     assert here(tmp_path / "other", *start) == 2
     assert "does not fit this model" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_finished_run_goes_on_when_told_that_it_is_longer_now(reference, here, tmp_path):
+    run = RunDirectory(shutil.copytree(reference.path, tmp_path / "longer"))
+    longer = ["--train.tokens", str(reference.read_result()["n_tokens"] + 3 * 4 * 16)]
+    assert here(run.path, *longer) == 2
+    assert run.read_result() == reference.read_result()
+    assert here(run.path, *longer, "--resume-changed") == 0
+    assert run.read_result()["n_steps"] == N_STEPS + 3
+    steps = [r["step"] for r in read_records(run.metrics) if "loss" in r]
+    assert steps == list(range(1, N_STEPS + 4))
+
+
+def test_a_run_does_not_continue_on_another_corpus(unfinished, here, capsys):
+    facts = unfinished.read_facts()
+    unfinished.config.write_text(json.dumps({**facts, "data": ["of another text"]}))
+    assert here(unfinished.path) == 2
+    assert "the corpus has changed" in capsys.readouterr().err
+    assert unfinished.read_result() is None

@@ -15,6 +15,9 @@ from gpt_jax.losses import LossSums
 from gpt_jax.models.gpt import Params
 from gpt_jax.sharding import Layout
 
+IN_FLIGHT = 8
+"""Batches handed to the devices before the first of them is read."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Validation:
@@ -52,10 +55,11 @@ def validate(
     Each block is seen alone: the first token after its start has one token of context
     (nanoGPT's convention for a whole split).
     """
-    sums = [
-        evaluate(params, batch)
-        for batch in validation_batches(config, split, layout, max_sequences)
-    ]
+    sums: list[LossSums] = []
+    for batch in validation_batches(config, split, layout, max_sequences):
+        sums.append(evaluate(params, batch))
+        if len(sums) > IN_FLIGHT:  # a large split must not be queued on the devices at once
+            sums[-1 - IN_FLIGHT] = jax.device_get(sums[-1 - IN_FLIGHT])
     sums = jax.device_get(sums)
     losses = np.asarray([s.cross_entropy for s in sums], np.float64)
     weights = np.asarray([s.weight for s in sums], np.float64)
