@@ -4,7 +4,7 @@ A generalised Feistel network over Z_a x Z_b with a b >= size, and cycle walking
 images beyond the end (Black and Rogaway, "Ciphers with Arbitrary Finite Domains", 2002,
 methods 2 and 3). It stands here, and not in a library, because it *is* the order of the data:
 an upgrade must not change it. Grain's index_shuffle takes one index a call and is private;
-Grain itself costs a second of import, and its epochs of neighbouring seeds coincide.
+`tools/benchmark_data.py` measures its shuffled data set beside this one.
 Must not import jax.
 """
 
