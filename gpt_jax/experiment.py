@@ -2,6 +2,8 @@
 
 import dataclasses
 
+import jax
+
 from gpt_jax import flops, hardware
 from gpt_jax.config import Config
 from gpt_jax.data import Corpus, Stream, prepare_mixture
@@ -9,7 +11,7 @@ from gpt_jax.evaluate.validation import validation_batches
 from gpt_jax.models.gpt import GPT, make_gpt
 from gpt_jax.run import RunDirectory
 from gpt_jax.sharding import Layout, make_layout
-from gpt_jax.step import CompiledSteps, compile_steps, make_steps
+from gpt_jax.step import CompiledSteps, Settings, compile_steps, make_settings
 from gpt_jax.timetable import Timetable, make_timetable
 from gpt_jax.tracking import Record
 
@@ -25,6 +27,8 @@ class Experiment:
     model: GPT
     timetable: Timetable
     steps: CompiledSteps
+    settings: Settings
+    """On the devices."""
     stream: Stream
     peak_flops: float | None
     """FLOP/s of all devices, at the operands' type; None for an unknown device."""
@@ -47,7 +51,8 @@ def prepare(config: Config, run: RunDirectory) -> Experiment:
             )
     model = make_gpt(config.model, config.compute, layout)
     timetable = make_timetable(config)
-    steps = compile_steps(make_steps(config, model, timetable), model, layout)
+    steps = compile_steps(config, model, layout)
+    settings = jax.device_put(make_settings(config, timetable), layout.everywhere)
     # A split too short to validate on should not be found at the end of training.
     next(validation_batches(config, corpora[0][0].split("validation"), layout, 1))
     stream = Stream(
@@ -57,7 +62,16 @@ def prepare(config: Config, run: RunDirectory) -> Experiment:
         config.data.separate_documents,
     )
     return Experiment(
-        config, run, corpora, layout, model, timetable, steps, stream, _peak_flops(model, layout)
+        config=config,
+        run=run,
+        corpora=corpora,
+        layout=layout,
+        model=model,
+        timetable=timetable,
+        steps=steps,
+        settings=settings,
+        stream=stream,
+        peak_flops=_peak_flops(model, layout),
     )
 
 

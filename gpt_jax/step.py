@@ -2,22 +2,29 @@
 
 A step sums losses and gradients over the batch (in microbatches if asked), divides once by the
 number of target tokens, and updates. Randomness is `fold_in(seed, step)`; the learning rate is a
-function of the step: the state needs nothing else to resume. Must not import flax.
+function of the step: the state needs nothing else to resume.
+
+What a run may set without computing another function (seed, schedule, the numbers of the
+optimizer) is an argument, `Settings`, and no constant of the program: runs that differ in nothing
+else share one compilation, and a packed sweep maps over it. Must not import flax.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
+from gpt_jax import overrides
 from gpt_jax.config import Config
 from gpt_jax.data.batch import Batch
 from gpt_jax.losses import LossSums, cross_entropy_sums
-from gpt_jax.models.gpt import GPT, Params
-from gpt_jax.optim import learning_rate_schedule, make_optimizer
+from gpt_jax.models.gpt import GPT, Params, make_gpt
+from gpt_jax.optim import Hyperparameters, learning_rate_schedule, make_optimizer
 from gpt_jax.sharding import Layout
 from gpt_jax.timetable import Timetable
 
@@ -36,6 +43,74 @@ class TrainState(NamedTuple):
     """Moving average of the parameters, if optimizer.ema_decay is set."""
     mean_loss: jax.Array
     """Running mean of the loss; 0 before the first good step."""
+
+
+class Settings(NamedTuple):
+    """What the compiled step takes as an argument of a run's config; all arrays float32 scalars
+    but for the first and the last."""
+
+    learning_rates: jax.Array
+    """[S] of each step, the schedule applied. S is the number of steps, padded to a power of two
+    so that runs of about a length share a program."""
+    hyperparameters: Hyperparameters
+    seed: jax.Array
+    """Of dropout, uint32."""
+
+
+AS_SETTINGS = (
+    "name",
+    "seed",
+    "model.init_std",
+    "model.init_matrices",
+    "model.init_residual",
+    "data",
+    "train.tokens",
+    "train.batch_sequences",
+    "train.ramp_from_sequences",
+    "train.ramp_tokens",
+    "optimizer.learning_rate",
+    "optimizer.adam_learning_rate",
+    "optimizer.b1",
+    "optimizer.b2",
+    "optimizer.epsilon",
+    "optimizer.weight_decay",
+    "optimizer.clip_norm",
+    "schedule",
+    "evaluate",
+    "checkpoint",
+    "tracking",
+)
+"""Fields, or sections, on which the compiled train and evaluate steps do not depend: they are
+`Settings`, shapes of arguments, initial values, or the loop's."""
+
+
+def program_config(config: Config) -> Config:
+    """The config with everything in `AS_SETTINGS` at one value for all: what steps are made of.
+
+    Equal program configs share their compiled steps. Whether there is clipping stays part of it.
+    """
+    neutral = overrides.flatten(Config())
+    changes = {
+        key: value
+        for key, value in neutral.items()
+        if key in AS_SETTINGS or key.split(".")[0] in AS_SETTINGS
+    }
+    changes["optimizer.clip_norm"] = None if config.optimizer.clip_norm is None else 1.0
+    changes["train.batch_sequences"] = config.compute.microbatches
+    return overrides.override(config, changes)
+
+
+def make_settings(config: Config, timetable: Timetable) -> Settings:
+    """The numbers of a config that its steps take as arguments, on the host."""
+    n_steps = timetable.n_steps
+    padded = 1 << (n_steps - 1).bit_length()
+    steps = np.minimum(np.arange(padded), n_steps - 1)
+    numbers = Hyperparameters.of(config.optimizer)
+    return Settings(
+        learning_rates=np.asarray(learning_rate_schedule(config, timetable)(steps), np.float32),
+        hyperparameters=jax.tree.map(np.float32, numbers),
+        seed=np.uint32(config.seed % 2**32),
+    )
 
 
 class Metrics(NamedTuple):
@@ -60,13 +135,12 @@ class Steps:
     """The functions of one experiment: `init`, `train` and `evaluate`, not yet compiled."""
 
     init: Callable[[jax.Array], TrainState]
-    train: Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+    train: Callable[[TrainState, Batch, Settings], tuple[TrainState, Metrics]]
     evaluate: Callable[[Params, Batch], LossSums]
 
 
-def make_steps(config: Config, model: GPT, timetable: Timetable) -> Steps:
+def make_steps(config: Config, model: GPT) -> Steps:
     """The pure functions of a config; see `compile_steps` for the compiled ones."""
-    schedule = learning_rate_schedule(config, timetable)
 
     def init(key: jax.Array) -> TrainState:
         params = model.init(key)
@@ -80,10 +154,10 @@ def make_steps(config: Config, model: GPT, timetable: Timetable) -> Steps:
             mean_loss=jnp.zeros(()),
         )
 
-    def train(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        key = dropout_key(config, state.step)
+    def train(state: TrainState, batch: Batch, settings: Settings) -> tuple[TrainState, Metrics]:
+        key = dropout_key(config, settings.seed, state.step)
         gradients, sums = sum_gradients(config, model, state.params, batch, key)
-        return apply_gradients(config, schedule, state, gradients, sums)
+        return apply_gradients(config, settings, state, gradients, sums)
 
     def evaluate(params: Params, batch: Batch) -> LossSums:
         logits = model.apply(params, batch.tokens_BT, batch.segments_BT)
@@ -92,12 +166,12 @@ def make_steps(config: Config, model: GPT, timetable: Timetable) -> Steps:
     return Steps(init, train, evaluate)
 
 
-def dropout_key(config: Config, step: jax.Array) -> jax.Array | None:
+def dropout_key(config: Config, seed: jax.Array, step: jax.Array) -> jax.Array | None:
     """The step's key for dropout; None if the model has none."""
     model = config.model
     if not (model.dropout_embedding or model.dropout_residual or model.dropout_attention):
         return None
-    return jax.random.fold_in(jax.random.key(config.seed), step)
+    return jax.random.fold_in(jax.random.key(seed), step)
 
 
 def sum_gradients(
@@ -138,7 +212,7 @@ def sum_gradients(
 
 def apply_gradients(
     config: Config,
-    schedule: Callable[[jax.Array], jax.Array],
+    settings: Settings,
     state: TrainState,
     gradients: Params,
     sums: LossSums,
@@ -148,8 +222,10 @@ def apply_gradients(
     gradients = jax.tree.map(lambda g: g / target_tokens, gradients)
     loss = sums.cross_entropy / target_tokens
     gradient_norm = optax.global_norm(gradients)
-    learning_rate = schedule(state.step)
-    optimizer = make_optimizer(config.optimizer, state.params, learning_rate=learning_rate)
+    learning_rate = settings.learning_rates[state.step]
+    optimizer = make_optimizer(
+        config.optimizer, state.params, learning_rate, settings.hyperparameters
+    )
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
 
@@ -224,32 +300,49 @@ class CompiledSteps:
     """`Steps` as jitted functions with fixed shardings; the training state is donated."""
 
     init: Callable[[jax.Array], TrainState]
-    train: Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+    train: Callable[[TrainState, Batch, Settings], tuple[TrainState, Metrics]]
     evaluate: Callable[[Params, Batch], LossSums]
     abstract_state: TrainState
     """Shapes, types and shardings, for restoring a checkpoint."""
 
 
-def compile_steps(steps: Steps, model: GPT, layout: Layout) -> CompiledSteps:
-    """Jit the steps over the layout's mesh; each compiles at its first call."""
+def compile_steps(config: Config, model: GPT, layout: Layout) -> CompiledSteps:
+    """Jit the steps over the layout's mesh; each compiles at its first call.
+
+    `train` and `evaluate` are shared, with what they have compiled, by all configs of one process
+    that have the same `program_config`.
+    """
+    steps = make_steps(config, model)
     shardings = state_shardings(steps, model, layout)
     abstract = jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
         jax.eval_shape(steps.init, jax.random.key(0)),
         shardings,
     )
+    train, evaluate = _compiled_program(program_config(config), layout)
     return CompiledSteps(
         init=jax.jit(steps.init, out_shardings=shardings),
-        train=jax.jit(
-            steps.train,
-            in_shardings=(shardings, layout.batch),
-            out_shardings=(shardings, layout.everywhere),
-            donate_argnums=0,
-        ),
-        evaluate=jax.jit(
-            steps.evaluate,
-            in_shardings=(shardings.params, layout.batch),
-            out_shardings=layout.everywhere,
-        ),
+        train=train,
+        evaluate=evaluate,
         abstract_state=abstract,
     )
+
+
+@functools.lru_cache(maxsize=4)
+def _compiled_program(program: Config, layout: Layout) -> tuple[Any, Any]:
+    """(train, evaluate) of every config that has this program config."""
+    model = make_gpt(program.model, program.compute, layout)
+    steps = make_steps(program, model)
+    shardings = state_shardings(steps, model, layout)
+    train = jax.jit(
+        steps.train,
+        in_shardings=(shardings, layout.batch, layout.everywhere),
+        out_shardings=(shardings, layout.everywhere),
+        donate_argnums=0,
+    )
+    evaluate = jax.jit(
+        steps.evaluate,
+        in_shardings=(shardings.params, layout.batch),
+        out_shardings=layout.everywhere,
+    )
+    return train, evaluate

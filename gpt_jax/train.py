@@ -164,7 +164,7 @@ class _Loop:
         batch, data_wait = self._batch(self.first_step)
         for step in range(self.first_step, n_steps):
             with self._profiled(step):
-                state, metrics = experiment.steps.train(state, batch)
+                state, metrics = experiment.steps.train(state, batch, experiment.settings)
             previous, pending = pending, Pending(step, metrics, data_wait)
             if step + 1 < n_steps:
                 batch, data_wait = self._batch(step + 1)

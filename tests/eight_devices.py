@@ -23,6 +23,7 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, PartitionSpec
 
@@ -30,13 +31,13 @@ from gpt_jax import overrides
 from gpt_jax.config import Config
 from gpt_jax.data.batch import Batch
 from gpt_jax.models.gpt import make_gpt
-from gpt_jax.optim import learning_rate_schedule
 from gpt_jax.sharding import make_layout
 from gpt_jax.step import (
     TrainState,
     apply_gradients,
     compile_steps,
     dropout_key,
+    make_settings,
     make_steps,
     sum_gradients,
 )
@@ -55,7 +56,7 @@ BASE = overrides.override(
         "model.norm": "rmsnorm",
         "model.bias": False,
         "train.batch_sequences": BATCH,
-        "train.tokens": 10 * BATCH * SEQ_LEN,
+        "train.tokens": 7 * BATCH * SEQ_LEN,
         "schedule.name": "constant",
         "optimizer.learning_rate": 1e-2,
     },
@@ -111,7 +112,7 @@ def start() -> TrainState:
     """Fresh state on the host, the same for every run."""
     config, devices = configure("1x1x1", {})
     model = make_gpt(config.model, config.compute, make_layout(config, devices))
-    steps = make_steps(config, model, make_timetable(config))
+    steps = make_steps(config, model)
     return jax.device_get(jax.jit(steps.init)(jax.random.key(0)))
 
 
@@ -120,15 +121,16 @@ def run(name: str, changes: dict[str, Any], state: TrainState) -> tuple[list[flo
     config, devices = configure(name, changes)
     layout = make_layout(config, devices)
     model = make_gpt(config.model, config.compute, layout)
-    steps = compile_steps(make_steps(config, model, make_timetable(config)), model, layout)
+    steps = compile_steps(config, model, layout)
+    settings = jax.device_put(make_settings(config, make_timetable(config)), layout.everywhere)
     shardings = jax.tree.map(lambda x: x.sharding, steps.abstract_state)
     state = jax.device_put(state, shardings)
-    traced = steps.train.trace(state, jax.device_put(batches()[0], layout.batch))
+    traced = steps.train.trace(state, jax.device_put(batches()[0], layout.batch), settings)
     compiled = traced.lower().compile()
     facts = program_facts(compiled.as_text(), str(traced.jaxpr), state)
     losses = []
     for batch in batches():
-        state, metrics = compiled(state, jax.device_put(batch, layout.batch))
+        state, metrics = compiled(state, jax.device_put(batch, layout.batch), settings)
         losses.append(float(metrics.loss))
     facts["final_specs"] = specs(state.params)
     return losses, state.params, facts
@@ -165,13 +167,13 @@ def data_parallel(kind: str, state: TrainState) -> tuple[list[float], Any, dict]
     """Training with the sums added by hand over 8 replicas, by jax.shard_map or jax.pmap."""
     config, _ = configure("1x1x1", {})
     model = make_gpt(config.model, config.compute)
-    schedule = learning_rate_schedule(config, make_timetable(config))
+    on_devices = jax.tree.map(jnp.asarray, make_settings(config, make_timetable(config)))
 
     def step(state: TrainState, batch: Batch):
-        key = dropout_key(config, state.step)
+        key = dropout_key(config, on_devices.seed, state.step)
         gradients, sums = sum_gradients(config, model, state.params, batch, key)
         gradients, sums = jax.lax.psum((gradients, sums), "data")
-        return apply_gradients(config, schedule, state, gradients, sums)
+        return apply_gradients(config, on_devices, state, gradients, sums)
 
     if kind == "shard_map":
         mesh = Mesh(np.array(jax.devices()), ("data",), axis_types=(AxisType.Auto,))

@@ -22,7 +22,6 @@ from gpt_jax.config import Config, MeshConfig
 from gpt_jax.models.gpt import make_gpt
 from gpt_jax.sharding import make_layout, make_mesh
 from gpt_jax.step import make_steps, state_shardings
-from gpt_jax.timetable import make_timetable
 
 RTOL, ATOL = 2e-5, 2e-5
 """Sums in another order differ in the last bits of float32, and AdamW's first steps enlarge that:
@@ -138,7 +137,7 @@ def test_optimizer_state_lies_as_its_parameters_do(name):
     config = small({"optimizer.name": name, "optimizer.ema_decay": 0.9})
     layout = make_layout(config, jax.devices()[:1])
     model = make_gpt(config.model, config.compute, layout)
-    steps = make_steps(config, model, make_timetable(config))
+    steps = make_steps(config, model)
     abstract = jax.eval_shape(steps.init, jax.random.key(0))
     shardings = state_shardings(steps, model, layout)
     assert shardings.ema == shardings.params

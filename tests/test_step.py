@@ -21,12 +21,14 @@ from gpt_jax.sharding import make_layout
 from gpt_jax.step import (
     LOSS_MEMORY,
     CompiledSteps,
+    Settings,
     TrainState,
     apply_gradients,
     compile_steps,
     dropout_key,
     evaluation_params,
-    make_steps,
+    make_settings,
+    program_config,
 )
 from gpt_jax.timetable import make_timetable
 
@@ -47,9 +49,12 @@ class Toy:
     def __init__(self, **changes: Any):
         settings = {key.replace("__", "."): value for key, value in changes.items()}
         self.config = overrides.override(Config(), settings)
+        of_config = make_settings(self.config, make_timetable(self.config))
+        rates = jnp.full(8, LEARNING_RATE, jnp.float32)
+        constant = jax.tree.map(jnp.asarray, of_config._replace(learning_rates=rates))
         self.update = jax.jit(
             lambda state, gradients, sums: apply_gradients(
-                self.config, lambda step: jnp.float32(LEARNING_RATE), state, gradients, sums
+                self.config, constant, state, gradients, sums
             )
         )
 
@@ -218,15 +223,15 @@ def test_cross_entropy_sums_against_numpy():
 
 def test_dropout_keys_are_a_function_of_seed_and_step():
     def key(seed: int, step: int) -> tuple[int, ...]:
-        changes = {"model.dropout_residual": 0.1, "seed": seed}
-        made = dropout_key(overrides.override(Config(), changes), jnp.int32(step))
+        changes = {"model.dropout_residual": 0.1}
+        made = dropout_key(overrides.override(Config(), changes), jnp.uint32(seed), jnp.int32(step))
         assert made is not None
         return tuple(np.asarray(jax.random.key_data(made)).tolist())
 
     keys = [key(seed, step) for seed in (0, 1) for step in (0, 1, 2)]
     assert len(set(keys)) == len(keys)
     assert key(1, 2) == keys[-1]
-    assert dropout_key(Config(), jnp.int32(0)) is None
+    assert dropout_key(Config(), jnp.uint32(0), jnp.int32(0)) is None
 
 
 # --- the compiled program -----------------------------------------------------------------------
@@ -234,6 +239,7 @@ def test_dropout_keys_are_a_function_of_seed_and_step():
 
 class Compiled(NamedTuple):
     steps: CompiledSteps
+    settings: Settings
     config: Config
     put: Any
 
@@ -263,8 +269,9 @@ def compiled() -> Compiled:
     config = overrides.override(Config(), changes)
     layout = make_layout(config, jax.devices()[:1])
     model = make_gpt(config.model, config.compute, layout)
-    steps = compile_steps(make_steps(config, model, make_timetable(config)), model, layout)
-    return Compiled(steps, config, lambda batch: jax.device_put(batch, layout.batch))
+    steps = compile_steps(config, model, layout)
+    settings = jax.device_put(make_settings(config, make_timetable(config)), layout.everywhere)
+    return Compiled(steps, settings, config, lambda batch: jax.device_put(batch, layout.batch))
 
 
 def test_the_step_is_one_program_a_batch_size_in_place_and_without_transfers(compiled):
@@ -275,20 +282,68 @@ def test_the_step_is_one_program_a_batch_size_in_place_and_without_transfers(com
     first_loss = None
     for _ in range(3):
         before = jax.tree.leaves(state)
-        state, metrics = steps.train(state, four)
+        state, metrics = steps.train(state, four, compiled.settings)
         assert all(x.is_deleted() for x in before), "the old state is not donated"
         first_loss = float(metrics.loss) if first_loss is None else first_loss
     assert steps.train._cache_size() == 1
     with jax.transfer_guard("disallow"):
         for _ in range(3):
-            state, metrics = steps.train(state, four)
+            state, metrics = steps.train(state, four, compiled.settings)
     assert steps.train._cache_size() == 1
     assert float(metrics.loss) < first_loss
     assert int(state.step) == 6
-    state, _ = steps.train(state, two)
+    state, _ = steps.train(state, two, compiled.settings)
     assert steps.train._cache_size() == 2
     # The state comes back as it went in: else the next step would be compiled again.
     leaves = zip(jax.tree.leaves(state), jax.tree.leaves(steps.abstract_state), strict=True)
     for got, planned in leaves:
         assert (got.shape, got.dtype) == (planned.shape, planned.dtype)
         assert got.sharding == planned.sharding
+
+
+def test_runs_that_differ_in_settings_share_the_program_and_not_the_numbers(compiled):
+    base = compiled.config
+    changes = {
+        "seed": 7,
+        "train.tokens": 900,
+        "optimizer.learning_rate": 0.01,
+        "optimizer.b1": 0.5,
+        "optimizer.weight_decay": 0.0,
+        "optimizer.clip_norm": 0.1,
+        "schedule.name": "constant",
+        "model.init_std": 0.1,
+    }
+    other = overrides.override(base, changes)
+    layout = make_layout(base, jax.devices()[:1])
+    assert program_config(other) == program_config(base) != base
+    steps = compile_steps(other, make_gpt(other.model, other.compute, layout), layout)
+    assert steps.train is compiled.steps.train
+    programs = steps.train._cache_size()
+    losses = []
+    for config, init in ((base, compiled.steps.init), (other, steps.init)):
+        settings = jax.device_put(make_settings(config, make_timetable(config)), layout.everywhere)
+        state = init(jax.random.key(config.seed))
+        for _ in range(3):
+            state, metrics = steps.train(state, compiled.batch(4), settings)
+        losses.append(float(metrics.loss))
+        rate = config.optimizer.learning_rate
+        assert float(metrics.learning_rate) == pytest.approx(rate, rel=0.2)
+    assert steps.train._cache_size() == programs
+    assert abs(losses[0] - losses[1]) > 0.01
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"optimizer.clip_norm": None},
+        {"optimizer.name": "adamw"},
+        {"optimizer.ema_decay": None},
+        {"train.z_loss": 0.1},
+        {"model.d_model": 16},
+        {"compute.remat": "full"},
+    ],
+)
+def test_what_changes_the_program_is_in_its_config(compiled, change):
+    assert program_config(overrides.override(compiled.config, change)) != program_config(
+        compiled.config
+    )

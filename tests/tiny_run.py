@@ -20,7 +20,6 @@ from gpt_jax.config import Config
 from gpt_jax.models.gpt import make_gpt
 from gpt_jax.run import RunDirectory
 from gpt_jax.step import make_steps
-from gpt_jax.timetable import make_timetable
 from gpt_jax.tracking import Record, read_records
 
 CONFIG = '''
@@ -149,7 +148,7 @@ def records(run: RunDirectory) -> list[Record]:
 
 
 def abstract_state(config: Config) -> Any:
-    steps = make_steps(config, make_gpt(config.model, config.compute), make_timetable(config))
+    steps = make_steps(config, make_gpt(config.model, config.compute))
     return jax.eval_shape(steps.init, jax.random.key(0))
 
 

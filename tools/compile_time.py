@@ -16,7 +16,7 @@ from gpt_jax import overrides
 from gpt_jax.data import Batch
 from gpt_jax.models.gpt import make_gpt
 from gpt_jax.sharding import make_layout
-from gpt_jax.step import compile_steps, make_steps
+from gpt_jax.step import compile_steps, make_settings
 from gpt_jax.timetable import make_timetable
 
 CONFIG = Path(__file__).resolve().parent.parent / "configs" / "gpt3_175b.py"
@@ -39,11 +39,15 @@ def compile_once(n_layers: int) -> tuple[float, float, int]:
     config = overrides.load(CONFIG, changes)
     layout = make_layout(config, jax.devices()[:1])
     model = make_gpt(config.model, config.compute, layout)
-    steps = compile_steps(make_steps(config, model, make_timetable(config)), model, layout)
+    steps = compile_steps(config, model, layout)
     tokens = jax.ShapeDtypeStruct((1, config.model.seq_len), "int32", sharding=layout.batch)
     weights = jax.ShapeDtypeStruct((1, config.model.seq_len), "float32", sharding=layout.batch)
     began = time.perf_counter()
-    lowered = steps.train.lower(steps.abstract_state, Batch(tokens, tokens, weights, None))
+    lowered = steps.train.lower(
+        steps.abstract_state,
+        Batch(tokens, tokens, weights, None),
+        make_settings(config, make_timetable(config)),
+    )
     lowered_at = time.perf_counter()
     lowered.compile()
     done = time.perf_counter()
