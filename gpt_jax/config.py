@@ -341,8 +341,7 @@ class CheckpointConfig:
     keep_best: NonNegative = 0
     """Checkpoints with the lowest validation loss to keep besides."""
     keep_at_tokens: tuple[Positive, ...] = ()
-    """Token counts at which to save a checkpoint that is never deleted (a trunk's branch points).
-    """
+    """Token counts at which a checkpoint is saved and never deleted (a trunk's branch points)."""
 
 
 @section

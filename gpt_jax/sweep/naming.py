@@ -14,7 +14,8 @@ from typing import Any
 LONGEST = 100
 """Characters; longer names end in a hash instead."""
 HASH_DIGITS = 8
-DIGITS = (4, 6, 9, 17)
+EXACT = 17
+DIGITS = (4, 6, 9, EXACT)
 """Significant digits tried in turn, until a key's values differ in print as they do in fact."""
 UNSAFE = re.compile(r"[^A-Za-z0-9._=,+-]+")
 
@@ -94,7 +95,7 @@ def show(value: Any, digits: int) -> str:
         exact = "e" in text and float(text) == value
         return _exponent(text) if exact else str(value)
     if isinstance(value, float):
-        return _exponent(f"{value:.{digits}g}")
+        return _exponent(repr(value) if digits == EXACT else f"{value:.{digits}g}")
     if isinstance(value, list | tuple):
         return "+".join(show(item, digits) for item in value)
     return str(value)
