@@ -62,7 +62,8 @@ def read_sweep(path: str | Path, changes: Mapping[str, Any]) -> Sweep:
     cells = one_of_each(cells)
     trials = _apart([cell for cell in cells if isinstance(cell, Trial)])
     name = path.resolve().parent.name if path.name == SWEEP_FILE else path.stem
-    return Sweep(safe(name), trials, [cell for cell in cells if isinstance(cell, Infeasible)])
+    infeasible = [cell for cell in cells if isinstance(cell, Infeasible)]
+    return Sweep(safe(name), trials, _told_apart(infeasible, trials))
 
 
 def describe(varied: Mapping[str, Any]) -> str:
@@ -120,3 +121,12 @@ def _apart(trials: list[Trial]) -> list[Trial]:
             trunk = renamed.get(overrides.fingerprint(trunk), trunk)
         result.append(Trial(config, trial.varied, trunk))
     return result
+
+
+def _told_apart(infeasible: list[Infeasible], trials: list[Trial]) -> list[Infeasible]:
+    """The infeasible cells, called by all that they set where another cell has their name."""
+    uses = Counter([cell.name for cell in infeasible] + [trial.name for trial in trials])
+    return [
+        cell if uses[cell.name] == 1 else dataclasses.replace(cell, name=describe(cell.varied))
+        for cell in infeasible
+    ]

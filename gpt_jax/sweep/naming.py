@@ -27,15 +27,18 @@ def name_trials(varied: Sequence[Mapping[str, Any]], default: str) -> list[str]:
     """A name for each of these mappings, all different unless the mappings are equal.
 
     Left out are keys with one value throughout and keys that follow from those already named
-    (n_heads from d_model). A key is its last part unless two would look the same. Where nothing
-    varies the name is `default`.
+    (n_heads from d_model). A key is its last part (of optimizer.name: optimizer) unless two would
+    look the same. Where nothing varies the name is `default`.
     """
-    keys = _telling_keys(varied)
-    short = _short_keys(keys)
-    texts = {key: _texts([v[key] for v in varied if key in v]) for key in keys}
+    varying = _varying_keys(varied)
+    keys = _telling_keys(varied, varying)
+    # A trial that sets none of these keys, where others do, is named by what else it sets.
+    used = [[k for k in keys if k in t] or [k for k in varying if k in t] for t in varied]
+    short = _short_keys(list(dict.fromkeys(key for own in used for key in own)))
+    texts = {key: _texts([v[key] for v in varied if key in v]) for key in short}
     names = []
-    for trial in varied:
-        parts = [f"{short[k]}={texts[k][_identity(trial[k])]}" for k in keys if k in trial]
+    for trial, own in zip(varied, used, strict=True):
+        parts = [f"{short[key]}={texts[key][_identity(trial[key])]}" for key in own]
         names.append(_fitting(safe(",".join(parts) or default)))
     return _apart(names, varied)
 
@@ -45,12 +48,18 @@ def safe(text: str) -> str:
     return UNSAFE.sub("_", text).lstrip(".-") or "_"
 
 
-def _telling_keys(varied: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The keys, in order of appearance, that tell trials apart which those before do not."""
+def _varying_keys(varied: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The keys, in order of appearance, that have several values, or none in some trials."""
+    keys = dict.fromkeys(key for trial in varied for key in trial)
+    return [key for key in keys if len({_identity(t.get(key, _ABSENT)) for t in varied}) > 1]
+
+
+def _telling_keys(varied: Sequence[Mapping[str, Any]], varying: Sequence[str]) -> list[str]:
+    """The keys, in order, that tell trials apart which those before do not."""
     keys: list[str] = []
     told: list[tuple[Any, ...]] = [()] * len(varied)
     n_told = 1
-    for key in dict.fromkeys(key for trial in varied for key in trial):
+    for key in varying:
         more = [
             (*before, _identity(trial.get(key, _ABSENT)))
             for before, trial in zip(told, varied, strict=True)
@@ -71,7 +80,7 @@ def _identity(value: Any) -> Any:
 
 
 def _short_keys(keys: Sequence[str]) -> dict[str, str]:
-    last = {key: key.rsplit(".", 1)[-1] for key in keys}
+    last = {key: key.removesuffix(".name").rsplit(".", 1)[-1] for key in keys}
     uses = Counter(last.values())
     return {key: name if uses[name] == 1 else key for key, name in last.items()}
 
@@ -90,10 +99,11 @@ def show(value: Any, digits: int) -> str:
     """A value in a name: 1e15, 0.003, true, none, dense+banded."""
     if value is None or isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        value = int(value)
     if isinstance(value, int):
-        text = f"{value:.{digits}g}"
-        exact = "e" in text and float(text) == value
-        return _exponent(text) if exact else str(value)
+        short = _exponent(f"{value:.{digits}g}")
+        return short if len(short) < len(str(value)) and float(short) == value else str(value)
     if isinstance(value, float):
         return _exponent(repr(value) if digits == EXACT else f"{value:.{digits}g}")
     if isinstance(value, list | tuple):

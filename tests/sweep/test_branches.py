@@ -133,6 +133,6 @@ def test_mistakes(grid, totals, fraction, message):
         wsd_branches(BASE, grid, totals, fraction)
 
 
-def test_one_total_needs_no_tokens_in_the_name():
+def test_one_total():
     names = [t.name for t in branches(BASE, [{}], [9_999])]
-    assert names == ["stage=trunk", "base"]
+    assert names == ["stage=trunk", "tokens=9999"]

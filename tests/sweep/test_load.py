@@ -101,6 +101,16 @@ def test_infeasible_cells_are_listed_for_plans_and_refused_for_runs(sweep_file):
         load_sweep(path, {})
 
 
+def test_infeasible_cells_of_one_name_are_told_apart(sweep_file):
+    body = """
+    def get_sweep():
+        for width in (32, 33, 35):
+            yield from make_trials(BASE, values("model.d_model", [width]))
+    """
+    names = [bad.name for bad in read_sweep(sweep_file(body), {}).infeasible]
+    assert names == ["model.d_model = 33", "model.d_model = 35"]
+
+
 def test_an_override_can_make_cells_infeasible(sweep_file):
     sweep = read_sweep(sweep_file(GRID), {"model.d_model": "33"})
     assert not sweep.trials

@@ -33,15 +33,21 @@ def test_where_nothing_varies_the_base_names_the_trial():
 
 
 def test_a_key_is_long_where_two_would_look_the_same():
-    assert names(
-        {"optimizer.name": "lion", "schedule.name": "wsd"},
-        {"optimizer.name": "muon", "schedule.name": "wsd"},
-        {"optimizer.name": "lion", "schedule.name": "linear"},
-    ) == [
-        "optimizer.name=lion,schedule.name=wsd",
-        "optimizer.name=muon,schedule.name=wsd",
-        "optimizer.name=lion,schedule.name=linear",
-    ]
+    corpora = [{"data.path": "a"}, {"data.path": "b"}]
+    grid = product(corpora, [{"data.tokenizer_path": "x"}, {"data.tokenizer_path": "y"}])
+    assert name_trials(list(grid), "base")[0] == "path=a,tokenizer_path=x"
+    budgets = [{"train.tokens": 100}, {"train.tokens": 200}, {"budget.tokens": 100}]
+    assert names(*budgets) == ["train.tokens=100", "train.tokens=200", "budget.tokens=100"]
+
+
+def test_a_trial_without_any_of_the_keys_is_named_by_what_it_sets():
+    shapes = [{"model.n_layers": n, "model.d_model": 64 * n} for n in (1, 2)]
+    odd = {"model.d_model": 100}
+    assert names(*shapes, odd) == ["n_layers=1", "n_layers=2", "d_model=100"]
+
+
+def test_a_section_s_name_is_called_by_its_section():
+    assert names({"optimizer.name": "lion"}, {"optimizer.name": "muon"})[0] == "optimizer=lion"
 
 
 def test_a_key_that_a_trial_does_not_set_is_not_in_its_name():
@@ -60,6 +66,9 @@ def test_a_key_that_a_trial_does_not_set_is_not_in_its_name():
         (1_000_000, "1e6"),
         (1024, "1024"),
         (65536, "65536"),
+        (10240, "10240"),
+        (10240.0, "10240"),
+        (250_000, "2.5e5"),
         (True, "true"),
         (None, "none"),
         (("dense", "banded"), "dense+banded"),
