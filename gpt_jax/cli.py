@@ -13,6 +13,7 @@ from collections.abc import Sequence
 VERBS = {
     "train": ("gpt_jax.train_verb", "train a config, or continue it"),
     "data": ("gpt_jax.data.verb", "build token shards from text, or look into them"),
+    "sweep": ("gpt_jax.sweep.verb", "declare, plan, run and report a grid of experiments"),
     "generate": ("gpt_jax.generate", "continue a prompt with a trained run"),
     "fit": ("gpt_jax.scaling.verb", "fit a scaling law to a table of runs"),
     "table": ("gpt_jax.published.verb", "a paper's table beside what we compute"),

@@ -11,7 +11,7 @@ Must not import jax.
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, TypeVar, dataclass_transform
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, ValidationInfo, model_validator
 from pydantic.dataclasses import dataclass
 
 Positive = Annotated[int, Field(gt=0)]
@@ -22,6 +22,9 @@ Probability = Annotated[float, Field(ge=0, lt=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 T = TypeVar("T")
+
+DRAFT = "draft"
+"""Validation context of a config whose sections need not agree yet (`overrides.draft`)."""
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
@@ -337,6 +340,8 @@ class CheckpointConfig:
     """Newest checkpoints to keep."""
     keep_best: NonNegative = 0
     """Checkpoints with the lowest validation loss to keep besides."""
+    keep_at_tokens: tuple[Positive, ...] = ()
+    """Token counts at which a checkpoint is saved and never deleted (a trunk's branch points)."""
 
 
 @section
@@ -377,7 +382,9 @@ class Config:
     tracking: TrackingConfig = Field(default_factory=TrackingConfig)
 
     @check()
-    def _consistent(self) -> "Config":
+    def _consistent(self, info: ValidationInfo) -> "Config":
+        if info.context == DRAFT:
+            return self
         tokens = self.train.tokens
         if self.schedule.warmup_tokens > tokens:
             raise ValueError(

@@ -7,18 +7,19 @@ and validated once, together. Must not import jax.
 import contextlib
 import dataclasses
 import difflib
+import functools
 import hashlib
 import importlib.util
 import json
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from gpt_jax.config import WHAT, Config
+from gpt_jax.config import DRAFT, WHAT, Config
 
 FINGERPRINT_IGNORES = ("data.cache", "data.tokenizer_path")
 """Machine-local places: the same corpus elsewhere is the same experiment."""
@@ -57,24 +58,36 @@ def override(config: Config, changes: Mapping[str, Any]) -> Config:
     value exactly (1e9 for an integer), true/false, none, comma-separated or JSON lists.
     Raises ValueError naming the nearest valid key, or the allowed values.
     """
+    return from_dict(_changed(config, changes))
+
+
+def draft(config: Config, changes: Mapping[str, Any]) -> Config:
+    """Like `override`, for a config that will be changed further: sections may still disagree.
+
+    Each section is valid, but warmup may be longer than training. Not to be trained.
+    """
+    return from_dict(_changed(config, changes), context=DRAFT)
+
+
+def _changed(config: Config, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The tree of `config` with dotted keys replaced, not validated."""
     tree = to_dict(config)
     known = fields()
+    check_keys(changes)
     for key, value in changes.items():
-        if key not in known:
-            raise ValueError(_unknown(key, known))
         *parents, leaf = key.split(".")
         node = tree
         for parent in parents:
             node = node[parent]
         node[leaf] = _parse(key, value, known[key]) if isinstance(value, str) else value
-    return from_dict(tree)
+    return tree
 
 
-def from_dict(tree: Mapping[str, Any]) -> Config:
+def from_dict(tree: Mapping[str, Any], context: str | None = None) -> Config:
     """A validated Config from nested mappings, as `to_dict` gives them."""
     _refuse_unknown(tree, "", fields())
     try:
-        return TypeAdapter(Config).validate_python(tree)
+        return TypeAdapter(Config).validate_python(tree, context=context)
     except ValidationError as error:
         raise ValueError(_one_line(error)) from None
 
@@ -120,7 +133,16 @@ class FieldInfo:
     description: str
 
 
-def fields(cls: Any = Config, prefix: str = "") -> dict[str, FieldInfo]:
+def check_keys(keys: Iterable[str]) -> None:
+    """Raises ValueError for a key that no config has, naming the nearest valid one."""
+    known = fields()
+    for key in keys:
+        if key not in known:
+            raise ValueError(_unknown(key, known))
+
+
+@functools.cache
+def fields(cls: Any = Config, prefix: str = "") -> Mapping[str, FieldInfo]:
     """{dotted key: FieldInfo} of every leaf field, in the order of declaration."""
     found: dict[str, FieldInfo] = {}
     for name, info in cls.__pydantic_fields__.items():
@@ -180,7 +202,8 @@ def show(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple | list):
-        return json.dumps(value) if any(isinstance(v, dict) for v in value) else ",".join(value)
+        nested = any(isinstance(item, dict) for item in value)
+        return json.dumps(value) if nested else ",".join(map(str, value))
     return str(value)
 
 

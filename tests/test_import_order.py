@@ -25,6 +25,7 @@ LAYERS = (
     {"evaluate", "generate"},
     {"experiment"},
     {"train"},
+    {"sweep"},
     {"train_verb", "doctor"},
     {"cli"},
     {"__main__"},

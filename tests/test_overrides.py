@@ -32,6 +32,7 @@ NOT_BY_TYPE: dict[str, dict[str, Any]] = {
     "data.source": {"data.source": "text", "data.path": "x"},
     "data.mixture": MIXTURE,
     "mesh.data": {"mesh.data": 4},
+    "checkpoint.keep_at_tokens": {"checkpoint.keep_at_tokens": [100, 200]},
 }
 """Changes to fields that a value made from the type alone would leave inconsistent."""
 

@@ -1,9 +1,11 @@
-"""A ladder of GPT shapes, to say which model an optimal parameter count means.
+"""Ladders of GPT shapes: which model a parameter count means.
 
 Must not import jax.
 """
 
-from dataclasses import dataclass
+import dataclasses
+from collections.abc import Iterable
+from typing import Literal, get_args
 
 from gpt_jax.config import ModelConfig
 from gpt_jax.flops import count_parameters
@@ -13,8 +15,11 @@ ASPECT_RATIO = 64
 HEAD_SIZE = 64
 DEEPEST = 400
 
+SizeConvention = Literal["n_params", "n_params_non_embedding", "n_params_matmul"]
+"""How parameters are counted: see `gpt_jax.flops.ParameterCounts`."""
 
-@dataclass(frozen=True)
+
+@dataclasses.dataclass(frozen=True)
 class Rung:
     """A GPT-2 of some depth, width 64 L with L heads of 64, vocabulary 50257 and context 1024."""
 
@@ -24,25 +29,51 @@ class Rung:
     n_params: int
 
 
+def count(model: ModelConfig, convention: SizeConvention) -> int:
+    """Parameters of a model under a convention; ValueError for an unknown one."""
+    counts = count_parameters(model)
+    match convention:
+        case "n_params":
+            return counts.n_params
+        case "n_params_non_embedding":
+            return counts.n_params_non_embedding
+        case "n_params_matmul":
+            return counts.n_params_matmul
+    raise ValueError(
+        f"parameter convention '{convention}' is unknown; allowed: "
+        f"{', '.join(get_args(SizeConvention))}"
+    )
+
+
+def shape(model: ModelConfig, n_layers: int, d_model: int, head_size: int) -> ModelConfig:
+    """`model` in another depth and width, with as many heads of head_size as fill the width."""
+    return dataclasses.replace(
+        model,
+        n_layers=n_layers,
+        d_model=d_model,
+        n_heads=d_model // head_size,
+        head_size=None,
+    )
+
+
+def nearest(
+    models: Iterable[ModelConfig], n_params: float, convention: SizeConvention
+) -> ModelConfig:
+    """The model whose parameter count is nearest by ratio, the first of several."""
+    return min(models, key=lambda model: ratio(count(model, convention), n_params))
+
+
 def nearest_rung(n_params: float, *, embedding: bool = True) -> Rung:
     """The rung whose parameter count is nearest by ratio.
 
     embedding: whether n_params counts the embeddings (Chinchilla) or not (Kaplan).
     """
-    best: Rung | None = None
-    for n_layers in range(1, DEEPEST):
-        width = ASPECT_RATIO * n_layers
-        counts = count_parameters(
-            ModelConfig(n_layers=n_layers, d_model=width, n_heads=width // HEAD_SIZE)
-        )
-        size = counts.n_params if embedding else counts.n_params_non_embedding
-        rung = Rung(n_layers, width, width // HEAD_SIZE, size)
-        if best is not None and _ratio(size, n_params) > _ratio(best.n_params, n_params):
-            break
-        best = rung
-    assert best is not None
-    return best
+    convention: SizeConvention = "n_params" if embedding else "n_params_non_embedding"
+    ladder = (shape(ModelConfig(), L, ASPECT_RATIO * L, HEAD_SIZE) for L in range(1, DEEPEST))
+    best = nearest(ladder, n_params, convention)
+    return Rung(best.n_layers, best.d_model, best.n_heads, count(best, convention))
 
 
-def _ratio(a: float, b: float) -> float:
+def ratio(a: float, b: float) -> float:
+    """The larger divided by the smaller."""
     return max(a / b, b / a)

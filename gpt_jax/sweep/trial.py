@@ -1,13 +1,35 @@
-"""A trial: one experiment of a sweep, and what makes it differ from the others.
+"""Trials: a base config and a grid made into experiments with names of their own.
 
+A trial's config is resolved in this order; later steps see and overrule earlier ones:
+
+1. the base config;
+2. the config keys of its change (`gpt_jax.sweep.grid`);
+3. its budget (`gpt_jax.sweep.budget`), made into train.tokens for the model and batch of 1 and 2;
+4. `derive`, a function from that config to further changes: warmup as a share of train.tokens, a
+   learning rate from the width. If it changes the model or batch, the budget is spent anew on
+   these and derive asked again, until both agree;
+5. what a command line overrides (`gpt_jax.sweep.load`), as it stands: budgets and derive do not
+   see it.
+
+Sections are checked against each other at the end, so that derive may mend what 2 or 3 broke.
 Must not import jax.
 """
 
 import dataclasses
-from collections.abc import Mapping
+import numbers
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from gpt_jax.config import Config
+from gpt_jax import overrides
+from gpt_jax.config import WHAT, Config
+from gpt_jax.sweep.budget import PREFIX, parse_budget
+from gpt_jax.sweep.grid import Changes, Grid
+from gpt_jax.sweep.naming import name_trials
+
+Derive = Callable[[Config], Changes]
+
+ROUNDS = 8
+"""How often a budget and `derive` may correct each other."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,3 +45,124 @@ class Trial:
     @property
     def name(self) -> str:
         return self.config.name
+
+
+@dataclasses.dataclass(frozen=True)
+class Infeasible:
+    """A cell of a grid that is no trial: `sweep plan` shows it, `sweep run` refuses it."""
+
+    name: str
+    varied: Mapping[str, Any]
+    reason: str
+
+
+Cell = Trial | Infeasible
+
+
+def make_trials(base: Config, grid: Grid, derive: Derive | None = None) -> list[Cell]:
+    """A trial for each change of the grid, in its order; see the module for how configs resolve.
+
+    Cells whose config is not valid are returned as `Infeasible`; cells that compute the same (equal
+    fingerprints) are one trial, the first. Raises ValueError for keys that no config has, and for
+    trials that differ only in how they are computed.
+    """
+    cells = [plain_changes(changes) for changes in grid]
+    names = name_trials(cells, base.name)
+    made = [
+        resolve_cell(base, changes, derive, name)
+        for changes, name in zip(cells, names, strict=True)
+    ]
+    return one_of_each(made)
+
+
+def resolve_cell(base: Config, changes: Changes, derive: Derive | None, name: str) -> Cell:
+    """The trial of one change, or why there is none."""
+    overrides.check_keys([key for key in changes if not key.startswith(PREFIX)])
+    try:
+        return Trial(overrides.override(resolve(base, changes, derive), {"name": name}), changes)
+    except ValueError as error:
+        return Infeasible(name, changes, str(error))
+
+
+def resolve(base: Config, changes: Changes, derive: Derive | None) -> Config:
+    """Steps 1 to 4 of the module's list; ValueError if the config is not valid in the end."""
+    budget = parse_budget(changes)
+    plain = {key: value for key, value in changes.items() if not key.startswith(PREFIX)}
+    declared = config = overrides.draft(base, plain)
+    for _ in range(ROUNDS):
+        if budget is not None:
+            declared = overrides.draft(declared, {"train.tokens": budget.tokens(config)})
+        derived = {} if derive is None else _derived(derive, declared)
+        if budget is not None and "train.tokens" in derived:
+            raise ValueError(f"derive sets train.tokens, which {budget.key} decides; keep one")
+        config = overrides.draft(declared, derived)
+        if budget is None or budget.tokens(config) == config.train.tokens:
+            return overrides.override(config, {})
+    assert budget is not None
+    raise ValueError(
+        f"{budget.key} = {budget.amount:g} and derive do not settle: train.tokens decides what "
+        f"derive returns, and that decides train.tokens"
+    )
+
+
+def _derived(derive: Derive, config: Config) -> Changes:
+    changes = derive(config)
+    if not isinstance(changes, Mapping):
+        raise ValueError(f"derive returned {type(changes).__name__}; need {{dotted key: value}}")
+    return plain_changes(changes)
+
+
+def plain_changes(changes: Any) -> dict[str, Any]:
+    """A change with numpy's scalars as Python's, which JSON and configs take.
+
+    Raises ValueError for what is no mapping, or names trials by itself.
+    """
+    if not isinstance(changes, Mapping):
+        raise ValueError(f"a grid holds {changes!r}; need changes such as {{'seed': 1}}")
+    if "name" in changes:
+        raise ValueError("a grid sets name; trials are named by what varies")
+    return {key: _plain(value) for key, value in changes.items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        return value
+    return int(value) if isinstance(value, numbers.Integral) else float(value)
+
+
+def one_of_each(cells: Iterable[Cell]) -> list[Cell]:
+    """The cells without those that compute what an earlier one computes.
+
+    Raises ValueError where what was varied is not part of what is computed.
+    """
+    kept: list[Cell] = []
+    first: dict[str, Trial] = {}
+    for cell in cells:
+        if isinstance(cell, Trial):
+            print_ = overrides.fingerprint(cell.config)
+            if print_ in first:
+                _refuse_how(first[print_], cell)
+                continue
+            first[print_] = cell
+        kept.append(cell)
+    return kept
+
+
+def _refuse_how(first: Trial, second: Trial) -> None:
+    keys = [
+        key
+        for key in first.varied.keys() & second.varied.keys()
+        if key.split(".")[0] in _HOW and first.varied[key] != second.varied[key]
+    ]
+    if keys:
+        raise ValueError(
+            f"trials differ only in {', '.join(sorted(keys))}, which is how and not what they "
+            f"compute: they are one trial; vary {', '.join(WHAT)}"
+        )
+
+
+_HOW: Sequence[str] = tuple(
+    field.name
+    for field in dataclasses.fields(Config)
+    if field.name not in WHAT and field.name != "name"
+)

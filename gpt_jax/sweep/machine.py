@@ -1,0 +1,98 @@
+"""What a plan is priced on: this machine, or chips by name. Must not import jax at import time."""
+
+import dataclasses
+import functools
+import os
+from pathlib import Path
+
+from gpt_jax import flops, hardware
+from gpt_jax.config import Config
+
+
+@dataclasses.dataclass(frozen=True)
+class Machine:
+    """Devices that work on one trial together."""
+
+    name: str
+    backend: str
+    """cpu, gpu or tpu."""
+    n_devices: int
+    memory_bytes: float | None
+    """Of one device, or of the host that all CPU devices share; None if unknown."""
+    chip: hardware.Chip | None
+    """None for a CPU, and for a device that the table does not know."""
+
+    def peak(self, config: Config) -> float | None:
+        """FLOP/s of all devices for the config's operands, or None if unknown."""
+        dtype = config.compute.dtype
+        if dtype == "auto":
+            dtype = "float32" if self.backend == "cpu" else "bfloat16"
+        if self.chip is not None:
+            return self.chip.peak(dtype) * self.n_devices
+        return _cpu_peak(dtype) if self.backend == "cpu" else None
+
+    def seconds(self, config: Config, n_tokens: float, mfu: float) -> float | None:
+        """Time to train on this many tokens at a model FLOPs utilization (PaLM's convention)."""
+        peak = self.peak(config)
+        if peak is None:
+            return None
+        return flops.training_flops_per_token(config.model, "palm") * n_tokens / (mfu * peak)
+
+    def obstacle(self, config: Config) -> str:
+        """Why the config's mesh and batch cannot be laid out on these devices; empty if they can.
+
+        The common part of what `gpt_jax.sharding.make_layout` checks, without jax.
+        """
+        mesh, model, n = config.mesh, config.model, self.n_devices
+        fixed = mesh.fsdp * mesh.tensor
+        data = n // fixed if mesh.data == -1 else mesh.data
+        if data * fixed != n:
+            return (
+                f"mesh.data x mesh.fsdp x mesh.tensor = {mesh.data} x {mesh.fsdp} x {mesh.tensor} "
+                f"does not make up {n} device{'s' * (n != 1)}"
+            )
+        sequences = config.train.batch_sequences // config.compute.microbatches
+        for value, what, parts, axes in (
+            (sequences, "a microbatch of sequences", data * mesh.fsdp, "mesh.data x mesh.fsdp"),
+            (model.d_model, "model.d_model", mesh.fsdp, "mesh.fsdp"),
+            (model.n_heads, "model.n_heads", mesh.tensor, "mesh.tensor"),
+            (model.padded_vocab_size, "the padded vocabulary", mesh.tensor, "mesh.tensor"),
+        ):
+            if value % parts:
+                return f"{what} = {value} is not divisible by {axes} = {parts}"
+        return ""
+
+
+def named_chips(name: str, n_devices: int) -> Machine:
+    """n_devices chips of `gpt_jax.hardware`; ValueError for an unknown name."""
+    chip = hardware.chip(name)
+    backend = "tpu" if name.startswith("tpu") else "gpu"
+    return Machine(f"{n_devices} x {name}", backend, n_devices, chip.memory_bytes, chip)
+
+
+def this_machine() -> Machine:
+    """The devices that jax finds here."""
+    import jax
+
+    devices = jax.devices()
+    backend = devices[0].platform
+    if backend == "cpu":
+        return Machine(f"cpu, {os.cpu_count()} cores", "cpu", len(devices), host_memory(), None)
+    chip = hardware.identify(devices[0].device_kind)
+    memory = None if chip is None else chip.memory_bytes
+    name = f"{len(devices)} x {devices[0].device_kind}"
+    return Machine(name, backend, len(devices), memory, chip)
+
+
+def host_memory() -> float:
+    """Bytes of memory of this host, or of the container that this process is in."""
+    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = Path("/sys/fs/cgroup/memory.max")
+    text = limit.read_text().strip() if limit.is_file() else "max"
+    return float(min(physical, int(text)) if text.isdigit() else physical)
+
+
+@functools.cache
+def _cpu_peak(dtype: str) -> float:
+    """Measured once in a process."""
+    return hardware.measured_cpu_peak(dtype)

@@ -1,0 +1,61 @@
+"""Time the steps that training runs, on this machine, without a corpus."""
+
+import dataclasses
+import statistics
+import time
+
+import jax
+import numpy as np
+
+from gpt_jax.config import Config
+from gpt_jax.data.batch import Batch
+from gpt_jax.evaluate.validation import process_rows, put_batch
+from gpt_jax.models.gpt import make_gpt
+from gpt_jax.sharding import make_layout
+from gpt_jax.step import compile_steps, make_steps
+from gpt_jax.timetable import make_timetable
+
+MIN_STEPS, MAX_STEPS, SECONDS = 3, 20, 2.0
+"""Steps that are timed: as many as fit into so many seconds, within these bounds."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Speed:
+    """How fast a config trains here."""
+
+    step_seconds: float
+    """Median over a few steps with the full batch."""
+    compile_seconds: float
+    """Of the first step, beyond a step: short when the compilation cache knows the program."""
+
+
+def measure(config: Config) -> Speed:
+    """Compile the config's training step as `gpt-jax train` does, and time it on random tokens.
+
+    Raises ValueError if the config cannot be laid out on the devices here.
+    """
+    layout = make_layout(config)
+    model = make_gpt(config.model, config.compute, layout)
+    steps = compile_steps(make_steps(config, model, make_timetable(config)), model, layout)
+    state = steps.init(jax.random.key(config.seed))
+    batch = put_batch(_random_batch(config), layout)
+    times: list[float] = []
+    began = time.perf_counter()
+    while len(times) <= MIN_STEPS or (len(times) <= MAX_STEPS and sum(times[1:]) < SECONDS):
+        state, metrics = steps.train(state, batch)
+        jax.block_until_ready(metrics.loss)
+        now = time.perf_counter()
+        times.append(now - began)
+        began = now
+    step_seconds = statistics.median(times[1:])
+    return Speed(step_seconds, max(0.0, times[0] - step_seconds))
+
+
+def _random_batch(config: Config) -> Batch:
+    """This process's rows of a full batch."""
+    rows = process_rows(config.train.batch_sequences)
+    shape = (rows.stop - rows.start, config.model.seq_len)
+    random = np.random.default_rng(0)
+    tokens, targets = random.integers(0, config.model.vocab_size, (2, *shape), np.int32)
+    segments = np.ones(shape, np.int32) if config.data.separate_documents else None
+    return Batch(tokens, targets, np.ones(shape, np.float32), segments)

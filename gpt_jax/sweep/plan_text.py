@@ -1,0 +1,213 @@
+"""A plan as text: a table for 120 to 160 columns, totals, and what the numbers mean.
+
+Must not import jax.
+"""
+
+from collections.abc import Callable, Sequence
+
+from gpt_jax.config import Config
+from gpt_jax.sweep.cost import Row
+from gpt_jax.sweep.machine import Machine
+
+NAME_WIDTH = 24
+"""Names are never cut shorter than this."""
+GAP = "  "
+REASONS = 20
+"""At most so many infeasible cells are explained on the screen."""
+
+
+def compact(value: float | None) -> str:
+    """Counts: 1.23M; from 1e15 on, and below a thousandth, with an exponent."""
+    if value is None:
+        return "-"
+    for unit, suffix in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if unit * 0.9995 <= value < 1e15:
+            return f"{_three_digits(value / unit)}{suffix}"
+    return f"{value:.3g}".replace("e+", "e")
+
+
+def _three_digits(value: float) -> str:
+    """0.998, 1.23, 12.3, 123: three digits, the largest below a thousand."""
+    return f"{value:.2f}" if value < 9.995 else f"{value:.1f}" if value < 99.95 else f"{value:.0f}"
+
+
+def scientific(value: float | None) -> str:
+    """FLOPs: 4.5e15."""
+    if value is None:
+        return "-"
+    mantissa, _, exponent = f"{value:.2e}".partition("e")
+    return f"{mantissa}e{int(exponent)}"
+
+
+def size(value: float | None) -> str:
+    """Bytes, in decimal units: 1.23 GB."""
+    if value is None:
+        return "-"
+    for unit, suffix in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB")):
+        if value >= unit * 0.9995:
+            return f"{_three_digits(value / unit)} {suffix}"
+    return f"{_three_digits(value / 1e3)} kB"
+
+
+def duration(seconds: float | None) -> str:
+    """45 s, 12.5 min, 3.4 h, 5.1 d, 2.3 years."""
+    if seconds is None:
+        return "-"
+    year = 365.25 * 24
+    for unit, suffix, least in ((year, "years", year), (24.0, "d", 48.0), (1.0, "h", 2.0)):
+        if seconds >= least * 3600:
+            return f"{_three_digits(seconds / 3600 / unit)} {suffix}"
+    if seconds >= 120:
+        return f"{seconds / 60:.1f} min"
+    if seconds >= 10:
+        return f"{seconds:.0f} s"
+    return f"{seconds:.1f} s" if seconds >= 0.1 or seconds == 0 else "< 0.1 s"
+
+
+COLUMNS: tuple[tuple[str, Callable[[Row], str]], ...] = (
+    ("params", lambda row: compact(row.n_params)),
+    ("non-emb.", lambda row: compact(row.n_params_non_embedding)),
+    ("matmul", lambda row: compact(row.n_params_matmul)),
+    ("tokens", lambda row: compact(row.n_tokens)),
+    ("tok/par", lambda row: compact(row.tokens_per_param)),
+    ("steps", lambda row: "-" if row.n_steps is None else f"{row.n_steps:,}"),
+    ("FLOPs", lambda row: scientific(row.flops)),
+    ("6ND", lambda row: scientific(row.flops_6nd)),
+    ("memory", lambda row: size(row.memory_bytes)),
+    ("time", lambda row: duration(row.seconds)),
+)
+
+
+def table(rows: Sequence[Row], width: int) -> str:
+    """The rows under a header, names cut so that lines fit into `width` columns."""
+    header = ["trial", *(title for title, _ in COLUMNS), ""]
+    cells = [[row.name, *(show(row) for _, show in COLUMNS), _note(row)] for row in rows]
+    widths = [max(len(line[i]) for line in [header, *cells]) for i in range(len(header))]
+    rest = sum(widths[1:]) + len(GAP) * (len(header) - 1)
+    widths[0] = min(widths[0], max(NAME_WIDTH, width - rest))
+    lines = []
+    for name, *numbers, note in [header, *cells]:
+        parts = [_cut(name, widths[0]).ljust(widths[0])]
+        parts += [text.rjust(w) for text, w in zip(numbers, widths[1:-1], strict=True)]
+        lines.append(GAP.join([*parts, note]).rstrip())
+    lines.insert(1, "-" * max(map(len, lines)))
+    return "\n".join(lines)
+
+
+def _cut(name: str, width: int) -> str:
+    """The name, without its middle where it is too long."""
+    if len(name) <= width:
+        return name
+    end = (width - 2) // 2
+    return f"{name[: width - 2 - end]}..{name[-end:]}"
+
+
+def _note(row: Row) -> str:
+    return row.state or ("branch" if row.trunk else "")
+
+
+def headline(name: str, rows: Sequence[Row]) -> str:
+    """How many trials there are, done and infeasible."""
+    feasible = [row for row in rows if not row.reason]
+    parts = [_count(len(feasible), "trial")]
+    done = sum(row.done for row in rows)
+    if done:
+        parts.append(f"{done} done")
+    branches = sum(bool(row.trunk) for row in feasible)
+    if branches:
+        parts.append(_count(branches, "branch", "branches") + " of trunks")
+    if len(feasible) < len(rows):
+        parts.append(_count(len(rows) - len(feasible), "infeasible cell"))
+    return f"sweep {name}: {', '.join(parts)}"
+
+
+def _count(n: int, thing: str, things: str = "") -> str:
+    return f"{n:,} {thing if n == 1 else things or thing + 's'}"
+
+
+def describe_assumed(machine: Machine, config: Config, mfu: float) -> str:
+    """What stands behind the times where nothing was measured."""
+    memory = size(machine.memory_bytes) if machine.memory_bytes else "unknown"
+    peak = machine.peak(config)
+    if peak is None:
+        return f"time: unknown, no peak is known of {machine.name}; try --measure"
+    source = "published" if machine.chip else "measured in matrix products"
+    scope = " each" if machine.chip and machine.n_devices > 1 else ""
+    return (
+        f"time: on {machine.name} at {mfu:g} of {_flops_rate(peak)} ({source}); an assumption, set "
+        f"--mfu{'' if machine.chip else ' or try --measure'}; memory {memory}{scope}"
+    )
+
+
+def describe_measured(
+    machine: Machine, attained: Sequence[float], compiling: Sequence[float]
+) -> str:
+    """What was measured: nothing where all is done or infeasible."""
+    parts = [f"time: measured on {machine.name}, steps of {_count(len(compiling), 'shape')}"]
+    if attained:
+        parts.append(f"MFU {_range([f'{share:.0%}' for share in sorted(attained)])}")
+    if compiling:
+        parts.append(f"compiling took {_range([duration(s) for s in sorted(compiling)])}")
+    if machine.memory_bytes:
+        parts.append(f"memory {size(machine.memory_bytes)}")
+    return "; ".join(parts)
+
+
+def _range(texts: Sequence[str]) -> str:
+    return texts[0] if texts[0] == texts[-1] else f"{texts[0]} to {texts[-1]}"
+
+
+def _flops_rate(peak: float) -> str:
+    for unit, suffix in ((1e15, "PFLOP/s"), (1e12, "TFLOP/s"), (1e9, "GFLOP/s")):
+        if peak >= unit:
+            return f"{_three_digits(peak / unit)} {suffix}"
+    return f"{scientific(peak)} FLOP/s"
+
+
+def totals(rows: Sequence[Row], price: float | None, n_devices: int) -> str:
+    """Sums over what can be trained: in all, and what is left to do."""
+    feasible = [row for row in rows if not row.reason]
+    left = [row for row in feasible if not row.done]
+    lines = [_total("total", feasible, price, n_devices)]
+    if len(left) < len(feasible):
+        lines.append(_total("left", left, price, n_devices))
+    return "\n" + "\n".join(lines)
+
+
+def _total(title: str, rows: Sequence[Row], price: float | None, n_devices: int) -> str:
+    flops = sum(row.flops_to_run or 0.0 for row in rows)
+    known = [row.seconds for row in rows if row.seconds is not None]
+    parts = [_count(len(rows), "trial"), f"{scientific(flops)} FLOPs"]
+    if len(known) == len(rows):
+        seconds = sum(known)
+        parts.append(f"{duration(seconds)} one after another")
+        if price is not None:
+            hours = seconds / 3600 * n_devices
+            unit = "chip-hours" if n_devices > 1 else "hours"
+            parts.append(f"price {price * hours:,.2f} ({hours:,.2f} {unit} at {price:g})")
+    return f"{title:<6}{',  '.join(parts)}"
+
+
+def footnotes(rows: Sequence[Row]) -> str:
+    """What the columns mean, and why cells cannot be trained."""
+    lines = [
+        "",
+        "params: all; non-emb.: without embeddings and head; matmul: weights that tokens are "
+        "multiplied with.",
+        "FLOPs: matrix products as executed; 6ND: 6 x params x tokens. memory: training state, "
+        "exact, and an estimate",
+        "of activations and logits. time: of steps alone, without compiling, validating and "
+        "saving.",
+    ]
+    if any(row.trunk for row in rows):
+        lines.append(
+            "Branches continue their trunk: their time and their share of the total are the "
+            "cooldown's alone."
+        )
+    bad = [row for row in rows if row.reason]
+    if bad:
+        lines += ["", "infeasible (grid.where leaves cells out):"]
+        lines += [f"  {row.name}: {row.reason}" for row in bad[:REASONS]]
+        if len(bad) > REASONS:
+            lines.append(f"  ... and {len(bad) - REASONS} more: --csv OUT writes them all")
+    return "\n".join(lines)
