@@ -53,7 +53,7 @@ def draw_sweep(trials: Sequence[Measured], rows: Sequence[Row], directory: Path)
 def figures(trials: Sequence[Measured], rows: Sequence[Row]) -> dict[str, Callable[[Axes], None]]:
     """{name: function that draws it on an Axes}"""
     found: dict[str, Callable[[Axes], None]] = {}
-    if any(trial.curve for trial in trials):
+    if any(len(trial.curve) for trial in trials):
         found["loss-curves"] = lambda axes: draw_curves(axes, trials, rows)
     measured = [row for row in rows if row["loss"] is not None]
     if len({row["flops"] for row in measured}) > 1:
@@ -72,12 +72,12 @@ def draw_curves(axes: Axes, trials: Sequence[Measured], rows: Sequence[Row]) -> 
     """Smoothed training losses of all runs against compute (or tokens, where all cost the same)."""
     per_token = {row["run"]: row["flops"] / row["n_tokens"] for row in rows}
     several = len({row["n_params"] for row in rows}) > 1
-    drawn = [trial for trial in trials if trial.curve]
+    drawn = [trial for trial in trials if len(trial.curve)]
     label, values, colours = colouring(axes, drawn, rows)
     most = max(50, POINTS_IN_ALL // len(drawn))
     shown: set[Any] = set()
     for trial, value in zip(drawn, values, strict=True):
-        tokens, losses = (np.array(v, float) for v in zip(*trial.curve, strict=True))
+        tokens, losses = trial.curve.T
         chosen = _spread(len(tokens), most)
         x = tokens[chosen] * (per_token[trial.entry.name] if several else 1)
         y = np.array(smooth(losses.tolist()))[chosen]

@@ -3,6 +3,7 @@
 Must not import jax.
 """
 
+import collections
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
@@ -13,7 +14,7 @@ import numpy as np
 from gpt_jax.scaling.catalog import LawEntry, find_law
 from gpt_jax.scaling.study import Options, Study, make_study
 from gpt_jax.scaling.table import QUANTITIES, RunTable, pareto, read_runs
-from gpt_jax.sweep.table import FINAL, TRUNK, Measured, Row, varied_keys, varied_value
+from gpt_jax.sweep.table import Measured, Row, varied_keys, varied_value
 
 TRIED = ("chinchilla-isoflop", "chinchilla-parametric", "chinchilla-envelope", "compute-power")
 """What any sweep over sizes and budgets is about; where one has no place, the report says why."""
@@ -111,13 +112,8 @@ def _runs_for(
 
 def _n_curves(rows: Sequence[Row]) -> int:
     """Runs measured at two points or more before their decay."""
-    points = [row["run"] for row in rows if row["point"] == TRUNK]
-    ends = [row["run"] for row in rows if row["point"] == FINAL and _is_trunk_end(row)]
-    return len({run for run in points if (points + ends).count(run) > 1})
-
-
-def _is_trunk_end(row: Row) -> bool:
-    return row["cooled"] is False and row["loss"] is not None
+    points = [row["run"] for row in rows if row["loss"] is not None and not row["cooled"]]
+    return sum(count > 1 for count in collections.Counter(points).values())
 
 
 def _require_values(entry: LawEntry, runs: RunTable) -> None:

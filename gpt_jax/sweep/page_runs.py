@@ -12,12 +12,13 @@ Formatter = Callable[[Any], Markup]
 
 ALWAYS = ("run", "state", "n_params", "n_tokens", "flops", "loss")
 """Shown even if all rows agree."""
+FIRST = ("run", "state", "loss", "loss_standard_error", "cooled", "point")
 SHOWN = (
-    "n_params", "n_tokens", "flops", "loss", "cooled", "point", "loss_standard_error",
-    "bits_per_byte", "train_loss", "n_steps", "batch_tokens", "learning_rate", "seed", "tokenizer",
-    "vocab_size", "corpus", "training_seconds", "fingerprint", "commit",
+    "n_params", "n_tokens", "flops", "bits_per_byte", "train_loss", "n_steps", "batch_tokens",
+    "learning_rate", "seed", "tokenizer", "vocab_size", "corpus", "training_seconds", "fingerprint",
+    "commit",
 )  # fmt: skip
-"""Of the columns of runs.csv, after the run, its state and what the sweep varies."""
+"""Of the columns of runs.csv, after the first ones and what the sweep varies."""
 NAMES = {"loss_standard_error": "std. error", "training_seconds": "time"}
 MISSING = (
     '<td class="missing"><span aria-hidden="true">\u2013</span><span class="hidden">missing</span>'
@@ -29,17 +30,18 @@ POINTS = {FINAL: "end", TRUNK: "before decay"}
 def draw_runs(rows: Sequence[Row], varied: Sequence[str]) -> Markup:
     """The filter, the table, and what all runs have in common."""
     shown, common = _columns(rows, varied)
+    kinds = {name: "" if _is_numeric(rows, name) else ' class="text"' for name in shown}
     finished = [row["loss"] for row in rows if row["loss"] is not None and row["cooled"]]
     best = min(finished, default=None)
     head = "\n".join(
-        f'<th scope="col" aria-sort="none" data-key="{escape(name)}"{_text(rows, name)}>'
+        f'<th scope="col" aria-sort="none" data-key="{escape(name)}"{kinds[name]}>'
         f"<button>{escape(NAMES.get(name, _label(name, shown)))}</button></th>"
         for name in shown
     )
     lines = []
     for row in rows:
         highlight = row["loss"] is not None and row["loss"] == best and row["cooled"]
-        cells = "".join(_cell(row, name, rows) for name in shown)
+        cells = "".join(_cell(row, name, kinds[name]) for name in shown)
         lines.append(f"<tr{' class=best' if highlight else ''}>{cells}</tr>")
     body = "\n".join(lines)
     return f"""{_common_text(rows, common)}
@@ -64,7 +66,7 @@ def draw_runs(rows: Sequence[Row], varied: Sequence[str]) -> Markup:
 def _columns(rows: Sequence[Row], varied: Sequence[str]) -> tuple[list[str], list[str]]:
     """(columns to show, columns in which all rows agree). One that repeats another is left out."""
     shown, common, seen = [], [], set()
-    for name in dict.fromkeys(["run", "state", *varied, *SHOWN]):
+    for name in dict.fromkeys([*FIRST, *varied, *SHOWN]):
         values = tuple(cell(row[name]) for row in rows)
         if name not in ALWAYS and len(set(values)) == 1:
             common.append(name)
@@ -90,8 +92,9 @@ def _label(name: str, shown: Sequence[str]) -> str:
     return name if sum(other.rsplit(".", 1)[-1] == last for other in shown) > 1 else last
 
 
-def _cell(row: Row, name: str, rows: Sequence[Row]) -> Markup:
-    value, kind = row[name], _text(rows, name)
+def _cell(row: Row, name: str, kind: str) -> Markup:
+    """kind: attributes of the column, empty for numbers."""
+    value = row[name]
     if value is None:
         return MISSING
     if name == "run":
@@ -126,11 +129,6 @@ def _plain(value: Any) -> Markup:
     return escape(cell(value))
 
 
-def _text(rows: Sequence[Row], name: str) -> str:
-    """Attributes of a column of text."""
-    numbers = all(
-        row[name] is None
-        or (isinstance(row[name], int | float) and not isinstance(row[name], bool))
-        for row in rows
-    )
-    return "" if numbers else ' class="text"'
+def _is_numeric(rows: Sequence[Row], name: str) -> bool:
+    values = [row[name] for row in rows if row[name] is not None]
+    return all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)

@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+import numpy as np
+
 from gpt_jax import flops, overrides
 from gpt_jax.config import Config
 from gpt_jax.timetable import make_timetable
@@ -61,8 +63,8 @@ class Measured:
     """result.json"""
     facts: Record | None = None
     """config.json"""
-    curve: tuple[tuple[int, float], ...] = ()
-    """(tokens, training loss) of every step"""
+    curve: np.ndarray = dataclasses.field(default_factory=lambda: np.empty((0, 2)))
+    """(steps, 2): tokens, training loss"""
     validations: tuple[Record, ...] = ()
 
     @property
@@ -84,7 +86,7 @@ def gather(sweep: "SweepDirectory") -> list[Measured]:
                 message="" if outcome is None or state == "done" else str(outcome["message"]),
                 result=run.read_result() if state == "done" else None,
                 facts=run.read_facts(),
-                curve=tuple(finite_values(records, "loss")),
+                curve=np.array(finite_values(records, "loss"), float).reshape(-1, 2),
                 validations=tuple(r for r in records if "validation_loss" in r),
             )
         )

@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import select
 import shutil
 import subprocess
 import sys
@@ -32,8 +33,9 @@ def find_browser() -> str | None:
 class Browser:
     """One page, and all that happened on it."""
 
-    def __init__(self, send: Any, receive: Any):
-        self._send, self._receive, self._number = send, receive, 0
+    def __init__(self, send: int, receive: int):
+        """send, receive: file descriptors of the two pipes"""
+        self._send, self._receive, self._number, self._unread = send, receive, 0, b""
         self.session = ""
         self.events: list[dict[str, Any]] = []
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
@@ -48,8 +50,9 @@ class Browser:
         message = {"id": self._number, "method": method, "params": parameters}
         if self.session:
             message["sessionId"] = self.session
-        self._send.write(json.dumps(message).encode() + b"\0")
-        self._send.flush()
+        data = json.dumps(message).encode() + b"\0"
+        while data:
+            data = data[os.write(self._send, data) :]
         while True:
             answer = self._read()
             if answer.get("id") == self._number:
@@ -121,11 +124,14 @@ class Browser:
         ]
 
     def _read(self) -> dict[str, Any]:
-        data = bytearray()
-        while (byte := self._receive.read(1)) != b"\0":
-            assert byte, "the browser has gone"
-            data += byte
-        message = json.loads(data)
+        while b"\0" not in self._unread:
+            ready, _, _ = select.select([self._receive], [], [], TIMEOUT)
+            assert ready, f"no answer from the browser within {TIMEOUT} s"
+            data = os.read(self._receive, 1 << 16)
+            assert data, "the browser has gone"
+            self._unread += data
+        line, _, self._unread = self._unread.partition(b"\0")
+        message = json.loads(line)
         if "method" in message:
             self.events.append(message)
         return message
@@ -153,9 +159,10 @@ def open_browser(profile: Path) -> Iterator[Browser]:
     for descriptor in (commands_out, answers_in, *high):
         os.close(descriptor)
     try:
-        with open(commands_in, "wb") as send, open(answers_out, "rb") as receive:
-            yield Browser(send, receive)
+        yield Browser(commands_in, answers_out)
     finally:
+        os.close(commands_in)
+        os.close(answers_out)
         try:
             process.wait(timeout=5)  # it ends with its pipe
         except subprocess.TimeoutExpired:

@@ -161,7 +161,12 @@ def isoflop_sweep(path: Path) -> SimulatedSweep:
     for budget in BUDGETS:
         for width in WIDTHS:
             sweep.finish(add_at(sweep, budget, width))
-    message = "step 93 went wrong: loss nan, gradient norm inf; lower optimizer.learning_rate"
+    message = (
+        "step 93 went wrong: loss nan, gradient norm inf, in samples 736 to 743 (the first at "
+        "token 47,104 of /data/stdlib, epoch 0); last good checkpoint: none. Lower "
+        "optimizer.learning_rate, set optimizer.clip_norm, or leave such updates out with "
+        "--train.on_bad_step skip"
+    )
     sweep.fail(add_at(sweep, BUDGETS[0], 128), "diverged", message)
     sweep.fail(add_at(sweep, BUDGETS[1], 128), "failed", "out of memory: <3.2 GB> & rising")
     add_at(sweep, BUDGETS[2], 128)

@@ -213,7 +213,7 @@ def test_columns_in_which_all_agree_are_said_once():
     text = render(make_page(rows))
     assert "The same in all: cooled yes, point end, seed 7." in text
     keys = [cell["data-key"] for cell in Markup(text).all("th") if "data-key" in cell]
-    assert keys == ["run", "state", "n_params", "n_tokens", "flops", "loss"]
+    assert keys == ["run", "state", "loss", "n_params", "n_tokens", "flops"]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,6 @@ from simulated_sweep import (
     WIDTHS,
     SimulatedSweep,
     add_at,
-    isoflop_sweep,
     make_config,
     trunks_sweep,
 )
@@ -43,10 +42,10 @@ def table_of(sweep, path):
 
 
 @pytest.fixture
-def isoflop(tmp_path):
-    sweep = isoflop_sweep(tmp_path / "isoflop")
-    path = tmp_path / "runs.csv"
-    return path, table_of(sweep, path)
+def isoflop(report):
+    """runs.csv of 4 budgets by 6 sizes and three trials without a result, and its rows."""
+    with (report / "runs.csv").open(newline="") as file:
+        return report / "runs.csv", list(csv.DictReader(file))
 
 
 def test_a_row_holds_every_convention(tmp_path):
@@ -83,14 +82,13 @@ def test_a_row_holds_every_convention(tmp_path):
     assert list(row).count("seed") == 1
 
 
-def test_losses_are_the_results(isoflop, tmp_path):
-    _, rows = isoflop
+def test_losses_are_the_results(isoflop):
+    path, rows = isoflop
+    trials = path.parent.parent / "trials"
     done = [row for row in rows if row["state"] == "done"]
     assert len(done) == 24
     for row in done:
-        result = json.loads(
-            (tmp_path / "isoflop" / "trials" / row["run"] / "result.json").read_text()
-        )
+        result = json.loads((trials / row["run"] / "result.json").read_text())
         assert float(row["loss"]) == result["validation_loss"]
         assert float(row["loss_standard_error"]) == result["validation_loss_standard_error"]
         assert float(row["bits_per_byte"]) == result["validation_bits_per_byte"]
