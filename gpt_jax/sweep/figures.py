@@ -3,6 +3,7 @@
 Must not import jax.
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -62,8 +63,8 @@ def figures(trials: Sequence[Measured], rows: Sequence[Row]) -> dict[str, Callab
         lines = hyperparameter_lines(trials, key)
         if lines:
             name = f"final-loss-against-{key.rsplit('.', 1)[-1].replace('_', '-')}"
-            found[name] = lambda axes, key=key, lines=lines: draw_hyperparameter(  # type: ignore[misc]
-                axes, key, lines, trials
+            found[name] = functools.partial(
+                draw_hyperparameter, key=key, lines=lines, trials=trials
             )
     return found
 

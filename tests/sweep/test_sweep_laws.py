@@ -1,7 +1,5 @@
 """Which laws a sweep gets, from which rows, and the figures of its runs."""
 
-import json
-
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
@@ -12,6 +10,7 @@ from simulated_sweep import (
     add_at,
     isoflop_sweep,
     learning_rate_sweep,
+    make_config,
     trunks_sweep,
 )
 
@@ -77,11 +76,10 @@ def test_seeds_are_kept_together(tmp_path):
     sweep = SimulatedSweep(tmp_path)
     for seed in (0, 1):
         for rate, excess in ((1e-3, 0.0), (1e-2, 0.5)):
-            name = f"seed-{seed}-rate-{rate}"
-            entry = add_at(sweep, 1e11, 16)
-            sweep.entries = sweep.entries[:-1]
+            config = make_config(
+                f"seed-{seed}-rate-{rate}", 16, 10_000, seed=seed, optimizer__learning_rate=rate
+            )
             varied = {"optimizer.learning_rate": rate, "seed": seed}
-            config = type(entry.config)(**{**vars(entry.config), "name": name, "seed": seed})
             sweep.finish(sweep.add(config, varied), excess=excess)
     names, _ = best_settings(gather(sweep))
     assert names == {"seed-0-rate-0.001", "seed-1-rate-0.001"}
@@ -109,10 +107,14 @@ def test_unknown_laws_are_a_mistake_and_known_ones_without_place_are_not(tmp_pat
 def test_suitable_laws_follow_from_what_varies(tmp_path):
     sweep = SimulatedSweep(tmp_path)
     for width in (16, 24, 32, 48):
-        entry = add_at(sweep, 1e11, width)
-        assert entry.varied["budget.flops"] == 1e11
-        sweep.finish(entry)
-    assert "kaplan-n" not in suitable(gather(sweep)), "the lengths differ with the size"
+        sweep.finish(add_at(sweep, 1e11, width))
+    assert suitable(gather(sweep)) == list(TRIED), "lengths differ with the size"
+    ladder = SimulatedSweep(tmp_path / "ladder")
+    for width in (16, 24, 32, 48):
+        ladder.finish(ladder.add(make_config(f"{width}", width, 50_000), {"model.d_model": width}))
+    assert suitable(gather(ladder)) == [*TRIED, "kaplan-n"]
+    studies, _ = fitted(ladder)
+    assert "kaplan-n" in studies
 
 
 def test_the_learning_rate_figure_marks_each_lines_minimum(tmp_path):
@@ -138,4 +140,3 @@ def test_figures_are_those_the_runs_have_data_for(tmp_path):
     trials = gather(learning_rate_sweep(tmp_path / "rates"))
     names = list(figures(trials, make_rows("rates", trials)))
     assert names[-1] == "final-loss-against-learning-rate"
-    assert json.dumps(names)
