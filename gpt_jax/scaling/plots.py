@@ -91,6 +91,7 @@ def save(figure: Figure, stem: Path) -> list[Path]:
         figure.savefig(temporary, format=suffix, dpi=150, metadata=metadata)
         os.replace(temporary, path)
         written.append(path)
+        figure.set_layout_engine("none")  # laid out once for both
     return written
 
 

@@ -1,0 +1,270 @@
+"""What a sweep measured, as rows: one for each run, and for each validation before the decay.
+
+`runs.csv` holds them under the names that `gpt_jax.scaling.table` reads, so that `gpt-jax fit
+runs.csv` needs no options. A trial without a result has a row as well: its state, and no loss.
+Must not import jax.
+"""
+
+import csv
+import dataclasses
+import io
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import numpy as np
+
+from gpt_jax import flops, overrides
+from gpt_jax.config import Config
+from gpt_jax.timetable import make_timetable
+from gpt_jax.tracking import Record, finite_values, read_records, write_atomically
+
+if TYPE_CHECKING:
+    from gpt_jax.sweep.store import Entry, SweepDirectory
+
+Row = dict[str, Any]
+"""{column: value}; None = missing."""
+
+CONVENTION = "N all parameters; C all products, as executed"
+"""What n_params and flops mean: the first columns that a fit takes."""
+LOSS_UNIT = "nats per token"
+
+FINAL, TRUNK = "final", "trunk"
+"""`point` of a row: the end of a run, or a validation before its learning rate decays."""
+
+FLOPS_COLUMNS = {"exact": "flops"} | {
+    name: f"flops_{name}" for name in get_args(flops.Convention) if name != "exact"
+}
+"""{convention of gpt_jax.flops: column}"""
+
+COLUMNS = (
+    "run", "sweep", "point", "state", "cooled",
+    "n_params", "n_params_non_embedding", "n_params_matmul", "n_tokens",
+    *FLOPS_COLUMNS.values(),
+    "loss", "loss_standard_error", "bits_per_byte", "validation_tokens", "train_loss",
+    "batch_tokens", "n_steps", "learning_rate", "seed",
+    "tokenizer", "vocab_size", "corpus", "convention", "loss_unit",
+    "training_seconds", "fingerprint", "commit",
+)  # fmt: skip
+"""Of runs.csv, before a column for each key that the sweep varies."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """A trial and what is known of it."""
+
+    entry: "Entry"
+    state: str
+    message: str = ""
+    """Why it did not finish."""
+    result: Record | None = None
+    """result.json"""
+    facts: Record | None = None
+    """config.json"""
+    curve: np.ndarray = dataclasses.field(default_factory=lambda: np.empty((0, 2)))
+    """(steps, 2): tokens, training loss"""
+    validations: tuple[Record, ...] = ()
+
+    @property
+    def loss(self) -> float | None:
+        """Final validation loss in nats per token."""
+        return _number(self.result, "validation_loss")
+
+
+def gather(sweep: "SweepDirectory") -> list[Measured]:
+    """Every trial with what its directory holds."""
+    found = []
+    for entry in sweep.entries:
+        run, state = sweep.run(entry.name), sweep.state(entry.name)
+        outcome, records = sweep.outcome(entry.name), read_records(run.metrics)
+        found.append(
+            Measured(
+                entry=entry,
+                state=state,
+                message="" if outcome is None or state == "done" else str(outcome["message"]),
+                result=run.read_result() if state == "done" else None,
+                facts=run.read_facts(),
+                curve=np.array(finite_values(records, "loss"), float).reshape(-1, 2),
+                validations=tuple(r for r in records if "validation_loss" in r),
+            )
+        )
+    return found
+
+
+def make_rows(sweep_name: str, trials: Sequence[Measured]) -> list[Row]:
+    """A row for each trial, each followed by its points before the decay, in the sweep's order."""
+    keys = varied_keys(trials)
+    return [row for trial in trials for row in _rows_of(sweep_name, trial, keys)]
+
+
+def varied_keys(trials: Sequence[Measured]) -> list[str]:
+    """The keys that the sweep sets, in the order in which they first appear."""
+    return list(dict.fromkeys(key for trial in trials for key in trial.entry.varied))
+
+
+def varied_value(trial: Measured, key: str) -> Any:
+    """As declared; of a trial that does not declare it, the config's, or None."""
+    if key in trial.entry.varied:
+        return trial.entry.varied[key]
+    return overrides.flatten(trial.entry.config).get(key)
+
+
+def columns(trials: Sequence[Measured]) -> list[str]:
+    """The header of runs.csv."""
+    return list(dict.fromkeys([*COLUMNS, *varied_keys(trials)]))
+
+
+def to_csv(rows: Sequence[Row], header: Sequence[str]) -> str:
+    """CSV text; what is missing is empty."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows([cell(row[name]) for name in header] for row in rows)
+    return file.getvalue()
+
+
+def write_runs(path: Path, rows: Sequence[Row], header: Sequence[str]) -> None:
+    """runs.csv, whole or not at all."""
+    write_atomically(path, to_csv(rows, header))
+
+
+def cell(value: Any) -> str:
+    """A value as text that reads back as the same number."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, dict | list | tuple):
+        return json.dumps(value)
+    return str(value)
+
+
+def is_cooled(trial: Measured) -> bool:
+    """Whether the learning rate has come to the end of its decay when training stops."""
+    if trial.result is not None and "cooled" in trial.result:
+        return bool(trial.result["cooled"])
+    config = trial.entry.config
+    match config.schedule.name:
+        case "cosine" | "linear":
+            return (config.schedule.decay_tokens or 0) <= config.train.tokens
+        case "wsd":
+            return config.schedule.cooldown_tokens > 0
+    return False
+
+
+def trunk_validations(trial: Measured) -> list[Record]:
+    """Validations at the full learning rate: after warmup, before the decay, before the end.
+
+    A schedule that decays from the start has none. A branch leaves them to its trunk, and a run
+    that went wrong is believed nothing.
+    """
+    config, state = trial.entry.config, trial.state
+    decays_at = {
+        "constant": config.train.tokens,
+        "wsd": config.train.tokens - config.schedule.cooldown_tokens,
+    }.get(config.schedule.name, 0)
+    if trial.entry.trunk is not None or state in ("diverged", "failed"):
+        return []
+    n_tokens = make_timetable(config).n_tokens
+    return [
+        record
+        for record in trial.validations
+        if config.schedule.warmup_tokens <= record["tokens"] <= decays_at
+        and record["tokens"] < n_tokens
+        and _number(record, "validation_loss") is not None
+    ]
+
+
+def _rows_of(sweep_name: str, trial: Measured, keys: Sequence[str]) -> list[Row]:
+    config, timetable = trial.entry.config, make_timetable(trial.entry.config)
+    settings = {key: varied_value(trial, key) for key in keys}
+    constant = settings | _settings(sweep_name, trial)
+    final = constant | {
+        "point": FINAL,
+        "cooled": is_cooled(trial),
+        "n_steps": timetable.n_steps,
+        **_cost(config, timetable.n_tokens),
+        **_losses(trial.result),
+        "train_loss": _number(trial.result, "train_loss"),
+        "training_seconds": _number(trial.result, "training_seconds"),
+    }
+    points = [
+        constant
+        | {
+            "point": TRUNK,
+            "cooled": False,
+            "n_steps": record["step"],
+            **_cost(config, record["tokens"]),
+            **_losses(record),
+            "train_loss": None,
+            "training_seconds": None,
+        }
+        for record in trunk_validations(trial)
+    ]
+    return [*points, final]
+
+
+def _settings(sweep_name: str, trial: Measured) -> Row:
+    """What all points of a run share."""
+    config, entry = trial.entry.config, trial.entry
+    counts = flops.count_parameters(config.model)
+    return {
+        "run": entry.name,
+        "sweep": sweep_name,
+        "state": trial.state,
+        "n_params": counts.n_params,
+        "n_params_non_embedding": counts.n_params_non_embedding,
+        "n_params_matmul": counts.n_params_matmul,
+        "batch_tokens": config.train.batch_sequences * config.model.seq_len,
+        "learning_rate": config.optimizer.learning_rate,
+        "seed": config.seed,
+        "tokenizer": _tokenizer(config),
+        "vocab_size": config.model.vocab_size,
+        "corpus": _corpus(trial),
+        "convention": CONVENTION,
+        "loss_unit": LOSS_UNIT,
+        "fingerprint": entry.fingerprint,
+        "commit": None if trial.facts is None else trial.facts["commit"],
+    }
+
+
+def _cost(config: Config, n_tokens: int) -> Row:
+    """D, and C in every convention."""
+    return {"n_tokens": n_tokens} | {
+        column: flops.training_flops(config.model, n_tokens, convention)
+        for convention, column in FLOPS_COLUMNS.items()
+    }
+
+
+def _losses(record: Record | None) -> Row:
+    """Of result.json or of a validation's record, under the table's names."""
+    return {
+        "loss": _number(record, "validation_loss"),
+        "loss_standard_error": _number(record, "validation_loss_standard_error"),
+        "bits_per_byte": _number(record, "validation_bits_per_byte"),
+        "validation_tokens": _number(record, "validation_tokens"),
+    }
+
+
+def _number(record: Record | None, name: str) -> Any:
+    """None for what is not there or not finite (`tracking.finite` writes it as text)."""
+    value = None if record is None else record.get(name)
+    return value if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def _tokenizer(config: Config) -> str:
+    """Prepared shards bring their own; the corpus says which."""
+    prepared = config.data.source in ("shards", "mixture")
+    return "of the shards" if prepared else config.data.tokenizer
+
+
+def _corpus(trial: Measured) -> str:
+    """Its source, and the fingerprint of its tokens once a run has seen them."""
+    data = trial.entry.config.data
+    parts = [component.path for component in data.mixture] or [data.path]
+    name = ":".join([data.source, *(p for p in [",".join(parts)] if p)])
+    if trial.facts is None:
+        return name
+    return f"{name} ({', '.join(trial.facts['data'])})"
