@@ -26,6 +26,7 @@ from gpt_jax import checkpoint_files as files
 from gpt_jax import overrides
 from gpt_jax.checkpoint_files import Manifest, Which
 from gpt_jax.config import Config
+from gpt_jax.timetable import make_timetable
 
 State: TypeAlias = Any
 """A pytree of arrays, or of jax.ShapeDtypeStruct with shardings where it says `abstract`."""
@@ -151,6 +152,7 @@ class Checkpoints:
         ours = {step: loss for step, loss in losses.items() if step <= newest}
         settings = self.config.checkpoint
         kept = files.kept_steps(ours, settings.keep_latest, settings.keep_best)
+        kept |= steps_to_keep(self.config)
         for step in losses.keys() - kept:
             files.delete(self.directory / str(step))
 
@@ -165,6 +167,12 @@ class Checkpoints:
             raise OSError(
                 f"cannot save the checkpoint of step {step} in {self.directory}: {_cause(error)}"
             ) from error
+
+
+def steps_to_keep(config: Config) -> frozenset[int]:
+    """The steps of checkpoint.keep_at_tokens, whose checkpoints are never deleted."""
+    timetable = make_timetable(config)
+    return frozenset(map(timetable.step_after_tokens, config.checkpoint.keep_at_tokens))
 
 
 def check_fingerprint(saved: Config, new: Config) -> None:
@@ -187,6 +195,12 @@ def check_fingerprint(saved: Config, new: Config) -> None:
 def saved_config(directory: str | Path, which: Which = "latest") -> Config:
     """The config that a checkpoint was saved under. Errors as in `restore_params`."""
     return overrides.from_dict(files.find_sound(Path(directory), which)[1].config)
+
+
+def restore_state(directory: str | Path, abstract_state: State, step: int) -> State:
+    """The whole state that another run saved at `step`. Errors as in `restore_params`."""
+    path, manifest = files.find_sound(Path(directory).absolute(), step)
+    return _restore(path, manifest, abstract_state, prefix="")
 
 
 def restore_params(

@@ -101,3 +101,18 @@ def make_timetable(config: Config) -> Timetable:
     # A stair that got no step is dropped: two stages never begin at the same step.
     last = {stage.first_step: stage for stage in stages if stage.first_step < n_steps}
     return Timetable(tuple(last.values()), n_steps, seq_len)
+
+
+def is_cooled(config: Config) -> bool:
+    """Whether the learning rate has come to the end of its decay when training stops.
+
+    A fit of losses never mixes runs that have with runs that have not: the decay alone lowers the
+    loss as much as training several times longer.
+    """
+    schedule = config.schedule
+    match schedule.name:
+        case "cosine" | "linear":
+            return (schedule.decay_tokens or 0) <= config.train.tokens
+        case "wsd":
+            return schedule.cooldown_tokens > 0
+    return False

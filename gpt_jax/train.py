@@ -7,42 +7,31 @@ continues from its last checkpoint to the same numbers.
 
 import contextlib
 import dataclasses
+import json
 import math
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import jax
 
-from gpt_jax import flops, overrides
-from gpt_jax.checkpoint import Checkpoints, check_fingerprint, restore_params
+from gpt_jax import overrides
+from gpt_jax.checkpoint import Checkpoints, check_fingerprint, restore_params, restore_state
 from gpt_jax.config import Config
 from gpt_jax.evaluate.validation import Validation, process_rows, put_batch, validate
 from gpt_jax.experiment import Experiment, facts, prepare
+from gpt_jax.recorder import RunRecorder, describe_bad
 from gpt_jax.run import RunDirectory
 from gpt_jax.step import Metrics, TrainState, evaluation_params
-from gpt_jax.tracking import (
-    MetricsLog,
-    Progress,
-    ProgressReport,
-    Record,
-    draw_loss_curve,
-    finite,
-    finite_values,
-    make_mirrors,
-    write_json,
-)
+from gpt_jax.tracking import Progress, ProgressReport, Record, read_records, write_atomically
 
 LINES_IN_ALL = 20
 """Progress lines of a whole run where there is no terminal, unless the config says otherwise."""
 PROFILED_STEPS = range(10, 15)
 """Steps of a process that `--profile` records: after compilation and the first few."""
-
-
-class Diverged(ValueError):
-    """A step went wrong and train.on_bad_step = stop; the message says which and what next."""
 
 
 class Interrupted(Exception):
@@ -64,38 +53,74 @@ def train(
     *,
     resume_changed: bool = False,
     init_from: Path | None = None,
+    branch: tuple[RunDirectory, int] | None = None,
     profile: bool = False,
 ) -> Record:
     """Train to the end, or on from the last checkpoint; returns what result.json holds.
+
+    init_from: a run whose parameters a new run starts with. branch: a run and a step of it that a
+    new run takes over as its own past: see `take_over`.
 
     Raises ValueError for a config that cannot run here or differs from the run's, `Diverged`, or
     `Interrupted`.
     """
     run = RunDirectory(directory)
     with run.locked():
-        saved = run.read_config()
-        if saved is not None and not resume_changed:
-            check_fingerprint(saved, config)
-        result = run.read_result()
-        if result is not None and not (saved and overrides.differences(saved, config)):
+        result = finished_result(run, config, resume_changed)
+        if result is not None:
             return result
         experiment = prepare(config, run)
-        _check_data(run, facts(experiment))
-        checkpoints = Checkpoints(run.checkpoints, config, allow_changed=resume_changed)
-        with contextlib.closing(checkpoints):
-            state, done_steps = _initial_state(experiment, checkpoints, init_from)
-            run.write_config(config, facts(experiment))
-            run.result.unlink(missing_ok=True)  # of the run before its config was changed
-            experiment.corpus.tokenizer.save(_made(run.tokenizer))
+        with opened(experiment, resume_changed) as checkpoints:
+            state, done_steps = initial_state(experiment, checkpoints, init_from, branch)
+            begin(experiment)
             return _Loop(experiment, checkpoints, done_steps, profile).run(state)
 
 
-def _initial_state(
-    experiment: Experiment, checkpoints: Checkpoints, init_from: Path | None
+def finished_result(
+    run: RunDirectory, config: Config, resume_changed: bool = False
+) -> Record | None:
+    """The result of a run that is done under this config; refuses to go on under another one."""
+    saved = run.read_config()
+    if saved is not None and not resume_changed:
+        check_fingerprint(saved, config)
+    changed = saved is None or overrides.differences(saved, config)
+    return None if changed else run.read_result()
+
+
+@contextlib.contextmanager
+def opened(experiment: Experiment, resume_changed: bool = False) -> Iterator[Checkpoints]:
+    """The run's checkpoints, after checking that its data are what they were."""
+    _check_data(experiment.run, facts(experiment))
+    checkpoints = Checkpoints(
+        experiment.run.checkpoints, experiment.config, allow_changed=resume_changed
+    )
+    with contextlib.closing(checkpoints):
+        yield checkpoints
+
+
+def begin(experiment: Experiment) -> None:
+    """Write what the run's directory holds before its first step."""
+    run = experiment.run
+    run.write_config(experiment.config, facts(experiment))
+    run.result.unlink(missing_ok=True)  # of the run before its config was changed
+    experiment.corpus.tokenizer.save(_made(run.tokenizer))
+
+
+def initial_state(
+    experiment: Experiment,
+    checkpoints: Checkpoints,
+    init_from: Path | None = None,
+    branch: tuple[RunDirectory, int] | None = None,
+    step: int | None = None,
 ) -> tuple[TrainState, int]:
-    """The state to go on from and the number of steps done: a checkpoint's, or a new one."""
+    """The state to go on from and the number of steps done: a checkpoint's, or a new one.
+
+    step: of the checkpoint to go on from; none = the latest.
+    """
     if checkpoints.steps():
-        return checkpoints.restore(experiment.steps.abstract_state)
+        return checkpoints.restore(experiment.steps.abstract_state, step)
+    if branch is not None:
+        return take_over(experiment, *branch)
     state = experiment.steps.init(jax.random.key(experiment.config.seed))
     if init_from is not None:
         source = RunDirectory(init_from)
@@ -104,6 +129,36 @@ def _initial_state(
         ema = None if state.ema is None else jax.tree.map(lambda x: x.copy(), params)
         state = state._replace(params=params, ema=ema)
     return state, 0
+
+
+LENGTH = ("train.tokens", "schedule.cooldown_tokens")
+"""What a branch may differ in from its trunk: it goes on after the same stable part."""
+
+
+def take_over(experiment: Experiment, trunk: RunDirectory, step: int) -> tuple[TrainState, int]:
+    """The state of a warmup-stable-decay trunk after `step` steps, and its records up to there.
+
+    Up to the beginning of its own cooldown the run would compute exactly these: data order, rate
+    and randomness are functions of the step. Raises ValueError if the trunk is another experiment,
+    or its rate decays before the step.
+    """
+    config, source = experiment.config, trunk.read_config()
+    if source is None:
+        raise ValueError(f"{trunk.path} is not a run directory: it has no config.json")
+    changed = overrides.differences(source, config)
+    tokens = experiment.timetable.tokens_before(step)
+    stable = min(c.train.tokens - c.schedule.cooldown_tokens for c in (config, source))
+    wrong = [key for key in changed if key not in LENGTH]
+    if wrong or config.schedule.name != "wsd" or tokens > stable:
+        why = f"they differ in {', '.join(wrong)}" if wrong else f"a rate decays before {tokens:,}"
+        raise ValueError(
+            f"cannot branch off {trunk.path} at step {step:,}: {why}; a branch has schedule.name = "
+            f"wsd and differs from its trunk in {' and '.join(LENGTH)} alone"
+        )
+    state = restore_state(trunk.checkpoints, experiment.steps.abstract_state, step)
+    kept = [r for r in read_records(trunk.metrics) if r["step"] <= step]
+    write_atomically(experiment.run.metrics, "".join(json.dumps(r) + "\n" for r in kept))
+    return state, step
 
 
 def _check_data(run: RunDirectory, new: Record) -> None:
@@ -130,32 +185,23 @@ class _Loop:
         config, timetable = experiment.config, experiment.timetable
         self.experiment, self.checkpoints, self.profile = experiment, checkpoints, profile
         self.first_step = done_steps
-        self.log = MetricsLog(
-            experiment.run.metrics, done_steps, make_mirrors(config, experiment.run.path)
-        )
+        self.recorder = RunRecorder(experiment, checkpoints, done_steps)
         every = config.tracking.print_every_tokens or timetable.n_tokens // LINES_IN_ALL
         self.report = ProgressReport(timetable.n_steps, done_steps, timetable.due(every))
-        self.save_due = timetable.due(config.checkpoint.every_tokens)
-        self.validation_due = timetable.due(config.evaluate.every_tokens)
-        losses = [loss for _, loss in finite_values(self.log.records, "validation_loss")]
-        self.best_validation = min(losses, default=math.inf)
-        self.last_validation = losses[-1] if losses else None
-        self.flops_per_token = flops.training_flops_per_token(config.model, "palm")
-        self.exact_flops_per_token = flops.training_flops_per_token(config.model, "exact")
         self.last_time = self.started = time.monotonic()
         self.seconds_per_token = math.nan
 
     def run(self, state: TrainState) -> Record:
         finished = False
         try:
-            with _stop_signals() as stop:
+            with stop_signals() as stop:
                 state = self._steps(state, stop)
             result = self._finish(state)
             finished = True
             return result
         finally:
             self.report.close()
-            self.log.close(finished)
+            self.recorder.log.close(finished)
 
     def _steps(self, state: TrainState, stop: list[int]) -> TrainState:
         experiment, n_steps = self.experiment, self.experiment.timetable.n_steps
@@ -171,7 +217,8 @@ class _Loop:
             if previous is not None:
                 self._read(previous)
             done = step + 1
-            validating, saving = self.validation_due(done), self.save_due(done)
+            validating = self.recorder.validation_due(done)
+            saving = self.recorder.save_due(done)
             if validating or saving or stop:
                 self._read(pending)
                 pending = None
@@ -203,26 +250,13 @@ class _Loop:
         now = time.monotonic()
         seconds, self.last_time = now - self.last_time, now
         step, timetable = pending.step, self.experiment.timetable
-        done, tokens = step + 1, timetable.tokens_before(step + 1)
-        batch_tokens = tokens - timetable.tokens_before(step)
-        bad = bool(values.pop("bad"))
-        record: Record = {"step": done, "tokens": tokens}
-        record |= finite(values)
-        record |= {
-            "flops": self.exact_flops_per_token * tokens,
-            "tokens_per_second": batch_tokens / seconds,
-            "step_seconds": seconds,
-            "data_wait_seconds": pending.data_wait,
-        }
-        peak = self.experiment.peak_flops
-        if peak is not None:
-            record["mfu"] = self.flops_per_token * batch_tokens / seconds / peak
-        if bad:
-            record["bad"] = True
-        self.log.log(record)
+        bad = self.recorder.record_step(step, values, seconds, pending.data_wait)
+        batch_tokens = timetable.tokens_before(step + 1) - timetable.tokens_before(step)
         self._show(step, values["loss"], seconds / batch_tokens)
+        if bad and self.experiment.config.train.on_bad_step == "stop":
+            raise self.recorder.divergence(step, values)
         if bad:
-            self._bad_step(step, values)
+            self.report.say(f"step {step + 1:,}: {describe_bad(values)}: update left out")
 
     def _show(self, step: int, loss: float, seconds_per_token: float) -> None:
         if step == self.first_step:
@@ -233,50 +267,27 @@ class _Loop:
             mean = seconds_per_token
         self.seconds_per_token = mean = 0.95 * mean + 0.05 * seconds_per_token
         peak, timetable = self.experiment.peak_flops, self.experiment.timetable
-        mfu = None if peak is None else self.flops_per_token / mean / peak
+        mfu = None if peak is None else self.recorder.flops_per_token / mean / peak
         left = mean * (timetable.n_tokens - timetable.tokens_before(step + 1))
         self.report.update(
-            Progress(step + 1, timetable.n_steps, loss, 1 / mean, mfu, left, self.last_validation)
-        )
-
-    def _bad_step(self, step: int, values: dict[str, float]) -> None:
-        """Stop, or say that the update was left out."""
-        timetable, config = self.experiment.timetable, self.experiment.config
-        first, n = timetable.samples_before(step), timetable.batch_sequences(step)
-        what = f"loss {values['loss']:.4g}, gradient norm {values['gradient_norm']:.4g}"
-        if config.train.on_bad_step == "skip":
-            self.report.say(f"step {step + 1:,}: {what}: update left out")
-            return
-        self.checkpoints.wait()
-        saved = self.checkpoints.steps()
-        where = f"step {saved[-1]:,}" if saved else "none"
-        place = self.experiment.stream.sample_locations(first, 1)[0]
-        raise Diverged(
-            f"step {step + 1:,} went wrong: {what}, in samples {first:,} to {first + n - 1:,} (the "
-            f"first at token {place.first_token:,} of {place.corpus}, epoch {place.epoch}); last "
-            f"good checkpoint: {where} in {self.checkpoints.directory}. Lower "
-            f"optimizer.learning_rate, set optimizer.clip_norm, or leave such updates out with "
-            f"--train.on_bad_step skip"
+            Progress(
+                step + 1,
+                timetable.n_steps,
+                loss,
+                1 / mean,
+                mfu,
+                left,
+                self.recorder.last_validation,
+            )
         )
 
     def _milestone(self, state: TrainState, done: int, validating: bool, saving: bool) -> None:
         """Validate and save, where due."""
-        config = self.experiment.config
-        validation = None
-        if validating:
-            last = done >= self.experiment.timetable.n_steps
-            validation = self._validate(state, None if last else config.evaluate.max_sequences)
-            tokens = self.experiment.timetable.tokens_before(done)
-            self.log.log({"step": done, "tokens": tokens, **finite(validation.record())})
-            self.last_validation = validation.loss
-            if config.checkpoint.keep_best and validation.loss < self.best_validation:
-                saving = True
-            self.best_validation = min(self.best_validation, validation.loss)
-        if saving:
-            self.checkpoints.save(done, state, None if validation is None else validation.loss)
+        validation = self._validate(state, done) if validating else None
+        self.recorder.milestone(state, done, validation, saving)
         self.last_time = time.monotonic()
 
-    def _validate(self, state: TrainState, max_sequences: int | None) -> Validation:
+    def _validate(self, state: TrainState, done: int) -> Validation:
         experiment = self.experiment
         return validate(
             experiment.config,
@@ -284,42 +295,15 @@ class _Loop:
             evaluation_params(state),
             experiment.corpus.split("validation"),
             experiment.layout,
-            max_sequences,
+            self.recorder.max_sequences(done),
         )
 
     def _finish(self, state: TrainState) -> Record:
         """Final validation if the last step had none, loss curve, result.json."""
-        experiment, run = self.experiment, self.experiment.run
-        records = [r for r in self.log.records if "validation_loss" in r]
-        if not records or records[-1]["step"] != experiment.timetable.n_steps:
-            self._milestone(state, experiment.timetable.n_steps, validating=True, saving=True)
-            records = [r for r in self.log.records if "validation_loss" in r]
-        self.checkpoints.wait()
-        draw_loss_curve(self.log.records, run.loss_curve, experiment.config.name)
-        result = self._result(records[-1])
-        write_json(run.result, result)
-        return result
-
-    def _result(self, validation: Record) -> Record:
-        config, timetable = self.experiment.config, self.experiment.timetable
-        steps = [r for r in self.log.records if "step_seconds" in r]
-        counts, n_tokens = flops.count_parameters(config.model), timetable.n_tokens
-        return {
-            "name": config.name,
-            "fingerprint": overrides.fingerprint(config),
-            "n_params": counts.n_params,
-            "n_params_non_embedding": counts.n_params_non_embedding,
-            "n_params_matmul": counts.n_params_matmul,
-            "n_tokens": n_tokens,
-            "n_steps": timetable.n_steps,
-            "flops": flops.training_flops(config.model, n_tokens, "exact"),
-            "flops_6nd": flops.training_flops(config.model, n_tokens, "6nd"),
-            "train_loss": steps[-1]["loss"],
-            **{k: v for k, v in validation.items() if k.startswith("validation_")},
-            "best_validation_loss": self.best_validation,
-            "training_seconds": sum(r["step_seconds"] for r in steps),
-            "config": overrides.to_dict(config),
-        }
+        if not self.recorder.is_validated():
+            n_steps = self.experiment.timetable.n_steps
+            self._milestone(state, n_steps, validating=True, saving=True)
+        return self.recorder.finish()
 
     def _say_start(self) -> None:
         experiment, n_steps = self.experiment, self.experiment.timetable.n_steps
@@ -352,7 +336,7 @@ class _Loop:
 
 
 @contextlib.contextmanager
-def _stop_signals() -> Iterator[list[int]]:
+def stop_signals() -> Iterator[list[int]]:
     """A list that holds the signal once SIGTERM or Ctrl-C came; a second Ctrl-C is an exception."""
     received: list[int] = []
 
@@ -361,6 +345,9 @@ def _stop_signals() -> Iterator[list[int]]:
         signal.signal(number, before[number])
         print("\nstopping after this step; saving", file=sys.stderr, flush=True)
 
+    if threading.current_thread() is not threading.main_thread():
+        yield received  # Python gives signals to the main thread alone
+        return
     numbers = (int(signal.SIGTERM), int(signal.SIGINT))
     before = {number: signal.getsignal(number) for number in numbers}
     for number in before:

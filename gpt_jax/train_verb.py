@@ -8,6 +8,7 @@ from pathlib import Path
 from gpt_jax import overrides
 from gpt_jax.config import Config
 from gpt_jax.run import RunDirectory, default_directory
+from gpt_jax.timetable import make_timetable
 from gpt_jax.tracking import Record, format_seconds
 
 INTERRUPTED = 130
@@ -22,6 +23,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--init-from", type=Path, metavar="RUN", help="start from another run's parameters"
+    )
+    parser.add_argument(
+        "--branch-from",
+        type=Path,
+        metavar="RUN",
+        help="begin this run's cooldown at the checkpoint that a warmup-stable-decay run has there",
     )
     parser.add_argument(
         "--profile", action="store_true", help="record a jax trace of a few steps in DIR/profile"
@@ -43,6 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
             directory,
             resume_changed=arguments.resume_changed,
             init_from=arguments.init_from,
+            branch=_branch(config, arguments.branch_from),
             profile=arguments.profile,
         )
     except Interrupted as interrupted:
@@ -55,6 +63,14 @@ def run(arguments: argparse.Namespace) -> int:
         _print_sample(config, directory)
     _print_next(arguments.config, directory)
     return 0
+
+
+def _branch(config: Config, trunk: Path | None) -> tuple[RunDirectory, int] | None:
+    """The trunk and the step at which this config's cooldown begins."""
+    if trunk is None:
+        return None
+    stable = config.train.tokens - config.schedule.cooldown_tokens
+    return RunDirectory(trunk), make_timetable(config).step_after_tokens(stable)
 
 
 def _print_result(result: Record, directory: Path) -> None:

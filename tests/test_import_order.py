@@ -24,6 +24,7 @@ LAYERS = (
     {"run"},
     {"evaluate", "generate"},
     {"experiment"},
+    {"recorder"},
     {"train"},
     {"sweep"},
     {"train_verb", "doctor"},

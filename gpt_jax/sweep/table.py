@@ -18,7 +18,7 @@ import numpy as np
 
 from gpt_jax import flops, overrides
 from gpt_jax.config import Config
-from gpt_jax.timetable import make_timetable
+from gpt_jax.timetable import is_cooled, make_timetable
 from gpt_jax.tracking import Record, finite_values, read_records, write_atomically
 
 if TYPE_CHECKING:
@@ -141,19 +141,6 @@ def cell(value: Any) -> str:
     return str(value)
 
 
-def is_cooled(trial: Measured) -> bool:
-    """Whether the learning rate has come to the end of its decay when training stops."""
-    if trial.result is not None and "cooled" in trial.result:
-        return bool(trial.result["cooled"])
-    config = trial.entry.config
-    match config.schedule.name:
-        case "cosine" | "linear":
-            return (config.schedule.decay_tokens or 0) <= config.train.tokens
-        case "wsd":
-            return config.schedule.cooldown_tokens > 0
-    return False
-
-
 def trunk_validations(trial: Measured) -> list[Record]:
     """Validations at the full learning rate: after warmup, before the decay, before the end.
 
@@ -183,7 +170,7 @@ def _rows_of(sweep_name: str, trial: Measured, keys: Sequence[str]) -> list[Row]
     constant = settings | _settings(sweep_name, trial)
     final = constant | {
         "point": FINAL,
-        "cooled": is_cooled(trial),
+        "cooled": is_cooled(config),
         "n_steps": timetable.n_steps,
         **_cost(config, timetable.n_tokens),
         **_losses(trial.result),

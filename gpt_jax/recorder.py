@@ -1,0 +1,153 @@
+"""What is written down of one run while it trains: records, validations, checkpoints, result.
+
+The loop of a single run (`gpt_jax.train`) and the one of a packed sweep (`gpt_jax.sweep.packed`)
+hand it numbers and states; it does not know how they were computed.
+"""
+
+import math
+
+from gpt_jax import flops, overrides
+from gpt_jax.checkpoint import Checkpoints, steps_to_keep
+from gpt_jax.evaluate.validation import Validation
+from gpt_jax.experiment import Experiment
+from gpt_jax.step import TrainState
+from gpt_jax.timetable import is_cooled
+from gpt_jax.tracking import (
+    MetricsLog,
+    Record,
+    draw_loss_curve,
+    finite,
+    finite_values,
+    make_mirrors,
+    write_json,
+)
+
+
+class Diverged(ValueError):
+    """A step went wrong and train.on_bad_step = stop; the message says which and what next."""
+
+
+class RunRecorder:
+    """The records of one run, continued after `done_steps` steps."""
+
+    def __init__(self, experiment: Experiment, checkpoints: Checkpoints, done_steps: int):
+        config, timetable = experiment.config, experiment.timetable
+        self.experiment, self.checkpoints = experiment, checkpoints
+        self.log = MetricsLog(
+            experiment.run.metrics, done_steps, make_mirrors(config, experiment.run.path)
+        )
+        kept, every = steps_to_keep(config), timetable.due(config.checkpoint.every_tokens)
+        self.save_due = lambda done: done in kept or every(done)
+        self.validation_due = timetable.due(config.evaluate.every_tokens)
+        losses = [loss for _, loss in finite_values(self.log.records, "validation_loss")]
+        self.best_validation = min(losses, default=math.inf)
+        self.last_validation = losses[-1] if losses else None
+        self.flops_per_token = flops.training_flops_per_token(config.model, "palm")
+        self.exact_flops_per_token = flops.training_flops_per_token(config.model, "exact")
+
+    def record_step(
+        self, step: int, values: dict[str, float], seconds: float, data_wait: float
+    ) -> bool:
+        """Write the record of a step that took `seconds`; returns whether it went wrong.
+
+        values: the step's `Metrics` as floats.
+        """
+        timetable, peak = self.experiment.timetable, self.experiment.peak_flops
+        tokens = timetable.tokens_before(step + 1)
+        batch_tokens = tokens - timetable.tokens_before(step)
+        bad = bool(values["bad"])
+        record: Record = {"step": step + 1, "tokens": tokens}
+        record |= finite({name: value for name, value in values.items() if name != "bad"})
+        record |= {
+            "flops": self.exact_flops_per_token * tokens,
+            "tokens_per_second": batch_tokens / seconds,
+            "step_seconds": seconds,
+            "data_wait_seconds": data_wait,
+        }
+        if peak is not None:
+            record["mfu"] = self.flops_per_token * batch_tokens / seconds / peak
+        if bad:
+            record["bad"] = True
+        self.log.log(record)
+        return bad
+
+    def divergence(self, step: int, values: dict[str, float]) -> Diverged:
+        """What to raise for a step that went wrong, once its checkpoints are written."""
+        timetable = self.experiment.timetable
+        first, n = timetable.samples_before(step), timetable.batch_sequences(step)
+        self.checkpoints.wait()
+        saved = self.checkpoints.steps()
+        where = f"step {saved[-1]:,}" if saved else "none"
+        place = self.experiment.stream.sample_locations(first, 1)[0]
+        return Diverged(
+            f"step {step + 1:,} went wrong: {describe_bad(values)}, in samples {first:,} to "
+            f"{first + n - 1:,} (the first at token {place.first_token:,} of {place.corpus}, epoch "
+            f"{place.epoch}); last good checkpoint: {where} in {self.checkpoints.directory}. Lower "
+            f"optimizer.learning_rate, set optimizer.clip_norm, or leave such updates out with "
+            f"--train.on_bad_step skip"
+        )
+
+    def max_sequences(self, done: int) -> int | None:
+        """How much is validated after `done` steps: the last time, all."""
+        last = done >= self.experiment.timetable.n_steps
+        return None if last else self.experiment.config.evaluate.max_sequences
+
+    def milestone(
+        self, state: TrainState, done: int, validation: Validation | None, saving: bool
+    ) -> None:
+        """Record a validation, if there was one, and save the state, where asked or it is best."""
+        config = self.experiment.config
+        if validation is not None:
+            tokens = self.experiment.timetable.tokens_before(done)
+            self.log.log({"step": done, "tokens": tokens, **finite(validation.record())})
+            self.last_validation = validation.loss
+            if config.checkpoint.keep_best and validation.loss < self.best_validation:
+                saving = True
+            self.best_validation = min(self.best_validation, validation.loss)
+        if saving:
+            self.checkpoints.save(done, state, None if validation is None else validation.loss)
+
+    def is_validated(self) -> bool:
+        """Whether the end of training has been validated."""
+        record = self._last_validation()
+        return record is not None and record["step"] == self.experiment.timetable.n_steps
+
+    def finish(self) -> Record:
+        """Of a run that is trained, validated and saved: loss curve and result.json."""
+        run = self.experiment.run
+        self.checkpoints.wait()
+        draw_loss_curve(self.log.records, run.loss_curve, self.experiment.config.name)
+        result = self._result()
+        write_json(run.result, result)
+        return result
+
+    def _last_validation(self) -> Record | None:
+        return next((r for r in reversed(self.log.records) if "validation_loss" in r), None)
+
+    def _result(self) -> Record:
+        config, timetable = self.experiment.config, self.experiment.timetable
+        validation = self._last_validation() or {}
+        steps = [r for r in self.log.records if "step_seconds" in r]
+        counts, n_tokens = flops.count_parameters(config.model), timetable.n_tokens
+        return {
+            "name": config.name,
+            "fingerprint": overrides.fingerprint(config),
+            "n_params": counts.n_params,
+            "n_params_non_embedding": counts.n_params_non_embedding,
+            "n_params_matmul": counts.n_params_matmul,
+            "n_tokens": n_tokens,
+            "n_steps": timetable.n_steps,
+            "flops": flops.training_flops(config.model, n_tokens, "exact"),
+            "flops_6nd": flops.training_flops(config.model, n_tokens, "6nd"),
+            "cooled": is_cooled(config),
+            "train_loss": steps[-1]["loss"],
+            **{k: v for k, v in validation.items() if k.startswith("validation_")},
+            "best_validation_loss": self.best_validation,
+            "training_seconds": sum(r["step_seconds"] for r in steps),
+            "config": overrides.to_dict(config),
+        }
+
+
+def describe_bad(values: dict[str, float]) -> str:
+    """Of a step that went wrong, the numbers that show it."""
+    return f"loss {values['loss']:.4g}, gradient norm {values['gradient_norm']:.4g}"

@@ -1,0 +1,338 @@
+"""A sweep's directory: its trials, the state of each, and claims that keep workers apart.
+
+The state of a trial follows from files in its run directory, so that any number of workers on any
+hosts that share the file system agree on it, and a kill at any moment loses nothing:
+
+result.json     done
+outcome.json    diverged, failed or preempted, and why; a running trial has a live claim besides
+claims/NUMBER   a claim; the highest number counts, and is live while its file is touched
+
+A claim is made by creating the next number, which only one process can do; none is ever taken
+back or reused, so that a worker that was thought dead finds a higher number than its own.
+Must not import jax.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from gpt_jax import checkpoint_files, overrides
+from gpt_jax.config import Config
+from gpt_jax.run import RunDirectory
+from gpt_jax.sweep.trial import Trial
+from gpt_jax.timetable import make_timetable
+from gpt_jax.tracking import Record, write_json
+
+State = Literal["pending", "running", "done", "diverged", "failed", "preempted"]
+STATES: tuple[State, ...] = get_args(State)
+FINAL: tuple[State, ...] = ("done", "diverged", "failed")
+
+HEARTBEAT_SECONDS = 5.0
+STALE_SECONDS = 60.0
+"""A claim of another host that was not touched for so long is dead (its clock is not asked)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A trial as sweep.json holds it."""
+
+    name: str
+    fingerprint: str
+    varied: Mapping[str, Any]
+    trunk: str | None
+    """Fingerprint of the trial that it may branch off."""
+    config: Config
+
+
+class SweepDirectory:
+    """The trials of a sweep, where they run, and their states."""
+
+    def __init__(self, path: Path, entries: Sequence[Entry]):
+        self.path, self.entries = path, tuple(entries)
+        self._by_name = {entry.name: entry for entry in self.entries}
+        self._by_fingerprint = {entry.fingerprint: entry for entry in self.entries}
+
+    @classmethod
+    def open(cls, path: str | Path) -> "SweepDirectory":
+        """The sweep that was begun there; ValueError if there is none."""
+        file = Path(path) / "sweep.json"
+        if not file.is_file():
+            raise ValueError(
+                f"{path} holds no sweep; gpt-jax sweep run SWEEP begins one, --workdir names it"
+            )
+        entries = [
+            Entry(t["name"], t["fingerprint"], t["varied"], t["trunk"], _config(t["config"]))
+            for t in json.loads(file.read_text())["trials"]
+        ]
+        return cls(Path(path), entries)
+
+    @classmethod
+    def create(cls, path: Path, name: str, file: str, trials: Sequence[Trial]) -> "SweepDirectory":
+        """Begin a sweep, or go on with it under a longer, shorter or reordered list of trials.
+
+        Raises ValueError where a trial of that name was trained under another config.
+        """
+        entries = [
+            Entry(
+                trial.name,
+                overrides.fingerprint(trial.config),
+                dict(trial.varied),
+                None if trial.trunk is None else overrides.fingerprint(trial.trunk),
+                trial.config,
+            )
+            for trial in trials
+        ]
+        sweep = cls(path, entries)
+        for entry in entries:
+            saved = sweep.run(entry.name).read_config()
+            changed = {} if saved is None else overrides.differences(saved, entry.config)
+            if changed:
+                key, (old, new) = next(iter(changed.items()))
+                raise ValueError(
+                    f"trial {entry.name} in {path} was run under another config ({key} was "
+                    f"{overrides.show(old)}, is {overrides.show(new)}); choose another --workdir"
+                )
+        document = [
+            {**dataclasses.asdict(entry), "config": overrides.to_dict(entry.config)}
+            for entry in entries
+        ]
+        write_json(path / "sweep.json", {"name": name, "file": file, "trials": document})
+        return sweep
+
+    def __getitem__(self, name: str) -> Entry:
+        return self._by_name[name]
+
+    def run(self, name: str) -> RunDirectory:
+        """The run directory of a trial."""
+        return RunDirectory(self.path / "trials" / name)
+
+    def state(self, name: str) -> State:
+        """The state of a trial now."""
+        if self._has_result(name):
+            return "done"
+        if live_claim(self._claims(name)) is not None:
+            return "running"
+        outcome = self.outcome(name)
+        return "pending" if outcome is None else outcome["state"]
+
+    def states(self) -> dict[str, State]:
+        return {entry.name: self.state(entry.name) for entry in self.entries}
+
+    def outcome(self, name: str) -> Record | None:
+        """How the last attempt ended if the trial is not done: state, message, attempts."""
+        path = self._outcome(name)
+        outcome = json.loads(path.read_text()) if path.exists() else None
+        # That of another config, or of an attempt before a retry that was done, says nothing.
+        current = outcome is not None and outcome["fingerprint"] == self[name].fingerprint
+        return outcome if current and not self._has_result(name) else None
+
+    def finish(self, name: str, state: State, message: str) -> None:
+        """Note how an attempt ended; `done` is noted by result.json alone."""
+        before = self.outcome(name)
+        write_json(
+            self._outcome(name),
+            {
+                "state": state,
+                "message": message,
+                "attempts": 1 + (0 if before is None else before["attempts"]),
+                "fingerprint": self[name].fingerprint,
+            },
+        )
+
+    def is_ready(self, entry: Entry) -> bool:
+        """False while the trial waits for a trunk that will save it its stable part.
+
+        A trunk that ended without the checkpoint is not waited for: a branch is a whole run.
+        """
+        trunk = self._by_fingerprint.get(entry.trunk or "")
+        if trunk is None or self.run(entry.name).checkpoints.exists():
+            return True
+        return self.branch_step(entry) is not None or self.state(trunk.name) in FINAL
+
+    def branch_step(self, entry: Entry) -> tuple[RunDirectory, int] | None:
+        """The trunk's run and the step that this trial can go on from, once it is saved."""
+        trunk = self._by_fingerprint.get(entry.trunk or "")
+        if trunk is None:
+            return None
+        stable = entry.config.train.tokens - entry.config.schedule.cooldown_tokens
+        step = make_timetable(entry.config).step_after_tokens(stable)
+        run = self.run(trunk.name)
+        return (run, step) if step in checkpoint_files.saved_steps(run.checkpoints) else None
+
+    def claimable(self, retry: Sequence[State] = ()) -> list[Entry]:
+        """Trials that nobody works on and that want work, in the sweep's order."""
+        wanted = {"pending", "preempted", *retry}
+        return [e for e in self.entries if self.state(e.name) in wanted]
+
+    def claim(self, name: str, retry: Sequence[State] = ()) -> "Claim | None":
+        """This process's claim on a trial that wants work, or None if another one was faster."""
+        claims = self._claims(name)
+        latest = _latest(claims)
+        if live_claim(claims) is not None:
+            return None
+        claim = _make_claim(claims, latest + 1)
+        # Between the look at the state and the claim, somebody may have finished the trial.
+        if claim is not None and self._unclaimed_state(name) not in {
+            "pending",
+            "preempted",
+            *retry,
+        }:
+            claim.release()
+            return None
+        return claim
+
+    def claimed_by(self, pid: int) -> list[str]:
+        """Trials with a claim of this host's process `pid` that was not given back."""
+        found = []
+        for entry in self.entries:
+            claims = self._claims(entry.name)
+            owner = _owner(claims, _latest(claims))
+            if owner.get("pid") == pid and owner.get("host") == socket.gethostname():
+                found.append(entry.name)
+        return found
+
+    def _unclaimed_state(self, name: str) -> State:
+        outcome = self.outcome(name)
+        if self._has_result(name):
+            return "done"
+        return "pending" if outcome is None else outcome["state"]
+
+    def _has_result(self, name: str) -> bool:
+        result = self.run(name).read_result()
+        return result is not None and result["fingerprint"] == self[name].fingerprint
+
+    def _outcome(self, name: str) -> Path:
+        return self.run(name).path / "outcome.json"
+
+    def _claims(self, name: str) -> Path:
+        return self.run(name).path / "claims"
+
+
+@dataclasses.dataclass
+class Claim:
+    """The right to work on a trial, kept alive by a thread until it is released."""
+
+    directory: Path
+    number: int
+
+    def __post_init__(self) -> None:
+        self._released = threading.Event()
+        threading.Thread(target=self._beat, daemon=True).start()
+
+    def is_held(self) -> bool:
+        """False once another worker took the trial, because this one looked dead."""
+        return not self._released.is_set() and _latest(self.directory) == self.number
+
+    def release(self) -> None:
+        """Give the trial back: others need not wait for the claim to look dead."""
+        self._released.set()
+        (self.directory / f"{self.number:06}.released").touch()
+
+    def _beat(self) -> None:
+        while not self._released.wait(HEARTBEAT_SECONDS):
+            with contextlib.suppress(FileNotFoundError):
+                os.utime(self.directory / f"{self.number:06}")
+
+
+@contextlib.contextmanager
+def released(claims: Sequence[Claim]) -> Iterator[None]:
+    """Release the claims at the end of the block."""
+    try:
+        yield
+    finally:
+        for claim in claims:
+            claim.release()
+
+
+def live_claim(claims: Path) -> int | None:
+    """The number of the claim that somebody is working under, if there is one."""
+    number = _latest(claims)
+    path = claims / f"{number:06}"
+    if number == 0 or (claims / f"{number:06}.released").exists():
+        return None
+    owner = _owner(claims, number)
+    if owner.get("host") == socket.gethostname():
+        return number if _is_alive(owner["pid"], owner["began"]) else None
+    try:
+        age = _file_system_time(claims) - path.stat().st_mtime
+    except FileNotFoundError:
+        return None
+    return number if age < STALE_SECONDS else None
+
+
+def _latest(claims: Path) -> int:
+    """The highest number claimed; 0 if none is."""
+    names = os.listdir(claims) if claims.is_dir() else []
+    return max((int(name) for name in names if name.isdigit()), default=0)
+
+
+def _make_claim(claims: Path, number: int) -> Claim | None:
+    claims.mkdir(parents=True, exist_ok=True)
+    pid = os.getpid()
+    owner = {"host": socket.gethostname(), "pid": pid, "began": _process_began(pid)}
+    try:
+        descriptor = os.open(claims / f"{number:06}", os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+    except FileExistsError:
+        return None
+    with os.fdopen(descriptor, "w") as file:
+        file.write(json.dumps(owner))
+        file.flush()
+        os.fsync(file.fileno())
+    return Claim(claims, number)
+
+
+def _owner(claims: Path, number: int) -> Record:
+    """Who made a claim; empty while it is being written, or if it was cut short by a crash."""
+    try:
+        return json.loads((claims / f"{number:06}").read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return {}
+
+
+def _is_alive(pid: int, began: str) -> bool:
+    """Whether that very process of this host is running: pids are used again."""
+    return _process_began(pid) == began
+
+
+def _process_began(pid: int) -> str:
+    """When a process of this host began, in the kernel's words; empty if there is none."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return "" if Path("/proc/self").exists() else _alive_without_proc(pid)
+    after_name = stat.rpartition(")")[2].split()
+    state, start = after_name[0], after_name[19]
+    return "" if state == "Z" else start
+
+
+def _alive_without_proc(pid: int) -> str:
+    """Where there is no /proc: only whether the process is there."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return ""
+    return "running"
+
+
+def _file_system_time(directory: Path) -> float:
+    """Now by the clock of whoever stamps the files of a directory: hosts' clocks differ."""
+    probe = directory / f".clock.{socket.gethostname()}.{os.getpid()}.{threading.get_ident()}"
+    try:
+        probe.touch()
+        return probe.stat().st_mtime
+    except OSError:  # a directory that we may only read
+        return time.time()
+    finally:
+        with contextlib.suppress(OSError):
+            probe.unlink()
+
+
+def _config(tree: Mapping[str, Any]) -> Config:
+    return overrides.from_dict(tree)
