@@ -27,4 +27,4 @@ def warmup(config: Config) -> dict:
 
 def get_sweep():
     rates = values("optimizer.learning_rate", [0.001 * 2**i for i in range(8)])
-    return make_trials(BASE, product(rates, flops_budgets([1e12])), derive=warmup)
+    return make_trials(BASE, product(rates, flops_budgets([1.5e12])), derive=warmup)

@@ -9,8 +9,10 @@ from gpt_jax.config import Config
 from gpt_jax.sweep.cost import Row
 from gpt_jax.sweep.machine import Machine
 
-NAME_WIDTH = 24
+NAME_WIDTH = 20
 """Names are never cut shorter than this."""
+KEY_LENGTHS = (100, 12, 8, 5, 3)
+"""Characters of the keys in a name, tried in turn until it fits."""
 GAP = "  "
 REASONS = 20
 """At most so many infeasible cells are explained on the screen."""
@@ -64,13 +66,18 @@ def duration(seconds: float | None) -> str:
     return f"{seconds:.1f} s" if seconds >= 0.1 or seconds == 0 else "< 0.1 s"
 
 
+def _steps(n_steps: int | None) -> str:
+    """In full where that is short."""
+    return compact(n_steps) if n_steps is None or n_steps >= 100_000 else f"{n_steps:,}"
+
+
 COLUMNS: tuple[tuple[str, Callable[[Row], str]], ...] = (
     ("params", lambda row: compact(row.n_params)),
     ("non-emb.", lambda row: compact(row.n_params_non_embedding)),
     ("matmul", lambda row: compact(row.n_params_matmul)),
     ("tokens", lambda row: compact(row.n_tokens)),
     ("tok/par", lambda row: compact(row.tokens_per_param)),
-    ("steps", lambda row: "-" if row.n_steps is None else f"{row.n_steps:,}"),
+    ("steps", lambda row: _steps(row.n_steps)),
     ("FLOPs", lambda row: scientific(row.flops)),
     ("6ND", lambda row: scientific(row.flops_6nd)),
     ("memory", lambda row: size(row.memory_bytes)),
@@ -79,19 +86,43 @@ COLUMNS: tuple[tuple[str, Callable[[Row], str]], ...] = (
 
 
 def table(rows: Sequence[Row], width: int) -> str:
-    """The rows under a header, names cut so that lines fit into `width` columns."""
+    """The rows under a header, names shortened so that lines fit into `width` columns."""
     header = ["trial", *(title for title, _ in COLUMNS), ""]
-    cells = [[row.name, *(show(row) for _, show in COLUMNS), _note(row)] for row in rows]
+    cells = [["", *(show(row) for _, show in COLUMNS), _note(row)] for row in rows]
     widths = [max(len(line[i]) for line in [header, *cells]) for i in range(len(header))]
     rest = sum(widths[1:]) + len(GAP) * (len(header) - 1)
-    widths[0] = min(widths[0], max(NAME_WIDTH, width - rest))
+    names = shorten([row.name for row in rows], max(NAME_WIDTH, width - rest))
+    widths[0] = max(len(name) for name in ["trial", *names])
     lines = []
-    for name, *numbers, note in [header, *cells]:
-        parts = [_cut(name, widths[0]).ljust(widths[0])]
+    for name, line in zip(["trial", *names], [header, *cells], strict=True):
+        numbers, note = line[1:-1], line[-1]
+        parts = [name.ljust(widths[0])]
         parts += [text.rjust(w) for text, w in zip(numbers, widths[1:-1], strict=True)]
         lines.append(GAP.join([*parts, note]).rstrip())
     lines.insert(1, "-" * max(map(len, lines)))
     return "\n".join(lines)
+
+
+def shorten(names: Sequence[str], width: int) -> list[str]:
+    """The names, all different still: with shorter keys, and then without their middles.
+
+    Names that only their middles tell apart stay longer than `width`.
+    """
+    for length in KEY_LENGTHS:
+        short = [_with_short_keys(name, length) for name in names]
+        distinct = len(set(short)) == len(set(names))
+        if distinct and max(map(len, short), default=0) <= width:
+            return short
+        cut = [_cut(name, width) for name in short]
+        if length == KEY_LENGTHS[-1] and len(set(cut)) == len(set(names)):
+            return cut
+    return short if distinct else list(names)
+
+
+def _with_short_keys(name: str, length: int) -> str:
+    """learning_rate=0.01,seed=1 -> lear=0.01,seed=1 for a length of 4."""
+    parts = [part.partition("=") for part in name.split(",")]
+    return ",".join(f"{key[:length] if equals else key}{equals}{v}" for key, equals, v in parts)
 
 
 def _cut(name: str, width: int) -> str:

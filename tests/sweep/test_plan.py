@@ -8,6 +8,8 @@ import subprocess
 import sys
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gpt_jax import cli, flops, hardware, overrides
 from gpt_jax.config import Config, ModelConfig, TrainConfig
@@ -344,6 +346,23 @@ def test_compact(value, text):
 )
 def test_durations(seconds, text):
     assert plan_text.duration(seconds) == text
+
+
+@given(
+    st.lists(st.from_regex(r"[a-z_]{1,20}=[0-9]{1,9}(,[a-z]{1,9}=[0-9]{1,20})?", fullmatch=True))
+)
+def test_shortened_names_stay_apart(names):
+    short = plan_text.shorten(names, 24)
+    assert [names.index(name) for name in names] == [short.index(name) for name in short]
+
+
+def test_names_lose_their_keys_before_their_values():
+    names = [f"learning_rate={rate},n_layers=12,stage=trunk" for rate in (0.001, 0.0001)]
+    assert plan_text.shorten(names, 36) == [
+        "learn=0.001,n_lay=12,stage=trunk",
+        "learn=0.0001,n_lay=12,stage=trunk",
+    ]
+    assert plan_text.shorten(names, 60) == names
 
 
 def test_help_of_the_verb_lists_its_sub_verbs_without_importing_them(capsys):
