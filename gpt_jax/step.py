@@ -49,12 +49,12 @@ class Settings(NamedTuple):
     """What the compiled step takes as an argument of a run's config; all arrays float32 scalars
     but for the first and the last."""
 
-    learning_rates: jax.Array
+    learning_rates: jax.Array | np.ndarray
     """[S] of each step, the schedule applied. S is the number of steps, padded to a power of two
     so that runs of about a length share a program."""
     hyperparameters: Hyperparameters
-    seed: jax.Array
-    """Of dropout, uint32."""
+    seed: jax.Array | np.uint32
+    """Of dropout."""
 
 
 AS_SETTINGS = (
@@ -166,7 +166,7 @@ def make_steps(config: Config, model: GPT) -> Steps:
     return Steps(init, train, evaluate)
 
 
-def dropout_key(config: Config, seed: jax.Array, step: jax.Array) -> jax.Array | None:
+def dropout_key(config: Config, seed: Any, step: jax.Array) -> jax.Array | None:
     """The step's key for dropout; None if the model has none."""
     model = config.model
     if not (model.dropout_embedding or model.dropout_residual or model.dropout_attention):
@@ -222,7 +222,7 @@ def apply_gradients(
     gradients = jax.tree.map(lambda g: g / target_tokens, gradients)
     loss = sums.cross_entropy / target_tokens
     gradient_norm = optax.global_norm(gradients)
-    learning_rate = settings.learning_rates[state.step]
+    learning_rate = jnp.asarray(settings.learning_rates)[state.step]
     optimizer = make_optimizer(
         config.optimizer, state.params, learning_rate, settings.hyperparameters
     )

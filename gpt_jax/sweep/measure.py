@@ -12,7 +12,7 @@ from gpt_jax.data.batch import Batch
 from gpt_jax.evaluate.validation import process_rows, put_batch
 from gpt_jax.models.gpt import make_gpt
 from gpt_jax.sharding import make_layout
-from gpt_jax.step import compile_steps, make_steps
+from gpt_jax.step import compile_steps, make_settings
 from gpt_jax.timetable import make_timetable
 
 MIN_STEPS, MAX_STEPS, SECONDS = 3, 20, 2.0
@@ -36,13 +36,14 @@ def measure(config: Config) -> Speed:
     """
     layout = make_layout(config)
     model = make_gpt(config.model, config.compute, layout)
-    steps = compile_steps(make_steps(config, model, make_timetable(config)), model, layout)
+    steps = compile_steps(config, model, layout)
+    settings = jax.device_put(make_settings(config, make_timetable(config)), layout.everywhere)
     state = steps.init(jax.random.key(config.seed))
     batch = put_batch(_random_batch(config), layout)
     times: list[float] = []
     began = time.perf_counter()
     while len(times) <= MIN_STEPS or (len(times) <= MAX_STEPS and sum(times[1:]) < SECONDS):
-        state, metrics = steps.train(state, batch)
+        state, metrics = steps.train(state, batch, settings)
         jax.block_until_ready(metrics.loss)
         now = time.perf_counter()
         times.append(now - began)

@@ -68,7 +68,13 @@ class SweepDirectory:
                 f"{path} holds no sweep; gpt-jax sweep run SWEEP begins one, --workdir names it"
             )
         entries = [
-            Entry(t["name"], t["fingerprint"], t["varied"], t["trunk"], _config(t["config"]))
+            Entry(
+                t["name"],
+                t["fingerprint"],
+                t["varied"],
+                t["trunk"],
+                overrides.from_dict(t["config"]),
+            )
             for t in json.loads(file.read_text())["trials"]
         ]
         return cls(Path(path), entries)
@@ -90,6 +96,7 @@ class SweepDirectory:
             for trial in trials
         ]
         sweep = cls(path, entries)
+        sweep._rename_old()
         for entry in entries:
             saved = sweep.run(entry.name).read_config()
             changed = {} if saved is None else overrides.differences(saved, entry.config)
@@ -105,6 +112,22 @@ class SweepDirectory:
         ]
         write_json(path / "sweep.json", {"name": name, "file": file, "trials": document})
         return sweep
+
+    def _rename_old(self) -> None:
+        """Trials are named by what varies: where a longer grid names one anew, its run follows."""
+        if not (self.path / "sweep.json").exists():
+            return
+        before = SweepDirectory.open(self.path)
+        for old in before.entries:
+            entry = self._by_fingerprint.get(old.fingerprint)
+            if entry is None or entry.name == old.name or not before.run(old.name).path.exists():
+                continue
+            if before.state(old.name) == "running":
+                raise ValueError(
+                    f"trial {old.name} in {self.path} is running and would be renamed "
+                    f"{entry.name}; wait for it, or choose another --workdir"
+                )
+            os.rename(before.run(old.name).path, self.run(entry.name).path)
 
     def __getitem__(self, name: str) -> Entry:
         return self._by_name[name]
@@ -332,7 +355,3 @@ def _file_system_time(directory: Path) -> float:
     finally:
         with contextlib.suppress(OSError):
             probe.unlink()
-
-
-def _config(tree: Mapping[str, Any]) -> Config:
-    return overrides.from_dict(tree)
