@@ -10,6 +10,8 @@ import os
 import sys
 from collections.abc import Sequence
 
+from gpt_jax.runtime import INTERRUPTED, USER_ERROR, prepare_process
+
 VERBS = {
     "train": ("gpt_jax.train_verb", "train a config, or continue it"),
     "data": ("gpt_jax.data.verb", "build token shards from text, or look into them"),
@@ -20,8 +22,6 @@ VERBS = {
     "doctor": ("gpt_jax.doctor", "versions, devices, kernels in use, data found"),
 }
 """Verb -> module, one line of help."""
-
-USER_ERROR, INTERRUPTED = 2, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"gpt-jax: unknown verb '{given[0]}'; one of {', '.join(VERBS)}", file=sys.stderr)
         return USER_ERROR
     module_name, summary = VERBS[given[0]]
-    _prepare_process()
+    prepare_process()
     module = importlib.import_module(module_name)
     parser = argparse.ArgumentParser(f"gpt-jax {given[0]}", description=summary)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
@@ -57,12 +57,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("gpt-jax: interrupted", file=sys.stderr)
         return INTERRUPTED
-
-
-def _prepare_process() -> None:
-    from gpt_jax.runtime import prepare_process
-
-    prepare_process()
 
 
 def _help() -> str:

@@ -8,6 +8,9 @@ import os
 import sys
 from pathlib import Path
 
+USER_ERROR, INTERRUPTED = 2, 130
+"""Exit statuses of a mistake in what was asked for, and of a run that was told to stop."""
+
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """Parameters of glibc's mallopt (malloc.h)."""
 

@@ -8,10 +8,9 @@ from pathlib import Path
 from gpt_jax import overrides
 from gpt_jax.config import Config
 from gpt_jax.run import RunDirectory, default_directory
+from gpt_jax.runtime import INTERRUPTED
 from gpt_jax.timetable import make_timetable
 from gpt_jax.tracking import Record, format_seconds
-
-INTERRUPTED = 130
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpt_jax.scaling.names import SUMMARIES
+from gpt_jax.sweep.status import find_directory
+from gpt_jax.sweep.store import SweepDirectory
 from gpt_jax.sweep.table import (
     FINAL,
     Measured,
@@ -31,7 +33,6 @@ from gpt_jax.tracking import Record, provenance, write_atomically, write_json
 
 if TYPE_CHECKING:
     from gpt_jax.scaling.study import Study
-    from gpt_jax.sweep.store import SweepDirectory
 
 BEST = 3
 """Runs named in the terminal."""
@@ -58,8 +59,6 @@ def run(arguments: argparse.Namespace) -> int:
     """Write the report; raises ValueError for a user's mistake."""
     if arguments.rest:
         raise ValueError(f"sweep report takes no overrides, got {' '.join(arguments.rest)}")
-    from gpt_jax.sweep.store import SweepDirectory
-
     sweep = SweepDirectory.open(find_directory(arguments.sweep, arguments.workdir))
     laws = None
     if arguments.laws is not None:
@@ -68,18 +67,8 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def find_directory(sweep: str, workdir: str | None) -> Path:
-    """The sweep's directory: as given, or SWEEP itself if it is one, or runs/NAME."""
-    path = Path(sweep)
-    if workdir is not None:
-        return Path(workdir)
-    if (path / "sweep.json").is_file():
-        return path
-    return Path("runs") / (path.parent.name if path.stem == "sweep" else path.stem)
-
-
 def write_report(
-    sweep: "SweepDirectory", name: str, laws: Sequence[str] | None, n_refits: int
+    sweep: SweepDirectory, name: str, laws: Sequence[str] | None, n_refits: int
 ) -> Path:
     """Everything, into report/ of the sweep's directory; prints a summary and what was written.
 

@@ -14,6 +14,7 @@ Must not import jax.
 
 import contextlib
 import dataclasses
+import difflib
 import json
 import os
 import socket
@@ -56,6 +57,7 @@ class SweepDirectory:
 
     def __init__(self, path: Path, entries: Sequence[Entry]):
         self.path, self.entries = path, tuple(entries)
+        self._only: frozenset[str] | None = None
         self._by_name = {entry.name: entry for entry in self.entries}
         self._by_fingerprint = {entry.fingerprint: entry for entry in self.entries}
 
@@ -189,10 +191,22 @@ class SweepDirectory:
         run = self.run(trunk.name)
         return (run, step) if step in checkpoint_files.saved_steps(run.checkpoints) else None
 
+    def only(self, names: Sequence[str]) -> "SweepDirectory":
+        """The same sweep with no work but on these trials; ValueError for one that is not there."""
+        for name in names:
+            if name not in self._by_name:
+                near = difflib.get_close_matches(name, self._by_name, 1)
+                hint = f"; did you mean '{near[0]}'?" if near else ""
+                raise ValueError(f"no trial '{name}' in {self.path}{hint}")
+        limited = SweepDirectory(self.path, self.entries)
+        limited._only = frozenset(names)
+        return limited
+
     def claimable(self, retry: Sequence[State] = ()) -> list[Entry]:
         """Trials that nobody works on and that want work, in the sweep's order."""
         wanted = {"pending", "preempted", *retry}
-        return [e for e in self.entries if self.state(e.name) in wanted]
+        entries = [e for e in self.entries if self._only is None or e.name in self._only]
+        return [e for e in entries if self.state(e.name) in wanted]
 
     def claim(self, name: str, retry: Sequence[State] = ()) -> "Claim | None":
         """This process's claim on a trial that wants work, or None if another one was faster."""

@@ -1,0 +1,217 @@
+"""`gpt-jax sweep run SWEEP`: start workers, watch them, and say what came of it.
+
+The workers' only bond with this process is the sweep's directory (`gpt_jax.sweep.store`): killed
+and started again, or started twice, they do what is missing. Must not import jax.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from gpt_jax import overrides
+from gpt_jax.runtime import INTERRUPTED
+from gpt_jax.sweep.load import load_sweep
+from gpt_jax.sweep.status import count, progress, summary, table
+from gpt_jax.sweep.store import SweepDirectory
+from gpt_jax.sweep.trial import Trial
+from gpt_jax.sweep.view import make_view
+
+LAUNCHERS = ("local", "packed", "slurm")
+POLL_SECONDS = 0.5
+EPILOG = """\
+examples:
+  gpt-jax sweep run experiments/lr_sweep/sweep.py                      one trial after another
+  gpt-jax sweep run experiments/lr_sweep/sweep.py --launcher packed    trials of a shape together
+  gpt-jax sweep run experiments/lr_sweep/sweep.py --jobs 2             two workers on this host
+  gpt-jax sweep run experiments/lr_sweep/sweep.py --launcher slurm     see --slurm options
+
+Run it again, here or on any host that shares the directory, and it does what is missing. Any other
+scheduler (Ray, Kubernetes) starts a worker with: python -m gpt_jax.sweep.worker runs/SWEEP
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `gpt-jax sweep run` understands besides the sweep and config overrides."""
+    from gpt_jax.sweep import slurm
+
+    parser.add_argument("--launcher", choices=LAUNCHERS, default="local", help="default: local")
+    parser.add_argument(
+        "--jobs", type=int, default=1, metavar="N", help="workers on this host (default 1)"
+    )
+    parser.add_argument(
+        "--only", action="append", metavar="TRIAL", help="this trial only; may be repeated"
+    )
+    parser.add_argument(
+        "--retry",
+        action="append",
+        default=[],
+        choices=["failed", "diverged"],
+        help="take such trials up again",
+    )
+    slurm.add_arguments(parser)
+    parser.epilog = EPILOG
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run what is missing; 0 when every trial is done or diverged, 1 when one failed."""
+    if arguments.jobs < 1:
+        raise ValueError(f"--jobs {arguments.jobs}; allowed: 1 or more")
+    name, trials = load_sweep(arguments.sweep, overrides.parse_arguments(arguments.rest))
+    directory = Path(arguments.workdir or Path("runs") / name)
+    grouped = [_in_group(trial, name) for trial in trials]
+    sweep = SweepDirectory.create(directory, name, arguments.sweep, grouped)
+    if arguments.only:
+        sweep = sweep.only(arguments.only)
+    if arguments.launcher == "slurm":
+        from gpt_jax.sweep import slurm
+
+        return slurm.launch(sweep, arguments)
+    workers = Workers(sweep, arguments)
+    with stop_requested() as stop:
+        watch(sweep, workers, stop)
+    final = progress(sweep)
+    print("\n".join([*table(final), "", summary(sweep.path, final)]))
+    if stop:
+        print("stopped: the same command continues", file=sys.stderr)
+        return INTERRUPTED
+    shown = arguments.sweep if arguments.workdir is None else sweep.path
+    print(f"next: gpt-jax sweep report {shown}")
+    return 1 if count(final)["failed"] else 0
+
+
+def _in_group(trial: Trial, name: str) -> Trial:
+    """In Weights & Biases the runs of a sweep form a group, unless the config names another."""
+    if trial.config.tracking.wandb_group:
+        return trial
+    return dataclasses.replace(
+        trial, config=overrides.override(trial.config, {"tracking.wandb_group": name})
+    )
+
+
+class Workers:
+    """The worker processes of this host: started, counted, replaced when one dies at work."""
+
+    def __init__(self, sweep: SweepDirectory, arguments: argparse.Namespace):
+        self.sweep, self.arguments = sweep, arguments
+        self._running: dict[int, subprocess.Popen[bytes]] = {}
+        self._logs = sweep.path / "logs"
+        self._logs.mkdir(parents=True, exist_ok=True)
+        for slot in range(min(arguments.jobs, len(sweep.claimable(arguments.retry)))):
+            self._running[slot] = self._start(slot)
+
+    def alive(self) -> bool:
+        """Whether any works still; one that died at work is replaced, its trial noted failed."""
+        for slot, process in list(self._running.items()):
+            status = process.poll()
+            if status is None:
+                continue
+            del self._running[slot]
+            held = self.sweep.claimed_by(process.pid)
+            if status in (0, INTERRUPTED):
+                continue
+            if not held:
+                raise ValueError(
+                    f"a worker ended with status {status} before it trained anything; its log: "
+                    f"{self._log(slot)}"
+                )
+            for name in held:
+                self.sweep.finish(name, "failed", _death(status, self._log(slot)))
+            # Its claims are dead by themselves: their process is gone.
+            self._running[slot] = self._start(slot)
+        return bool(self._running)
+
+    def stop(self) -> None:
+        """Ask every worker to save and end; they are waited for in `alive`."""
+        for process in self._running.values():
+            process.send_signal(signal.SIGTERM)
+
+    def _log(self, slot: int) -> Path:
+        return self._logs / f"{socket.gethostname()}-{os.getpid()}-{slot}.log"
+
+    def _start(self, slot: int) -> subprocess.Popen[bytes]:
+        arguments = self.arguments
+        command = [sys.executable, "-m", "gpt_jax.sweep.worker", str(self.sweep.path)]
+        for name in arguments.only or []:
+            command += ["--only", name]
+        for state in arguments.retry:
+            command += ["--retry", state]
+        if arguments.launcher == "packed":
+            command.append("--packed")
+        cores = share_of_cores(slot, arguments.jobs)
+        if cores:
+            command += ["--cores", ",".join(map(str, cores))]
+        with self._log(slot).open("ab") as log:
+            # A session of its own: Ctrl-C reaches this process alone, which passes it on once.
+            return subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=os.environ | share_of_gpus(slot, arguments.jobs),
+                start_new_session=True,
+            )
+
+
+def share_of_cores(slot: int, jobs: int) -> list[int]:
+    """The cores of one of several workers; empty where there are too few, or one worker."""
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    return [] if jobs == 1 or jobs > len(cores) else cores[slot::jobs]
+
+
+def share_of_gpus(slot: int, jobs: int) -> dict[str, str]:
+    """Environment that gives one of several workers its part of this host's NVIDIA devices."""
+    devices = os.environ.get("CUDA_VISIBLE_DEVICES")
+    ids = devices.split(",") if devices else []
+    if devices is None:
+        ids = [path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia[0-9]*")]
+    mine = sorted(ids)[slot::jobs]
+    return {"CUDA_VISIBLE_DEVICES": ",".join(mine)} if jobs > 1 and mine else {}
+
+
+def _death(status: int, log: Path) -> str:
+    if status < 0:
+        what = f"the worker was killed by {signal.Signals(-status).name}"
+        what += " (out of memory?)" if -status == signal.SIGKILL else ""
+    else:
+        what = f"the worker ended with status {status}"
+    return f"{what}; its log: {log}"
+
+
+def watch(sweep: SweepDirectory, workers: Workers, stop: list[int]) -> None:
+    """Show progress until the workers have ended."""
+    told = False
+    with make_view(sweep.path, progress(sweep)) as view:
+        while workers.alive():
+            view.update(progress(sweep))
+            if stop and not told:
+                workers.stop()
+                view.say("stopping: the workers save what they have")
+                told = True
+            time.sleep(POLL_SECONDS)
+        view.update(progress(sweep))
+
+
+@contextlib.contextmanager
+def stop_requested() -> Iterator[list[int]]:
+    """A list that holds the signal once SIGTERM or Ctrl-C came."""
+    received: list[int] = []
+
+    def handle(number: int, _: Any) -> None:
+        received.append(number)
+
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = {number: signal.signal(number, handle) for number in numbers}
+    try:
+        yield received
+    finally:
+        for number, previous in before.items():
+            signal.signal(number, previous)

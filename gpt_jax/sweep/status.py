@@ -1,0 +1,149 @@
+"""`gpt-jax sweep status SWEEP`: the state of every trial, and how far the running ones are.
+
+Must not import jax.
+"""
+
+import argparse
+import collections
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from gpt_jax import flops
+from gpt_jax.sweep.store import STATES, Entry, State, SweepDirectory
+from gpt_jax.timetable import make_timetable
+from gpt_jax.tracking import Record, format_seconds
+
+TAIL_BYTES = 4096
+"""The end of metrics.jsonl that surely holds a whole record."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrialProgress:
+    """How far a trial is."""
+
+    entry: Entry
+    state: State
+    share: float
+    """Of its tokens, 0 to 1."""
+    flops: float
+    """Of the whole trial, `exact`."""
+    loss: float | None = None
+    """Of validation if it is done, else of the last step."""
+    tokens_per_second: float | None = None
+    message: str = ""
+
+    @property
+    def seconds_left(self) -> float | None:
+        if self.state != "running" or not self.tokens_per_second:
+            return None
+        n_tokens = make_timetable(self.entry.config).n_tokens
+        return (1 - self.share) * n_tokens / self.tokens_per_second
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = "SWEEP may also be the sweep's directory. Nothing is changed by asking."
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print a table of all trials; raises ValueError if no sweep was begun there."""
+    if arguments.rest:
+        raise ValueError(f"sweep status takes no overrides, got {' '.join(arguments.rest)}")
+    sweep = SweepDirectory.open(find_directory(arguments.sweep, arguments.workdir))
+    trials = progress(sweep)
+    print("\n".join([*table(trials), "", summary(sweep.path, trials)]))
+    return 0
+
+
+def find_directory(sweep: str, workdir: str | None) -> Path:
+    """The sweep's directory: as given, or SWEEP itself if it is one, or runs/NAME."""
+    path = Path(sweep)
+    if workdir is not None:
+        return Path(workdir)
+    if (path / "sweep.json").is_file():
+        return path
+    named_by_folder = path.stem == "sweep" and path.suffix == ".py"
+    return Path("runs") / (path.resolve().parent.name if named_by_folder else path.stem)
+
+
+def progress(sweep: SweepDirectory) -> list[TrialProgress]:
+    """Every trial's progress now, in the sweep's order."""
+    return [_progress(sweep, entry) for entry in sweep.entries]
+
+
+def _progress(sweep: SweepDirectory, entry: Entry) -> TrialProgress:
+    state, run, n_tokens = sweep.state(entry.name), sweep.run(entry.name), _n_tokens(entry)
+    cost = flops.training_flops(entry.config.model, n_tokens, "exact")
+    if state == "done":
+        result = run.read_result() or {}
+        return TrialProgress(entry, state, 1.0, cost, _number(result, "validation_loss"))
+    outcome = sweep.outcome(entry.name)
+    message = "" if outcome is None or state == "running" else str(outcome["message"])
+    record = last_step(run.metrics) or {"tokens": 0}
+    return TrialProgress(
+        entry=entry,
+        state=state,
+        share=min(1.0, record["tokens"] / n_tokens),
+        flops=cost,
+        loss=_number(record, "loss"),
+        tokens_per_second=_number(record, "tokens_per_second"),
+        message=message,
+    )
+
+
+def last_step(metrics: Path) -> Record | None:
+    """The last whole record of a step in metrics.jsonl."""
+    try:
+        with metrics.open("rb") as file:
+            file.seek(max(0, metrics.stat().st_size - TAIL_BYTES))
+            lines = file.read().split(b"\n")
+    except FileNotFoundError:
+        return None
+    for line in reversed(lines[:-1]):
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:  # the first one may have been cut
+            continue
+        if "step_seconds" in record:
+            return record
+    return None
+
+
+def table(trials: Sequence[TrialProgress]) -> list[str]:
+    """Aligned lines: name, state, progress, loss, time left; then what went wrong."""
+    width = max([len(t.entry.name) for t in trials] + [5])
+    lines = [f"{'trial':<{width}}  {'state':<9}  {'done':>5}  {'loss':>8}  {'left':>8}"]
+    for trial in trials:
+        loss = "" if trial.loss is None else f"{trial.loss:.4f}"
+        left = trial.seconds_left
+        shown = "" if left is None else format_seconds(left)
+        lines.append(
+            f"{trial.entry.name:<{width}}  {trial.state:<9}  {trial.share:>5.0%}  {loss:>8}  "
+            f"{shown:>8}".rstrip()
+        )
+    wrong = [t for t in trials if t.state in ("diverged", "failed")]
+    return lines + [f"{t.state}: {t.entry.name}: {t.message}" for t in wrong]
+
+
+def summary(path: Path, trials: Sequence[TrialProgress]) -> str:
+    """One line: how many trials are in which state, and the share of all FLOPs that is done."""
+    counts = count(trials)
+    total = sum(t.flops for t in trials)
+    done = sum(t.flops * t.share for t in trials)
+    parts = [f"{n} {state}" for state, n in counts.items() if n]
+    return f"{path}: {len(trials)} trials: {', '.join(parts)}; {done / total:.0%} of the FLOPs"
+
+
+def count(trials: Sequence[TrialProgress]) -> Mapping[State, int]:
+    found = collections.Counter(t.state for t in trials)
+    return {state: found[state] for state in STATES}
+
+
+def _n_tokens(entry: Entry) -> int:
+    return make_timetable(entry.config).n_tokens
+
+
+def _number(record: Record, name: str) -> float | None:
+    value = record.get(name)
+    return value if isinstance(value, float) else None

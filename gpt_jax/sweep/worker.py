@@ -1,0 +1,164 @@
+"""A worker of a sweep: claims a trial, trains it, notes how it ended, and takes the next.
+
+    python -m gpt_jax.sweep.worker runs/SWEEP
+
+Any number may run at once, on any hosts that share the directory; `gpt-jax sweep run` starts them,
+and so may Slurm, Ray or Kubernetes. Trials train one after another in this process, so that those
+of one shape share their compiled step.
+"""
+
+import argparse
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from gpt_jax.runtime import INTERRUPTED, USER_ERROR, prepare_process
+from gpt_jax.sweep.store import Claim, Entry, State, SweepDirectory, released
+
+WAIT_SECONDS = 1.0
+"""Between looks at trials that wait for a trunk."""
+
+Train = Callable[[SweepDirectory, Sequence[Entry]], dict[str, tuple[State, str]]]
+"""Train claimed trials; {name: (state, message)}. Raises `Interrupted` for all of them."""
+
+
+def work(
+    sweep: SweepDirectory,
+    train: Train,
+    choose: Callable[[SweepDirectory, list[Entry]], list[Entry]],
+    retry: Sequence[State] = (),
+) -> None:
+    """Work until no trial is left that this process could train.
+
+    choose: of the trials that want work, those to train next, together; those that others claim
+    in the meantime are left to them. Raises `Interrupted` after noting it.
+    """
+    tried: set[str] = set()
+    while True:
+        wanting = [e for e in sweep.claimable(retry) if e.name not in tried]
+        ready = [entry for entry in wanting if sweep.is_ready(entry)]
+        if not ready:
+            if not wanting:
+                return
+            time.sleep(WAIT_SECONDS)
+            continue
+        chosen = [(entry, sweep.claim(entry.name, retry)) for entry in choose(sweep, ready)]
+        held = [(entry, claim) for entry, claim in chosen if claim is not None]
+        tried |= {entry.name for entry, _ in held}
+        with released([claim for _, claim in held]):
+            if held:
+                _train_claimed(sweep, train, held)
+
+
+def _train_claimed(
+    sweep: SweepDirectory, train: Train, held: Sequence[tuple[Entry, Claim]]
+) -> None:
+    from gpt_jax.train import Interrupted
+
+    entries = [entry for entry, _ in held]
+    try:
+        outcomes = train(sweep, entries)
+    except Interrupted as interrupted:
+        outcomes = {entry.name: ("preempted", str(interrupted)) for entry in entries}
+        _note(sweep, outcomes, held)
+        raise
+    _note(sweep, outcomes, held)
+
+
+def _note(
+    sweep: SweepDirectory,
+    outcomes: dict[str, tuple[State, str]],
+    held: Sequence[tuple[Entry, Claim]],
+) -> None:
+    for entry, claim in held:
+        state, message = outcomes[entry.name]
+        if claim.is_held() and state != "done":
+            sweep.finish(entry.name, state, message)
+        print(f"{entry.name}: {state}" + (f": {message}" if message else ""), flush=True)
+
+
+def train_alone(sweep: SweepDirectory, entries: Sequence[Entry]) -> dict[str, tuple[State, str]]:
+    """Train trials by themselves, one after another, by the loop of `gpt-jax train`."""
+    from gpt_jax.train import train
+
+    outcomes: dict[str, tuple[State, str]] = {}
+    for entry in entries:
+        directory = sweep.run(entry.name).path
+        branch = sweep.branch_step(entry)
+        outcomes[entry.name] = attempt(
+            directory,
+            lambda: train(entry.config, directory, branch=branch),  # noqa: B023
+        )
+    return outcomes
+
+
+def attempt(directory: Path, do: Callable[[], object]) -> tuple[State, str]:
+    """How a trial ended: whatever goes wrong in it must not stop the others.
+
+    The one place that catches everything: the traceback goes to error.txt in the trial's directory.
+    """
+    from gpt_jax.recorder import Diverged
+    from gpt_jax.train import Interrupted
+
+    try:
+        do()
+    except Interrupted:
+        raise
+    except Diverged as error:
+        return "diverged", str(error)
+    except Exception as error:
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "error.txt").write_text(traceback.format_exc())
+        first_line = next(iter(str(error).splitlines()), "")
+        return "failed", f"{type(error).__name__}: {first_line} ({directory / 'error.txt'})"
+    return "done", ""
+
+
+def one_at_a_time(sweep: SweepDirectory, ready: list[Entry]) -> list[Entry]:
+    """The first."""
+    return ready[:1]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a worker; 0 when nothing is left to do, 130 when it was told to stop."""
+    parser = argparse.ArgumentParser("python -m gpt_jax.sweep.worker", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("directory", type=Path, help="of a sweep that `gpt-jax sweep run` began")
+    parser.add_argument("--only", action="append", help="work on this trial; may be repeated")
+    parser.add_argument(
+        "--retry", action="append", default=[], choices=["failed", "diverged"],
+        help="take such trials as well",
+    )  # fmt: skip
+    parser.add_argument("--packed", action="store_true", help="train trials of one shape together")
+    parser.add_argument("--cores", help="of this host's CPU, as 0,1: use no others")
+    parsed = parser.parse_args(arguments)
+    if parsed.cores:
+        # Before jax starts: XLA takes as many threads as the process may use cores.
+        os.sched_setaffinity(0, {int(core) for core in parsed.cores.split(",")})
+    prepare_process()
+    from gpt_jax.train import Interrupted
+
+    sweep = SweepDirectory.open(parsed.directory)
+    if parsed.only:
+        sweep = sweep.only(parsed.only)
+    train, choose = train_alone, one_at_a_time
+    if parsed.packed:
+        from gpt_jax.sweep.packs import choose_pack, train_packs
+
+        train, choose = train_packs, choose_pack
+    try:
+        work(sweep, train, choose, parsed.retry)
+    except Interrupted as interrupted:
+        print(f"stopped: {interrupted}", file=sys.stderr)
+        return INTERRUPTED
+    except ValueError as error:
+        print(f"gpt-jax: {error}", file=sys.stderr)
+        return USER_ERROR
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
