@@ -1,6 +1,7 @@
 """What a config becomes before training starts: corpus, mesh, model, timetable, compiled steps."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import jax
 
@@ -39,9 +40,14 @@ class Experiment:
         return self.corpora[0][0]
 
 
-def prepare(config: Config, run: RunDirectory) -> Experiment:
-    """Corpus, mesh, model and compiled steps of a config; checks all that can be checked."""
-    layout = make_layout(config)
+def prepare(
+    config: Config, run: RunDirectory, devices: Sequence[jax.Device] | None = None
+) -> Experiment:
+    """Corpus, mesh, model and compiled steps of a config; checks all that can be checked.
+
+    devices: of the mesh; none = all there are.
+    """
+    layout = make_layout(config, devices)
     corpora = prepare_mixture(config.data)
     for corpus, _ in corpora:
         if corpus.tokenizer.vocab_size > config.model.vocab_size:

@@ -5,6 +5,7 @@ hand it numbers and states; it does not know how they were computed.
 """
 
 import math
+from collections.abc import Callable
 
 from gpt_jax import flops, overrides
 from gpt_jax.checkpoint import Checkpoints, steps_to_keep
@@ -93,9 +94,16 @@ class RunRecorder:
         return None if last else self.experiment.config.evaluate.max_sequences
 
     def milestone(
-        self, state: TrainState, done: int, validation: Validation | None, saving: bool
+        self,
+        state: Callable[[], TrainState],
+        done: int,
+        validation: Validation | None,
+        saving: bool,
     ) -> None:
-        """Record a validation, if there was one, and save the state, where asked or it is best."""
+        """Record a validation, if there was one, and save the state, where asked or it is best.
+
+        state: asked for only if it is saved.
+        """
         config = self.experiment.config
         if validation is not None:
             tokens = self.experiment.timetable.tokens_before(done)
@@ -105,7 +113,7 @@ class RunRecorder:
                 saving = True
             self.best_validation = min(self.best_validation, validation.loss)
         if saving:
-            self.checkpoints.save(done, state, None if validation is None else validation.loss)
+            self.checkpoints.save(done, state(), None if validation is None else validation.loss)
 
     def is_validated(self) -> bool:
         """Whether the end of training has been validated."""

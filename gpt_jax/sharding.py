@@ -16,6 +16,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from gpt_jax.config import Config, MeshConfig, ModelConfig
 
 MESH_AXES = ("data", "fsdp", "tensor")
+TRIAL_AXIS = "trial"
+"""In front of the others in the mesh of a packed sweep: along it lie trials, not parts of one."""
 
 Axes = tuple[str | None, ...]
 """Logical names of a tensor's dims; None = never split."""
@@ -78,6 +80,23 @@ class Layout:
     def batch_parts(self) -> int:
         """The number of parts that the batch dim is split into."""
         return math.prod(self.mesh.shape[a] for a in RULES["act_batch"])
+
+
+def stack_layout(layout: Layout, devices: Sequence[jax.Device], n_parts: int) -> Layout:
+    """The layout of several models at once: `layout`, n_parts times over, along a trial axis."""
+    shape = tuple(layout.mesh.shape[axis] for axis in MESH_AXES)
+    mesh = jax.make_mesh(
+        (n_parts, *shape),
+        (TRIAL_AXIS, *MESH_AXES),
+        axis_types=(AxisType.Auto,) * (1 + len(MESH_AXES)),
+        devices=devices,
+    )
+    return Layout(mesh, layout.replicated)
+
+
+def stacked(sharding: NamedSharding) -> NamedSharding:
+    """Of an array with the trial dim in front of those of `sharding`."""
+    return NamedSharding(sharding.mesh, PartitionSpec(TRIAL_AXIS, *sharding.spec))
 
 
 def is_axes(x: Any) -> bool:

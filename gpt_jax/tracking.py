@@ -159,6 +159,7 @@ class WandbMirror:
             name=config.name,
             id=wandb_run_id(config),
             resume="allow",
+            reinit="create_new",  # a packed sweep has several runs in one process
             mode=config.tracking.wandb_mode,
             dir=str(directory),
             config=overrides.flatten(config),

@@ -284,7 +284,7 @@ class _Loop:
     def _milestone(self, state: TrainState, done: int, validating: bool, saving: bool) -> None:
         """Validate and save, where due."""
         validation = self._validate(state, done) if validating else None
-        self.recorder.milestone(state, done, validation, saving)
+        self.recorder.milestone(lambda: state, done, validation, saving)
         self.last_time = time.monotonic()
 
     def _validate(self, state: TrainState, done: int) -> Validation:

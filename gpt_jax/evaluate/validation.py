@@ -55,16 +55,33 @@ def validate(
     Each block is seen alone: the first token after its start has one token of context
     (nanoGPT's convention for a whole split).
     """
+    return validate_lanes(config, evaluate, params, split, layout, max_sequences)[0]
+
+
+def validate_lanes(
+    config: Config,
+    evaluate: Callable[[Params, Batch], LossSums],
+    params: Params,
+    split: TokenShards,
+    layout: Layout,
+    max_sequences: int | None = None,
+) -> list[Validation]:
+    """`validate` of several models at once, where `evaluate` returns sums of shape [K]."""
     sums: list[LossSums] = []
     for batch in validation_batches(config, split, layout, max_sequences):
         sums.append(evaluate(params, batch))
         if len(sums) > IN_FLIGHT:  # a large split must not be queued on the devices at once
             sums[-1 - IN_FLIGHT] = jax.device_get(sums[-1 - IN_FLIGHT])
     sums = jax.device_get(sums)
-    losses = np.asarray([s.cross_entropy for s in sums], np.float64)
-    weights = np.asarray([s.weight for s in sums], np.float64)
-    mean = losses.sum() / weights.sum()
+    losses = np.asarray([s.cross_entropy for s in sums], np.float64).reshape(len(sums), -1)
+    weights = np.asarray([s.weight for s in sums], np.float64).reshape(len(sums), -1)
     bytes_per_token = split.n_bytes / split.n_tokens
+    return [_validation(*lane, bytes_per_token) for lane in zip(losses.T, weights.T, strict=True)]
+
+
+def _validation(losses: np.ndarray, weights: np.ndarray, bytes_per_token: float) -> Validation:
+    """Of one model, from its sums over each batch."""
+    mean = losses.sum() / weights.sum()
     return Validation(
         loss=float(mean),
         standard_error=_standard_error(losses / weights, weights),

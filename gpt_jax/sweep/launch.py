@@ -103,6 +103,7 @@ class Workers:
     def __init__(self, sweep: SweepDirectory, arguments: argparse.Namespace):
         self.sweep, self.arguments = sweep, arguments
         self._running: dict[int, subprocess.Popen[bytes]] = {}
+        self._stopping = False
         self._logs = sweep.path / "logs"
         self._logs.mkdir(parents=True, exist_ok=True)
         for slot in range(min(arguments.jobs, len(sweep.claimable(arguments.retry)))):
@@ -118,6 +119,10 @@ class Workers:
             held = self.sweep.claimed_by(process.pid)
             if status in (0, INTERRUPTED):
                 continue
+            if self._stopping or -status in (signal.SIGTERM, signal.SIGINT):
+                for name in held:  # told to stop before it could save anything
+                    self.sweep.finish(name, "preempted", _death(status, self._log(slot)))
+                continue
             if not held:
                 raise ValueError(
                     f"a worker ended with status {status} before it trained anything; its log: "
@@ -131,6 +136,7 @@ class Workers:
 
     def stop(self) -> None:
         """Ask every worker to save and end; they are waited for in `alive`."""
+        self._stopping = True
         for process in self._running.values():
             process.send_signal(signal.SIGTERM)
 
