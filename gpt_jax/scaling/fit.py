@@ -13,10 +13,9 @@ from gpt_jax.scaling.laws import Array, Law, symbols_of
 from gpt_jax.scaling.table import RunTable, with_values
 from gpt_jax.scaling.uncertainty import Problem, bootstrap, percentiles, profile
 
-FIRST_ITERATIONS = 12
-"""Of every start; then only the best go on."""
-FINALISTS = 24
-ALL_ITERATIONS = 400
+ROUNDS = ((None, 12), (48, 400), (8, 5000))
+"""How many of the best go on, for how many steps. All but degenerate fits end in the second round;
+what the runs hardly hold creeps along a valley, often to a bound."""
 
 HELD_OUT_SHARE = 0.1
 """The dearest runs that are predicted from the others."""
@@ -82,12 +81,11 @@ def fit_law(
 
 def minimum(problem: Problem) -> tuple[Array, float]:
     """theta (P) and objective of the lowest minimum found from the law's starts."""
-    starts = problem.law.starts(problem.x, np.exp(problem.log_loss))
-    first = problem.minimise(starts, FIRST_ITERATIONS)
-    best = np.argsort(first.objective)[:FINALISTS]
-    last = problem.minimise(first.theta[best], ALL_ITERATIONS)
-    winner = int(last.objective.argmin())
-    return last.theta[winner], float(last.objective[winner])
+    theta = problem.law.starts(problem.x, np.exp(problem.log_loss))
+    for count, iterations in ROUNDS:
+        found = problem.minimise(theta[:count], iterations)
+        theta = found.theta[np.argsort(found.objective)]
+    return theta[0], float(found.objective.min())
 
 
 @dataclass(frozen=True)
@@ -157,6 +155,8 @@ class Extrapolation:
     """(H) compute, or the law's own variable, of the held-out runs"""
     measured: Array
     predicted: Array
+    intervals: Array
+    """(H, 2) 95% of the prediction, without the scatter of a single run; (H, 0) without refits"""
 
     @property
     def mean_error(self) -> float:
@@ -168,8 +168,11 @@ class Extrapolation:
         return int(self.x.argmax())
 
 
-def extrapolate(fit: LawFit) -> Extrapolation | None:
-    """Fit on the cheap runs, predict the dearest; none if too few would remain."""
+def extrapolate(fit: LawFit, n_refits: int = 0, seed: int = 0) -> Extrapolation | None:
+    """Fit on the cheap runs, predict the dearest; none if too few would remain.
+
+    n_refits: of a bootstrap over the cheap runs, behind the intervals.
+    """
     x = cost_of_runs(fit)
     count = max(1, round(HELD_OUT_SHARE * x.size))
     cheap = x < np.sort(x)[-count] / SAME_COMPUTE
@@ -178,7 +181,11 @@ def extrapolate(fit: LawFit) -> Extrapolation | None:
     earlier = fit_law(
         fit.entry, fit.runs.take(cheap), irreducible=fit.irreducible, delta=fit.problem.delta
     )
-    held_out = fit.runs.take(~cheap)
+    held_out, intervals = fit.runs.take(~cheap), np.empty((int((~cheap).sum()), 0))
+    if n_refits:
+        refits = bootstrap(earlier.problem, earlier.theta, clusters(earlier.runs), n_refits, seed)
+        logs = {v: np.log(held_out[v]) for v in fit.law.variables}
+        intervals = np.exp(percentiles(earlier.law.log_loss(refits, logs)[0])[:, -1])
     return Extrapolation(
         n_fitted=int(cheap.sum()),
         n_held_out=len(held_out),
@@ -186,6 +193,7 @@ def extrapolate(fit: LawFit) -> Extrapolation | None:
         x=x[~cheap],
         measured=held_out[fit.entry.target],
         predicted=earlier.predict(held_out),
+        intervals=intervals,
     )
 
 

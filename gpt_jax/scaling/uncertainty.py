@@ -7,6 +7,7 @@ bootstrap refits resampled runs. Dims: F fits, R runs, P free parameters, K quan
 Must not import jax.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -153,13 +154,19 @@ def _share_within(residual: Array, n_free: int, delta: float) -> float:
     """Share of errors within delta, by a density estimate where delta is below the scatter.
 
     An almost absolute loss passes through about one run per free parameter: those n_free
-    residuals near zero say nothing of the errors.
+    residuals near zero say nothing of the errors. The share is counted in a wider window, and
+    brought to delta as for normal errors, whose density falls off within the window.
     """
     if np.isinf(delta):
         return 1.0
     size = np.sort(np.abs(residual))[n_free:]
-    width = max(delta, 1.06 * np.median(size) / 0.6745 * residual.size**-0.2)
-    return max((size <= width).mean(), 1 / size.size) * delta / width
+    sigma = np.median(size) / 0.6745
+    width = max(delta, 1.06 * sigma * residual.size**-0.2)
+    counted = max(float((size <= width).mean()), 1 / size.size)
+    if width <= delta:
+        return counted
+    within, wide = (math.erf(x / sigma / math.sqrt(2)) for x in (delta, width))
+    return counted * within / wide
 
 
 def _columns(quantities: Quantities, wanted: Array) -> Quantities:
