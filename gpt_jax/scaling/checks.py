@@ -44,8 +44,8 @@ def table_warnings(runs: RunTable) -> list[str]:
         if np.nanmax(ratio) / np.nanmin(ratio) > COST_SPREAD:
             found.append(
                 f"flops / (n_params n_tokens) runs from {np.nanmin(ratio):.3g} to "
-                f"{np.nanmax(ratio):.3g}: the columns follow different conventions; optima use the "
-                f"median"
+                f"{np.nanmax(ratio):.3g}: mixed conventions, or attention counted in; best tokens "
+                f"use the median (a column of 6 N D has one ratio: --columns flops=flops_6nd)"
             )
     return found
 
@@ -92,13 +92,15 @@ def fit_warnings(fit: LawFit) -> list[str]:
 
 def interval_warnings(uncertainty: Uncertainty) -> list[str]:
     """Of parameters whose 95% interval is open, or spans a factor of ten."""
-    found = []
+    found, leave_open = [], []
     for symbol, edges in uncertainty.profile.items():
         low, high = edges[-1]
         if np.isnan(low) or np.isnan(high):
-            found.append(f"the runs leave {symbol} open to one side at 95%")
+            leave_open.append(symbol)
         elif abs(high) > 10 * abs(low) and symbol.startswith(("alpha", "beta")):
             found.append(f"{symbol} is known to a factor of {abs(high / low):.0f} only")
+    if leave_open:
+        found.append(f"the runs leave {', '.join(leave_open)} open to one side at 95%")
     return found
 
 

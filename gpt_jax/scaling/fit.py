@@ -11,7 +11,7 @@ from gpt_jax.scaling.catalog import LawEntry, build_law
 from gpt_jax.scaling.frontier import Frontier, law_exponents, law_frontier
 from gpt_jax.scaling.laws import Array, Law, symbols_of
 from gpt_jax.scaling.table import RunTable, with_values
-from gpt_jax.scaling.uncertainty import Problem, bootstrap, percentiles, profile
+from gpt_jax.scaling.uncertainty import Problem, bootstrap, chunks, percentiles, profile
 
 ROUNDS = ((None, 12), (48, 400), (8, 5000))
 """How many of the best go on, for how many steps. All but degenerate fits end in the second round;
@@ -19,6 +19,8 @@ what the runs hardly hold creeps along a valley, often to a bound."""
 
 HELD_OUT_SHARE = 0.1
 """The dearest runs that are predicted from the others."""
+NO_LOSS = 1e-6
+"""Nats: an irreducible loss below this is none."""
 SAME_COMPUTE = 1.05
 """Runs within this factor of each other have the same budget."""
 
@@ -44,7 +46,11 @@ class LawFit:
     def parameters(self) -> dict[str, float]:
         """By the paper's symbols."""
         values = symbols_of(self.law, self.theta[None])[0]
-        return dict(zip(self.law.symbols, map(float, values), strict=True))
+        found = dict(zip(self.law.symbols, map(float, values), strict=True))
+        constant = self.entry.irreducible
+        if constant in found and found[constant] < NO_LOSS:
+            found[constant] = 0.0
+        return found
 
     def predict(self, runs: RunTable) -> Array:
         """Of another table's runs, the quantity that the law predicts."""
@@ -82,10 +88,15 @@ def fit_law(
 def minimum(problem: Problem) -> tuple[Array, float]:
     """theta (P) and objective of the lowest minimum found from the law's starts."""
     theta = problem.law.starts(problem.x, np.exp(problem.log_loss))
+    objective = np.full(len(theta), np.inf)
     for count, iterations in ROUNDS:
-        found = problem.minimise(theta[:count], iterations)
-        theta = found.theta[np.argsort(found.objective)]
-    return theta[0], float(found.objective.min())
+        parts = chunks(theta[:count], problem.log_loss.size)
+        found = [problem.minimise(part, iterations) for part in parts]
+        theta = np.concatenate([part.theta for part in found])
+        objective = np.concatenate([part.objective for part in found])
+        order = np.argsort(objective)
+        theta, objective = theta[order], objective[order]
+    return theta[0], float(objective[0])
 
 
 @dataclass(frozen=True)
@@ -95,7 +106,8 @@ class Uncertainty:
     profile: dict[str, Array]
     """{symbol: (levels, 2)} by profile likelihood"""
     bootstrap: dict[str, Array]
-    """{symbol: (levels, 2)} by bootstrap over runs; empty without refits"""
+    """{symbol: (levels, 2)} by bootstrap over runs; empty without refits, or with as few runs as
+    parameters, which every resample meets exactly"""
     refits: Array
     """(refits, P)"""
 
@@ -114,10 +126,19 @@ def estimate_uncertainty(fit: LawFit, n_refits: int, seed: int) -> Uncertainty:
     def by_name(edges: Array) -> dict[str, Array]:
         with np.errstate(over="ignore"):
             values = signs[:, None, None] * np.exp(edges)
-        return {n: e if s > 0 else e[:, ::-1] for n, s, e in zip(names, signs, values, strict=True)}
+        found = {
+            n: e if s > 0 else e[:, ::-1] for n, s, e in zip(names, signs, values, strict=True)
+        }
+        constant = found.get(fit.entry.irreducible or "")
+        if constant is not None:
+            # Its logarithm has no lower end, but the loss that is left is at least none.
+            low = constant[:, 0]
+            constant[:, 0] = np.where(np.isnan(low) | (low < NO_LOSS), 0.0, low)
+        return found
 
+    n_runs = int(clusters(fit.runs).max()) + 1
     profiled = by_name(profile(fit.problem, fit.theta, logs))
-    if not n_refits:
+    if not n_refits or n_runs <= fit.theta.size:
         return Uncertainty(profiled, {}, fit.theta[None][:0])
     refits = bootstrap(fit.problem, fit.theta, clusters(fit.runs), n_refits, seed)
     return Uncertainty(profiled, by_name(percentiles(logs(refits))), refits)

@@ -51,8 +51,9 @@ class OptimaFit:
         log_k, power = self.coefficients.T
         if self.entry.varied != "n_params":
             return {"k": np.exp(log_k), "m": power}
-        k_d = np.exp(-log_k) / self.cost
-        return {"a": power, "b": 1 - power, "k_N": np.exp(log_k), "k_D": k_d}
+        with np.errstate(over="ignore"):
+            k_n, k_d = np.exp(log_k), np.exp(-log_k) / self.cost
+        return {"a": power, "b": 1 - power, "k_N": k_n, "k_D": k_d}
 
     @property
     def parameters(self) -> dict[str, float]:

@@ -118,7 +118,7 @@ def interval_method(study: Study) -> str:
     assert study.optima is not None
     if study.optima.profiles:
         return f"{study.options.n_refits} draws of every parabola from its posterior"
-    return f"bootstrap over curves, {study.options.n_refits} refits"
+    return f"{study.options.n_refits} simulations of the curves, corrected for the approach's bias"
 
 
 def text(study: Study) -> str:

@@ -26,6 +26,9 @@ FLAT = 1e-12
 LARGEST_ERROR = 1.0
 """Profiles take no longer steps for a standard error, of quantities that are logarithms."""
 
+MOST_VALUES = 200_000
+"""Fits times runs that are solved at once: some tens of megabytes."""
+
 Quantities = Callable[[Array], Array]
 """theta (F, P) -> quantities (F, K), as logarithms or of that order of size"""
 
@@ -50,6 +53,11 @@ class Problem:
         return self.log_loss - self.law.log_loss(theta[None], self.x)[0][0]
 
 
+def chunks(fits: Array, n_runs: int) -> list[Array]:
+    """Rows of fits (F, ...) in parts that are solved at once, within MOST_VALUES."""
+    return np.array_split(fits, max(1, math.ceil(len(fits) * n_runs / MOST_VALUES)))
+
+
 def bootstrap(problem: Problem, theta: Array, clusters: Array, n_refits: int, seed: int) -> Array:
     """(n_refits, P): refits to resampled runs, each from the optimum theta (P).
 
@@ -60,7 +68,7 @@ def bootstrap(problem: Problem, theta: Array, clusters: Array, n_refits: int, se
         n_clusters, np.full(n_clusters, 1 / n_clusters), n_refits
     )
     found = []
-    for chunk in np.array_split(draws, max(1, n_refits // 500)):
+    for chunk in chunks(draws, problem.log_loss.size):
         weights = chunk[:, clusters].astype(float)
         start = np.tile(theta, (len(chunk), 1))
         found.append(
