@@ -23,8 +23,10 @@ N_COMPUTES = 1500
 """Values of compute, evenly spaced in logarithm (Hoffmann et al. 2022, section 3.1)."""
 FEWEST_SIZES = 3
 """Different best sizes that a power law needs, the smallest and the largest of all not counted."""
-POINTS = 60
-"""Of a curve, for the law that is fitted to them and for what the curves deviate from it."""
+POINTS = 241
+"""Of a curve, at which its deviation from the law is known: close enough to hold its extremes."""
+EVERY = 6
+"""Of these points, those that the law is fitted to."""
 LAW = "chinchilla-parametric"
 ABSORBED = 4
 """Curves' worth of deviation that the law's five parameters take up: those of size more than those
@@ -176,7 +178,7 @@ def _simulate(
     and noise. A simulated curve is the law's, and the deviation from it of a curve drawn at random.
     """
     log_n = np.broadcast_to(curves.log_n[:, None], curves.points.shape)
-    law = _law(log_n, curves, cost)
+    law = _law(curves, cost)
     deviation = curves.log_loss_at_points - _log_loss(law, log_n, curves.points, cost)
     # The law's parameters have taken up some of what the curves deviate.
     n_curves = len(deviation)
@@ -200,9 +202,10 @@ def _simulate(
     return np.stack(optima), np.stack(losses), np.stack(lines)
 
 
-def _law(log_n: Array, curves: Curves, cost: float) -> LawFit:
-    log_d = curves.points - np.log(cost) - log_n
-    values = {"n_params": log_n, "n_tokens": log_d, "loss": curves.log_loss_at_points}
+def _law(curves: Curves, cost: float) -> LawFit:
+    log_c, log_loss = curves.points[:, ::EVERY], curves.log_loss_at_points[:, ::EVERY]
+    log_n = np.broadcast_to(curves.log_n[:, None], log_c.shape)
+    values = {"n_params": log_n, "n_tokens": log_c - np.log(cost) - log_n, "loss": log_loss}
     return fit_law(LAWS[LAW], make_table(**{k: np.exp(v).ravel() for k, v in values.items()}))
 
 

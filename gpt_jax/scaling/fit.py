@@ -13,9 +13,15 @@ from gpt_jax.scaling.laws import Array, Law, symbols_of
 from gpt_jax.scaling.table import RunTable, with_values
 from gpt_jax.scaling.uncertainty import Problem, bootstrap, chunks, percentiles, profile
 
-ROUNDS = ((None, 12), (48, 400), (8, 5000))
-"""How many of the best go on, for how many steps. All but degenerate fits end in the second round;
-what the runs hardly hold creeps along a valley, often to a bound."""
+ROUNDS = ((None, 12), (48, 400), (8, 1000))
+"""How many of the best starts go on, for how many steps."""
+LEAPS = 30
+STRIDES = 2.0 ** np.arange(14)
+STRIDE_STEPS = 50
+"""Of what the runs hardly hold, which creeps along a valley, often to a bound: leaps of so many
+times the way of STRIDE_STEPS steps."""
+FURTHER = 1e-10
+"""A leap that lowers the objective by less than this share of it is the last."""
 
 HELD_OUT_SHARE = 0.1
 """The dearest runs that are predicted from the others."""
@@ -96,7 +102,21 @@ def minimum(problem: Problem) -> tuple[Array, float]:
         objective = np.concatenate([part.objective for part in found])
         order = np.argsort(objective)
         theta, objective = theta[order], objective[order]
-    return theta[0], float(objective[0])
+    return _end_of_valley(problem, theta[0], float(objective[0]))
+
+
+def _end_of_valley(problem: Problem, theta: Array, objective: float) -> tuple[Array, float]:
+    """Where a flat valley from theta (P) ends; theta itself if it is a minimum."""
+    for _ in range(LEAPS):
+        onward = problem.minimise(theta[None], STRIDE_STEPS).theta[0]
+        strides = np.concatenate([[0.0], STRIDES])[:, None] * (onward - theta)
+        found = problem.minimise(onward + strides, STRIDE_STEPS)
+        best, before = int(found.objective.argmin()), objective
+        if found.objective[best] < objective:
+            theta, objective = found.theta[best], float(found.objective[best])
+        if objective > before * (1 - FURTHER):
+            break
+    return theta, objective
 
 
 @dataclass(frozen=True)

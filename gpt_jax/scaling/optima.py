@@ -107,6 +107,10 @@ class Profile:
     def minimum_loss(self) -> float:
         return float(parabola_minimum(self.coefficients[None])[1][0])
 
+    @property
+    def residuals(self) -> Array:
+        return self.loss - self.parabola(self.log_x)
+
     def parabola(self, log_x: Array) -> Array:
         return np.polynomial.polynomial.polyval(log_x - self.center, self.coefficients)
 

@@ -3,6 +3,7 @@
 import json
 from decimal import Decimal
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +13,8 @@ from gpt_jax.published.fits import Fit, Fits
 from gpt_jax.published.tables import TABLES, build_table
 from gpt_jax.published.verb import main
 from gpt_jax.scaling.catalog import LAWS
+from gpt_jax.scaling.fit import estimate_uncertainty, fit_law
+from gpt_jax.scaling.table import make_table
 
 ADDED = {"oddities", "table_1", "table_2_intervals", "table_A3_approach_3", "table_A4"}
 """Blocks of our data files that were read from the papers besides the shared ones."""
@@ -208,6 +211,22 @@ def test_runs_are_fitted_and_compared_in_one_step(tmp_path, capsys):
     isoflop = next(line for line in printed.splitlines() if line.startswith("2. IsoFLOP"))
     assert "  0.5 [0.4995, 0.5005]  " in isoflop
     assert "differs by +2.04%" in isoflop
+
+
+def test_besiroglus_refit_is_recovered_from_runs_simulated_with_it():
+    """240 runs of the sizes of Table A9, 1% errors: every printed value in our 95% interval."""
+    refit = {k: float(v) for k, v in load("besiroglu2024")["refit"].items()}
+    rng = np.random.default_rng(0)
+    sizes = rng.choice([row["params"] for row in load_rows("chinchilla_models")], 240).astype(float)
+    tokens = np.exp(rng.uniform(np.log(5e8), np.log(3e11), 240))
+    mean = refit["E"] + refit["A"] / sizes ** refit["alpha"] + refit["B"] / tokens ** refit["beta"]
+    law = LAWS["chinchilla-parametric"]
+    exact = fit_law(law, make_table(n_params=sizes, n_tokens=tokens, loss=mean))
+    assert exact.parameters == pytest.approx(refit, rel=1e-6)
+    noisy = mean * np.exp(0.01 * rng.standard_normal(240))
+    fit = fit_law(law, make_table(n_params=sizes, n_tokens=tokens, loss=noisy))
+    intervals = estimate_uncertainty(fit, 0, 0).profile
+    assert all(low <= refit[k] <= high for k in refit for low, high in intervals[k][1:])
 
 
 def test_every_table_names_laws_that_there_are():
