@@ -161,7 +161,8 @@ def incomparable(fit: Fit, symbol: str, paper: PaperConvention) -> str | None:
     about_n = fit.law not in ("kaplan-d", "kaplan-c", "compute-power", "critical-batch")
     if about_n and n_counts != paper.n_params:
         return f"N counts {n_counts} in ours ({n_column}), {paper.n_params} in the paper"
-    if fit.law == "kaplan-c" and (
+    about_c = fit.law == "kaplan-c" or (symbol in ("a", "b") and paper is KAPLAN)
+    if about_c and (
         c_column in C_WITH_EMBEDDINGS or (c_column.startswith("6 n_params") and n_counts == ALL)
     ):
         return f"C includes embeddings in ours ({c_column}) and leaves them out in the paper"

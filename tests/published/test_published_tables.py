@@ -128,16 +128,19 @@ def ours(law: str, n_params: str, flops: str, corpus: str = "") -> Fit:
 
 
 def test_exponents_are_compared_only_under_the_papers_count_of_parameters():
-    def cells(n_params: str) -> dict[str, str]:
-        fit = ours("chinchilla-isoflop", n_params, "flops")
+    def cells(n_params: str, flops: str) -> dict[str, str]:
+        fit = ours("chinchilla-isoflop", n_params, flops)
         rows = build_table("chinchilla-table-2", Fits({fit.law: fit})).rows
         return {f"{r.label}: {c.name}": c.verdict for r in rows for c in r.cells}
 
-    counted_all, without = cells("n_params"), cells("n_params_non_embedding")
+    counted_all = cells("n_params", "flops")
+    without = cells("n_params_non_embedding", "flops_kaplan")
     assert counted_all["2. IsoFLOP profiles: a"] == "matches"
     assert without["2. IsoFLOP profiles: a"].startswith("not comparable because N counts")
     assert counted_all["Kaplan et al.: a of chinchilla-isoflop"].startswith("not comparable")
     assert without["Kaplan et al.: a of chinchilla-isoflop"] == "differs by -31.5%"
+    mixed = cells("n_params_non_embedding", "flops")
+    assert "C includes embeddings" in mixed["Kaplan et al.: a of chinchilla-isoflop"]
 
 
 def test_scales_are_compared_only_on_the_papers_corpus():
