@@ -180,9 +180,9 @@ def _simulate(
     log_n = np.broadcast_to(curves.log_n[:, None], curves.points.shape)
     law = _law(curves, cost)
     deviation = curves.log_loss_at_points - _log_loss(law, log_n, curves.points, cost)
-    # The law's parameters have taken up some of what the curves deviate.
-    n_curves = len(deviation)
-    deviation *= np.sqrt(n_curves / max(n_curves - ABSORBED, 1))
+    # The law's parameters have taken up some of what whole curves deviate.
+    n_curves, offset = len(deviation), deviation.mean(1, keepdims=True)
+    deviation += offset * (np.sqrt(n_curves / max(n_curves - ABSORBED, 1)) - 1)
     smooth = _log_loss(law, curves.log_n[:, None], curves.log_compute[None], cost)
     smooth = np.where(np.isfinite(curves.log_loss), smooth, np.inf)
     frontier = fit_frontier(law, law.theta[None][:0], cost)
