@@ -179,7 +179,7 @@ def forward_flops_per_sequence(model: ModelConfig, convention: Convention = "exa
       al. 2020, Table 1: half of what `exact` counts for scores and values.
     - chinchilla: Hoffmann et al. 2022, appendix F, as printed: the products of `exact`, the
       embedding as if it were one, and 3 FLOPs for each softmax entry. Their own Table A4 is
-      reproduced only without embedding and head.
+      met only without embedding, head and softmax (`gpt-jax table chinchilla-table-a4`).
     - palm: 2 N + 4 L N H T a token (6 N + 12 L H Q T with the backward pass in the notation of
       Chowdhery et al. 2022, appendix B), N all parameters: the FLOPs of MFU.
 

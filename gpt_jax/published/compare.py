@@ -40,6 +40,9 @@ class Comparison:
     """What N, D, C and ours mean here."""
     rows: tuple[Row, ...]
     oddities: tuple[str, ...] = ()
+    """Of the paper's numbers: said, not repaired."""
+    notes: tuple[str, ...] = ()
+    """Of ours: runs, conventions, warnings."""
 
 
 def load(name: str) -> dict[str, Any]:
@@ -108,5 +111,5 @@ def text(comparison: Comparison) -> str:
             f"{label:{widths[0]}}  {name:{widths[1]}}  {printed:>{widths[2]}}  "
             f"{ours:>{widths[3]}}  {verdict}".rstrip()
         )
-    lines += ["", *(f"oddity: {oddity}" for oddity in comparison.oddities)]
+    lines += ["", *(f"oddity: {oddity}" for oddity in comparison.oddities), *comparison.notes]
     return "\n".join(lines).rstrip()

@@ -1,325 +1,77 @@
-"""The tables that `gpt-jax table` knows, each built from a paper's data and our closed forms.
-
-A builder takes our fits (the JSON of `gpt-jax fit --json`, or none) and gives a Comparison.
+"""The tables that `gpt-jax table` knows, by name.
 
 Must not import jax.
 """
 
 import difflib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
-from decimal import Decimal
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from gpt_jax.config import ModelConfig
-from gpt_jax.flops import count_parameters, forward_flops_per_sequence, parameter_shapes
-from gpt_jax.published import laws
-from gpt_jax.published.compare import (
-    FLOPS_PER_PF_DAY,
-    Comparison,
-    Row,
-    compare,
-    load,
-    load_rows,
-    not_comparable,
-    rounding,
-)
+from gpt_jax.published import chinchilla, laws, shapes
+from gpt_jax.published.compare import Comparison
+from gpt_jax.published.fits import Fits
 
-Builder = Callable[[laws.Fits], Comparison]
-
-OPENAI_WEIGHTS = "it needs OpenAI's weights or training corpus, which are not here"
+CHINCHILLA_LAWS = ("chinchilla-envelope", "chinchilla-isoflop", "chinchilla-parametric")
+KAPLAN_LAWS = ("kaplan-n", "kaplan-d", "kaplan-c", "critical-batch")
 
 
-def gpt1_architecture(_: laws.Fits) -> Comparison:
-    data = load("gpt1")
-    shape = data["architecture"]
-    model = ModelConfig(
-        vocab_size=int(shape["vocab_size"]),
-        seq_len=int(shape["seq_len"]),
-        n_layers=int(shape["n_layers"]),
-        d_model=int(shape["d_model"]),
-        n_heads=int(shape["n_heads"]),
-        ffn_size=int(shape["d_ff"]),
-        norm_position="post",
-        final_norm=False,
-    )
-    cell = compare("parameters", shape["n_params"], count_parameters(model).n_params)
-    return Comparison(
-        "GPT-1: size of the released model",
-        data["paper"],
-        "N counts all parameters",
-        (Row("12 layers, width 768", (cell,)),),
-    )
+@dataclass(frozen=True)
+class Table:
+    """How a comparison is made."""
+
+    build: Callable[[Fits], Comparison]
+    laws: tuple[str, ...] = ()
+    """Laws of `gpt-jax fit` whose parameters it compares."""
 
 
-def gpt1_scores(table: str, title: str) -> Builder:
-    """Accuracies after fine-tuning the released model."""
-
-    def build(_: laws.Fits) -> Comparison:
-        data = load("gpt1")
-        rows = tuple(
-            Row(task, (not_comparable("score", value, OPENAI_WEIGHTS),))
-            for task, value in data[table].items()
-        )
-        return Comparison(title, data["paper"], "fine-tuned from the released model", rows)
-
-    return build
-
-
-def gpt2_table_2(_: laws.Fits) -> Comparison:
-    data = load("gpt2")
-    common, rows = data["common"], []
-    for entry in data["table_2_models"]:
-        model = ModelConfig(
-            vocab_size=int(common["vocab_size"]),
-            seq_len=int(common["seq_len"]),
-            n_layers=int(entry["n_layers"]),
-            d_model=int(entry["d_model"]),
-            n_heads=int(entry["n_heads"]),
-        )
-        ours = count_parameters(model).n_params
-        printed = compare("as printed", millions(entry["printed"]), ours)
-        released = compare("as released", entry["n_params_released"], ours)
-        rows.append(Row(entry["printed"], (printed, released)))
-    return Comparison(
-        "GPT-2, Table 2: model sizes",
-        data["paper"],
-        "N counts all parameters",
-        tuple(rows),
-        (data["oddities"]["table_2_models"],),
-    )
-
-
-def gpt2_table_3(_: laws.Fits) -> Comparison:
-    data = load("gpt2")
-    table = dict(data["table_3_zero_shot"])
-    columns = table.pop("columns")
-    rows = tuple(
-        Row(
-            model,
-            tuple(
-                not_comparable(column, value, OPENAI_WEIGHTS)
-                for column, value in zip(columns, values, strict=True)
-            ),
-        )
-        for model, values in table.items()
-    )
-    return Comparison("GPT-2, Table 3: zero-shot scores", data["paper"], "", rows)
-
-
-def gpt3_table_2_1(_: laws.Fits) -> Comparison:
-    data = load("gpt3")
-    rows = []
-    for name, printed, _layers, width, heads, head, *_ in data["table_2_1"]["rows"]:
-        model = gpt3_model(name)
-        cells = (
-            compare("parameters", millions(printed), count_parameters(model).n_params),
-            compare("width", width, model.d_model),
-            compare("heads", heads, model.n_heads),
-            compare("head size", head, model.d_head),
-        )
-        rows.append(Row(name, cells))
-    return Comparison(
-        "GPT-3, Table 2.1: model shapes",
-        data["paper"],
-        "N counts all parameters",
-        tuple(rows),
-        (data["oddities"]["table_2_1"],),
-    )
-
-
-def gpt3_table_d1(_: laws.Fits) -> Comparison:
-    data = load("gpt3")
-    rows = []
-    for name, pf_days, flops, params, tokens in data["table_D_1_training_compute"]["rows"]:
-        n_params = count_parameters(gpt3_model(name)).n_params
-        n_tokens = float(tokens) * 1e9
-        # Zeros at the end of the printed counts are rounding, and the compute is made from them.
-        params, pf_days = params.normalize(), pf_days.normalize()
-        slack = rounding(params)
-        cells = (
-            compare("parameters (M)", params, n_params / 1e6),
-            compare("FLOPs = 6 N D", flops, 6 * n_params * n_tokens, slack),
-            compare("PF-days", pf_days, 6 * n_params * n_tokens / float(FLOPS_PER_PF_DAY), slack),
-        )
-        rows.append(Row(name, cells))
-    return Comparison(
-        "GPT-3, Table D.1: training compute",
-        data["paper"],
-        "N counts all parameters; C = 6 N D with 300 billion tokens, attention left out",
-        tuple(rows),
-        (data["oddities"]["table_2_1"],),
-    )
-
-
-def gpt3_model(name: str) -> ModelConfig:
-    """The shape behind Table D.1's counts: Table 2.1's, its two oddities resolved."""
-    data = load("gpt3")
-    common = data["common"]
-    row = next(r for r in data["table_2_1"]["rows"] if r[0] == name)
-    n_layers, d_model, n_heads, d_head = (int(v) for v in row[2:6])
-    if name == "13B":
-        d_model = n_heads * d_head
-    return ModelConfig(
-        vocab_size=int(common["vocab_size"]),
-        seq_len=int(common["seq_len"]),
-        n_layers=n_layers,
-        d_model=d_model,
-        n_heads=d_model // d_head,
-    )
-
-
-def kaplan_table_1(_: laws.Fits) -> Comparison:
-    """The formulas of the paper and our own counts, both for one shape."""
-    data = load("kaplan2020")
-    conventions = data["conventions"]
-    model = ModelConfig(
-        vocab_size=int(conventions["vocab_size"]), seq_len=int(conventions["seq_len"])
-    )
-    D, L, F = model.d_model, model.n_layers, model.d_ff
-    V, T, attention = model.vocab_size, model.seq_len, model.n_heads * model.d_head
-    counts = count_parameters(model)
-    n_printed = 2 * D * L * (2 * attention + F)
-    qkv = sum(kernel_size(model, f"attention/{name}") for name in ("query", "key", "value"))
-    project, mlp = kernel_size(model, "attention/out"), kernel_size(model, "mlp")
-    whole = forward_flops_per_sequence(model, "kaplan_table_1") / T
-    embed = counts.token_embedding + counts.position_embedding
-    ours: dict[str, tuple[float | None, int | None, float | None, int | None]] = {
-        "Embed": ((V + T) * D, embed, None, None),
-        "Attention: QKV": (L * D * 3 * attention, qkv, 2 * L * D * 3 * attention, 2 * qkv),
-        "Attention: Project": (L * attention * D, project, 2 * L * attention * D, 2 * project),
-        "Feedforward": (L * 2 * D * F, mlp, 2 * L * 2 * D * F, 2 * mlp),
-        "De-embed": (None, None, 2 * D * V, 2 * (counts.n_params_matmul - qkv - project - mlp)),
-        "Total (Non-Embedding)": (
-            n_printed,
-            counts.n_params_non_embedding,
-            2 * n_printed + 2 * L * T * attention,
-            int(whole),
-        ),
-    }
-    rows = []
-    for operation, parameters, flops in data["table_1"]["rows"]:
-        paper_n, our_n, paper_c, our_c = ours.get(operation, (None,) * 4)
-        cells = []
-        if paper_n is not None and our_n is not None:
-            cells.append(compare(f"parameters: {parameters}", Decimal(int(paper_n)), our_n))
-        if paper_c is not None and our_c is not None:
-            cells.append(compare(f"FLOPs: {flops}", Decimal(int(paper_c)), our_c))
-        elif flops:
-            reason = "we count matrix products, and this one only in the total"
-            cells.append(not_comparable(f"FLOPs: {flops}", flops, reason))
-        rows.append(Row(operation, tuple(cells)))
-    return Comparison(
-        f"Kaplan et al., Table 1: parameters and forward FLOPs per token, at {L} layers, width {D}",
-        data["paper"],
-        "N leaves out embeddings, biases and norms (ours has the last two: 0.1%); a product of "
-        "m x k and k x n is 2 m k n FLOPs",
-        tuple(rows),
-        (data["oddities"]["conventions"],),
-    )
-
-
-def kernel_size(model: ModelConfig, part: str) -> int:
-    """Weights of the projections whose path holds `part`, over all layers."""
-    total = 0
-    for path, shape in parameter_shapes(model).items():
-        if f"/{part}/" in path and path.endswith("/kernel"):
-            size = 1
-            for dim in shape:
-                size *= dim
-            total += size
-    return total
-
-
-def chinchilla_table_3(_: laws.Fits) -> Comparison:
-    data = load("chinchilla")
-    rows = []
-    for params, flops, tokens in data["table_3_approach_1"]["rows"]:
-        ours = 6 * float(params) * float(tokens)
-        cell = compare("FLOPs = 6 N D", flops, ours, rounding(params, tokens))
-        rows.append(Row(f"{float(params) / 1e9:g}B on {float(tokens) / 1e9:g}B tokens", (cell,)))
-    return Comparison(
-        "Chinchilla, Table 3: compute-optimal models by approach 1",
-        data["paper"],
-        "N counts all parameters; 6 N D of the printed N and D, their rounding allowed for",
-        tuple(rows),
-    )
-
-
-def chinchilla_table_a9(_: laws.Fits) -> Comparison:
-    data = load("chinchilla")
-    rows = []
-    for entry in load_rows("chinchilla_models"):
-        model = ModelConfig(
-            vocab_size=int(data["conventions"]["vocab_size"]),
-            seq_len=int(data["conventions"]["seq_len"]),
-            n_layers=entry["n_layers"],
-            d_model=entry["d_model"],
-            n_heads=entry["n_heads"],
-            head_size=entry["d_head"],
-            ffn_size=entry["d_ff"],
-            norm="rmsnorm",
-            position="none",
-        )
-        printed = Decimal(entry["params"]).scaleb(-6).normalize().quantize(Decimal(1))
-        ours = count_parameters(model).n_params
-        relative = model.n_layers * model.d_model * model.n_heads * model.d_head
-        cells = (
-            compare("parameters (M)", printed, ours / 1e6),
-            compare("with relative positions", printed, (ours + relative) / 1e6),
-        )
-        label = f"{model.n_layers} layers, width {model.d_model}, {model.n_heads} heads"
-        rows.append(Row(label, cells))
-    return Comparison(
-        "Chinchilla, Table A9: the models",
-        data["paper"],
-        "N counts all parameters, vocabulary 32,000; ours: a GPT with RMSNorm, biases and a tied "
-        "head",
-        tuple(rows),
-        (data["oddities"]["table_A9"],),
-    )
-
-
-def millions(printed: str) -> Decimal:
-    """'125M' or '1.3B' as a number of parameters with the printed digits."""
-    scale = {"M": 6, "B": 9}[printed[-1]]
-    return Decimal(printed[:-1]).scaleb(scale)
-
-
-TABLES: Mapping[str, Builder] = {
-    "gpt1-architecture": gpt1_architecture,
-    "gpt1-table-2": gpt1_scores("table_2_nli_accuracy", "GPT-1, Table 2: inference accuracy"),
-    "gpt1-table-3": gpt1_scores("table_3_qa_accuracy", "GPT-1, Table 3: question answering"),
-    "gpt1-table-4": gpt1_scores("table_4", "GPT-1, Table 4: similarity and classification"),
-    "gpt2-table-2": gpt2_table_2,
-    "gpt2-table-3": gpt2_table_3,
-    "gpt3-table-2.1": gpt3_table_2_1,
-    "gpt3-table-d1": gpt3_table_d1,
-    "gpt4-loss-law": laws.gpt4_loss_law,
-    "kaplan-table-1": kaplan_table_1,
-    "kaplan-table-2": laws.kaplan_table_2,
-    "kaplan-table-3": laws.kaplan_table_3,
-    "kaplan-power-laws": laws.kaplan_power_laws,
-    "chinchilla-approach-3": laws.chinchilla_approach_3,
-    "chinchilla-table-2": laws.chinchilla_table_2,
-    "chinchilla-table-3": chinchilla_table_3,
-    "chinchilla-table-a3": laws.chinchilla_table_a3,
-    "chinchilla-table-a9": chinchilla_table_a9,
+TABLES: Mapping[str, Table] = {
+    "gpt1-architecture": Table(shapes.gpt1_architecture),
+    "gpt1-table-2": Table(
+        shapes.gpt1_scores("table_2_nli_accuracy", "GPT-1, Table 2: inference accuracy")
+    ),
+    "gpt1-table-3": Table(
+        shapes.gpt1_scores("table_3_qa_accuracy", "GPT-1, Table 3: question answering")
+    ),
+    "gpt1-table-4": Table(
+        shapes.gpt1_scores("table_4", "GPT-1, Table 4: similarity and classification")
+    ),
+    "gpt2-table-2": Table(shapes.gpt2_table_2),
+    "gpt2-table-3": Table(shapes.gpt2_table_3),
+    "gpt3-table-2.1": Table(shapes.gpt3_table_2_1),
+    "gpt3-table-d1": Table(shapes.gpt3_table_d1),
+    "gpt4-loss-law": Table(laws.gpt4_loss_law, ("compute-power",)),
+    "kaplan-table-1": Table(shapes.kaplan_table_1),
+    "kaplan-table-2": Table(laws.kaplan_table_2, ("kaplan-nd",)),
+    "kaplan-table-3": Table(laws.kaplan_table_3, ("kaplan-ns",)),
+    "kaplan-power-laws": Table(laws.kaplan_power_laws, KAPLAN_LAWS),
+    "chinchilla-70b": Table(chinchilla.chinchilla_70b),
+    "chinchilla-approach-3": Table(chinchilla.approach_3, ("chinchilla-parametric",)),
+    "chinchilla-table-2": Table(chinchilla.table_2, CHINCHILLA_LAWS),
+    "chinchilla-table-3": Table(chinchilla.table_3),
+    "chinchilla-table-a3": Table(chinchilla.table_a3),
+    "chinchilla-table-a4": Table(chinchilla.table_a4),
+    "chinchilla-table-a9": Table(chinchilla.table_a9),
 }
 
 
-def build_table(name: str, fits: laws.Fits) -> Comparison:
-    """The named comparison; raises ValueError naming the nearest."""
+def find_table(name: str) -> Table:
+    """The table of that name; raises ValueError naming the nearest."""
     if name not in TABLES:
         near = difflib.get_close_matches(name, TABLES, 1, 0.5)
         hint = f"; did you mean '{near[0]}'?" if near else ""
         raise ValueError(f"no table '{name}'; there are {', '.join(TABLES)}{hint}")
-    return TABLES[name](fits)
+    return TABLES[name]
+
+
+def build_table(name: str, fits: Fits) -> Comparison:
+    """The named comparison, with a note on each of our fits in it."""
+    table = find_table(name)
+    return replace(table.build(fits), notes=fits.notes(table.laws))
 
 
 def to_json(comparison: Comparison) -> dict[str, Any]:
     """Plain values."""
-
     return {
         "title": comparison.title,
         "paper": comparison.paper,
@@ -328,4 +80,5 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
             {"label": r.label, "cells": [asdict(c) for c in r.cells]} for r in comparison.rows
         ],
         "oddities": list(comparison.oddities),
+        "notes": list(comparison.notes),
     }

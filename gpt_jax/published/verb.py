@@ -10,26 +10,54 @@ DESCRIPTION = """\
 A paper's table beside what this code computes or measured: every number matches, differs by x, or
 is not comparable because of something said. Without a name: the tables there are.
 """
+EPILOG = """\
+your own exponents beside a paper's:
+  gpt-jax fit runs.csv --law chinchilla-isoflop,chinchilla-parametric --json fits.json
+  gpt-jax table chinchilla-table-2 --fits fits.json
+  gpt-jax table chinchilla-table-2 --runs runs.csv      fits what the table needs by itself
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What `gpt-jax table` understands."""
     parser.description = DESCRIPTION
+    parser.epilog = EPILOG
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("name", nargs="?", help="chinchilla-table-2, gpt3-table-d1, ...")
-    parser.add_argument("--fits", metavar="JSON", help="our fits, from `gpt-jax fit --json`")
+    ours = parser.add_mutually_exclusive_group()
+    ours.add_argument("--fits", metavar="JSON", help="our fits, from `gpt-jax fit --json`")
+    ours.add_argument("--runs", metavar="CSV", help="our runs, fitted as `gpt-jax fit` does")
+    parser.add_argument(
+        "--columns",
+        action="append",
+        default=[],
+        metavar="NAME=COLUMN[,...]",
+        help="with --runs: which column is n_params, n_tokens, flops, loss, run, ...",
+    )
     parser.add_argument("--json", metavar="OUT", help="write the comparison to this file")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the comparison; raises ValueError for a user's mistake."""
-    from gpt_jax.published import laws, tables
+    from gpt_jax.published import fits, tables
     from gpt_jax.published.compare import text
+    from gpt_jax.scaling.verb import pairs
 
     if arguments.name is None:
         print("\n".join(tables.TABLES))
         return 0
-    fits = laws.read_fits(Path(arguments.fits)) if arguments.fits else {}
-    comparison = tables.build_table(arguments.name, fits)
+    table = tables.find_table(arguments.name)
+    if (arguments.fits or arguments.runs) and not table.laws:
+        raise ValueError(f"{arguments.name} compares no fits; leave --fits and --runs out")
+    if arguments.columns and not arguments.runs:
+        raise ValueError("--columns names columns of --runs, which is not given")
+    ours = fits.Fits()
+    if arguments.fits:
+        ours = fits.read_fits(Path(arguments.fits))
+    elif arguments.runs:
+        columns = pairs("--columns", ",".join(arguments.columns))
+        ours = fits.fit_runs(Path(arguments.runs), columns, table.laws)
+    comparison = tables.build_table(arguments.name, ours)
     print(text(comparison))
     if arguments.json:
         path = Path(arguments.json)

@@ -19,8 +19,9 @@ SQUARES = float("inf")
 """Huber's delta for least squares."""
 CHINCHILLA_DELTA = 1e-3
 
-KAPLAN_CONVENTION = {"n_params": "n_params_non_embedding", "flops": "flops_6nd"}
-"""Columns that Kaplan et al. mean by N and C: taken first where a table has them."""
+KAPLAN_CONVENTION = {"n_params": "n_params_non_embedding", "flops": "flops_kaplan"}
+"""Columns that Kaplan et al. mean by N and C: taken first where a table has them. With this N and
+without this C, C is 6 N D: other columns of compute count the embeddings."""
 
 Builder = Callable[[tuple[float, ...], str | None], Law]
 """(centre of each variable's logarithm, symbol of the irreducible loss) -> the law."""
@@ -47,6 +48,11 @@ class LawEntry:
     prefer: Mapping[str, str] = field(default_factory=dict)
     varied: str = "n_params"
     """Optima only: what a profile at one compute varies."""
+
+    @property
+    def finds_optima(self) -> bool:
+        """Whether it fits power laws to optima, and not a formula to runs."""
+        return self.kind != "loss"
 
     @property
     def summary(self) -> str:

@@ -25,6 +25,7 @@ MIXING_SPOILS = {
     "convention": "N, D and C of different conventions are not comparable",
     "loss_unit": "losses in different units are not comparable",
 }
+MANY_WITHOUT_MINIMUM = 0.025
 COST_SPREAD = 1.2
 """Factor between the largest and the smallest C / (N D) of a table."""
 BIAS_SHARE = 0.25
@@ -43,8 +44,8 @@ def table_warnings(runs: RunTable) -> list[str]:
         if np.nanmax(ratio) / np.nanmin(ratio) > COST_SPREAD:
             found.append(
                 f"flops / (n_params n_tokens) runs from {np.nanmin(ratio):.3g} to "
-                f"{np.nanmax(ratio):.3g}: the columns follow different conventions; optima use the "
-                f"median"
+                f"{np.nanmax(ratio):.3g}: mixed conventions, or attention counted in; best tokens "
+                f"use the median (a column of 6 N D has one ratio: --columns flops=flops_6nd)"
             )
     return found
 
@@ -75,6 +76,11 @@ def fit_warnings(fit: LawFit) -> list[str]:
     n_free = fit.theta.size
     if len(fit.runs) < FEW_RUNS_PER_PARAMETER * n_free:
         found.append(f"{len(fit.runs)} runs for {n_free} parameters")
+    if "run" in fit.runs.labels and len(set(fit.runs.labels["run"])) < len(fit.runs):
+        found.append(
+            "rows share runs, and the profile intervals take every row for itself: they are too "
+            "narrow (the bootstrap keeps a run's rows together)"
+        )
     low, high = fit.law.bounds.T
     if (fit.theta <= low + 1e-9).any() or (fit.theta >= high - 1e-9).any():
         found.append(
@@ -86,13 +92,15 @@ def fit_warnings(fit: LawFit) -> list[str]:
 
 def interval_warnings(uncertainty: Uncertainty) -> list[str]:
     """Of parameters whose 95% interval is open, or spans a factor of ten."""
-    found = []
+    found, leave_open = [], []
     for symbol, edges in uncertainty.profile.items():
         low, high = edges[-1]
         if np.isnan(low) or np.isnan(high):
-            found.append(f"the runs leave {symbol} open to one side at 95%")
+            leave_open.append(symbol)
         elif abs(high) > 10 * abs(low) and symbol.startswith(("alpha", "beta")):
             found.append(f"{symbol} is known to a factor of {abs(high / low):.0f} only")
+    if leave_open:
+        found.append(f"the runs leave {', '.join(leave_open)} open to one side at 95%")
     return found
 
 
@@ -115,7 +123,18 @@ def optima_warnings(fit: OptimaFit) -> list[str]:
     if np.ptp(fit.log_compute) < np.log(SHORT_RANGE):
         factor = np.exp(np.ptp(fit.log_compute))
         found.append(f"the computes span a factor of {factor:.1f} only")
-    return found
+    return found + undetermined_warnings(fit)
+
+
+def undetermined_warnings(fit: OptimaFit) -> list[str]:
+    """Of parabolas whose curvature the runs leave open: many of their draws have no minimum."""
+    shares = np.isnan(fit.log_optimum[1:]).mean(0) if len(fit.log_optimum) > 1 else []
+    return [
+        f"budget {p.compute:.3g} FLOPs: in {share:.0%} of the draws its parabola has no minimum; "
+        f"the intervals leave these out"
+        for p, share in zip(fit.profiles, shares, strict=False)
+        if share > MANY_WITHOUT_MINIMUM
+    ]
 
 
 def bias_warnings(fit: OptimaFit, exponent: float) -> list[str]:

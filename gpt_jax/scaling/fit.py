@@ -11,15 +11,22 @@ from gpt_jax.scaling.catalog import LawEntry, build_law
 from gpt_jax.scaling.frontier import Frontier, law_exponents, law_frontier
 from gpt_jax.scaling.laws import Array, Law, symbols_of
 from gpt_jax.scaling.table import RunTable, with_values
-from gpt_jax.scaling.uncertainty import Problem, bootstrap, percentiles, profile
+from gpt_jax.scaling.uncertainty import Problem, bootstrap, chunks, percentiles, profile
 
-FIRST_ITERATIONS = 12
-"""Of every start; then only the best go on."""
-FINALISTS = 24
-ALL_ITERATIONS = 400
+ROUNDS = ((None, 12), (48, 400), (8, 1000))
+"""How many of the best starts go on, for how many steps."""
+LEAPS = 30
+STRIDES = 2.0 ** np.arange(14)
+STRIDE_STEPS = 50
+"""Of what the runs hardly hold, which creeps along a valley, often to a bound: leaps of so many
+times the way of STRIDE_STEPS steps."""
+FURTHER = 1e-10
+"""A leap that lowers the objective by less than this share of it is the last."""
 
 HELD_OUT_SHARE = 0.1
 """The dearest runs that are predicted from the others."""
+NO_LOSS = 1e-6
+"""Nats: an irreducible loss below this is none."""
 SAME_COMPUTE = 1.05
 """Runs within this factor of each other have the same budget."""
 
@@ -45,7 +52,11 @@ class LawFit:
     def parameters(self) -> dict[str, float]:
         """By the paper's symbols."""
         values = symbols_of(self.law, self.theta[None])[0]
-        return dict(zip(self.law.symbols, map(float, values), strict=True))
+        found = dict(zip(self.law.symbols, map(float, values), strict=True))
+        constant = self.entry.irreducible
+        if constant in found and found[constant] < NO_LOSS:
+            found[constant] = 0.0
+        return found
 
     def predict(self, runs: RunTable) -> Array:
         """Of another table's runs, the quantity that the law predicts."""
@@ -82,12 +93,30 @@ def fit_law(
 
 def minimum(problem: Problem) -> tuple[Array, float]:
     """theta (P) and objective of the lowest minimum found from the law's starts."""
-    starts = problem.law.starts(problem.x, np.exp(problem.log_loss))
-    first = problem.minimise(starts, FIRST_ITERATIONS)
-    best = np.argsort(first.objective)[:FINALISTS]
-    last = problem.minimise(first.theta[best], ALL_ITERATIONS)
-    winner = int(last.objective.argmin())
-    return last.theta[winner], float(last.objective[winner])
+    theta = problem.law.starts(problem.x, np.exp(problem.log_loss))
+    objective = np.full(len(theta), np.inf)
+    for count, iterations in ROUNDS:
+        parts = chunks(theta[:count], problem.log_loss.size)
+        found = [problem.minimise(part, iterations) for part in parts]
+        theta = np.concatenate([part.theta for part in found])
+        objective = np.concatenate([part.objective for part in found])
+        order = np.argsort(objective)
+        theta, objective = theta[order], objective[order]
+    return _end_of_valley(problem, theta[0], float(objective[0]))
+
+
+def _end_of_valley(problem: Problem, theta: Array, objective: float) -> tuple[Array, float]:
+    """Where a flat valley from theta (P) ends; theta itself if it is a minimum."""
+    for _ in range(LEAPS):
+        onward = problem.minimise(theta[None], STRIDE_STEPS).theta[0]
+        strides = np.concatenate([[0.0], STRIDES])[:, None] * (onward - theta)
+        found = problem.minimise(onward + strides, STRIDE_STEPS)
+        best, before = int(found.objective.argmin()), objective
+        if found.objective[best] < objective:
+            theta, objective = found.theta[best], float(found.objective[best])
+        if objective > before * (1 - FURTHER):
+            break
+    return theta, objective
 
 
 @dataclass(frozen=True)
@@ -97,7 +126,8 @@ class Uncertainty:
     profile: dict[str, Array]
     """{symbol: (levels, 2)} by profile likelihood"""
     bootstrap: dict[str, Array]
-    """{symbol: (levels, 2)} by bootstrap over runs; empty without refits"""
+    """{symbol: (levels, 2)} by bootstrap over runs; empty without refits, or with as few runs as
+    parameters, which every resample meets exactly"""
     refits: Array
     """(refits, P)"""
 
@@ -116,10 +146,19 @@ def estimate_uncertainty(fit: LawFit, n_refits: int, seed: int) -> Uncertainty:
     def by_name(edges: Array) -> dict[str, Array]:
         with np.errstate(over="ignore"):
             values = signs[:, None, None] * np.exp(edges)
-        return {n: e if s > 0 else e[:, ::-1] for n, s, e in zip(names, signs, values, strict=True)}
+        found = {
+            n: e if s > 0 else e[:, ::-1] for n, s, e in zip(names, signs, values, strict=True)
+        }
+        constant = found.get(fit.entry.irreducible or "")
+        if constant is not None:
+            # Its logarithm has no lower end, but the loss that is left is at least none.
+            low = constant[:, 0]
+            constant[:, 0] = np.where(np.isnan(low) | (low < NO_LOSS), 0.0, low)
+        return found
 
+    n_runs = int(clusters(fit.runs).max()) + 1
     profiled = by_name(profile(fit.problem, fit.theta, logs))
-    if not n_refits:
+    if not n_refits or n_runs <= fit.theta.size:
         return Uncertainty(profiled, {}, fit.theta[None][:0])
     refits = bootstrap(fit.problem, fit.theta, clusters(fit.runs), n_refits, seed)
     return Uncertainty(profiled, by_name(percentiles(logs(refits))), refits)
@@ -157,6 +196,8 @@ class Extrapolation:
     """(H) compute, or the law's own variable, of the held-out runs"""
     measured: Array
     predicted: Array
+    intervals: Array
+    """(H, 2) 95% of the prediction, without the scatter of a single run; (H, 0) without refits"""
 
     @property
     def mean_error(self) -> float:
@@ -168,8 +209,11 @@ class Extrapolation:
         return int(self.x.argmax())
 
 
-def extrapolate(fit: LawFit) -> Extrapolation | None:
-    """Fit on the cheap runs, predict the dearest; none if too few would remain."""
+def extrapolate(fit: LawFit, n_refits: int = 0, seed: int = 0) -> Extrapolation | None:
+    """Fit on the cheap runs, predict the dearest; none if too few would remain.
+
+    n_refits: of a bootstrap over the cheap runs, behind the intervals.
+    """
     x = cost_of_runs(fit)
     count = max(1, round(HELD_OUT_SHARE * x.size))
     cheap = x < np.sort(x)[-count] / SAME_COMPUTE
@@ -178,7 +222,11 @@ def extrapolate(fit: LawFit) -> Extrapolation | None:
     earlier = fit_law(
         fit.entry, fit.runs.take(cheap), irreducible=fit.irreducible, delta=fit.problem.delta
     )
-    held_out = fit.runs.take(~cheap)
+    held_out, intervals = fit.runs.take(~cheap), np.empty((int((~cheap).sum()), 0))
+    if n_refits:
+        refits = bootstrap(earlier.problem, earlier.theta, clusters(earlier.runs), n_refits, seed)
+        logs = {v: np.log(held_out[v]) for v in fit.law.variables}
+        intervals = np.exp(percentiles(earlier.law.log_loss(refits, logs)[0])[:, -1])
     return Extrapolation(
         n_fitted=int(cheap.sum()),
         n_held_out=len(held_out),
@@ -186,6 +234,7 @@ def extrapolate(fit: LawFit) -> Extrapolation | None:
         x=x[~cheap],
         measured=held_out[fit.entry.target],
         predicted=earlier.predict(held_out),
+        intervals=intervals,
     )
 
 

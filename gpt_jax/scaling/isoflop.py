@@ -36,8 +36,8 @@ def fit_isoflop(
     """The power law through the minima of the parabolas, with n_versions simulated ones.
 
     cost: FLOPs per parameter and token. A version draws every parabola from its posterior under
-    normal errors of one unknown variance, common to all budgets (exact for linear regression).
-    Raises ValueError if fewer than two budgets have a minimum.
+    normal errors of one unknown size, relative to the loss and common to all budgets. Raises
+    ValueError if fewer than two budgets have a minimum.
     """
     runs = with_values(runs, ["loss", *entry.needs])
     groups = budgets(runs["flops"])
@@ -149,7 +149,7 @@ def _profile(compute: float, log_x: Array, loss: Array) -> Profile:
 def _simulate(profiles: list[Profile], n_versions: int, seed: int) -> tuple[Array, Array]:
     """Log of the optimum and loss there, (1 + n_versions, M); row 0 as fitted."""
     rng = np.random.default_rng(seed)
-    squares = sum(float(((p.loss - p.parabola(p.log_x)) ** 2).sum()) for p in profiles)
+    squares = sum(float(((p.residuals / p.minimum_loss) ** 2).sum()) for p in profiles)
     freedom = sum(p.loss.size - 3 for p in profiles)
     sigma = np.sqrt(squares / rng.chisquare(max(freedom, 1), n_versions))
     places, values = [], []
@@ -157,7 +157,7 @@ def _simulate(profiles: list[Profile], n_versions: int, seed: int) -> tuple[Arra
         z = p.log_x - p.center
         design = np.stack([z**0, z, z**2], 1)
         root = np.linalg.cholesky(np.linalg.inv(design.T @ design))
-        noise = rng.standard_normal((n_versions, 3)) @ root.T * sigma[:, None]
+        noise = rng.standard_normal((n_versions, 3)) @ root.T * (sigma * p.minimum_loss)[:, None]
         drawn = np.concatenate([p.coefficients[None], p.coefficients + noise])
         place, value = parabola_minimum(drawn)
         places.append(place + p.center)

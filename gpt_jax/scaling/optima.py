@@ -51,8 +51,9 @@ class OptimaFit:
         log_k, power = self.coefficients.T
         if self.entry.varied != "n_params":
             return {"k": np.exp(log_k), "m": power}
-        k_d = np.exp(-log_k) / self.cost
-        return {"a": power, "b": 1 - power, "k_N": np.exp(log_k), "k_D": k_d}
+        with np.errstate(over="ignore"):
+            k_n, k_d = np.exp(log_k), np.exp(-log_k) / self.cost
+        return {"a": power, "b": 1 - power, "k_N": k_n, "k_D": k_d}
 
     @property
     def parameters(self) -> dict[str, float]:
@@ -105,6 +106,10 @@ class Profile:
     @property
     def minimum_loss(self) -> float:
         return float(parabola_minimum(self.coefficients[None])[1][0])
+
+    @property
+    def residuals(self) -> Array:
+        return self.loss - self.parabola(self.log_x)
 
     def parabola(self, log_x: Array) -> Array:
         return np.polynomial.polynomial.polyval(log_x - self.center, self.coefficients)
@@ -171,13 +176,11 @@ def extrapolate_optima(fit: OptimaFit) -> tuple[Extrapolation, Extrapolation] | 
     cheap = log_c < limit
     if cheap.sum() < 2:
         return None
-    line = power_law(log_c[cheap], fit.log_optimum[:1, cheap])[0]
-    law, theta = loss_against_compute(log_c[cheap], fit.log_loss[:1, cheap])
-    losses = law.log_loss(theta, {"flops": log_c[~cheap]})[0][0]
-    pairs = (
-        (fit.log_optimum[0, ~cheap], line[0] + line[1] * log_c[~cheap]),
-        (fit.log_loss[0, ~cheap], losses),
-    )
+    lines = power_law(log_c[cheap], fit.log_optimum[:, cheap])
+    optima = lines[:, :1] + lines[:, 1:] * log_c[~cheap]
+    law, theta = loss_against_compute(log_c[cheap], fit.log_loss[:, cheap])
+    losses = law.log_loss(theta, {"flops": log_c[~cheap]})[0]
+    pairs = ((fit.log_optimum[0, ~cheap], optima), (fit.log_loss[0, ~cheap], losses))
     optimum, loss = (
         Extrapolation(
             n_fitted=int(cheap.sum()),
@@ -185,7 +188,10 @@ def extrapolate_optima(fit: OptimaFit) -> tuple[Extrapolation, Extrapolation] | 
             ratio=float(np.exp(log_c.max() - log_c[cheap].max())),
             x=np.exp(log_c[~cheap]),
             measured=np.exp(measured),
-            predicted=np.exp(predicted),
+            predicted=np.exp(predicted[0]),
+            intervals=np.exp(percentiles(predicted[1:])[:, -1])
+            if len(predicted) > 1
+            else np.empty((measured.size, 0)),
         )
         for measured, predicted in pairs
     )

@@ -21,8 +21,11 @@ from gpt_jax.scaling.uncertainty import percentiles
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe and Ito's: told apart by colour-blind readers."""
+LINES = ("-", "--", "-.", ":")
+"""Of approaches in one figure: they often lie on each other."""
 POINTS = 60
 """Of a drawn curve."""
+BAND = "95% interval"
 LABELS = {
     "n_params": "parameters N",
     "n_tokens": "training tokens D",
@@ -33,6 +36,9 @@ LABELS = {
     "learning_rate": "learning rate",
     "batch_tokens": "batch size (tokens)",
 }
+STAR: Any = {
+    "fmt": "*", "color": COLOURS[1], "markersize": 12, "capsize": 4, "zorder": 4
+}  # fmt: skip
 STYLE: Any = {
     "font.size": 11,
     "axes.grid": True,
@@ -102,6 +108,17 @@ def draw_loss_against_compute(axes: Axes, study: Study, frontier: Frontier) -> N
         runs["flops"], runs["loss"], c=np.log10(runs["n_params"]), s=22, cmap="viridis", zorder=3
     )
     axes.figure.colorbar(points, ax=axes, label="log10 of parameters N")
+    if study.optima is not None:
+        lowest, style = study.optima, "*" if study.optima.profiles else "."
+        axes.plot(
+            np.exp(lowest.log_compute),
+            np.exp(lowest.log_loss[0]),
+            style,
+            color="black",
+            markersize=9 if lowest.profiles else 3,
+            label="minima" if lowest.profiles else "envelope",
+            zorder=5,
+        )
     computes = _span(runs["flops"], study)
     _curve(axes, computes, [frontier.loss(_rows(frontier, c)) for c in computes], "optimal")
     _finish(axes, "flops", "loss", f"{study.entry.name}: loss against compute")
@@ -125,21 +142,29 @@ def draw_contours(axes: Axes, study: Study, frontier: Frontier) -> None:
     axes.clabel(lines, fmt="%.2f", fontsize=8)
     axes.scatter(runs["n_params"], runs["n_tokens"], s=14, color="0.35", label="runs", zorder=3)
     computes = _span(runs["flops"])
-    best = [np.exp(frontier.size(_rows(frontier, c))[0]) for c in computes]
-    axes.plot(best, computes / frontier.cost / best, color=COLOURS[1], label="compute-optimal")
-    axes.legend()
+    best = np.exp(np.stack([frontier.size(_rows(frontier, c)) for c in computes]))
+    nd = computes / frontier.cost
+    axes.plot(best[:, 0], nd / best[:, 0], color=COLOURS[1], label="compute-optimal")
+    if frontier.n_versions > 1:
+        # Along a compute the band's edges are two sizes: a polygon from edge to edge.
+        low, high = percentiles(best[:, 1:].T)[:, -1].T
+        n, d = np.append(low, high[::-1]), np.append(nd / low, (nd / high)[::-1])
+        axes.fill(n, d, color=COLOURS[1], alpha=0.2, linewidth=0, label=BAND)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3, frameon=False)
 
 
 def draw_residuals(axes: Axes, study: Study) -> None:
     """How far the runs lie from the law, in percent, against their compute or size."""
     assert study.fit is not None
-    variable = "flops" if "flops" in study.runs else study.fit.law.variables[0]
+    variables = study.fit.law.variables
+    several = len(variables) > 1 and "flops" in study.runs
+    variable = "flops" if several else variables[0]
     residuals = 100 * study.fit.problem.residuals(study.fit.theta)
     axes.axhline(0, color="0.4", linewidth=1)
     axes.scatter(study.runs[variable], residuals, s=22, color=COLOURS[0], zorder=3)
-    axes.set_xscale("log")
-    axes.set_xlabel(LABELS[variable])
-    axes.set_ylabel(f"measured over predicted {study.entry.target} (%)")
+    _logarithmic(axes, "x", variable)
+    what = LABELS.get(study.entry.target, study.entry.target).partition(" (")[0]
+    axes.set_ylabel(f"measured over predicted {what} (%)")
     axes.set_title(f"{study.entry.name}: residuals")
 
 
@@ -161,27 +186,30 @@ def draw_profiles(axes: Axes, study: Study) -> None:
     assert study.optima is not None
     profiles = study.optima.profiles
     colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.9, len(profiles)))
-    for profile, colour in zip(profiles, colours, strict=True):
+    for k, (profile, colour) in enumerate(zip(profiles, colours, strict=True)):
         axes.scatter(np.exp(profile.log_x), profile.loss, s=22, color=colour, zorder=3)
         low, high = profile.log_x.min(), profile.log_x.max()
         log_x = np.linspace(min(low, profile.log_minimum), max(high, profile.log_minimum), POINTS)
         label = f"{profile.compute:.2g} FLOPs"
         axes.plot(np.exp(log_x), profile.parabola(log_x), color=colour, label=label)
-        axes.plot(
-            np.exp(profile.log_minimum), profile.minimum_loss, "*", color=COLOURS[1], markersize=12
-        )
-    axes.set_xscale("log")
-    axes.set_xlabel(LABELS[study.entry.varied])
-    axes.set_ylabel(LABELS["loss"])
-    axes.set_title(f"{study.entry.name}: profiles and minima")
-    axes.legend(fontsize=8)
+        minimum = np.exp(profile.log_minimum), profile.minimum_loss
+        edges = _edges(study.optima.log_optimum[:, k])
+        axes.errorbar(*minimum, xerr=_around(minimum[0], edges), **STAR)
+    axes.plot([], [], "*", color=COLOURS[1], markersize=12, label=f"minimum, {BAND}")
+    _finish(axes, study.entry.varied, "loss", f"{study.entry.name}: profiles and minima")
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
 
 
 def draw_optima(axes: Axes, study: Study) -> None:
     """Optima against compute and the power law through them, with its 95% band."""
     assert study.optima is not None
     fit = study.optima
-    axes.scatter(np.exp(fit.log_compute), np.exp(fit.log_optimum[0]), s=22, color="0.35", zorder=3)
+    x, y = np.exp(fit.log_compute), np.exp(fit.log_optimum[0])
+    if fit.profiles:
+        edges = np.stack([_edges(column) for column in fit.log_optimum.T], 1)
+        axes.errorbar(x, y, yerr=_around(y, edges), fmt="o", color="0.35", capsize=3, zorder=3)
+    else:
+        axes.scatter(x, y, s=8, color="0.35", zorder=3)
     computes = _span(np.exp(fit.log_compute))
     values = [fit.coefficients[:, 0] + fit.coefficients[:, 1] * np.log(c) for c in computes]
     _curve(axes, computes, values, f"exponent {fit.coefficients[0, 1]:.3f}")
@@ -195,17 +223,15 @@ def draw_extrapolation(axes: Axes, study: Study) -> None:
     ends = np.array([found.predicted, found.measured])
     low, high = ends.min() / 1.01, ends.max() * 1.01
     axes.plot([low, high], [low, high], color="0.5", linewidth=1, label="predicted = measured")
-    axes.scatter(found.predicted, found.measured, s=34, color=COLOURS[0], label="runs", zorder=3)
-    axes.plot(
-        found.predicted[found.dearest],
-        found.measured[found.dearest],
-        "*",
-        color=COLOURS[1],
-        markersize=14,
-        label=f"the dearest, {found.ratio:.3g} times beyond the fit",
-        zorder=4,
-    )
     what = LABELS.get(study.entry.target, study.entry.target)
+    points = "runs" if study.fit is not None else "minima"
+    axes.scatter(found.predicted, found.measured, s=34, color=COLOURS[0], label=points, zorder=3)
+    dearest = found.predicted[found.dearest], found.measured[found.dearest]
+    label = f"the dearest, {found.ratio:.3g} times beyond the fit"
+    if found.intervals.size:
+        label += f", {BAND}"
+    edges = found.intervals[found.dearest] if found.intervals.size else np.full(2, np.nan)
+    axes.errorbar(*dearest, xerr=_around(dearest[0], edges), label=label, **STAR)
     axes.set_xlabel(f"{what} predicted from cheaper ones")
     axes.set_ylabel(f"{what} measured")
     axes.set_title(f"{study.entry.name}: held out, {found.mean_error:.2%} off on average")
@@ -214,15 +240,20 @@ def draw_extrapolation(axes: Axes, study: Study) -> None:
 
 def draw_approaches(axes: Axes, studies: Sequence[Study]) -> None:
     """The best size against compute by every approach, with 95% bands."""
-    for study, colour in zip(studies, COLOURS * 3, strict=False):
+    for k, study in enumerate(studies):
+        colour, line = COLOURS[k % len(COLOURS)], LINES[k % len(LINES)]
         frontier = study.frontier
         assert frontier is not None
         computes = _span(study.runs["flops"], study)
         sizes = [frontier.size(_rows(frontier, c)) for c in computes]
         exponent = study.size_exponent()
         label = study.entry.name + (f": a = {exponent[0]:.3f}" if exponent else "")
-        _curve(axes, computes, sizes, label, colour)
-    _finish(axes, "flops", "n_params", "compute-optimal size by approach")
+        _curve(axes, computes, sizes, label, colour, line)
+        optima = study.optima
+        if optima is not None and optima.profiles:
+            minima = np.exp(optima.log_compute), np.exp(optima.log_optimum[0])
+            axes.scatter(*minima, s=22, color=colour, zorder=5)
+    _finish(axes, "flops", "n_params", "compute-optimal size by approach, 95% intervals")
 
 
 def _figure(draw: Callable[[Axes], None]) -> Figure:
@@ -232,28 +263,51 @@ def _figure(draw: Callable[[Axes], None]) -> Figure:
 
 
 def _curve(
-    axes: Axes, x: Array, logs: Sequence[Array], label: str, colour: str = COLOURS[1]
+    axes: Axes,
+    x: Array,
+    logs: Sequence[Array],
+    label: str,
+    colour: str = COLOURS[1],
+    line: str = "-",
 ) -> None:
     """The first version as a line, the others as a 95% band. logs: (F) at each x."""
     values = np.exp(np.stack(logs, 1))
-    axes.plot(x, values[0], color=colour, label=label, zorder=4)
+    axes.plot(x, values[0], line, color=colour, label=label, zorder=4)
     if len(values) > 1:
         low, high = percentiles(values[1:])[:, -1].T
-        axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
+        known = {text.get_label() for text in axes.collections}
+        band = "_" if BAND in known or "a =" in label else BAND
+        axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0, label=band)
     axes.legend()
 
 
+def _edges(logs: Array) -> Array:
+    """(F) -> the 95% interval (2) of its versions; nan without any."""
+    return np.exp(percentiles(logs[1:, None])[0, -1]) if logs.size > 1 else np.full(2, np.nan)
+
+
+def _around(value: Any, edges: Array) -> Array:
+    """Edges (2, ...) as the lengths of error bars; matplotlib draws none for nan."""
+    low, high = edges
+    return np.abs(np.stack([value - low, high - value])).reshape(2, -1)
+
+
 def _finish(axes: Axes, x: str, y: str, title: str) -> None:
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    if y == "loss":
-        # Losses span less than a decade: plain numbers, also between the powers of ten.
-        axes.yaxis.set_major_locator(MaxNLocator(8))
-        axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_locator(NullLocator())
-    axes.set_xlabel(LABELS[x])
-    axes.set_ylabel(LABELS[y])
+    _logarithmic(axes, "x", x)
+    _logarithmic(axes, "y", y)
     axes.set_title(title)
+
+
+def _logarithmic(axes: Axes, side: str, quantity: str) -> None:
+    """A labelled logarithmic axis, "x" or "y"."""
+    (axes.set_xscale if side == "x" else axes.set_yscale)("log")
+    axis = axes.xaxis if side == "x" else axes.yaxis
+    if quantity == "loss":
+        # Losses span less than a decade: plain numbers, also between the powers of ten.
+        axis.set_major_locator(MaxNLocator(8))
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_locator(NullLocator())
+    axis.set_label_text(LABELS[quantity])
 
 
 def _span(values: Array, study: Study | None = None) -> Array:

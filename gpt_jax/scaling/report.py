@@ -9,6 +9,7 @@ import numpy as np
 
 from gpt_jax.scaling import checks
 from gpt_jax.scaling.answers import Answer, Estimate
+from gpt_jax.scaling.checks import MIXING_SPOILS
 from gpt_jax.scaling.fit import Extrapolation, all_parameters
 from gpt_jax.scaling.ladder import nearest_rung
 from gpt_jax.scaling.laws import Array
@@ -19,6 +20,10 @@ PARABOLA_NOTE = (
     "a parabola in log N is not the shape of an IsoFLOP curve unless alpha = beta: its minimum "
     "moves with the width and the centre of the grid"
 )
+ENVELOPE_NOTE = (
+    "the envelope takes the luckiest of curves that lie close, and knows only the sizes tried"
+)
+ASK = "chinchilla-parametric does"
 SIZE_DIGITS = 4
 
 
@@ -33,6 +38,7 @@ def to_json(study: Study) -> dict[str, Any]:
         "objective_meaning": objective(study)[1],
         "n_points": len(study.runs),
         "conventions": conventions(study),
+        "labels": {k: sorted(set(v)) for k, v in study.runs.labels.items() if k in MIXING_SPOILS},
         "flops_per_param_token": study.cost,
         "intervals": {},
         "interval_method": interval_method(study),
@@ -44,6 +50,9 @@ def to_json(study: Study) -> dict[str, Any]:
     if study.optima is not None:
         document["loss_against_compute"] = study.optima.loss_parameters
         document["optima"] = _optima(study)
+    of_envelope = _envelope_bias(study)
+    if of_envelope is not None:
+        document["known_bias"] = of_envelope
     if study.bias is not None:
         document["unbiased_alternative"] = _bias(study.bias)
     document["extrapolation"] = _extrapolation(study.extrapolation)
@@ -115,12 +124,11 @@ def interval_method(study: Study) -> str:
     assert study.optima is not None
     if study.optima.profiles:
         return f"{study.options.n_refits} draws of every parabola from its posterior"
-    return f"bootstrap over curves, {study.options.n_refits} refits"
+    return f"{study.options.n_refits} simulations of the curves"
 
 
 def text(study: Study) -> str:
     """The study for a terminal."""
-    main, other = _interval_tables(study)
     value, meaning = objective(study)
     source = f" ({study.entry.source})" if study.entry.source else ""
     lines = [f"{study.entry.name}: {study.entry.summary}{source}", f"  {formula(study)}"]
@@ -129,13 +137,7 @@ def text(study: Study) -> str:
     if named:
         lines.append(f"  conventions: {named}")
     lines += [f"  {note}" for note in study.runs.notes]
-    lines.append(f"  intervals by {interval_method(study)}" + ("; then bootstrap" if other else ""))
-    for name, number in parameters(study).items():
-        line = f"    {name:9s} {number:<12.6g}"
-        for table in (main, other):
-            if name in table:
-                line += " " + _interval_text(table[name])
-        lines.append(line.rstrip())
+    lines += _parameter_text(study)
     lines += _bias_text(study) + _extrapolation_text(study)
     for answer in study.answers:
         lines += _answer_text(study, answer)
@@ -162,12 +164,31 @@ def _finite(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
+def _parameter_text(study: Study) -> list[str]:
+    """A line for each parameter, with its intervals in columns."""
+    tables = _interval_tables(study)
+    methods = (interval_method(study), "bootstrap over runs")
+    shown = [(t, m) for t, m in zip(tables, methods, strict=True) if t]
+    rows = [["", "", *(f"{level}%" for _ in shown for level in LEVELS)]]
+    for name, number in parameters(study).items():
+        cells = [_interval(pair) for table, _ in shown for pair in table[name]]
+        rows.append([name, f"{number:.6g}", *cells])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    said = "; then ".join(method for _, method in shown)
+    lines = [f"  intervals by {said}" if said else "  no intervals (--bootstrap 0)"]
+    for row in rows if shown else rows[1:]:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        lines.append(f"    {'  '.join(cells)}".rstrip())
+    return lines
+
+
 def _interval_text(edges: Array) -> str:
-    parts = []
-    for level, (low, high) in zip(LEVELS, edges, strict=True):
-        sides = ["open" if np.isnan(v) else f"{v:.{SIZE_DIGITS}g}" for v in (low, high)]
-        parts.append(f"{level}% [{sides[0]}, {sides[1]}]")
-    return "  ".join(parts)
+    return "  ".join(f"{k}% {_interval(pair)}" for k, pair in zip(LEVELS, edges, strict=True))
+
+
+def _interval(pair: Array) -> str:
+    low, high = ("open" if np.isnan(v) else f"{v:.{SIZE_DIGITS}g}" for v in pair)
+    return f"[{low}, {high}]"
 
 
 def _optima(study: Study) -> list[dict[str, Any]]:
@@ -198,8 +219,28 @@ def _bias(bias: ParabolaBias) -> dict[str, Any]:
     }
 
 
+def _envelope_bias(study: Study) -> dict[str, Any] | None:
+    """Of the exponent, and of the loss as a ratio, in the simulated curves; none without them."""
+    optima = study.optima
+    if study.entry.kind != "envelope" or optima is None or len(optima.log_loss) == 1:
+        return None
+    loss = np.nanmean(optima.log_loss[0] - np.nanmedian(optima.log_loss[1:], axis=0))
+    a = optima.coefficients[0, 1] - np.median(optima.coefficients[1:, 1])
+    return {
+        "note": ENVELOPE_NOTE,
+        "bias_of_a": float(a),
+        "bias_factor_of_loss": float(np.exp(loss)),
+    }
+
+
 def _bias_text(study: Study) -> list[str]:
-    bias = study.bias
+    bias, of_envelope = study.bias, _envelope_bias(study)
+    if of_envelope is not None:
+        a, loss = of_envelope["bias_of_a"], of_envelope["bias_factor_of_loss"] - 1
+        return [
+            f"  known bias: {ENVELOPE_NOTE}",
+            f"    in simulated curves: a {a:+.4f}, loss {loss:+.2%}; intervals correct for it",
+        ]
     if bias is None:
         return []
     factors = ", ".join(f"{f:.3f}" for f in bias.size_factors)
@@ -224,6 +265,7 @@ def _extrapolation(found: Extrapolation | None) -> dict[str, Any] | None:
         "dearest": {
             "measured": float(found.measured[found.dearest]),
             "predicted": float(found.predicted[found.dearest]),
+            "predicted_95": [float(v) for v in found.intervals[found.dearest]],
         },
     }
 
@@ -236,10 +278,12 @@ def _extrapolation_text(study: Study) -> list[str]:
     ):
         if found is not None:
             measured, predicted = found.measured[found.dearest], found.predicted[found.dearest]
+            edges = ", ".join(f"{v:.5g}" for v in found.intervals[found.dearest])
+            interval = f" (95% [{edges}])" if edges else ""
             lines.append(
                 f"  held out: the {found.n_held_out} dearest, up to {found.ratio:.3g} times beyond "
                 f"the fit: {what} off by {found.mean_error:.2%} on average; dearest predicted "
-                f"{predicted:.5g}, measured {measured:.5g}"
+                f"{predicted:.5g}{interval}, measured {measured:.5g}"
             )
     return lines
 
@@ -285,6 +329,8 @@ def _answer_text(study: Study, answer: Answer) -> list[str]:
             f"    nearest shape     {shape['n_layers']} layers, width {shape['d_model']}, "
             f"{shape['n_heads']} heads: {shape['n_params']:,} parameters"
         )
+    if study.optima is not None:
+        lines.append(f"    over-training: {study.entry.name} knows no loss off its optima; {ASK}")
     for o in answer.over_training:
         lines.append(
             f"    {o.factor} times the tokens per parameter: N {o.n_params:.3g}, "

@@ -30,6 +30,8 @@ from gpt_jax.scaling.table import RunTable, cost_per_parameter_and_token, with_s
 UNBIASED = "chinchilla-parametric"
 """The law of N and D whose minima stand beside the parabolas'."""
 N_UNBIASED_PARAMETERS = 5
+MOST_EXTRAPOLATIONS = 300
+"""Refits behind the interval of the held-out runs' prediction."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ def make_study(entry: LawEntry, runs: RunTable, options: Options) -> Study:
 def _study_law(entry: LawEntry, runs: RunTable, options: Options, cost: float) -> Study:
     fit = fit_law(entry, runs, irreducible=options.irreducible, delta=options.delta)
     uncertainty = estimate_uncertainty(fit, options.n_refits, options.seed)
-    extrapolation = extrapolate(fit)
+    extrapolation = extrapolate(fit, min(options.n_refits, MOST_EXTRAPOLATIONS), options.seed)
     if options.unique_tokens is not None and "unique_tokens" not in fit.law.variables:
         raise ValueError(
             f"--unique-tokens: {entry.name} knows no repetition; data-constrained does"

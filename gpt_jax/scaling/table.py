@@ -104,7 +104,8 @@ def read_runs(
     """The runs in a CSV file with a header line.
 
     columns: {our name: column of the file}. where: {column of the file: text that a row must
-    have}. prefer: {our name: column} taken first where the file has it and `columns` is silent.
+    have}. prefer: {our name: column} taken first where the file has it and `columns` is silent; N
+    of another convention than C's is not mixed with it.
     Raises ValueError naming the line and column of what is not a positive number.
     """
     header, rows, lines = _read_rows(Path(path))
@@ -275,6 +276,11 @@ def _mapping(
             mapping[name] = columns[name]
         elif found:
             mapping[name] = found[0]
+    # C follows N's convention: where only N has the preferred one, C is left to be 6 N D.
+    n_preferred = "n_params" in prefer and mapping.get("n_params") == prefer["n_params"]
+    c_other = mapping.get("flops") != prefer.get("flops") and "flops" not in columns
+    if n_preferred and c_other and "n_tokens" in mapping:
+        mapping.pop("flops", None)
     # A column that was named as one thing is not read as another as well.
     for name in [n for n in mapping if n not in columns]:
         if mapping[name] in columns.values():

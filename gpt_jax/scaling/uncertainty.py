@@ -7,6 +7,7 @@ bootstrap refits resampled runs. Dims: F fits, R runs, P free parameters, K quan
 Must not import jax.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -24,6 +25,9 @@ FLAT = 1e-12
 """Curvature of the objective, as a share of its largest, that counts as none."""
 LARGEST_ERROR = 1.0
 """Profiles take no longer steps for a standard error, of quantities that are logarithms."""
+
+MOST_VALUES = 200_000
+"""Fits times runs that are solved at once: some tens of megabytes."""
 
 Quantities = Callable[[Array], Array]
 """theta (F, P) -> quantities (F, K), as logarithms or of that order of size"""
@@ -49,6 +53,11 @@ class Problem:
         return self.log_loss - self.law.log_loss(theta[None], self.x)[0][0]
 
 
+def chunks(fits: Array, n_runs: int) -> list[Array]:
+    """Rows of fits (F, ...) in parts that are solved at once, within MOST_VALUES."""
+    return np.array_split(fits, max(1, math.ceil(len(fits) * n_runs / MOST_VALUES)))
+
+
 def bootstrap(problem: Problem, theta: Array, clusters: Array, n_refits: int, seed: int) -> Array:
     """(n_refits, P): refits to resampled runs, each from the optimum theta (P).
 
@@ -59,7 +68,7 @@ def bootstrap(problem: Problem, theta: Array, clusters: Array, n_refits: int, se
         n_clusters, np.full(n_clusters, 1 / n_clusters), n_refits
     )
     found = []
-    for chunk in np.array_split(draws, max(1, n_refits // 500)):
+    for chunk in chunks(draws, problem.log_loss.size):
         weights = chunk[:, clusters].astype(float)
         start = np.tile(theta, (len(chunk), 1))
         found.append(
@@ -153,13 +162,19 @@ def _share_within(residual: Array, n_free: int, delta: float) -> float:
     """Share of errors within delta, by a density estimate where delta is below the scatter.
 
     An almost absolute loss passes through about one run per free parameter: those n_free
-    residuals near zero say nothing of the errors.
+    residuals near zero say nothing of the errors. The share is counted in a wider window, and
+    brought to delta as for normal errors, whose density falls off within the window.
     """
     if np.isinf(delta):
         return 1.0
     size = np.sort(np.abs(residual))[n_free:]
-    width = max(delta, 1.06 * np.median(size) / 0.6745 * residual.size**-0.2)
-    return max((size <= width).mean(), 1 / size.size) * delta / width
+    sigma = np.median(size) / 0.6745
+    width = max(delta, 1.06 * sigma * residual.size**-0.2)
+    counted = max(float((size <= width).mean()), 1 / size.size)
+    if width <= delta:
+        return counted
+    within, wide = (math.erf(x / sigma / math.sqrt(2)) for x in (delta, width))
+    return counted * within / wide
 
 
 def _columns(quantities: Quantities, wanted: Array) -> Quantities:

@@ -145,7 +145,7 @@ def run(arguments: argparse.Namespace) -> int:
         questions=tuple((question, value) for question in QUESTIONS for value in given[question]),
         unique_tokens=arguments.unique_tokens,
     )
-    columns = _pairs("--columns", ",".join(arguments.columns))
+    columns = pairs("--columns", ",".join(arguments.columns))
     where = dict(_pair("--where", text) for text in arguments.where)
     studies, not_fitted = [], {}
     for entry in entries:
@@ -183,7 +183,8 @@ def write_json(path: Path, document: dict[str, Any]) -> None:
     os.replace(temporary, path)
 
 
-def _pairs(option: str, text: str) -> dict[str, str]:
+def pairs(option: str, text: str) -> dict[str, str]:
+    """Of NAME=VALUE[,NAME=VALUE...]; raises ValueError naming the option."""
     return dict(_pair(option, part) for part in text.split(",") if part.strip())
 
 

@@ -39,7 +39,7 @@ def test_json_says_what_was_fitted(tmp_path, scattered, capsys):
     assert document["objective"] < 1e-20
     assert document["conventions"]["n_params"] == "n_params"
     assert document["warnings"] == []
-    assert "E         1.8172" in capsys.readouterr().out
+    assert "E      1.8172    [1.817, 1.817]" in capsys.readouterr().out
 
 
 def test_answers_and_drop_worst_are_in_the_output(tmp_path, scattered, capsys):

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gpt_jax.scaling.catalog import LAWS
 from gpt_jax.scaling.table import (
     complete,
     cost_per_parameter_and_token,
@@ -42,6 +43,25 @@ def test_preferred_convention_is_taken_where_no_mapping_speaks(tmp_path):
     assert read_runs(path, prefer=prefer)["n_params"][0] == 7
     assert read_runs(path, prefer=prefer, columns={"n_params": "n_params"})["n_params"][0] == 9
     assert read_runs(path)["n_params"][0] == 9
+
+
+@pytest.mark.parametrize(
+    ("columns", "compute", "source"),
+    [
+        ("flops,flops_6nd", 6 * 7 * 5, "6 n_params n_tokens"),
+        ("flops,flops_kaplan", 12, "flops_kaplan"),
+    ],
+)
+def test_compute_follows_the_convention_of_parameters(tmp_path, columns, compute, source):
+    """Kaplan's N leaves embeddings out: a C that counts them is not taken beside it."""
+    head = f"n_params,n_params_non_embedding,n_tokens,loss,{columns}"
+    path = write(tmp_path, f"{head}\n9,7,5,3,11,12\n")
+    runs = read_runs(path, prefer=LAWS["kaplan-nd"].prefer)
+    assert (runs["n_params"][0], runs["flops"][0]) == (7, compute)
+    assert runs.conventions["flops"] == source
+    named = read_runs(path, prefer=LAWS["kaplan-nd"].prefer, columns={"flops": "flops"})
+    assert named["flops"][0] == 11
+    assert read_runs(path)["flops"][0] == 11
 
 
 @given(n=positive, d=positive, missing=st.sampled_from(["n_params", "n_tokens", "flops"]))

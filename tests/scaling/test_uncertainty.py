@@ -4,14 +4,14 @@ import time
 
 import numpy as np
 import pytest
-from planted_laws import TRUTH
+from planted_laws import TRUTH, chinchilla_loss, optimal_size
 
+from gpt_jax.scaling.answers import for_compute
 from gpt_jax.scaling.catalog import LAWS
-from gpt_jax.scaling.fit import LawFit, clusters, estimate_uncertainty, fit_law
+from gpt_jax.scaling.fit import LawFit, clusters, estimate_uncertainty, fit_frontier, fit_law
 from gpt_jax.scaling.table import RunTable, make_table
 from gpt_jax.scaling.uncertainty import bootstrap, profile
 
-STUDIES = 200
 NOMINAL = np.array([0.80, 0.95])
 
 
@@ -31,37 +31,69 @@ def covered(fit: LawFit, truth: dict[str, float], n_refits: int = 0) -> np.ndarr
     )
 
 
-@pytest.mark.parametrize("irreducible", [pytest.param(False, marks=pytest.mark.slow), True])
-def test_profile_intervals_cover_at_their_nominal_rate(irreducible):
-    """200 simulated studies of L(C): within 5 points, all symbols of the law together."""
+def compute_laws(studies: int, irreducible: bool) -> np.ndarray:
+    """(symbols, levels): how often profile intervals of L(C) hold the truth, 25 runs, 1% errors."""
     compute = np.geomspace(1e17, 1e22, 25)
     truth = {"a": 900.0, "b": -0.15} | ({"c": 1.2} if irreducible else {})
     mean = 900 * compute**-0.15 + truth.get("c", 0.0)
     hits = []
-    for study in range(STUDIES):
+    for study in range(studies):
         noise = 0.01 * np.random.default_rng(study).standard_normal(25)
         runs = make_table(flops=compute, loss=mean * np.exp(noise))
         fit = fit_law(LAWS["compute-power"], runs, irreducible=irreducible)
         hits.append(covered(fit, truth)[0])
-    rates = np.mean(hits, axis=0)
-    np.testing.assert_allclose(rates, np.tile(NOMINAL, (len(truth), 1)), atol=0.055)
+    return np.mean(hits, axis=0)
+
+
+def test_profile_intervals_cover_at_their_nominal_rate():
+    """200 studies: each symbol within 5 points, of which chance alone makes up to 2.8."""
+    rates = compute_laws(200, True)
+    np.testing.assert_allclose(rates, np.tile(NOMINAL, (3, 1)), atol=0.05)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("delta", [1e-3, np.inf])
-def test_intervals_of_approach_3_cover_at_their_nominal_rate(scattered, delta):
-    """200 studies of 60 runs with 1% errors; the mean over the symbols, and each with its noise."""
+@pytest.mark.parametrize("irreducible", [False, True])
+def test_profile_intervals_cover_closely(irreducible):
+    """2000 studies, of which chance makes 0.9 points."""
+    rates = compute_laws(2000, irreducible)
+    np.testing.assert_allclose(rates, np.tile(NOMINAL, (len(rates), 1)), atol=0.025)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("delta", "n_runs"), [(1e-3, 20), (1e-3, 60), (np.inf, 20), (np.inf, 60)])
+def test_intervals_of_approach_3_cover_at_their_nominal_rate(scattered, delta, n_runs):
+    """1000 studies with 1% errors: every symbol, and the exponent of the optimum, within 5 points.
+
+    Chance makes 1.3 points of that.
+    """
     alpha, beta = TRUTH["alpha"], TRUTH["beta"]
     truth = TRUTH | {"a": beta / (alpha + beta)}
-    hits = [
-        covered(
-            fit_law(LAWS["chinchilla-parametric"], scattered(60, 0.01, 100 + s), delta=delta), truth
-        )[0]
-        for s in range(STUDIES)
-    ]
+    law, hits = LAWS["chinchilla-parametric"], []
+    for study in range(1000):
+        fit = fit_law(law, scattered(n_runs, 0.01, 10_000 + study), delta=delta)
+        hits.append(covered(fit, truth)[0])
     rates = np.mean(hits, axis=0)
-    np.testing.assert_allclose(rates.mean(0), NOMINAL, atol=0.05)
-    np.testing.assert_allclose(rates, np.tile(NOMINAL, (len(truth), 1)), atol=0.08)
+    np.testing.assert_allclose(rates, np.tile(NOMINAL, (len(truth), 1)), atol=0.05)
+
+
+@pytest.mark.slow
+def test_answers_cover_at_their_nominal_rate(scattered):
+    """The best size and its loss at a compute, by bootstrap of 250 runs."""
+    best = optimal_size(1e22)
+    truth = {"n_params": best, "loss": float(chinchilla_loss(best, 1e22 / 6 / best))}
+    law, hits = LAWS["chinchilla-parametric"], []
+    for study in range(300):
+        fit = fit_law(law, scattered(250, 0.01, 10_000 + study))
+        frontier = fit_frontier(fit, estimate_uncertainty(fit, 300, study).refits, 6.0)
+        assert frontier is not None
+        values = for_compute(frontier, 1e22).values
+        hits.append(
+            [
+                [low <= v <= high for low, high in values[k].intervals.values()]
+                for k, v in truth.items()
+            ]
+        )
+    np.testing.assert_allclose(np.mean(hits, axis=0), np.tile(NOMINAL, (2, 1)), atol=0.05)
 
 
 def test_profile_of_a_linear_law_is_students_interval():
@@ -122,6 +154,25 @@ def test_what_the_runs_do_not_hold_is_left_open():
     loss = (1.8 + 2085 / d**0.37) * np.exp(0.01 * rng.standard_normal(30))
     fit = fit_law(LAWS["chinchilla-parametric"], make_table(n_params=n, n_tokens=d, loss=loss))
     assert np.isnan(estimate_uncertainty(fit, 0, 0).profile["alpha"]).any()
+
+
+def test_an_irreducible_loss_that_may_be_none_has_its_interval_from_zero():
+    compute = np.geomspace(1e17, 1e21, 15)
+    noise = 0.01 * np.random.default_rng(0).standard_normal(15)
+    runs = make_table(flops=compute, loss=900 * compute**-0.15 * np.exp(noise))
+    fit = fit_law(LAWS["compute-power"], runs)
+    found = estimate_uncertainty(fit, 100, 0)
+    assert found.profile["c"][1, 0] == found.bootstrap["c"][1, 0] == 0
+    assert found.profile["c"][1, 1] > 0
+
+
+def test_as_few_runs_as_parameters_have_no_bootstrap(scattered):
+    """Every resample would meet its runs exactly, and an interval of no width would look sure."""
+    fit = fit_law(LAWS["chinchilla-parametric"], scattered(5, 0.01))
+    found = estimate_uncertainty(fit, 50, 0)
+    assert found.bootstrap == {}
+    assert len(found.refits) == 0
+    assert np.isnan(found.profile["alpha"]).all()
 
 
 def test_bootstrap_keeps_rows_of_a_run_together(scattered):

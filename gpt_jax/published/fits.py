@@ -1,0 +1,201 @@
+"""Our fits for a comparison, and when they may be compared with a paper's.
+
+They come from a file of `gpt-jax fit --json`, or are fitted here to a table of runs.
+
+Must not import jax.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from gpt_jax.published.compare import Cell, compare, not_comparable, number
+
+CONFIDENCE = "95"
+"""Percent: a fit matches if its interval of this level holds the printed value."""
+N_REFITS = 1000
+"""Behind the intervals of approaches 1 and 2; laws have theirs from the profile likelihood."""
+
+ALL, NON_EMBEDDING, MATMUL = (
+    "all parameters",
+    "parameters without embeddings",
+    "parameters of matrix products",
+)
+N_COUNTS = {"n_params": ALL, "n_params_non_embedding": NON_EMBEDDING, "n_params_matmul": MATMUL}
+"""What N counts, by the project's columns; another one is taken to count all parameters."""
+C_WITH_EMBEDDINGS = ("flops", "flops_exact_causal", "flops_6nd", "flops_chinchilla", "flops_palm")
+"""The project's columns of compute that are not Kaplan's."""
+SCALES = ("E", "A", "B", "N_c", "D_c", "C_c", "S_c", "B_star")
+"""Parameters in units of a corpus and its tokens; exponents are free of them."""
+
+
+@dataclass(frozen=True)
+class PaperConvention:
+    """What a paper's N counts, and where its losses were measured."""
+
+    paper: str
+    n_params: str
+    corpus: str
+
+
+KAPLAN = PaperConvention("Kaplan et al.", NON_EMBEDDING, "WebText2")
+CHINCHILLA = PaperConvention("Hoffmann et al.", ALL, "MassiveText")
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What a comparison needs of the JSON of one fit."""
+
+    law: str
+    parameters: Mapping[str, float | None]
+    intervals: Mapping[str, Mapping[str, Sequence[float | None]]]
+    n_points: int
+    conventions: Mapping[str, str] = field(default_factory=dict)
+    """{quantity: column or formula that it was read from}"""
+    labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """{tokenizer, corpus, ...: values in the runs}"""
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Fits:
+    """Our fits by law, and why others are not there."""
+
+    by_law: Mapping[str, Fit] = field(default_factory=dict)
+    not_fitted: Mapping[str, str] = field(default_factory=dict)
+
+    def notes(self, laws: Iterable[str]) -> tuple[str, ...]:
+        """A line for each of these fits: its runs, conventions and warnings."""
+        return tuple(_note(self.by_law[law]) for law in laws if law in self.by_law)
+
+
+def read_fits(path: Path) -> Fits:
+    """The fits in a file that `gpt-jax fit --json` wrote; raises ValueError for another file."""
+    if not path.is_file():
+        raise ValueError(f"--fits {path}: no such file; `gpt-jax fit ... --json FILE` writes one")
+    wrong = f"--fits {path}: not a JSON file of `gpt-jax fit --json`"
+    try:
+        document = json.loads(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        raise ValueError(wrong) from None
+    parts = document.get("fits", [document]) if isinstance(document, dict) else []
+    if not parts:
+        raise ValueError(wrong)
+    try:
+        found = {fit.law: fit for fit in map(_from_json, parts)}
+    except (KeyError, TypeError):
+        raise ValueError(wrong) from None
+    return Fits(found, document.get("not_fitted", {}))
+
+
+def fit_runs(path: Path, columns: Mapping[str, str], laws: Sequence[str]) -> Fits:
+    """These laws fitted to a table of runs; the ones that have no place in it say why.
+
+    Raises ValueError if the table cannot be read.
+    """
+    from gpt_jax.scaling import report
+    from gpt_jax.scaling.catalog import LAWS
+    from gpt_jax.scaling.study import Options, make_study
+    from gpt_jax.scaling.table import read_runs
+
+    found, not_fitted = {}, {}
+    for law in laws:
+        entry = LAWS[law]
+        runs = read_runs(path, columns=columns, prefer=entry.prefer)
+        try:
+            study = make_study(entry, runs, Options(n_refits=N_REFITS if entry.finds_optima else 0))
+        except ValueError as error:
+            not_fitted[law] = str(error)
+        else:
+            found[law] = _from_json(report.to_json(study))
+    return Fits(found, not_fitted)
+
+
+def against_fit(
+    name: str,
+    printed: Decimal,
+    fits: Fits,
+    law: str,
+    symbol: str,
+    paper: PaperConvention,
+    interval: Sequence[Decimal] | None = None,
+) -> Cell:
+    """The printed value, its printed interval if there is one, and our fit's with its own.
+
+    Ours matches if its 95% interval holds the printed value (without intervals: if it rounds to
+    the printed digits), and is compared only where N, C and the corpus mean the same.
+    """
+    reference = number(float(printed))
+    if interval is not None:
+        reference += f" [{interval[0]}, {interval[1]}]"
+    if law not in fits.by_law:
+        why = fits.not_fitted.get(law, f"it needs a fit of ours: --runs, or --fits with {law}")
+        return not_comparable(name, reference, why)
+    fit = fits.by_law[law]
+    ours = fit.parameters.get(symbol)
+    if ours is None:
+        return not_comparable(name, reference, f"our fit of {law} has no {symbol}")
+    edges = fit.intervals.get(symbol, {}).get(CONFIDENCE)
+    shown = (
+        number(ours) if edges is None else f"{number(ours)} [{_edge(edges[0])}, {_edge(edges[1])}]"
+    )
+    why_not = incomparable(fit, symbol, paper)
+    if why_not is not None:
+        return Cell(name, reference, shown, f"not comparable because {why_not}")
+    verdict = compare(name, printed, ours).verdict
+    if edges is not None:
+        low, high = (-math.inf if edges[0] is None else edges[0]), edges[1]
+        inside = low <= float(printed) <= (math.inf if high is None else high)
+        verdict = "matches" if inside else f"differs by {100 * (ours / float(printed) - 1):+.3g}%"
+    return Cell(name, reference, shown, verdict)
+
+
+def incomparable(fit: Fit, symbol: str, paper: PaperConvention) -> str | None:
+    """Why a fit's parameter cannot stand beside the paper's; none if it can."""
+    n_column, c_column = fit.conventions.get("n_params", ""), fit.conventions.get("flops", "")
+    n_counts = N_COUNTS.get(n_column, ALL)
+    about_n = fit.law not in ("kaplan-d", "kaplan-c", "compute-power", "critical-batch")
+    if about_n and n_counts != paper.n_params:
+        return f"N counts {n_counts} in ours ({n_column}), {paper.n_params} in the paper"
+    about_c = fit.law == "kaplan-c" or (symbol in ("a", "b") and paper is KAPLAN)
+    if about_c and (
+        c_column in C_WITH_EMBEDDINGS or (c_column.startswith("6 n_params") and n_counts == ALL)
+    ):
+        return f"C includes embeddings in ours ({c_column}) and leaves them out in the paper"
+    corpora = fit.labels.get("corpus", ())
+    if symbol in SCALES and tuple(corpora) != (paper.corpus,):
+        ours = " and ".join(corpora) if corpora else "not said (a column `corpus` says it)"
+        return f"{symbol} depends on corpus and tokenizer: {paper.corpus} there, ours {ours}"
+    return None
+
+
+def _from_json(document: Mapping[str, Any]) -> Fit:
+    return Fit(
+        law=document["law"],
+        parameters=document["parameters"],
+        intervals=document["intervals"],
+        n_points=document["n_points"],
+        conventions=document["conventions"],
+        labels=document["labels"],
+        warnings=tuple(document["warnings"]),
+    )
+
+
+def _note(fit: Fit) -> str:
+    said = []
+    for quantity, column in fit.conventions.items():
+        if quantity == "n_params":
+            said.append(f"N = {column} ({N_COUNTS.get(column, f'taken to count {ALL}')})")
+        if quantity == "flops":
+            said.append(f"C = {column}")
+    said += [f"{name} {', '.join(values)}" for name, values in fit.labels.items()]
+    lines = [f"ours, {fit.law}: {fit.n_points} runs; {'; '.join(said)}"]
+    return "\n".join([*lines, *(f"  warning: {warning}" for warning in fit.warnings)])
+
+
+def _edge(value: float | None) -> str:
+    return "open" if value is None else f"{value:.4g}"
