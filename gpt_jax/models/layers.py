@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from gpt_jax.config import ModelConfig
 from gpt_jax.models.products import Precision, project
+from gpt_jax.parametrization import matrix_std, residual_init_layers
 from gpt_jax.sharding import Axes
 
 Initializer = Callable[..., jax.Array]
@@ -76,15 +77,17 @@ class Projection(nn.Module):
 
 
 def projection_std(config: ModelConfig, n_inputs: int, residual: bool) -> float:
-    """Standard deviation of a projection's weights at initialisation.
+    """Standard deviation of a block's projection weights at initialisation.
 
     GPT-2 (section 2.3) divides those that write to the residual stream by sqrt(number of residual
     additions), 2 L.
     """
-    std = config.init_std if config.init_matrices == "fixed" else 1 / math.sqrt(n_inputs)
+    std = matrix_std(config, n_inputs, "hidden")
     if not residual or config.init_residual == "plain":
         return std
-    return std / math.sqrt(2 * config.n_layers) if config.init_residual == "scaled" else 0.0
+    if config.init_residual == "zero":
+        return 0.0
+    return std / math.sqrt(2 * residual_init_layers(config))
 
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
