@@ -70,7 +70,7 @@ def make_steps(config: Config, model: GPT, timetable: Timetable) -> Steps:
 
     def init(key: jax.Array) -> TrainState:
         params = model.init(key)
-        optimizer = make_optimizer(config.optimizer, params, learning_rate=0.0)
+        optimizer = make_optimizer(config.optimizer, params, learning_rate=0.0, model=config.model)
         return TrainState(
             step=jnp.zeros((), jnp.int32),
             params=params,
@@ -149,7 +149,9 @@ def apply_gradients(
     loss = sums.cross_entropy / target_tokens
     gradient_norm = optax.global_norm(gradients)
     learning_rate = schedule(state.step)
-    optimizer = make_optimizer(config.optimizer, state.params, learning_rate=learning_rate)
+    optimizer = make_optimizer(
+        config.optimizer, state.params, learning_rate=learning_rate, model=config.model
+    )
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
 

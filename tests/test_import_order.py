@@ -14,7 +14,7 @@ import pytest
 
 LAYERS = (
     {"gpt_jax", "runtime", "config"},
-    {"overrides", "timetable", "flops", "hardware", "scaling"},
+    {"overrides", "timetable", "flops", "hardware", "scaling", "parametrization"},
     {"published"},
     {"sharding", "data", "optim", "interop"},
     {"models"},
@@ -39,6 +39,7 @@ JAX_FREE = (
     "timetable",
     "flops",
     "hardware",
+    "parametrization",
     "published.verb",
     "data.verb",
     "interop",
