@@ -14,6 +14,7 @@ VERBS = {
     "train": ("gpt_jax.train_verb", "train a config, or continue it"),
     "data": ("gpt_jax.data.verb", "build token shards from text, or look into them"),
     "generate": ("gpt_jax.generate", "continue a prompt with a trained run"),
+    "coord-check": ("gpt_jax.coord_check_verb", "do activations keep their size over widths?"),
     "fit": ("gpt_jax.scaling.verb", "fit a scaling law to a table of runs"),
     "table": ("gpt_jax.published.verb", "a paper's table beside what we compute"),
     "doctor": ("gpt_jax.doctor", "versions, devices, kernels in use, data found"),

@@ -8,6 +8,7 @@ left out does not shift the schedule, and a packed sweep can `vmap` over `Hyperp
 Imports Optax; must not import flax or anything of `gpt_jax.models`.
 """
 
+import functools
 import math
 import re
 from collections.abc import Callable
@@ -291,17 +292,21 @@ def _parametrized(
     if model is None or model.parametrization == "standard":
         return direction
 
-    def scaled(of_group: Callable[[Group], float]) -> optax.GradientTransformation:
+    def scaled(tree: Any, of_group: Callable[[Group], float]) -> Any:
         def scale(path: tuple[Any, ...], x: jax.Array) -> jax.Array:
             by = of_group(_rule(path).group)
             return x if by == 1 else by * x
 
-        return optax.stateless(lambda updates, _: jax.tree_util.tree_map_with_path(scale, updates))
+        return jax.tree_util.tree_map_with_path(scale, tree)
 
-    rates = scaled(lambda group: learning_rate_factor(model, optimizer, group))
-    if optimizer in ("lion", "sgd"):
-        return optax.chain(direction, rates)
-    return optax.chain(scaled(lambda group: 1 / gradient_factor(model, group)), direction, rates)
+    def update(gradients: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        if optimizer not in ("lion", "sgd"):
+            gradients = scaled(gradients, lambda group: 1 / gradient_factor(model, group))
+        updates, state = direction.update(gradients, state, params)
+        rates = functools.partial(learning_rate_factor, model, optimizer)
+        return scaled(updates, rates), state
+
+    return optax.GradientTransformation(direction.init, update)
 
 
 def _muon(h: Hyperparameters) -> optax.GradientTransformation:

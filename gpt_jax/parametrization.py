@@ -56,9 +56,11 @@ INIT_STD: dict[Group, Power] = {
     "vector": Power(),
     "output": Power(),
 }
-"""Standard deviation at initialisation, over that at the base. TP5 table 8, "Init. Var.": 1 / fan_in,
-which is constant for input weights, and constant for output weights; CompleteP table 1, "Hidden
-init. var.": 1 / m."""
+"""Standard deviation at initialisation, over that at the base.
+
+TP5 table 8, "Init. Var.": 1 / fan_in for hidden weights, and for input weights, where that is
+constant; constant for output weights. CompleteP table 1: 1 / m for hidden weights.
+"""
 
 LEARNING_RATE: dict[UpdateRule, dict[Group, Power]] = {
     "adam": {

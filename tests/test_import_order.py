@@ -19,13 +19,13 @@ LAYERS = (
     {"sharding", "data", "optim", "interop"},
     {"models"},
     {"losses", "sampling", "streaming", "decode"},
-    {"step", "checkpoint_files", "tracking"},
+    {"step", "coord_check", "checkpoint_files", "tracking"},
     {"checkpoint"},
     {"run"},
     {"evaluate", "generate"},
     {"experiment"},
     {"train"},
-    {"train_verb", "doctor"},
+    {"train_verb", "doctor", "coord_check_verb"},
     {"cli"},
     {"__main__"},
 )
@@ -48,6 +48,7 @@ JAX_FREE = (
     "run",
     "runtime",
     "train_verb",
+    "coord_check_verb",
     "doctor",
     "cli",
 )
