@@ -19,13 +19,13 @@ from gpt_jax.config import ComputeConfig, ModelConfig
 from gpt_jax.models import attention
 from gpt_jax.models.layers import (
     MLP,
+    Embedding,
+    Head,
     Norm,
     Projection,
     alibi_slopes,
-    parameter,
     projection_std,
     rotate,
-    sinusoids,
 )
 from gpt_jax.models.products import Precision, precision, project
 from gpt_jax.sharding import Layout
@@ -278,7 +278,7 @@ class Transformer(nn.Module):
         x_BTD = x_BTD if multiplier == 1 else multiplier * x_BTD
         return self._logits(x_BTD, embedding), cache
 
-    def _logits(self, x_BTD: jax.Array, embedding: "Embedding") -> jax.Array:
+    def _logits(self, x_BTD: jax.Array, embedding: Embedding) -> jax.Array:
         """[B, T, padded V] float32; padded ids hold a very negative number."""
         config = self.config
         tied = config.tied_embeddings
@@ -292,57 +292,6 @@ class Transformer(nn.Module):
             ids = jnp.arange(config.padded_vocab_size)
             logits = jnp.where(ids < config.vocab_size, logits, attention.MASKED)
         return logits
-
-
-class Embedding(nn.Module):
-    """Token embeddings, plus learned or sinusoidal positions."""
-
-    config: ModelConfig
-    how: Precision
-    layout: Layout | None
-
-    def setup(self) -> None:
-        config, init = self.config, nn.initializers.normal(self.config.init_std)
-        shape = (config.padded_vocab_size, config.d_model)
-        self.tokens = parameter(self, "tokens", init, shape, ("vocab", "embed"))
-        if config.position == "learned":
-            shape = (config.seq_len, config.d_model)
-            self.positions = parameter(self, "positions", init, shape, (None, "embed"))
-
-    def table(self) -> jax.Array:
-        """The token embeddings [padded V, D]."""
-        return self.tokens
-
-    def __call__(self, tokens_BT: jax.Array, positions_BT: jax.Array) -> jax.Array:
-        config = self.config
-        x_BTD = self._whole_width(self.tokens, "vocab")[tokens_BT]
-        if config.position == "learned":
-            x_BTD = x_BTD + self._whole_width(self.positions, None)[positions_BT]
-        elif config.position == "sinusoidal":
-            multiplier = parametrization.sinusoid_embedding_multiplier(config)
-            x_BTD = x_BTD * multiplier + sinusoids(positions_BT, config.d_model)
-        return x_BTD.astype(self.how.activations)
-
-    def _whole_width(self, table: jax.Array, rows: str | None) -> jax.Array:
-        """The table gathered along the width, which fsdp splits, before rows are looked up.
-
-        The look-up's result is split along the batch instead; XLA would replicate it to get there.
-        """
-        return table if self.layout is None else self.layout.constrain(table, rows, None)
-
-
-class Head(nn.Module):
-    """The untied output projection."""
-
-    config: ModelConfig
-
-    @nn.compact
-    def __call__(self) -> jax.Array:
-        config = self.config
-        std = parametrization.matrix_std(config, config.d_model, "output")
-        init = nn.initializers.normal(std)
-        shape = (config.d_model, config.padded_vocab_size)
-        return parameter(self, "kernel", init, shape, ("embed", "vocab"))
 
 
 @dataclasses.dataclass(frozen=True)
