@@ -102,9 +102,18 @@ class ModelConfig:
     """Projections start with init_std (GPT), or with 1 / sqrt(inputs)."""
     init_residual: Literal["scaled", "plain", "zero"] = "scaled"
     """Projections into the residual stream: divided by sqrt(2 L) (GPT-2), as the rest, or zero."""
+    parametrization: Literal["standard", "mup", "completep"] = "standard"
+    """mup: hyperparameters of a base width hold at every width; completep: and at every depth."""
+    base_d_model: Positive | None = None
+    """Width at which mup and completep are the standard parametrization: where one tunes."""
+    base_n_layers: Positive | None = None
+    """Depth at which completep is the standard parametrization."""
+    base_head_size: Positive | None = None
+    """mup, completep: head size at the base width; none = head_size (heads grow in number)."""
 
     @check()
     def _consistent(self) -> "ModelConfig":
+        self._check_parametrization()
         if self.head_size is None and self.d_model % self.n_heads:
             raise ValueError(
                 f"model.d_model = {self.d_model} is not divisible by model.n_heads = "
@@ -129,6 +138,23 @@ class ModelConfig:
         if self.parallel_block and self.norm_position == "post":
             raise ValueError("model.parallel_block needs model.norm_position = pre")
         return self
+
+    def _check_parametrization(self) -> None:
+        name = self.parametrization
+        for field, value, users, optional in (
+            ("base_d_model", self.base_d_model, ("mup", "completep"), False),
+            ("base_n_layers", self.base_n_layers, ("completep",), False),
+            ("base_head_size", self.base_head_size, ("mup", "completep"), True),
+        ):
+            if name in users and value is None and not optional:
+                raise ValueError(f"model.parametrization = {name} needs model.{field}")
+            if name not in users and value is not None:
+                raise ValueError(
+                    f"model.{field} = {value} is for model.parametrization = {' or '.join(users)}, "
+                    f"not {name}; change one of them (model.{field} = none)"
+                )
+        if name == "completep" and self.norm_position == "post":
+            raise ValueError("model.parametrization = completep needs model.norm_position = pre")
 
     @property
     def kv_heads(self) -> int:
@@ -404,7 +430,25 @@ class Config:
                     f"a batch of {sequences} sequences is not divisible by "
                     f"compute.microbatches = {parts}"
                 )
+        self._check_optimizer()
         return self
+
+    def _check_optimizer(self) -> None:
+        """Update rules for which the parametrization has no answer."""
+        name, parametrization = self.optimizer.name, self.model.parametrization
+        if parametrization == "standard":
+            return
+        if name == "adafactor":
+            raise ValueError(
+                f"optimizer.name = adafactor has no rule under model.parametrization = "
+                f"{parametrization}; choose adamw, adam, lion, muon or sgd"
+            )
+        if name == "adam" and self.optimizer.weight_decay:
+            raise ValueError(
+                f"optimizer.name = adam with optimizer.weight_decay = "
+                f"{self.optimizer.weight_decay} (L2 in the gradient) has no rule under "
+                f"model.parametrization = {parametrization}; choose adamw, or weight_decay = 0"
+            )
 
 
 WHAT = ("seed", "model", "data", "train", "optimizer", "schedule")

@@ -8,6 +8,7 @@ left out does not shift the schedule, and a packed sweep can `vmap` over `Hyperp
 Imports Optax; must not import flax or anything of `gpt_jax.models`.
 """
 
+import functools
 import math
 import re
 from collections.abc import Callable
@@ -18,7 +19,8 @@ import jax.numpy as jnp
 import optax
 from optax import contrib
 
-from gpt_jax.config import Config, OptimizerConfig
+from gpt_jax.config import Config, ModelConfig, OptimizerConfig
+from gpt_jax.parametrization import Group, gradient_factor, learning_rate_factor
 from gpt_jax.timetable import Timetable
 
 Params: TypeAlias = Any
@@ -31,19 +33,24 @@ class Rule(NamedTuple):
 
     pattern: str
     role: Role
+    group: Group
+    """What it is to the parametrization (`model.parametrization`)."""
     input_dims: int = 0
     """Of a kernel in a stack of layers, [G, inputs..., outputs...]: how many dims are inputs."""
 
 
 RULES = (
-    Rule(r"embedding/tokens", "embedding"),
-    Rule(r"embedding/positions", "position"),
-    Rule(r"blocks/\d+/attention/(query|key|value)/kernel", "matrix", 1),
-    Rule(r"blocks/\d+/attention/out/kernel", "matrix", 2),
-    Rule(r"blocks/\d+/mlp/(up|gate|down)/kernel", "matrix", 1),
-    Rule(r"head/kernel", "head"),
-    Rule(r"(.*/)?bias", "bias"),
-    Rule(r"(.*/)?scale", "gain"),
+    Rule(r"embedding/tokens", "embedding", "input"),
+    Rule(r"embedding/positions", "position", "input"),
+    Rule(r"blocks/\d+/attention/(query|key|value)/kernel", "matrix", "hidden", 1),
+    Rule(r"blocks/\d+/attention/out/kernel", "matrix", "hidden", 2),
+    Rule(r"blocks/\d+/mlp/(up|gate|down)/kernel", "matrix", "hidden", 1),
+    Rule(r"blocks/.*bias", "bias", "hidden_vector"),
+    Rule(r"blocks/\d+/(attention|mlp)_norm/scale", "gain", "hidden_vector"),
+    Rule(r"blocks/\d+/attention/(query|key)_norm/scale", "gain", "per_head"),
+    Rule(r"final_norm/bias", "bias", "vector"),
+    Rule(r"final_norm/scale", "gain", "vector"),
+    Rule(r"head/kernel", "head", "output"),
 )
 """Every parameter matches exactly one rule."""
 
@@ -214,6 +221,7 @@ def make_optimizer(
     params_like: Params,
     learning_rate: Scalar,
     hyperparameters: Hyperparameters | None = None,
+    model: ModelConfig | None = None,
 ) -> optax.GradientTransformation:
     """The update of one step: clip, direction, weight decay, times minus the learning rate.
 
@@ -223,6 +231,8 @@ def make_optimizer(
       learning_rate: of this step, the schedule applied. `init` depends on no number, so any
         value will do for it.
       hyperparameters: numbers that take the place of those in `config`.
+      model: its parametrization sets learning rate, weight decay and epsilon of each parameter in
+        relation to these numbers; None: the standard one, which has the same for all.
 
     Weight decay is decoupled, times the learning rate of the step, except for `adam`: there it is
     the classic L2 term, added to the clipped gradient. Lion, SGD and Adafactor follow the papers,
@@ -232,7 +242,7 @@ def make_optimizer(
     h = hyperparameters or Hyperparameters.of(config)
     clip = optax.identity() if h.clip_norm is None else optax.clip_by_global_norm(h.clip_norm)
     decay = optax.add_decayed_weights(h.weight_decay, decay_mask(params_like, config.decay))
-    direction = _direction(config.name, params_like, h)
+    direction = _parametrized(_direction(config.name, params_like, h), config.name, model)
     rates = roles(params_like)
     if config.name == "muon":
         adam_rate = learning_rate * (h.adam_learning_rate / h.learning_rate)
@@ -269,6 +279,34 @@ def _direction(name: str, params_like: Params, h: Hyperparameters) -> optax.Grad
             single = _adafactor(h)
             return optax.partition({"layers": _per_layer(single), "single": single}, labels)
     raise ValueError(f"optimizer.name = {name} has no update rule in gpt_jax.optim")
+
+
+def _parametrized(
+    direction: optax.GradientTransformation, optimizer: str, model: ModelConfig | None
+) -> optax.GradientTransformation:
+    """`direction` with the learning rates and epsilons of the model's parametrization.
+
+    Adam with f times the epsilon is Adam of gradients divided by f. Weight decay comes after, so
+    that times the learning rate it is the same for all parameters.
+    """
+    if model is None or model.parametrization == "standard":
+        return direction
+
+    def scaled(tree: Any, of_group: Callable[[Group], float]) -> Any:
+        def scale(path: tuple[Any, ...], x: jax.Array) -> jax.Array:
+            by = of_group(_rule(path).group)
+            return x if by == 1 else by * x
+
+        return jax.tree_util.tree_map_with_path(scale, tree)
+
+    def update(gradients: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        if optimizer not in ("lion", "sgd"):
+            gradients = scaled(gradients, lambda group: 1 / gradient_factor(model, group))
+        updates, state = direction.update(gradients, state, params)
+        rates = functools.partial(learning_rate_factor, model, optimizer)
+        return scaled(updates, rates), state
+
+    return optax.GradientTransformation(direction.init, update)
 
 
 def _muon(h: Hyperparameters) -> optax.GradientTransformation:

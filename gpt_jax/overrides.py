@@ -24,6 +24,15 @@ from gpt_jax.config import DRAFT, WHAT, Config
 FINGERPRINT_IGNORES = ("data.cache", "data.tokenizer_path")
 """Machine-local places: the same corpus elsewhere is the same experiment."""
 
+FINGERPRINT_ADDED = {
+    "model.parametrization": "standard",
+    "model.base_d_model": None,
+    "model.base_n_layers": None,
+    "model.base_head_size": None,
+}
+"""Fields younger than the first runs, left out at the value that computes what those computed:
+adding a field changes no fingerprint."""
+
 
 def load(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Config:
     """The config of a `configs/*.py` file (its `get_config()`) or of a saved `config.json`.
@@ -102,6 +111,9 @@ def fingerprint(config: Config) -> str:
     flat = {k: v for k, v in flatten(config).items() if k.split(".")[0] in WHAT}
     for key in FINGERPRINT_IGNORES:
         flat.pop(key)
+    for key, neutral in FINGERPRINT_ADDED.items():
+        if flat[key] == neutral:
+            flat.pop(key)
     return hashlib.sha256(json.dumps(flat, sort_keys=True).encode()).hexdigest()[:12]
 
 

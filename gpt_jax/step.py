@@ -97,7 +97,7 @@ def program_config(config: Config) -> Config:
     }
     changes["optimizer.clip_norm"] = None if config.optimizer.clip_norm is None else 1.0
     changes["train.batch_sequences"] = config.compute.microbatches
-    return overrides.override(config, changes)
+    return overrides.draft(config, changes)  # not to be trained: sections need not agree
 
 
 def make_settings(config: Config, timetable: Timetable) -> Settings:
@@ -144,7 +144,7 @@ def make_steps(config: Config, model: GPT) -> Steps:
 
     def init(key: jax.Array) -> TrainState:
         params = model.init(key)
-        optimizer = make_optimizer(config.optimizer, params, learning_rate=0.0)
+        optimizer = make_optimizer(config.optimizer, params, learning_rate=0.0, model=config.model)
         return TrainState(
             step=jnp.zeros((), jnp.int32),
             params=params,
@@ -224,7 +224,11 @@ def apply_gradients(
     gradient_norm = optax.global_norm(gradients)
     learning_rate = jnp.asarray(settings.learning_rates)[state.step]
     optimizer = make_optimizer(
-        config.optimizer, state.params, learning_rate, settings.hyperparameters
+        config.optimizer,
+        state.params,
+        learning_rate,
+        settings.hyperparameters,
+        model=config.model,
     )
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)

@@ -14,12 +14,12 @@ import pytest
 
 LAYERS = (
     {"gpt_jax", "runtime", "config"},
-    {"overrides", "timetable", "flops", "hardware", "scaling"},
+    {"overrides", "timetable", "flops", "hardware", "scaling", "parametrization"},
     {"published"},
     {"sharding", "data", "optim", "interop"},
     {"models"},
     {"losses", "sampling", "streaming", "decode"},
-    {"step", "checkpoint_files", "tracking"},
+    {"step", "coord_check", "checkpoint_files", "tracking"},
     {"checkpoint"},
     {"run"},
     {"evaluate", "generate"},
@@ -27,7 +27,7 @@ LAYERS = (
     {"recorder"},
     {"train"},
     {"sweep"},
-    {"train_verb", "doctor"},
+    {"train_verb", "doctor", "coord_check_verb"},
     {"cli"},
     {"__main__"},
 )
@@ -41,6 +41,7 @@ JAX_FREE = (
     "timetable",
     "flops",
     "hardware",
+    "parametrization",
     "published.verb",
     "data.verb",
     "interop",
@@ -49,6 +50,7 @@ JAX_FREE = (
     "run",
     "runtime",
     "train_verb",
+    "coord_check_verb",
     "doctor",
     "cli",
 )

@@ -23,10 +23,15 @@ ONE_LINE = r"^[^\n]+$"
 
 RAMP = {"train.ramp_from_sequences": 8, "train.ramp_tokens": 1000}
 MIXTURE = {"data.source": "mixture", "data.mixture": [{"path": "a"}, {"path": "b", "weight": 2}]}
+MUP = {"model.parametrization": "mup", "model.base_d_model": 64}
 NOT_BY_TYPE: dict[str, dict[str, Any]] = {
     "model.n_kv_heads": {"model.n_kv_heads": 4},
     "model.n_heads": {"model.n_heads": 6},
     "model.layer_pattern": {"model.layer_pattern": ["dense", "dense"]},
+    "model.parametrization": MUP,
+    "model.base_d_model": MUP,
+    "model.base_n_layers": MUP | {"model.parametrization": "completep", "model.base_n_layers": 2},
+    "model.base_head_size": MUP | {"model.base_head_size": 8},
     "train.ramp_from_sequences": RAMP,
     "train.ramp_tokens": RAMP,
     "data.source": {"data.source": "text", "data.path": "x"},
@@ -247,6 +252,17 @@ def test_fingerprint_covers_what_is_computed_and_nothing_else(key):
     covered = key.split(".")[0] in WHAT and key not in overrides.FINGERPRINT_IGNORES
     assert (overrides.fingerprint(new) != overrides.fingerprint(base)) == covered
     assert (key in overrides.differences(base, new)) == covered
+
+
+def test_younger_fields_change_no_fingerprint_at_the_value_of_older_runs(monkeypatch):
+    config = Config()
+    values = overrides.flatten(config)
+    assert {k: values[k] for k in overrides.FINGERPRINT_ADDED} == overrides.FINGERPRINT_ADDED
+    older = {k: v for k, v in values.items() if k not in overrides.FINGERPRINT_ADDED}
+    before = overrides.fingerprint(config)
+    monkeypatch.setattr(overrides, "FINGERPRINT_ADDED", {})
+    monkeypatch.setattr(overrides, "flatten", lambda _: older)
+    assert overrides.fingerprint(config) == before
 
 
 # --- every field matters ------------------------------------------------------------------------

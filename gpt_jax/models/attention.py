@@ -33,11 +33,17 @@ class Kernel(NamedTuple):
 
 
 class Pattern(NamedTuple):
-    """What a query sees besides causality, and what is added to its scores; static but slopes."""
+    """What a query sees besides causality, and how its scores are made; static but slopes."""
 
     window: int | None = None
     slopes: tuple[float, ...] | None = None
     dropout: float = 0.0
+    divisor: float | None = None
+    """Scores are q k divided by this; none = sqrt(H)."""
+
+    def scale(self, q_BTNH: jax.Array) -> jax.Array:
+        """Queries whose products with keys are the scores."""
+        return q_BTNH / (self.divisor or math.sqrt(q_BTNH.shape[-1]))
 
 
 def choose_kernel(model: ModelConfig, compute: ComputeConfig, backend: str) -> Kernel:
@@ -130,7 +136,14 @@ def attend_cached(
     """Queries at `positions_BT` over a cache whose slot s holds the key of position s."""
     slots_BS = jnp.arange(k_BSKH.shape[1])[None]
     bias = _bias(positions_BT, slots_BS, None, None, pattern)
-    return _weighted_values(q_BTNH, k_BSKH, v_BSKH, bias, how)
+    return _weighted_values(q_BTNH, k_BSKH, v_BSKH, bias, pattern, how)
+
+
+def causal_scores(q_BTNH: jax.Array, k_BTKH: jax.Array, pattern: Pattern) -> jax.Array:
+    """q k / divisor where a query sees a key, 0 elsewhere: [B, N, T, S], to be looked at."""
+    group = q_BTNH.shape[2] // k_BTKH.shape[2]
+    k_BTNH = jnp.repeat(k_BTKH, group, axis=2)
+    return jnp.tril(jnp.einsum("BTNH,BSNH->BNTS", pattern.scale(q_BTNH), k_BTNH))
 
 
 def _in_blocks(
@@ -175,7 +188,7 @@ def _in_blocks(
             )
             drop = None if dropout_key is None else jax.random.fold_in(dropout_key, start)
             return _weighted_values(
-                q_BtNH, k_BTKH[:, keys], v_BTKH[:, keys], bias, how, pattern.dropout, drop
+                q_BtNH, k_BTKH[:, keys], v_BTKH[:, keys], bias, pattern, how, drop
             )
 
         if n_blocks > 1:
@@ -218,24 +231,24 @@ def _weighted_values(
     k_BSKH: jax.Array,
     v_BSKH: jax.Array,
     bias_BNTS: jax.Array,
+    pattern: Pattern,
     how: Precision,
-    dropout: float = 0.0,
     dropout_key: jax.Array | None = None,
 ) -> jax.Array:
-    """softmax(q k / sqrt(H) + bias) v, with each key head serving G query heads."""
+    """softmax(q k / divisor + bias) v, with each key head serving G query heads."""
     n_batch, n_queries, n_heads, head_size = q_BTNH.shape
     n_kv_heads = k_BSKH.shape[2]
     exact = jax.lax.Precision.HIGHEST if how.operands == jnp.float32 else None
     einsum = functools.partial(jnp.einsum, precision=exact, preferred_element_type=jnp.float32)
     grouped = (n_batch, n_queries, n_kv_heads, n_heads // n_kv_heads, head_size)
-    q_BTKGH = (q_BTNH / math.sqrt(head_size)).astype(how.operands).reshape(grouped)
+    q_BTKGH = pattern.scale(q_BTNH).astype(how.operands).reshape(grouped)
     scores_BKGTS = einsum("BTKGH,BSKH->BKGTS", q_BTKGH, k_BSKH.astype(how.operands))
     shape = scores_BKGTS.shape
     scores_BNTS = scores_BKGTS.reshape(n_batch, n_heads, *shape[3:]) + bias_BNTS
     weights_BNTS = jax.nn.softmax(scores_BNTS, axis=-1)
-    if dropout and dropout_key is not None:
-        kept = jax.random.bernoulli(dropout_key, 1 - dropout, weights_BNTS.shape)
-        weights_BNTS = jnp.where(kept, weights_BNTS / (1 - dropout), 0.0)
+    if pattern.dropout and dropout_key is not None:
+        kept = jax.random.bernoulli(dropout_key, 1 - pattern.dropout, weights_BNTS.shape)
+        weights_BNTS = jnp.where(kept, weights_BNTS / (1 - pattern.dropout), 0.0)
     weights_BKGTS = weights_BNTS.reshape(shape).astype(how.operands)
     out_BTKGH = einsum("BKGTS,BSKH->BTKGH", weights_BKGTS, v_BSKH.astype(how.operands))
     return out_BTKGH.reshape(q_BTNH.shape).astype(how.activations)
@@ -258,6 +271,7 @@ def _cudnn(
         k_BTKH,
         v_BTKH,
         mask=mask,
+        scale=None if pattern.divisor is None else 1 / pattern.divisor,
         is_causal=True,
         local_window_size=window,
         implementation="cudnn",
@@ -280,7 +294,7 @@ def splash(
     """
     from jax.experimental.pallas.ops.tpu import splash_attention as splash_lib
 
-    n_tokens, head_size = q_BTNH.shape[1], q_BTNH.shape[3]
+    n_tokens = q_BTNH.shape[1]
     mask: Sequence
     if pattern.window is None:
         mask = [splash_lib.CausalMask((n_tokens, n_tokens))]
@@ -313,7 +327,7 @@ def splash(
         )
         return out.reshape(q.shape[0], local_heads, *q.shape[1::2]).transpose(0, 2, 1, 3)
 
-    q_BTNH = q_BTNH / math.sqrt(head_size)
+    q_BTNH = pattern.scale(q_BTNH)
     if layout is None:
         return one_device(q_BTNH, k_BTKH, v_BTKH, segments_BT)
     q_spec = layout.spec(("act_batch", "act_seq", "act_heads", None))

@@ -14,17 +14,18 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from gpt_jax import parametrization
 from gpt_jax.config import ComputeConfig, ModelConfig
 from gpt_jax.models import attention
 from gpt_jax.models.layers import (
     MLP,
+    Embedding,
+    Head,
     Norm,
     Projection,
     alibi_slopes,
-    parameter,
     projection_std,
     rotate,
-    sinusoids,
 )
 from gpt_jax.models.products import Precision, precision, project
 from gpt_jax.sharding import Layout
@@ -32,6 +33,9 @@ from gpt_jax.sharding import Layout
 Params = dict[str, Any]
 Cache = list[dict[str, jax.Array]]
 """Keys and values: for each member of layer_pattern, [groups, B, S, K, H] each."""
+
+ACTIVATIONS = "intermediates"
+"""Linen's collection of what `GPT.activations` looks at; not collected, it costs nothing."""
 
 UNROLL_UP_TO = 24
 """On CPU, `compute.layers = auto` unrolls models of up to this many layers."""
@@ -102,7 +106,10 @@ class Attention(nn.Module):
             k_BTKH = rotate(k_BTKH, positions_BT, config.rotary_base)
         slopes = tuple(alibi_slopes(config.n_heads)) if config.position == "alibi" else None
         dropout = config.dropout_attention if train else 0.0
-        pattern = attention.Pattern(self.window, slopes, dropout)
+        divisor = parametrization.score_divisor(config)
+        pattern = attention.Pattern(self.window, slopes, dropout, divisor)
+        if self.is_mutable_collection(ACTIVATIONS):
+            self.sow(ACTIVATIONS, "scores", attention.causal_scores(q_BTNH, k_BTKH, pattern))
         if cache is None:
             attend: Callable[..., jax.Array] = functools.partial(
                 attention.attend,
@@ -164,7 +171,21 @@ class Block(nn.Module):
         attend = Attention(config, self.execution, self.layout, self.window, name="attention")
         mlp = MLP(config, self.execution.how, name="mlp")
 
+        multiplier = parametrization.residual_multiplier(config)
+
+        def attended(x: jax.Array) -> tuple[jax.Array, dict[str, jax.Array] | None]:
+            y, new_cache = attend(x, positions_BT, segments_BT, cache, train)
+            self.sow(ACTIVATIONS, "attention_output", y)
+            return y, new_cache
+
+        def fed_forward(x: jax.Array) -> jax.Array:
+            y = mlp(x)
+            self.sow(ACTIVATIONS, "mlp_output", y)
+            return y
+
         def drop(y: jax.Array) -> jax.Array:
+            """What is added to the stream, of a sub-block's output."""
+            y = y if multiplier == 1 else multiplier * y
             return nn.Dropout(config.dropout_residual, deterministic=not train)(y)
 
         def constrain(y: jax.Array) -> jax.Array:
@@ -175,16 +196,16 @@ class Block(nn.Module):
         attention_norm = norm(name="attention_norm")
         if config.parallel_block:
             normed = attention_norm(x_BTD)
-            y_BTD, cache = attend(normed, positions_BT, segments_BT, cache, train)
-            return constrain(x_BTD + drop(y_BTD + mlp(normed))), cache
+            y_BTD, cache = attended(normed)
+            return constrain(x_BTD + drop(y_BTD + fed_forward(normed))), cache
         mlp_norm = norm(name="mlp_norm")
         if config.norm_position == "post":
-            y_BTD, cache = attend(x_BTD, positions_BT, segments_BT, cache, train)
+            y_BTD, cache = attended(x_BTD)
             x_BTD = constrain(attention_norm(x_BTD + drop(y_BTD)))
-            return constrain(mlp_norm(x_BTD + drop(mlp(x_BTD)))), cache
-        y_BTD, cache = attend(attention_norm(x_BTD), positions_BT, segments_BT, cache, train)
+            return constrain(mlp_norm(x_BTD + drop(fed_forward(x_BTD)))), cache
+        y_BTD, cache = attended(attention_norm(x_BTD))
         x_BTD = constrain(x_BTD + drop(y_BTD))
-        return constrain(x_BTD + drop(mlp(mlp_norm(x_BTD)))), cache
+        return constrain(x_BTD + drop(fed_forward(mlp_norm(x_BTD)))), cache
 
 
 class LayerGroup(nn.Module):
@@ -210,6 +231,7 @@ class LayerGroup(nn.Module):
             layer = block(self.config, self.execution, self.layout, window, name=str(i))
             layer_cache = None if cache is None else cache[i]
             x_BTD, layer_cache = layer(x_BTD, positions_BT, segments_BT, layer_cache, self.train)
+            self.sow(ACTIVATIONS, f"stream_{i}", x_BTD)
             new_cache.append(layer_cache)
         return x_BTD, None if cache is None else new_cache
 
@@ -238,10 +260,11 @@ class Transformer(nn.Module):
         x_BTD = nn.Dropout(config.dropout_embedding, deterministic=not train)(x_BTD)
         if self.layout is not None:
             x_BTD = self.layout.constrain(x_BTD, "act_batch", "act_seq", "act_embed")
+        self.sow(ACTIVATIONS, "embedded", x_BTD)
         n_groups = config.n_layers // len(config.layer_pattern)
         layers = nn.scan(
             LayerGroup,
-            variable_axes={"params": 0},
+            variable_axes={"params": 0, ACTIVATIONS: 0},
             split_rngs={"params": True, "dropout": True},
             in_axes=(0, nn.broadcast, nn.broadcast),
             length=n_groups,
@@ -251,9 +274,11 @@ class Transformer(nn.Module):
         x_BTD, cache = layers(x_BTD, cache, positions_BT, segments_BT)
         if config.final_norm:
             x_BTD = Norm(config.norm, config.norm_epsilon, config.bias, name="final_norm")(x_BTD)
+        multiplier = parametrization.output_multiplier(config)
+        x_BTD = x_BTD if multiplier == 1 else multiplier * x_BTD
         return self._logits(x_BTD, embedding), cache
 
-    def _logits(self, x_BTD: jax.Array, embedding: "Embedding") -> jax.Array:
+    def _logits(self, x_BTD: jax.Array, embedding: Embedding) -> jax.Array:
         """[B, T, padded V] float32; padded ids hold a very negative number."""
         config = self.config
         tied = config.tied_embeddings
@@ -267,56 +292,6 @@ class Transformer(nn.Module):
             ids = jnp.arange(config.padded_vocab_size)
             logits = jnp.where(ids < config.vocab_size, logits, attention.MASKED)
         return logits
-
-
-class Embedding(nn.Module):
-    """Token embeddings, plus learned or sinusoidal positions."""
-
-    config: ModelConfig
-    how: Precision
-    layout: Layout | None
-
-    def setup(self) -> None:
-        config, init = self.config, nn.initializers.normal(self.config.init_std)
-        shape = (config.padded_vocab_size, config.d_model)
-        self.tokens = parameter(self, "tokens", init, shape, ("vocab", "embed"))
-        if config.position == "learned":
-            shape = (config.seq_len, config.d_model)
-            self.positions = parameter(self, "positions", init, shape, (None, "embed"))
-
-    def table(self) -> jax.Array:
-        """The token embeddings [padded V, D]."""
-        return self.tokens
-
-    def __call__(self, tokens_BT: jax.Array, positions_BT: jax.Array) -> jax.Array:
-        config = self.config
-        x_BTD = self._whole_width(self.tokens, "vocab")[tokens_BT]
-        if config.position == "learned":
-            x_BTD = x_BTD + self._whole_width(self.positions, None)[positions_BT]
-        elif config.position == "sinusoidal":
-            # Vaswani et al. (2017), section 3.4, scales embeddings to the size of the sinusoids.
-            x_BTD = x_BTD * config.d_model**0.5 + sinusoids(positions_BT, config.d_model)
-        return x_BTD.astype(self.how.activations)
-
-    def _whole_width(self, table: jax.Array, rows: str | None) -> jax.Array:
-        """The table gathered along the width, which fsdp splits, before rows are looked up.
-
-        The look-up's result is split along the batch instead; XLA would replicate it to get there.
-        """
-        return table if self.layout is None else self.layout.constrain(table, rows, None)
-
-
-class Head(nn.Module):
-    """The untied output projection."""
-
-    config: ModelConfig
-
-    @nn.compact
-    def __call__(self) -> jax.Array:
-        config = self.config
-        init = nn.initializers.normal(projection_std(config, config.d_model, residual=False))
-        shape = (config.d_model, config.padded_vocab_size)
-        return parameter(self, "kernel", init, shape, ("embed", "vocab"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -356,6 +331,34 @@ class GPT:
             rngs=None if dropout_key is None else {"dropout": dropout_key},
         )
         return logits
+
+    def activations(self, params: Params, tokens_BT: jax.Array) -> dict[str, jax.Array]:
+        """What happens inside, by name, as the model trains (without dropout).
+
+        embedding [B, T, D]; of every layer, on a leading dim L: scores [L, B, N, T, T] (attention
+        scores, 0 where unseen), attention and mlp [L, B, T, D] (what these put out, before the
+        residual multiplier), stream [L, B, T, D] (after the layer); logits [B, T, V].
+        """
+        config = self.config
+        (logits, _), variables = self._module.apply(
+            {"params": params}, tokens_BT, mutable=[ACTIVATIONS]
+        )
+        seen = variables[ACTIVATIONS]
+        members = [seen["blocks"][str(i)] for i in range(len(config.layer_pattern))]
+
+        def by_layer(arrays: list[tuple[jax.Array]]) -> jax.Array:
+            """Layer g P + i is member i of group g."""
+            stacked = jnp.stack([array for (array,) in arrays], axis=1)
+            return stacked.reshape(config.n_layers, *stacked.shape[2:])
+
+        return {
+            "embedding": seen["embedded"][0],
+            "scores": by_layer([member["attention"]["scores"] for member in members]),
+            "attention": by_layer([member["attention_output"] for member in members]),
+            "mlp": by_layer([member["mlp_output"] for member in members]),
+            "stream": by_layer([seen["blocks"][f"stream_{i}"] for i in range(len(members))]),
+            "logits": logits[..., : config.vocab_size],
+        }
 
     def init_cache(self, n_batch: int, n_slots: int) -> Cache:
         """An empty key-value cache for sequences of up to n_slots tokens."""

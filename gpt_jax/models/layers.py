@@ -1,4 +1,4 @@
-"""The building blocks: norms, projections, MLP, positions. Dims: B T D N K H F V (see README)."""
+"""Building blocks: norms, projections, MLP, embeddings, positions. Dims: B T D N K H F V."""
 
 import math
 from collections.abc import Callable
@@ -9,7 +9,12 @@ import jax.numpy as jnp
 
 from gpt_jax.config import ModelConfig
 from gpt_jax.models.products import Precision, project
-from gpt_jax.sharding import Axes
+from gpt_jax.parametrization import (
+    matrix_std,
+    residual_init_layers,
+    sinusoid_embedding_multiplier,
+)
+from gpt_jax.sharding import Axes, Layout
 
 Initializer = Callable[..., jax.Array]
 
@@ -76,15 +81,17 @@ class Projection(nn.Module):
 
 
 def projection_std(config: ModelConfig, n_inputs: int, residual: bool) -> float:
-    """Standard deviation of a projection's weights at initialisation.
+    """Standard deviation of a block's projection weights at initialisation.
 
     GPT-2 (section 2.3) divides those that write to the residual stream by sqrt(number of residual
     additions), 2 L.
     """
-    std = config.init_std if config.init_matrices == "fixed" else 1 / math.sqrt(n_inputs)
+    std = matrix_std(config, n_inputs, "hidden")
     if not residual or config.init_residual == "plain":
         return std
-    return std / math.sqrt(2 * config.n_layers) if config.init_residual == "scaled" else 0.0
+    if config.init_residual == "zero":
+        return 0.0
+    return std / math.sqrt(2 * residual_init_layers(config))
 
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
@@ -122,6 +129,57 @@ class MLP(nn.Module):
         std = projection_std(config, config.d_ff, residual=True)
         outer = ((config.d_ff,), (config.d_model,), ("mlp",), ("embed",))
         return Projection(*outer, std, config.bias, self.how, name="down")(hidden_BTF)
+
+
+class Embedding(nn.Module):
+    """Token embeddings, plus learned or sinusoidal positions."""
+
+    config: ModelConfig
+    how: Precision
+    layout: Layout | None
+
+    def setup(self) -> None:
+        config, init = self.config, nn.initializers.normal(self.config.init_std)
+        shape = (config.padded_vocab_size, config.d_model)
+        self.tokens = parameter(self, "tokens", init, shape, ("vocab", "embed"))
+        if config.position == "learned":
+            shape = (config.seq_len, config.d_model)
+            self.positions = parameter(self, "positions", init, shape, (None, "embed"))
+
+    def table(self) -> jax.Array:
+        """The token embeddings [padded V, D]."""
+        return self.tokens
+
+    def __call__(self, tokens_BT: jax.Array, positions_BT: jax.Array) -> jax.Array:
+        config = self.config
+        x_BTD = self._whole_width(self.tokens, "vocab")[tokens_BT]
+        if config.position == "learned":
+            x_BTD = x_BTD + self._whole_width(self.positions, None)[positions_BT]
+        elif config.position == "sinusoidal":
+            multiplier = sinusoid_embedding_multiplier(config)
+            x_BTD = x_BTD * multiplier + sinusoids(positions_BT, config.d_model)
+        return x_BTD.astype(self.how.activations)
+
+    def _whole_width(self, table: jax.Array, rows: str | None) -> jax.Array:
+        """The table gathered along the width, which fsdp splits, before rows are looked up.
+
+        The look-up's result is split along the batch instead; XLA would replicate it to get there.
+        """
+        return table if self.layout is None else self.layout.constrain(table, rows, None)
+
+
+class Head(nn.Module):
+    """The untied output projection."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self) -> jax.Array:
+        config = self.config
+        std = matrix_std(config, config.d_model, "output")
+        init = nn.initializers.normal(std)
+        shape = (config.d_model, config.padded_vocab_size)
+        return parameter(self, "kernel", init, shape, ("embed", "vocab"))
 
 
 def rotate(x_BTNH: jax.Array, positions_BT: jax.Array, base: float) -> jax.Array:

@@ -42,7 +42,7 @@ def pack_key(config: Config) -> Config:
     """Equal for trials that fit in a pack: one program, and the same steps, data and milestones."""
     program = program_config(config)
     free = {key: value for key, value in overrides.flatten(program).items() if _is_free(key)}
-    return overrides.override(config, free)
+    return overrides.draft(config, free)
 
 
 def _is_free(key: str) -> bool:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -222,12 +223,8 @@ def test_short_packs_are_not_measured(monkeypatch):
     monkeypatch.setattr(lanes_module, "VectorLanes", lambda *_: "vector")
     monkeypatch.setattr(lanes_module, "TurnLanes", lambda *_: "turns")
 
-    class Solo:
-        class layout:  # noqa: N801
-            class mesh:  # noqa: N801
-                size = 1
-
-    two: Any = [Solo, Solo]
+    one_device = SimpleNamespace(layout=SimpleNamespace(mesh=SimpleNamespace(size=1)))
+    two: Any = [one_device, one_device]
     devices = jax.local_devices()[:1]
     assert lanes_module.choose_lanes(two, two, devices, [], 100)[0] == "turns"
     seconds = iter([(5.0, 0.1), (9.0, 0.05)])
