@@ -187,7 +187,8 @@ class _Pack:
             return
         batches, wait = _batches(trials, done)
         lanes, why = choose_lanes(experiments, states, self.devices, batches, n_steps - done)
-        print(f"{len(trials)} trials {why}", flush=True)
+        where = ", ".join(str(device.id) for device in self.devices)
+        print(f"{len(trials)} trials {why}; devices {where}", flush=True)
         reader = _Reader(self, trials)
         for step in range(done, n_steps):
             metrics = lanes.train(batches, self._alive(trials))

@@ -3,6 +3,7 @@
 A packed trial is compared with its solo run: what differs in construction is said in each test.
 """
 
+import itertools
 import json
 import os
 import signal
@@ -144,7 +145,7 @@ def test_a_packed_trial_is_its_solo_run(kind, sweep_file, solo, tmp_path, monkey
     assert made == [kind]
     assert set(sweep.states().values()) == {"done"}
     curves = [losses(sweep.run(e.name)) for e in sweep.entries]
-    assert all(abs(a[-1] - b[-1]) > 1e-3 for a, b in zip(curves, curves[1:], strict=False))
+    assert all(abs(a[-1] - b[-1]) > 1e-3 for a, b in itertools.pairwise(curves))
     for entry in sweep.entries:
         packed, alone = records(sweep.run(entry.name)), records(solo[entry.name])
         assert [r["step"] for r in packed] == [r["step"] for r in alone]
@@ -180,6 +181,30 @@ def test_a_diverged_trial_leaves_the_pack_and_the_others_go_on(
         alone = by_fingerprint[entry.fingerprint]
         np.testing.assert_allclose(losses(sweep.run(entry.name)), losses(alone), RTOL)
     assert "went wrong" in sweep.outcome(diverged[0])["message"]
+
+
+def test_packs_of_two_shapes_lie_on_devices_of_their_own(workspace, solo, tmp_path):
+    """Eight simulated devices: two packs of four trials at once, each trial on its own device."""
+    wider = GRID.replace("{", '{"model.ffn_size": 32, ')
+    file = write_sweep(workspace, tmp_path, f"{GRID}, {wider}")
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    made = command(workspace, file, tmp_path / "runs", "--launcher", "packed")
+    made["env"] |= flags
+    done = subprocess.run(**made, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    (log,) = (tmp_path / "runs" / "logs").glob("*.log")
+    said = [line for line in log.read_text().splitlines() if " trials " in line]
+    assert sorted(line.partition("; ")[2] for line in said) == [
+        "devices 0, 1, 2, 3",
+        "devices 4, 5, 6, 7",
+    ]
+    assert all(line.startswith("4 trials vectorised over the devices") for line in said)
+    sweep = SweepDirectory.open(tmp_path / "runs")
+    by_fingerprint = {r.read_result()["fingerprint"]: r for r in solo.values()}
+    for entry in sweep.entries[:4]:
+        alone = by_fingerprint[entry.fingerprint]
+        np.testing.assert_allclose(losses(sweep.run(entry.name)), losses(alone), RTOL)
+    assert set(sweep.states().values()) == {"done"}
 
 
 def test_what_fits_in_a_pack():
