@@ -3,8 +3,9 @@
 import dataclasses
 import importlib.util
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from gpt_jax import overrides
@@ -66,12 +67,19 @@ def read_sweep(path: str | Path, changes: Mapping[str, Any]) -> Sweep:
     return Sweep(safe(name), trials, _told_apart(infeasible, trials))
 
 
+def read_resources(path: str | Path) -> Callable[[Trial], Mapping[str, Any]] | None:
+    """The file's get_resources(trial) -> resources of a Slurm job, if it has one."""
+    path = Path(path)
+    module = _module(path / SWEEP_FILE if path.is_dir() else path)
+    return module.get_resources if hasattr(module, "get_resources") else None
+
+
 def describe(varied: Mapping[str, Any]) -> str:
     """What a trial sets, for a message."""
     return ", ".join(f"{key} = {value}" for key, value in varied.items()) or "the only trial"
 
 
-def _get_sweep(path: Path) -> Iterable[Cell]:
+def _module(path: Path) -> ModuleType:
     if not path.is_file():
         raise ValueError(f"no sweep file {path}")
     spec = importlib.util.spec_from_file_location(f"gpt_jax_sweep_{path.stem}", path)
@@ -79,6 +87,11 @@ def _get_sweep(path: Path) -> Iterable[Cell]:
         raise ValueError(f"{path} is not a Python file (*.py)")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+def _get_sweep(path: Path) -> Iterable[Cell]:
+    module = _module(path)
     if not hasattr(module, "get_sweep"):
         raise ValueError(f"{path} defines no get_sweep() -> Iterable[Trial]")
     cells = module.get_sweep()
