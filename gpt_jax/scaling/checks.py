@@ -123,7 +123,22 @@ def optima_warnings(fit: OptimaFit) -> list[str]:
     if np.ptp(fit.log_compute) < np.log(SHORT_RANGE):
         factor = np.exp(np.ptp(fit.log_compute))
         found.append(f"the computes span a factor of {factor:.1f} only")
-    return found + undetermined_warnings(fit)
+    return found + outside_warnings(fit) + undetermined_warnings(fit)
+
+
+def outside_warnings(fit: OptimaFit) -> list[str]:
+    """Of estimates that their own interval does not hold: too few points for a bootstrap."""
+    outside = [
+        name
+        for name, edges in fit.intervals.items()
+        if not (edges[-1][0] <= fit.parameters[name] <= edges[-1][1])
+    ]
+    if not outside:
+        return []
+    return [
+        f"{', '.join(outside)} outside of its own 95% interval: refits differ in kind; "
+        f"too few runs stand behind it"
+    ]
 
 
 def undetermined_warnings(fit: OptimaFit) -> list[str]:

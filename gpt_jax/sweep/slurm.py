@@ -177,10 +177,12 @@ class _RunTask:
         command = [sys.executable, "-m", "gpt_jax.sweep.worker", task.directory]
         for state in task.retry:
             command += ["--retry", state]
-        self._worker = subprocess.Popen([*command, "--only", task.name])
+        self._worker = subprocess.Popen([*command, "--only", task.name], preexec_fn=_ignore_warning)
         while (status := self._worker.poll()) is None:
             time.sleep(POLL_SECONDS)
-        if status not in (0, INTERRUPTED):
+        if status == INTERRUPTED:
+            raise RuntimeError(f"trial {task.name} was told to stop, and saved")
+        if status:
             raise RuntimeError(f"the worker of trial {task.name} ended with status {status}")
 
     def checkpoint(self, task: TrialTask) -> Any:
@@ -190,6 +192,11 @@ class _RunTask:
             # Called from a signal handler, perhaps inside of poll(): Popen's lock may be taken.
             os.waitid(os.P_PID, self._worker.pid, os.WEXITED | os.WNOWAIT)
         return _submitit().helpers.DelayedSubmission(_RunTask(), task)
+
+
+def _ignore_warning() -> None:
+    """Slurm signals every process of a task; this one is for submitit, which passes it on."""
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
 
 
 run_task = _RunTask()

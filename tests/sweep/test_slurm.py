@@ -103,7 +103,7 @@ def test_arrays_preemption_resources_and_what_is_missing(workspace, cluster, tmp
     # Preempted in the middle, as Slurm does it: a signal to save, then the queue again.
     wait_for(lambda: (last_step(sweep.run(long.name).metrics) or {"step": 0})["step"] > 50)
     job = json.loads((directory / "slurm" / "jobs.json").read_text())[long.name]
-    subprocess.run(["scancel", "--batch", "--signal=USR2", job], env=environment, check=True)
+    subprocess.run(["scancel", "--signal=USR2", job], env=environment, check=True)
     wait_for(lambda: sweep.state(long.name) == "preempted")
     saved = sweep.outcome(long.name)
     assert saved is not None
