@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from gpt_jax.scaling.plots import COLOURS, STYLE, save
 
 HERE = Path(__file__).resolve().parent
-PANELS = {"standard": "standard parametrization", "mup": "muP, base width 32"}
+PANELS = {"standard": "standard parametrization", "mup": "muP, base width 256"}
 
 Curves = dict[str, dict[int, list[tuple[float, float]]]]
 """{parametrization: {width: [(learning rate, loss), ...]}}; a diverged run has no loss, nan."""

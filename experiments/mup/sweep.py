@@ -1,11 +1,12 @@
 """Does the best learning rate of a narrow model hold for a wide one? Under muP, not under standard.
 
 gpt-jax sweep run experiments/mup/sweep.py --launcher packed
+gpt-jax sweep report experiments/mup/sweep.py
 python experiments/mup/make_figure.py runs/mup
 
 Four widths by eight learning rates under both parametrizations: two layers, heads of 16, bytes of
-the Python standard library's sources. muP's base width is the narrowest, where both are the same
-model.
+the Python standard library's sources. muP's base width is the widest, where both are the same
+model: what is tuned on the narrow ones should hold there.
 """
 
 from gpt_jax.config import (
@@ -20,7 +21,7 @@ from gpt_jax.sweep.grid import product, values
 from gpt_jax.sweep.ladder import by_width
 from gpt_jax.sweep.trial import make_trials
 
-BASE_WIDTH, WIDTHS = 32, (32, 64, 128, 256)
+BASE_WIDTH, WIDTHS = 256, (32, 64, 128, 256)
 RATES = [2.0**power for power in range(-11, -3)]
 STEPS, BATCH, SEQ_LEN = 200, 16, 64
 

@@ -268,6 +268,7 @@ def test_a_sweep_from_the_command_line(workspace, sweep_file, solo, tmp_path):
     done = run(workspace, file, tmp_path / "runs", "--jobs", "2")
     assert done.returncode == 1, done.stderr
     sweep = SweepDirectory.open(tmp_path / "runs")
+    assert {entry.config.tracking.wandb_group for entry in sweep.entries} == {"tiny_sweep"}
     states = list(sweep.states().values())
     assert states == ["done"] * 4 + ["diverged", "failed"]
     assert "4 of 6 done" in done.stderr
