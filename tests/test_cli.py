@@ -17,7 +17,7 @@ TINY = "from gpt_jax.config import Config\n\n\ndef get_config() -> Config:\n    
 @pytest.fixture(autouse=True)
 def leave_this_process_alone(monkeypatch):
     """The allocator and cache settings are for the process of a command, not for pytest's."""
-    monkeypatch.setattr(cli, "_prepare_process", lambda: None)
+    monkeypatch.setattr(cli, "prepare_process", lambda: None)
 
 
 @pytest.fixture

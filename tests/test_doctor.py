@@ -19,7 +19,7 @@ def output(tmp_path: Path, monkeypatch, capsys):
     def refuse(*arguments, **named):
         raise AssertionError("doctor must not connect to anything")
 
-    monkeypatch.setattr(cli, "_prepare_process", lambda: None)
+    monkeypatch.setattr(cli, "prepare_process", lambda: None)
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr("gpt_jax.hardware.measured_cpu_peak", lambda dtype: 4.5e10)
     monkeypatch.setattr(doctor, "PLAIN_WIDTH", 400)
@@ -140,7 +140,7 @@ def test_accelerators_are_identified_or_said_to_be_unknown():
 
 
 def test_a_kernel_that_cannot_run_here_is_a_mistake(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(cli, "_prepare_process", lambda: None)
+    monkeypatch.setattr(cli, "prepare_process", lambda: None)
     path = write_config(tmp_path / "config.json", {"compute.attention": "splash"})
     assert cli.main(["doctor", path]) == 2
     assert "splash attention needs a TPU" in capsys.readouterr().err

@@ -54,7 +54,7 @@ def here(workspace, monkeypatch) -> Iterator[Any]:
     """here(workdir, *arguments) -> status: the command in this process, with the shared caches."""
     for name, value in workspace.environment.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(cli, "_prepare_process", lambda: None)
+    monkeypatch.setattr(cli, "prepare_process", lambda: None)
     monkeypatch.setattr("gpt_jax.hardware.measured_cpu_peak", lambda dtype: 1e10)
     before = {
         "jax_compilation_cache_dir": jax.config.jax_compilation_cache_dir,

@@ -24,9 +24,9 @@ from gpt_jax.evaluate.validation import process_rows
 from gpt_jax.experiment import Experiment, prepare
 from gpt_jax.recorder import RunRecorder, describe_bad
 from gpt_jax.step import Metrics, TrainState, program_config
+from gpt_jax.sweep.attempt import attempt
 from gpt_jax.sweep.lanes import Lanes, TurnLanes, choose_lanes
 from gpt_jax.sweep.store import Entry, State, SweepDirectory
-from gpt_jax.sweep.worker import attempt
 from gpt_jax.train import Interrupted, begin, finished_result, initial_state, opened, stop_signals
 
 PACK_SIZE = 16

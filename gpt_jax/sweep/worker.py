@@ -11,11 +11,11 @@ import argparse
 import os
 import sys
 import time
-import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from gpt_jax.runtime import INTERRUPTED, USER_ERROR, prepare_process
+from gpt_jax.sweep.attempt import attempt
 from gpt_jax.sweep.store import Claim, Entry, State, SweepDirectory, released
 
 WAIT_SECONDS = 1.0
@@ -93,28 +93,6 @@ def train_alone(sweep: SweepDirectory, entries: Sequence[Entry]) -> dict[str, tu
             lambda: train(entry.config, directory, branch=branch),  # noqa: B023
         )
     return outcomes
-
-
-def attempt(directory: Path, do: Callable[[], object]) -> tuple[State, str]:
-    """How a trial ended: whatever goes wrong in it must not stop the others.
-
-    The one place that catches everything: the traceback goes to error.txt in the trial's directory.
-    """
-    from gpt_jax.recorder import Diverged
-    from gpt_jax.train import Interrupted
-
-    try:
-        do()
-    except Interrupted:
-        raise
-    except Diverged as error:
-        return "diverged", str(error)
-    except Exception as error:
-        directory.mkdir(parents=True, exist_ok=True)
-        (directory / "error.txt").write_text(traceback.format_exc())
-        first_line = next(iter(str(error).splitlines()), "")
-        return "failed", f"{type(error).__name__}: {first_line} ({directory / 'error.txt'})"
-    return "done", ""
 
 
 def one_at_a_time(sweep: SweepDirectory, ready: list[Entry]) -> list[Entry]:

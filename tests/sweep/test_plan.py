@@ -42,6 +42,12 @@ def get_sweep():
 """
 
 
+@pytest.fixture(autouse=True)
+def wide_terminal(monkeypatch):
+    """Names are shortened where they do not fit."""
+    monkeypatch.setenv("COLUMNS", "160")
+
+
 @pytest.fixture
 def sweep_file(tmp_path):
     path = tmp_path / "grid" / "sweep.py"

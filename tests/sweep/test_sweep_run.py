@@ -301,10 +301,10 @@ def test_killed_at_work_a_sweep_continues_to_the_same_numbers(
         assert process.poll() is None
         assert time.monotonic() < give_up
         time.sleep(0.01)
+    process.kill()  # first: it would replace a worker that dies
+    process.wait()
     for worker in workers_of(directory):
         os.kill(worker, signal.SIGKILL)
-    process.kill()
-    process.wait()
     sweep = SweepDirectory.open(directory)
     assert "running" not in sweep.states().values()
     assert set(sweep.states().values()) <= {"pending", "done"}

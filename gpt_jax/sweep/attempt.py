@@ -1,0 +1,29 @@
+"""How an attempt at a trial ended. Must not import jax at import time."""
+
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+from gpt_jax.sweep.store import State
+
+
+def attempt(directory: Path, do: Callable[[], object]) -> tuple[State, str]:
+    """How a trial ended: whatever goes wrong in it must not stop the others.
+
+    The one place that catches everything: the traceback goes to error.txt in the trial's directory.
+    """
+    from gpt_jax.recorder import Diverged
+    from gpt_jax.train import Interrupted
+
+    try:
+        do()
+    except Interrupted:
+        raise
+    except Diverged as error:
+        return "diverged", str(error)
+    except Exception as error:
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "error.txt").write_text(traceback.format_exc())
+        first_line = next(iter(str(error).splitlines()), "")
+        return "failed", f"{type(error).__name__}: {first_line} ({directory / 'error.txt'})"
+    return "done", ""
