@@ -105,6 +105,9 @@ def _run(job: "_Pack", outcomes: Outcomes, interrupted: list[Interrupted]) -> No
         state, message = attempt(job.sweep.run(job.entries[0].name).path, job.run)
     except Interrupted as error:
         interrupted.append(error)
+        for name, (state, message) in job.outcomes.items():
+            if state == "diverged":  # whatever becomes of the rest of its pack
+                job.sweep.finish(name, state, message)
         return
     for entry in job.entries:
         # What broke the pack broke all of its trials but those that were done with.

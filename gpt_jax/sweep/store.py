@@ -216,7 +216,7 @@ class SweepDirectory:
             return None
         claim = _make_claim(claims, latest + 1)
         # Between the look at the state and the claim, somebody may have finished the trial.
-        if claim is not None and self._unclaimed_state(name) not in {
+        if claim is not None and self.unclaimed_state(name) not in {
             "pending",
             "preempted",
             *retry,
@@ -235,7 +235,8 @@ class SweepDirectory:
                 found.append(entry.name)
         return found
 
-    def _unclaimed_state(self, name: str) -> State:
+    def unclaimed_state(self, name: str) -> State:
+        """The state of a trial whoever may be working on it: how it ended, if it did."""
         outcome = self.outcome(name)
         if self._has_result(name):
             return "done"

@@ -128,13 +128,13 @@ class LiveView:
         from rich.table import Table
         from rich.text import Text
 
-        grid = Table.grid(padding=(0, 2))
+        grid = Table.grid(padding=(0, 1))
         running = [t for t in trials if t.state == "running"]
         for trial in running[:SHOWN]:
             left = trial.seconds_left
             grid.add_row(
                 Text(trial.entry.name),
-                ProgressBar(total=1.0, completed=trial.share, width=24),
+                ProgressBar(total=1.0, completed=trial.share, width=20),
                 Text(f"{trial.share:.0%}", justify="right"),
                 Text("" if trial.loss is None else f"loss {trial.loss:.4f}"),
                 Text("" if left is None else f"ETA {format_seconds(left)}"),

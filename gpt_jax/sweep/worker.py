@@ -16,7 +16,7 @@ from pathlib import Path
 
 from gpt_jax.runtime import INTERRUPTED, USER_ERROR, prepare_process
 from gpt_jax.sweep.attempt import attempt
-from gpt_jax.sweep.store import Claim, Entry, State, SweepDirectory, released
+from gpt_jax.sweep.store import FINAL, Claim, Entry, State, SweepDirectory, released
 
 WAIT_SECONDS = 1.0
 """Between looks at trials that wait for a trunk."""
@@ -62,8 +62,9 @@ def _train_claimed(
     try:
         outcomes = train(sweep, entries)
     except Interrupted as interrupted:
-        outcomes = {entry.name: ("preempted", str(interrupted)) for entry in entries}
-        _note(sweep, outcomes, held)
+        ended = {e.name: sweep.unclaimed_state(e.name) for e in entries}
+        cut = [(e, c) for e, c in held if ended[e.name] not in FINAL]
+        _note(sweep, {e.name: ("preempted", str(interrupted)) for e, _ in cut}, cut)
         raise
     _note(sweep, outcomes, held)
 

@@ -31,7 +31,7 @@ from gpt_jax.sweep.packs import group, pack_key, train_packs
 from gpt_jax.sweep.status import last_step
 from gpt_jax.sweep.store import SweepDirectory
 from gpt_jax.sweep.worker import one_at_a_time, train_alone, work
-from gpt_jax.train import train
+from gpt_jax.train import Interrupted, train
 
 SWEEP = """
 from gpt_jax.config import *
@@ -181,6 +181,27 @@ def test_a_diverged_trial_leaves_the_pack_and_the_others_go_on(
         alone = by_fingerprint[entry.fingerprint]
         np.testing.assert_allclose(losses(sweep.run(entry.name)), losses(alone), RTOL)
     assert "went wrong" in sweep.outcome(diverged[0])["message"]
+
+
+def test_a_stopped_pack_remembers_who_diverged(workspace, tmp_path, monkeypatch):
+    """Told to stop after some steps: the rest is saved and preempted, and goes on to its end."""
+    force(monkeypatch, "turns")
+    bad = '{"optimizer.learning_rate": 1e30}'
+    sweep = begin(write_sweep(workspace, tmp_path, f"{bad}, {GRID}"), tmp_path / "packed")
+    real, steps = TurnLanes.train, itertools.count()
+
+    def train_and_signal(self, batches, alive):
+        if next(steps) == 8:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(self, batches, alive)
+
+    monkeypatch.setattr(TurnLanes, "train", train_and_signal)
+    with pytest.raises(Interrupted):
+        work(sweep, train_packs, lambda _, ready: ready)
+    assert list(sweep.states().values()) == ["diverged"] + ["preempted"] * 4
+    work(sweep, train_packs, lambda _, ready: ready)
+    assert list(sweep.states().values()) == ["diverged"] + ["done"] * 4
+    assert {sweep.outcome(e.name)["attempts"] for e in sweep.entries[:1]} == {1}
 
 
 def test_packs_of_two_shapes_lie_on_devices_of_their_own(workspace, solo, tmp_path):
