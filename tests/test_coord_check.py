@@ -1,5 +1,6 @@
 """The coordinate check: what it measures, and that it tells the parametrizations apart."""
 
+import argparse
 import csv
 import json
 
@@ -7,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from gpt_jax import cli, overrides
+from gpt_jax import coord_check_verb, overrides
 from gpt_jax.config import Config, ModelConfig, OptimizerConfig
 from gpt_jax.coord_check import (
     ACTIVATIONS,
@@ -18,7 +19,6 @@ from gpt_jax.coord_check import (
     random_batch,
     resize,
 )
-from gpt_jax.coord_check_verb import text
 
 QUICK = Setting(n_steps=2, n_seeds=1, n_sequences=2, seq_len=16)
 COMPLETEP = {"parametrization": "completep", "base_d_model": 32, "base_n_layers": 2}
@@ -44,6 +44,14 @@ def config(**changes) -> Config:
     )
 
 
+def coord_check(*arguments: str) -> int:
+    """The verb, in this process."""
+    parser = argparse.ArgumentParser()
+    coord_check_verb.add_arguments(parser)
+    parsed, parsed.rest = parser.parse_known_args(arguments)
+    return coord_check_verb.run(parsed)
+
+
 def slopes(rows: list[Row], activation: str) -> list[float]:
     """Of the changes."""
     found = [row.slope for row in rows if row.activation == activation and row.step]
@@ -55,8 +63,8 @@ def test_completep_passes_over_widths_and_depths_and_is_drawn(tmp_path, capsys):
     saved = tmp_path / "config.json"
     saved.write_text(json.dumps(overrides.to_dict(config(**COMPLETEP))))
     size = ["--steps", "2", "--seeds", "1", "--sequences", "2", "--seq-len", "16"]
-    command = ["coord-check", str(saved), *size, "--widths", "32,128", "--depths", "2,8"]
-    assert cli.main([*command, "--out", str(tmp_path / "out")]) == 0
+    command = [str(saved), *size, "--widths", "32,128", "--depths", "2,8"]
+    assert coord_check(*command, "--out", str(tmp_path / "out")) == 0
     printed = capsys.readouterr().out
     assert "small, completep with adamw: PASS" in printed
     assert "FAIL" not in printed
@@ -74,7 +82,7 @@ def test_standard_fails_over_widths():
     assert min(slopes(rows, "mlp")) > 0.6
     assert min(slopes(rows, "stream")) > 0.6
     assert not all(row.passes for row in rows)
-    assert ": FAIL: " in text(config(), rows)
+    assert ": FAIL: " in coord_check_verb.text(config(), rows)
 
 
 def test_mup_fails_over_depths():
@@ -116,7 +124,7 @@ def test_what_diverges_fails(monkeypatch):
     monkeypatch.setattr("gpt_jax.coord_check.measure", lambda *_: lost)
     rows = check(config(), "depth", (2, 4), QUICK)
     assert not any(row.passes for row in rows)
-    assert "nan" in text(config(), rows)
+    assert "nan" in coord_check_verb.text(config(), rows)
 
 
 def test_resizing_keeps_heads_and_proportions():
@@ -144,13 +152,12 @@ def test_default_models():
         (["--depths", "2,4", "--optimizer.name", "nadam"], "optimizer.name = nadam; allowed"),
     ],
 )
-def test_mistakes_are_one_line(given, said, tmp_path, capsys):
+def test_mistakes_are_one_line(given, said, tmp_path):
     saved = tmp_path / "config.json"
     saved.write_text(json.dumps(overrides.to_dict(config())))
-    assert cli.main(["coord-check", str(saved), *given]) == 2
-    error = capsys.readouterr().err
-    assert said in error
-    assert len(error.splitlines()) == 1
+    with pytest.raises(ValueError, match=said) as caught:
+        coord_check(str(saved), *given)
+    assert "\n" not in str(caught.value)
 
 
 def test_the_batch_is_text_shifted_by_one():
