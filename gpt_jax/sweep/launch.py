@@ -27,6 +27,8 @@ from gpt_jax.sweep.view import make_view
 
 LAUNCHERS = ("local", "packed", "slurm")
 POLL_SECONDS = 0.5
+MOST_JOBS = 8
+"""Workers that the packed launcher starts unasked: each holds a pack of trials in memory."""
 EPILOG = """\
 examples:
   gpt-jax sweep run experiments/lr_sweep/sweep.py                      one trial after another
@@ -45,7 +47,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     parser.add_argument("--launcher", choices=LAUNCHERS, default="local", help="default: local")
     parser.add_argument(
-        "--jobs", type=int, default=1, metavar="N", help="workers on this host (default 1)"
+        "--jobs",
+        type=int,
+        metavar="N",
+        help="workers on this host, which share its cores (default: 1; packed, and without an "
+        f"accelerator: one a core, at most {MOST_JOBS})",
     )
     parser.add_argument(
         "--only", action="append", metavar="TRIAL", help="this trial only; may be repeated"
@@ -63,6 +69,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run what is missing; 0 when every trial is done or diverged, 1 when one failed."""
+    if arguments.jobs is None:
+        arguments.jobs = default_jobs(arguments.launcher)
     if arguments.jobs < 1:
         raise ValueError(f"--jobs {arguments.jobs}; allowed: 1 or more")
     name, trials = load_sweep(arguments.sweep, overrides.parse_arguments(arguments.rest))
@@ -151,7 +159,7 @@ class Workers:
         for state in arguments.retry:
             command += ["--retry", state]
         if arguments.launcher == "packed":
-            command.append("--packed")
+            command += ["--packed", "--workers", str(arguments.jobs)]
         cores = share_of_cores(slot, arguments.jobs)
         if cores:
             command += ["--cores", ",".join(map(str, cores))]
@@ -165,6 +173,16 @@ class Workers:
                 env=os.environ | share_of_gpus(slot, arguments.jobs),
                 start_new_session=True,
             )
+
+
+def default_jobs(launcher: str) -> int:
+    """One; packed on CPU, one a core: small models gain more from trials side by side than from
+    several cores on one product."""
+    accelerators = [*Path("/dev").glob("nvidia[0-9]*"), *Path("/dev").glob("accel*")]
+    accelerators += Path("/dev").glob("vfio/[0-9]*")
+    if launcher != "packed" or accelerators or not hasattr(os, "sched_getaffinity"):
+        return 1
+    return min(len(os.sched_getaffinity(0)), MOST_JOBS)
 
 
 def share_of_cores(slot: int, jobs: int) -> list[int]:

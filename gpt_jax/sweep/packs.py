@@ -49,9 +49,14 @@ def _is_free(key: str) -> bool:
     return key.split(".")[0] in FREE
 
 
-def choose_pack(sweep: SweepDirectory, ready: list[Entry]) -> list[Entry]:
-    """The first packs of what is ready: as many as there are devices for."""
-    packs = group(sweep, ready)
+def choose_pack(sweep: SweepDirectory, ready: list[Entry], n_workers: int = 1) -> list[Entry]:
+    """The first packs of what is ready: as many as there are devices for.
+
+    n_workers: which share the work; each takes that part of a pack.
+    """
+    states = list(sweep.states().values())
+    free = max(1, n_workers - (states.count("running") > 0))
+    packs = [pack[: -(-len(pack) // free)] for pack in group(sweep, ready)]
     spans = [_devices_per_trial(pack[0].config) for pack in packs]
     n = max(1, min(len(packs), jax.local_device_count() // max(spans)))
     return [entry for pack in packs[:n] for entry in pack]

@@ -8,6 +8,7 @@ of one shape share their compiled step.
 """
 
 import argparse
+import functools
 import os
 import sys
 import time
@@ -45,12 +46,16 @@ def work(
                 return
             time.sleep(WAIT_SECONDS)
             continue
-        chosen = [(entry, sweep.claim(entry.name, retry)) for entry in choose(sweep, ready)]
+        first, *others = choose(sweep, ready)
+        claim = sweep.claim(first.name, retry)
+        if claim is None:  # another worker is claiming these just now: choose among what it leaves
+            time.sleep(WAIT_SECONDS)
+            continue
+        chosen = [(first, claim), *((e, sweep.claim(e.name, retry)) for e in others)]
         held = [(entry, claim) for entry, claim in chosen if claim is not None]
         tried |= {entry.name for entry, _ in held}
         with released([claim for _, claim in held]):
-            if held:
-                _train_claimed(sweep, train, held)
+            _train_claimed(sweep, train, held)
 
 
 def _train_claimed(
@@ -112,6 +117,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="take such trials as well",
     )  # fmt: skip
     parser.add_argument("--packed", action="store_true", help="train trials of one shape together")
+    parser.add_argument(
+        "--workers", type=int, default=1, metavar="N", help="of which this one takes a share"
+    )
     parser.add_argument("--cores", help="of this host's CPU, as 0,1: use no others")
     parsed = parser.parse_args(arguments)
     if parsed.cores:
@@ -127,7 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if parsed.packed:
         from gpt_jax.sweep.packs import choose_pack, train_packs
 
-        train, choose = train_packs, choose_pack
+        train, choose = train_packs, functools.partial(choose_pack, n_workers=parsed.workers)
     try:
         work(sweep, train, choose, parsed.retry)
     except Interrupted as interrupted:
