@@ -115,21 +115,27 @@ def test_arrays_preemption_resources_and_what_is_missing(workspace, cluster, tmp
         outcome = sweep.outcome(entry.name)
         assert outcome is not None
         assert "SIGTERM after step" in outcome["message"]
+    alone = {e.name: RunDirectory(tmp_path / "alone" / e.name) for e in (warned, stopped)}
+    training = [
+        subprocess.Popen(
+            [
+                *(sys.executable, "-m", "gpt_jax", "train", str(sweep.run(name).config)),
+                *("--workdir", str(run.path)),
+            ],
+            env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )
+        for name, run in alone.items()
+    ]  # fmt: skip
     # Waiting to go on, they are not submitted again; and they are watched to their end.
     watched = sweep_run("--wait")
+    assert [process.wait(timeout=120) for process in training] == [0, 0]
     assert "submitted" not in watched
     assert "3 trials: 3 done" in watched
     assert sweep.run(short.name).read_result() is not None
     for entry in (warned, stopped):
         output = (directory / "slurm" / f"{jobs[entry.name]}_0_log.err").read_text()
         assert "continuing after step" in output
-        alone = RunDirectory(tmp_path / "alone" / entry.name)
-        command = [sys.executable, "-m", "gpt_jax", "train", str(sweep.run(entry.name).config)]
-        subprocess.run(
-            [*command, "--workdir", str(alone.path)],
-            env=environment, check=True, capture_output=True,
-        )  # fmt: skip
-        assert records(sweep.run(entry.name)) == records(alone)
+        assert records(sweep.run(entry.name)) == records(alone[entry.name])
     assert "submitted" not in sweep_run()
 
 
