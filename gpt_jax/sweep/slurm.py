@@ -7,7 +7,10 @@ queued is. Must not import jax.
 """
 
 import argparse
+import collections
+import contextlib
 import dataclasses
+import io
 import json
 import os
 import shutil
@@ -21,8 +24,8 @@ from typing import Any
 
 from gpt_jax.runtime import INTERRUPTED
 from gpt_jax.sweep.load import read_resources
-from gpt_jax.sweep.status import progress, summary
-from gpt_jax.sweep.store import Entry, SweepDirectory
+from gpt_jax.sweep.status import count, progress, summary, table
+from gpt_jax.sweep.store import STALE_SECONDS, Entry, SweepDirectory
 from gpt_jax.sweep.trial import Trial
 from gpt_jax.sweep.view import make_view
 from gpt_jax.tracking import write_json
@@ -40,6 +43,12 @@ PARAMETERS = {
 }
 """Our name of a resource -> submitit's parameter; any other name is an option of sbatch."""
 NUMBERS = ("minutes", "cpus", "gpus", "memory_gb", "parallel")
+MINUTES = 60
+"""Of a task, unless told otherwise (submitit would say 5); a longer trial is queued again."""
+LEAST_MINUTES = 5
+"""Slurm may warn a minute early on top of SIGNAL_SECONDS: less would be warned at its start."""
+ARRAY_TASKS = 1000
+"""In one array: Slurm's default of MaxArraySize is 1001."""
 SIGNAL_SECONDS = 90
 """Before a task's time is over, it is told to save."""
 WATCH_SECONDS = 5.0
@@ -48,6 +57,10 @@ TIMEOUTS = 10_000
 """A task whose time is over is queued again this many times: a trial may take days."""
 
 Resources = Mapping[str, Any]
+
+
+class NoAnswer(ValueError):
+    """squeue failed, as it does while a busy controller is slow."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,7 +72,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="KEY=VALUE",
         help=f"resources of a trial: {', '.join(PARAMETERS)} (a shell command; may be repeated), "
-        "or any option of sbatch; get_resources(trial) in the sweep's file overrules them",
+        f"or any option of sbatch; minutes = {MINUTES} unless given; get_resources(trial) in the "
+        "sweep's file overrules them",
     )
     group.add_argument("--wait", action="store_true", help="watch until no trial is queued")
 
@@ -67,7 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def launch(sweep: SweepDirectory, arguments: argparse.Namespace) -> int:
     """Submit what is missing, and watch it if asked to; returns the exit status."""
     submitit = _submitit()
-    common = parse_resources(arguments.slurm)
+    common = {"minutes": MINUTES, **parse_resources(arguments.slurm)}
     of_trial = read_resources(arguments.sweep)
     queued = queued_trials(sweep)
     missing = [e for e in sweep.claimable(arguments.retry) if e.name not in queued]
@@ -77,21 +91,22 @@ def launch(sweep: SweepDirectory, arguments: argparse.Namespace) -> int:
         executor.update_parameters(**parameters(resources, sweep.path.name))
         tasks = [TrialTask(str(sweep.path), e.name, tuple(arguments.retry)) for e in entries]
         try:
-            submitted = executor.map_array(run_task, tasks)
+            with contextlib.redirect_stderr(io.StringIO()) as said:  # else it is said twice
+                submitted = executor.map_array(run_task, tasks)
         except submitit.core.utils.FailedJobError as error:
-            raise ValueError(f"Slurm refuses {dict(resources)}: {_last_line(error)}") from None
+            raise ValueError(f"Slurm refuses {dict(resources)}: {_reason(error)}") from None
+        print(said.getvalue(), end="", file=sys.stderr)
         for entry, job in zip(entries, submitted, strict=True):
             jobs[entry.name] = job.job_id
         write_json(_record(sweep), jobs)
-        shown = ", ".join(f"{k} = {v}" for k, v in resources.items()) or "Slurm's defaults"
-        print(f"submitted {len(entries)} trials as {submitted[0].job_id.split('_')[0]} ({shown})")
-    print(f"{len(queued)} trials were queued already" if queued else "", end="\n" if queued else "")
+        shown = ", ".join(f"{k} = {v}" for k, v in resources.items())
+        job = submitted[0].job_id.split("_")[0]
+        print(f"submitted {_trials(len(entries))} as job {job} ({shown})")
+    if queued:
+        print(f"{_trials(len(queued))} in the queue already")
     print(summary(sweep.path, progress(sweep)))
     print(f"watch: squeue --me; gpt-jax sweep status {sweep.path}")
-    if arguments.wait:
-        _watch(sweep)
-        print(summary(sweep.path, progress(sweep)))
-    return 0
+    return _wait(sweep) if arguments.wait else 0
 
 
 def parse_resources(given: Sequence[str]) -> dict[str, Any]:
@@ -103,13 +118,31 @@ def parse_resources(given: Sequence[str]) -> dict[str, Any]:
             raise ValueError(f"--slurm {text}; it looks like --slurm partition=gpu")
         if key == "setup":
             resources.setdefault("setup", []).append(value)
-        elif key in NUMBERS:
-            if not value.isdigit() or int(value) < 1:
-                raise ValueError(f"--slurm {text}; {key} is a whole number above 0")
-            resources[key] = int(value)
         else:
-            resources[key] = value
+            resources[key] = int(value) if key in NUMBERS and value.isdecimal() else value
+        check_resources(resources, f"--slurm {text}")
     return resources
+
+
+def check_resources(resources: Any, where: str) -> None:
+    """Raises ValueError, which begins with `where`, for resources that sbatch could not be given.
+
+    Names are not checked: sbatch knows its options.
+    """
+    if not isinstance(resources, Mapping):
+        what = type(resources).__name__
+        raise ValueError(f"{where} is {what}; need a dict such as {{'gpus': 1, 'minutes': 60}}")
+    for key, value in resources.items():
+        is_number = isinstance(value, int) and not isinstance(value, bool)
+        least = LEAST_MINUTES if key == "minutes" else 1
+        if key in NUMBERS and not (is_number and value >= least):
+            raise ValueError(f"{where}: {key} = {value!r}; a whole number, {least} or more")
+        if key == "setup" and not (
+            isinstance(value, list) and all(isinstance(line, str) for line in value)
+        ):
+            raise ValueError(f"{where}: setup = {value!r}; a list of shell commands")
+        if key not in (*NUMBERS, "setup") and not isinstance(value, str | int | float):
+            raise ValueError(f"{where}: {key} = {value!r}; a text, a number or True")
 
 
 def arrays(
@@ -121,12 +154,14 @@ def arrays(
 ) -> Iterator[tuple[dict[str, Any], list[Entry]]]:
     """(resources, trials) of each array, trunks before the branches, which depend on them.
 
-    jobs: {trial: job}; read when the branches come, after their trunks were submitted.
+    jobs: {trial: job}; read when the branches come, after their trunks were submitted. More trials
+    than an array may hold are several arrays.
     """
     names = {entry.fingerprint: entry.name for entry in sweep.entries}
 
     def resources(entry: Entry) -> dict[str, Any]:
         own = {} if of_trial is None else of_trial(Trial(entry.config, entry.varied))
+        check_resources(own, f"get_resources of trial {entry.name}")
         trunk = jobs.get(names.get(entry.trunk or "", ""))
         behind = {} if trunk is None else {"dependency": f"afterany:{trunk}"}
         return {**common, **own, **behind}
@@ -138,7 +173,9 @@ def arrays(
                 wanted = resources(entry)
                 key = json.dumps(wanted, sort_keys=True)
                 groups.setdefault(key, (wanted, []))[1].append(entry)
-        yield from groups.values()
+        for wanted, group in groups.values():
+            for start in range(0, len(group), ARRAY_TASKS):
+                yield wanted, group[start : start + ARRAY_TASKS]
 
 
 def parameters(resources: Resources, name: str) -> dict[str, Any]:
@@ -174,24 +211,42 @@ class _RunTask:
         self._worker: subprocess.Popen[bytes] | None = None
 
     def __call__(self, task: TrialTask) -> None:
+        sweep = SweepDirectory.open(task.directory)
+        _wait_for_dead_claim(sweep, task.name)
         command = [sys.executable, "-m", "gpt_jax.sweep.worker", task.directory]
         for state in task.retry:
             command += ["--retry", state]
         self._worker = subprocess.Popen([*command, "--only", task.name], preexec_fn=_ignore_warning)
         while (status := self._worker.poll()) is None:
             time.sleep(POLL_SECONDS)
-        if status == INTERRUPTED:
-            raise RuntimeError(f"trial {task.name} was told to stop, and saved")
+        if status in (INTERRUPTED, -signal.SIGTERM):
+            raise RuntimeError(f"trial {task.name} was told to stop")
         if status:
-            raise RuntimeError(f"the worker of trial {task.name} ended with status {status}")
+            message = f"the worker ended with status {status}; its log is in {sweep.path / 'slurm'}"
+            # Else it did not come as far as the trial, which may well train on another host.
+            if task.name in sweep.claimed_by(self._worker.pid):
+                sweep.finish(task.name, "failed", message)
+            raise RuntimeError(f"trial {task.name}: {message}")
 
     def checkpoint(self, task: TrialTask) -> Any:
         """Let the worker save, and ask to be queued again."""
-        if self._worker is not None:
+        # A worker that has ended and was waited for has no pid any more.
+        if self._worker is not None and self._worker.returncode is None:
             self._worker.send_signal(signal.SIGTERM)
             # Called from a signal handler, perhaps inside of poll(): Popen's lock may be taken.
-            os.waitid(os.P_PID, self._worker.pid, os.WEXITED | os.WNOWAIT)
+            with contextlib.suppress(ChildProcessError):
+                os.waitid(os.P_PID, self._worker.pid, os.WEXITED | os.WNOWAIT)
         return _submitit().helpers.DelayedSubmission(_RunTask(), task)
+
+
+def _wait_for_dead_claim(sweep: SweepDirectory, name: str) -> None:
+    """A task that was killed, and is queued again on another host, finds its own claim live.
+
+    A claim that lives on longer than a dead one can is somebody's who works; it is left to them.
+    """
+    give_up = time.monotonic() + 2 * STALE_SECONDS
+    while sweep.state(name) == "running" and time.monotonic() < give_up:
+        time.sleep(POLL_SECONDS)
 
 
 def _ignore_warning() -> None:
@@ -204,33 +259,79 @@ run_task = _RunTask()
 
 def queued_trials(sweep: SweepDirectory) -> dict[str, str]:
     """{trial: job} of the trials that Slurm has in its queue, waiting or running."""
-    path = _record(sweep)
-    if not path.exists():
-        return {}
+    known = _known_jobs(sweep)
+    queue = _queue() if known else {}
+    return {name: job for name, job in known.items() if job in queue}
+
+
+def _queue() -> dict[str, str]:
+    """{job or task of an array: state} of this user, in Slurm's words; raises NoAnswer."""
     asked = subprocess.run(
-        ["squeue", "--me", "--noheader", "--array", "--format", "%i"],
+        ["squeue", "--me", "--noheader", "--array", "--format", "%i %T"],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     if asked.returncode:
-        raise ValueError(f"squeue does not answer: {asked.stderr.strip()}")
-    jobs, known = asked.stdout.split(), json.loads(path.read_text())
-    return {name: job for name, job in known.items() if job in jobs}
+        raise NoAnswer(f"squeue does not answer: {' '.join(asked.stderr.split())}")
+    return {job: state.lower() for job, state in map(str.split, asked.stdout.splitlines())}
+
+
+def _wait(sweep: SweepDirectory) -> int:
+    """Watch until no trial is queued; the exit status of `sweep run` with any launcher."""
+    try:
+        _watch(sweep)
+    except KeyboardInterrupt:
+        print("stopped watching: the jobs go on (scancel ends them)", file=sys.stderr)
+        return INTERRUPTED
+    final = progress(sweep)
+    print("\n".join([*table(final), "", summary(sweep.path, final)]))
+    left = sweep.claimable()
+    if left:
+        print(f"{_trials(len(left))} left Slurm's queue undone: the same command continues")
+    return 1 if left or count(final)["failed"] else 0
 
 
 def _watch(sweep: SweepDirectory) -> None:
+    said = ""
     with make_view(sweep.path, progress(sweep)) as view:
-        while queued_trials(sweep):
+        while True:
             view.update(progress(sweep))
+            try:
+                text = describe_queue(_known_jobs(sweep), _queue())
+            except NoAnswer as error:
+                text = str(error)
+            if not text:
+                return
+            if text != said:
+                view.say(text)
+                said = text
             time.sleep(WATCH_SECONDS)
-        view.update(progress(sweep))
 
 
-def _last_line(error: Exception) -> str:
-    return str(error).strip().rpartition("\n")[2].removeprefix("sbatch: error: ")
+def describe_queue(jobs: Mapping[str, str], queue: Mapping[str, str]) -> str:
+    """In Slurm's queue: 3 pending, 2 running. Empty if no job is in it."""
+    counts = collections.Counter(queue[job] for job in jobs.values() if job in queue)
+    parts = [f"{n} {state}" for state, n in sorted(counts.items())]
+    return f"in Slurm's queue: {', '.join(parts)}" if parts else ""
+
+
+def _reason(error: Exception) -> str:
+    """What sbatch says, without the hint to its help."""
+    lines = [line for line in str(error).splitlines() if line and not line.startswith("Try ")]
+    return lines[-1].removeprefix("sbatch: ").removeprefix("error: ") if lines else "no reason said"
+
+
+def _trials(n: int) -> str:
+    return "1 trial" if n == 1 else f"{n} trials"
 
 
 def _record(sweep: SweepDirectory) -> Path:
     return sweep.path / "slurm" / "jobs.json"
+
+
+def _known_jobs(sweep: SweepDirectory) -> dict[str, str]:
+    """{trial: job} of all that was submitted last."""
+    path = _record(sweep)
+    return json.loads(path.read_text()) if path.exists() else {}
 
 
 def _submitit() -> Any:

@@ -72,6 +72,7 @@ def running(root: Path) -> Iterator[dict[str, str]]:
         _wait_until_idle(environment, root)
         yield environment
     finally:
+        _end_jobs({"SLURM_CONF": str(root / "slurm.conf")})
         for name in ("d.pid", "ctld.pid"):
             _stop(root / name)
         munge.terminate()
@@ -122,6 +123,24 @@ def _wait_until_idle(environment: dict[str, str], root: Path) -> None:
         logs = "".join(p.read_text()[-2000:] for p in root.glob("*.log"))
         assert time.monotonic() < give_up, f"{asked.stdout} {asked.stderr}\n{logs}"
         time.sleep(0.3)
+
+
+def _end_jobs(environment: dict[str, str]) -> None:
+    """What a failed test left in the queue: its processes would outlive the daemons."""
+    give_up = time.monotonic() + 40
+    while time.monotonic() < give_up:
+        asked = subprocess.run(
+            ["squeue", "--noheader", "--format=%A"],
+            env=os.environ | environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        jobs = asked.stdout.split()
+        if asked.returncode or not jobs:
+            return
+        subprocess.run(["scancel", *jobs], env=os.environ | environment, check=False)
+        time.sleep(0.5)
 
 
 def _free_ports(n: int) -> list[int]:
