@@ -21,12 +21,13 @@ SizeConvention = Literal["n_params", "n_params_non_embedding", "n_params_matmul"
 
 @dataclasses.dataclass(frozen=True)
 class Rung:
-    """A GPT-2 of some depth, width 64 L with L heads of 64, vocabulary 50257 and context 1024."""
+    """A GPT-2 of some depth, width 64 L with L heads of 64, and context 1024."""
 
     n_layers: int
     d_model: int
     n_heads: int
     n_params: int
+    vocab_size: int
 
 
 def count(model: ModelConfig, convention: SizeConvention) -> int:
@@ -63,15 +64,14 @@ def nearest(
     return min(models, key=lambda model: ratio(count(model, convention), n_params))
 
 
-def nearest_rung(n_params: float, *, embedding: bool = True) -> Rung:
-    """The rung whose parameter count is nearest by ratio.
-
-    embedding: whether n_params counts the embeddings (Chinchilla) or not (Kaplan).
-    """
-    convention: SizeConvention = "n_params" if embedding else "n_params_non_embedding"
-    ladder = (shape(ModelConfig(), L, ASPECT_RATIO * L, HEAD_SIZE) for L in range(1, DEEPEST))
+def nearest_rung(
+    n_params: float, convention: SizeConvention = "n_params", vocab_size: int = 50257
+) -> Rung:
+    """The rung whose parameter count is nearest by ratio."""
+    base = ModelConfig(vocab_size=vocab_size)
+    ladder = (shape(base, L, ASPECT_RATIO * L, HEAD_SIZE) for L in range(1, DEEPEST))
     best = nearest(ladder, n_params, convention)
-    return Rung(best.n_layers, best.d_model, best.n_heads, count(best, convention))
+    return Rung(best.n_layers, best.d_model, best.n_heads, count(best, convention), vocab_size)
 
 
 def ratio(a: float, b: float) -> float:

@@ -3,7 +3,7 @@
 Must not import jax.
 """
 
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from gpt_jax.scaling import checks
 from gpt_jax.scaling.answers import Answer, Estimate
 from gpt_jax.scaling.checks import MIXING_SPOILS
 from gpt_jax.scaling.fit import Extrapolation, all_parameters
-from gpt_jax.scaling.ladder import nearest_rung
+from gpt_jax.scaling.ladder import SizeConvention, nearest_rung
 from gpt_jax.scaling.laws import Array
 from gpt_jax.scaling.study import ParabolaBias, Study
 from gpt_jax.scaling.uncertainty import LEVELS
@@ -308,10 +308,16 @@ def _answer(study: Study, answer: Answer) -> dict[str, Any]:
 
 
 def _shape(study: Study, answer: Answer) -> dict[str, int] | None:
+    """The GPT-2 nearest to the answer's N, counted as the runs', with the runs' vocabulary."""
     if "n_params" not in answer.values:
         return None
-    embedding = "non_embedding" not in study.runs.conventions.get("n_params", "")
-    return vars(nearest_rung(answer.values["n_params"].value, embedding=embedding))
+    counted = study.runs.conventions.get("n_params", "")
+    convention = next((c for c in get_args(SizeConvention) if c == counted), "n_params")
+    vocabularies = {v for v in study.runs.labels.get("vocab_size", ()) if v.isdigit()}
+    n_params = answer.values["n_params"].value
+    if len(vocabularies) == 1:
+        return vars(nearest_rung(n_params, convention, int(vocabularies.pop())))
+    return vars(nearest_rung(n_params, convention))
 
 
 def _answer_text(study: Study, answer: Answer) -> list[str]:
@@ -327,7 +333,8 @@ def _answer_text(study: Study, answer: Answer) -> list[str]:
     if shape is not None:
         lines.append(
             f"    nearest shape     {shape['n_layers']} layers, width {shape['d_model']}, "
-            f"{shape['n_heads']} heads: {shape['n_params']:,} parameters"
+            f"{shape['n_heads']} heads, vocabulary {shape['vocab_size']}: "
+            f"{shape['n_params']:,} parameters"
         )
     if study.optima is not None:
         lines.append(f"    over-training: {study.entry.name} knows no loss off its optima; {ASK}")

@@ -83,8 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
         from gpt_jax.sweep import slurm
 
         return slurm.launch(sweep, arguments)
-    workers = Workers(sweep, arguments)
-    with stop_requested() as stop:
+    with stop_requested() as stop, Workers(sweep, arguments) as workers:
         watch(sweep, workers, stop)
     final = progress(sweep)
     print("\n".join([*table(final), "", summary(sweep.path, final)]))
@@ -147,6 +146,15 @@ class Workers:
         self._stopping = True
         for process in self._running.values():
             process.send_signal(signal.SIGTERM)
+
+    def __enter__(self) -> "Workers":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """No worker outlives its launcher: what an error leaves running is stopped and awaited."""
+        self.stop()
+        while self.alive():
+            time.sleep(POLL_SECONDS)
 
     def _log(self, slot: int) -> Path:
         return self._logs / f"{socket.gethostname()}-{os.getpid()}-{slot}.log"

@@ -121,9 +121,16 @@ def test_laws_of_one_variable_answer_for_it_only():
 
 
 @pytest.mark.parametrize(
-    ("n_params", "embedding", "n_layers"), [(124e6, True, 12), (85e6, False, 12), (1e9, True, 26)]
+    ("n_params", "convention", "vocab_size", "n_layers"),
+    [
+        (124e6, "n_params", 50257, 12),
+        (85e6, "n_params_non_embedding", 50257, 12),
+        (1e9, "n_params", 50257, 26),
+        (1e6, "n_params", 50257, 1),  # most of GPT-2's smallest is its vocabulary
+        (1e6, "n_params", 512, 3),
+    ],
 )
-def test_nearest_shape_is_a_gpt(n_params, embedding, n_layers):
+def test_nearest_shape_is_a_gpt(n_params, convention, vocab_size, n_layers):
     """12 layers of width 768 are GPT-2: 124M parameters, 85M of them not embeddings."""
-    rung = nearest_rung(n_params, embedding=embedding)
+    rung = nearest_rung(n_params, convention, vocab_size)
     assert (rung.n_layers, rung.d_model) == (n_layers, 64 * n_layers)

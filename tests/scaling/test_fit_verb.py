@@ -60,6 +60,18 @@ def test_answers_and_drop_worst_are_in_the_output(tmp_path, scattered, capsys):
     assert "3 highest losses" in capsys.readouterr().out
 
 
+def test_nearest_shape_has_the_vocabulary_of_the_runs(tmp_path, scattered):
+    """A model of 2 million parameters cannot have GPT-2's vocabulary, whose rows alone are 3."""
+    runs = scattered(30)
+    path = write(tmp_path / "runs.csv", runs, vocab_size=["512"] * len(runs))
+    out = tmp_path / "fit.json"
+    arguments = ["--law", "chinchilla-parametric", "--bootstrap", "0", "--n-params", "2e6"]
+    assert main([path, *arguments, "--json", str(out)]) == 0
+    shape = json.loads(out.read_text())["answers"][0]["nearest_shape"]
+    assert shape["vocab_size"] == 512
+    assert 1e6 < shape["n_params"] < 4e6
+
+
 def test_several_laws_are_compared_and_one_without_place_is_said(tmp_path, isoflop_grid, capsys):
     """A grid far above the optimum biases the parabolas: the approaches must be seen to differ."""
     path = write(tmp_path / "runs.csv", isoflop_grid(0.0005, low=0.8, high=60.0))

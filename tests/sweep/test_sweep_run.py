@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from argparse import Namespace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,6 +27,7 @@ from gpt_jax.config import Config
 from gpt_jax.run import RunDirectory
 from gpt_jax.sweep import lanes as lanes_module
 from gpt_jax.sweep.lanes import TurnLanes, VectorLanes, trial_parts
+from gpt_jax.sweep.launch import Workers, watch
 from gpt_jax.sweep.load import load_sweep
 from gpt_jax.sweep.packs import group, pack_key, train_packs
 from gpt_jax.sweep.status import last_step
@@ -442,3 +444,30 @@ def test_status_shows_every_trial(sweep_file, tmp_path, capsys):
     assert "no such thing" in shown
     assert "4 trials: 3 pending, 1 failed" in shown
     assert json.loads((tmp_path / "runs" / "sweep.json").read_text())["name"] == "tiny_sweep"
+
+
+def test_no_worker_outlives_a_launcher_that_gives_up(sweep_file, tmp_path, monkeypatch):
+    """One worker cannot start, which ends the launcher; the other is at work, and is stopped."""
+    sweep = begin(sweep_file, tmp_path / "sweep")
+    programs = ["raise SystemExit(1)", "import time; print('at work', flush=True); time.sleep(60)"]
+    started: list[subprocess.Popen] = []
+
+    def start(workers: Workers, slot: int) -> subprocess.Popen:
+        started.append(
+            subprocess.Popen([sys.executable, "-c", programs[slot]], stdout=subprocess.PIPE)
+        )
+        return started[-1]
+
+    monkeypatch.setattr(Workers, "_start", start)
+    arguments = Namespace(jobs=2, retry=[], only=None, launcher="local")
+
+    def launch() -> None:
+        with Workers(sweep, arguments) as workers:
+            assert started[1].stdout is not None
+            assert started[1].stdout.readline() == b"at work\n"
+            started[0].wait()
+            watch(sweep, workers, [])
+
+    with pytest.raises(ValueError, match="before it trained anything"):
+        launch()
+    assert started[1].returncode == -signal.SIGTERM
