@@ -320,6 +320,9 @@ class ComputeConfig:
     """What the backward pass recomputes: nothing, all, all but matrix products, attention."""
     microbatches: Positive = 1
     """Parts of a batch that are computed one after another, their gradients summed."""
+    steps_per_dispatch: Positive | None = None
+    """Training steps that one call hands to the devices, at most; none = by size and by measuring.
+    """
 
 
 @section

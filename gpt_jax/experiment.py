@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import jax
 
-from gpt_jax import flops, hardware
+from gpt_jax import dispatch, flops, hardware
 from gpt_jax.config import Config
 from gpt_jax.data import Corpus, Stream, prepare_mixture
 from gpt_jax.evaluate.validation import validation_batches
@@ -31,6 +31,8 @@ class Experiment:
     settings: Settings
     """On the devices."""
     stream: Stream
+    steps_per_dispatch: int
+    """Batches that the compiled step takes, and steps it computes at most: `dispatch.capacity`."""
     peak_flops: float | None
     """FLOP/s of all devices, at the operands' type; None for an unknown device."""
 
@@ -77,6 +79,9 @@ def prepare(
         steps=steps,
         settings=settings,
         stream=stream,
+        steps_per_dispatch=dispatch.capacity(
+            config, layout.mesh.devices.flat[0].platform, layout.mesh.size
+        ),
         peak_flops=_peak_flops(model, layout),
     )
 
@@ -104,6 +109,7 @@ def facts(experiment: Experiment) -> Record:
         "operands": str(execution.how.operands),
         "attention": f"{execution.kernel.name} ({execution.kernel.reason})",
         "layers": "unrolled" if execution.unroll else "scanned",
+        "steps_per_dispatch": experiment.steps_per_dispatch,
         "peak_flops": experiment.peak_flops,
         "data": [str(corpus.fingerprint) for corpus, _ in experiment.corpora],
     }

@@ -46,6 +46,18 @@ class RunRecorder:
         self.flops_per_token = flops.training_flops_per_token(config.model, "palm")
         self.exact_flops_per_token = flops.training_flops_per_token(config.model, "exact")
 
+    def steps_until_due(self, step: int, most: int) -> int:
+        """Steps from `step` on, at most so many, before something is due or the batch grows."""
+        timetable = self.experiment.timetable
+        sequences = timetable.batch_sequences(step)
+        for n in range(1, most):
+            done = step + n
+            if self.validation_due(done) or self.save_due(done):
+                return n
+            if timetable.batch_sequences(done) != sequences:
+                return n
+        return most
+
     def record_step(
         self, step: int, values: dict[str, float], seconds: float, data_wait: float
     ) -> bool:

@@ -77,6 +77,11 @@ class Layout:
         return self.sharding(("act_batch", "act_seq"))
 
     @property
+    def batches(self) -> NamedSharding:
+        """[K, B, T] arrays of the batches of several steps."""
+        return self.sharding((None, "act_batch", "act_seq"))
+
+    @property
     def batch_parts(self) -> int:
         """The number of parts that the batch dim is split into."""
         return math.prod(self.mesh.shape[a] for a in RULES["act_batch"])

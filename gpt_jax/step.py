@@ -136,7 +136,33 @@ class Steps:
 
     init: Callable[[jax.Array], TrainState]
     train: Callable[[TrainState, Batch, Settings], tuple[TrainState, Metrics]]
+    """One step."""
     evaluate: Callable[[Params, Batch], LossSums]
+
+    def train_many(
+        self, state: TrainState, batches: Batch, n_steps: jax.Array, settings: Settings
+    ) -> tuple[TrainState, Metrics]:
+        """`n_steps` steps, on the first n_steps of K batches stacked along a dim in front.
+
+        n_steps: from 1 to K; an argument, so that one program of K batches takes any number of
+        steps, each computed by the same instructions. Returns Metrics of [K] arrays, of which the
+        first n_steps hold anything. For K = 1 the program has no loop, and n_steps is not read.
+        """
+        (capacity,) = {x.shape[0] for x in jax.tree.leaves(batches)}
+        if capacity == 1:
+            state, metrics = self.train(state, jax.tree.map(lambda x: x[0], batches), settings)
+            return state, jax.tree.map(lambda x: x[None], metrics)
+
+        def one(i: jax.Array, carry: tuple[TrainState, Metrics]) -> tuple[TrainState, Metrics]:
+            state, all_metrics = carry
+            batch = jax.tree.map(lambda x: x[i], batches)
+            state, metrics = self.train(state, batch, settings)
+            return state, jax.tree.map(lambda all, x: all.at[i].set(x), all_metrics, metrics)
+
+        first = jax.tree.map(lambda x: x[0], batches)
+        _, metrics = jax.eval_shape(self.train, state, first, settings)
+        empty = jax.tree.map(lambda x: jnp.zeros((capacity, *x.shape), x.dtype), metrics)
+        return jax.lax.fori_loop(0, n_steps, one, (state, empty))
 
 
 def make_steps(config: Config, model: GPT) -> Steps:
@@ -304,7 +330,8 @@ class CompiledSteps:
     """`Steps` as jitted functions with fixed shardings; the training state is donated."""
 
     init: Callable[[jax.Array], TrainState]
-    train: Callable[[TrainState, Batch, Settings], tuple[TrainState, Metrics]]
+    train: Callable[[TrainState, Batch, jax.Array, Settings], tuple[TrainState, Metrics]]
+    """`Steps.train_many`: one compilation for each shape of the stacked batches."""
     evaluate: Callable[[Params, Batch], LossSums]
     abstract_state: TrainState
     """Shapes, types and shardings, for restoring a checkpoint."""
@@ -339,8 +366,8 @@ def _compiled_program(program: Config, layout: Layout) -> tuple[Any, Any]:
     steps = make_steps(program, model)
     shardings = state_shardings(steps, model, layout)
     train = jax.jit(
-        steps.train,
-        in_shardings=(shardings, layout.batch, layout.everywhere),
+        steps.train_many,
+        in_shardings=(shardings, layout.batches, layout.everywhere, layout.everywhere),
         out_shardings=(shardings, layout.everywhere),
         donate_argnums=0,
     )

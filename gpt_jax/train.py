@@ -21,8 +21,11 @@ import jax
 from gpt_jax import overrides
 from gpt_jax.checkpoint import Checkpoints, check_fingerprint, restore_params, restore_state
 from gpt_jax.config import Config
-from gpt_jax.evaluate.validation import Validation, process_rows, put_batch, validate
+from gpt_jax.data.batch import Batch
+from gpt_jax.dispatch import Pace
+from gpt_jax.evaluate.validation import Validation, validate
 from gpt_jax.experiment import Experiment, facts, prepare
+from gpt_jax.feed import put_batch, put_count, read_batches
 from gpt_jax.recorder import RunRecorder, describe_bad
 from gpt_jax.run import RunDirectory
 from gpt_jax.step import Metrics, TrainState, evaluation_params
@@ -40,11 +43,13 @@ class Interrupted(Exception):
 
 @dataclasses.dataclass
 class Pending:
-    """A step that was handed to the devices and not read yet."""
+    """Steps that were handed to the devices and not read yet."""
 
-    step: int
+    steps: range
     metrics: Metrics
+    """[K] arrays."""
     data_wait: float
+    """Seconds that their batches took."""
 
 
 def train(
@@ -188,6 +193,7 @@ class _Loop:
         self.recorder = RunRecorder(experiment, checkpoints, done_steps)
         every = config.tracking.print_every_tokens or timetable.n_tokens // LINES_IN_ALL
         self.report = ProgressReport(timetable.n_steps, done_steps, timetable.due(every))
+        self.pace = Pace(config, experiment.steps_per_dispatch)
         self.last_time = self.started = time.monotonic()
         self.seconds_per_token = math.nan
 
@@ -207,16 +213,17 @@ class _Loop:
         experiment, n_steps = self.experiment, self.experiment.timetable.n_steps
         self._say_start()
         pending: Pending | None = None
-        batch, data_wait = self._batch(self.first_step)
-        for step in range(self.first_step, n_steps):
-            with self._profiled(step):
-                state, metrics = experiment.steps.train(state, batch, experiment.settings)
-            previous, pending = pending, Pending(step, metrics, data_wait)
-            if step + 1 < n_steps:
-                batch, data_wait = self._batch(step + 1)
+        call = self._next_call(self.first_step)
+        while call is not None:
+            steps, batches, data_wait = call
+            count = put_count(len(steps), experiment.layout.everywhere)
+            with self._profiled(steps):
+                state, metrics = experiment.steps.train(state, batches, count, experiment.settings)
+            previous, pending = pending, Pending(steps, metrics, data_wait)
+            done = steps.stop
+            call = self._next_call(done)
             if previous is not None:
                 self._read(previous)
-            done = step + 1
             validating = self.recorder.validation_due(done)
             saving = self.recorder.save_due(done)
             if validating or saving or stop:
@@ -229,34 +236,37 @@ class _Loop:
                     f"stopped by {signal.Signals(stop[0]).name} after step {done:,} of "
                     f"{n_steps:,}; saved: the same command continues"
                 )
-        if pending is not None:
-            self._read(pending)
         return state
 
-    def _batch(self, step: int):
-        """The step's batch on the devices, and the seconds it took to get it there."""
-        began = time.monotonic()
-        timetable, layout = self.experiment.timetable, self.experiment.layout
-        sequences = timetable.batch_sequences(step)
-        first = timetable.samples_before(step)
-        batch = self.experiment.stream.batch(first, sequences, process_rows(sequences))
-        return put_batch(batch, layout), time.monotonic() - began
+    def _next_call(self, step: int) -> tuple[range, Batch, float] | None:
+        """The steps from `step` on that are handed over together, their batches on the devices,
+        and the seconds it took to read these; None at the end."""
+        experiment = self.experiment
+        if step >= experiment.timetable.n_steps:
+            return None
+        n = self.recorder.steps_until_due(step, self.pace.steps)
+        batches, seconds = read_batches(
+            experiment.stream, experiment.timetable, step, n, experiment.steps_per_dispatch
+        )
+        return range(step, step + n), put_batch(batches, experiment.layout.batches), seconds
 
     def _read(self, pending: Pending) -> None:
-        """Wait for a step, write its record, show it, and stop the run if it went wrong."""
-        values = {
-            name: float(value) for name, value in jax.device_get(pending.metrics)._asdict().items()
-        }
+        """Wait for steps, write their records, show them, and stop the run if one went wrong."""
+        metrics = jax.device_get(pending.metrics)._asdict()
+        columns = {name: column.tolist() for name, column in metrics.items()}
         now = time.monotonic()
-        seconds, self.last_time = now - self.last_time, now
-        step, timetable = pending.step, self.experiment.timetable
-        bad = self.recorder.record_step(step, values, seconds, pending.data_wait)
-        batch_tokens = timetable.tokens_before(step + 1) - timetable.tokens_before(step)
-        self._show(step, values["loss"], seconds / batch_tokens)
-        if bad and self.experiment.config.train.on_bad_step == "stop":
-            raise self.recorder.divergence(step, values)
-        if bad:
-            self.report.say(f"step {step + 1:,}: {describe_bad(values)}: update left out")
+        seconds, self.last_time = (now - self.last_time) / len(pending.steps), now
+        self.pace.took(seconds)
+        timetable, data_wait = self.experiment.timetable, pending.data_wait / len(pending.steps)
+        for i, step in enumerate(pending.steps):
+            values = {name: column[i] for name, column in columns.items()}
+            bad = self.recorder.record_step(step, values, seconds, data_wait)
+            batch_tokens = timetable.tokens_before(step + 1) - timetable.tokens_before(step)
+            self._show(step, values["loss"], seconds / batch_tokens)
+            if bad and self.experiment.config.train.on_bad_step == "stop":
+                raise self.recorder.divergence(step, values)
+            if bad:
+                self.report.say(f"step {step + 1:,}: {describe_bad(values)}: update left out")
 
     def _show(self, step: int, loss: float, seconds_per_token: float) -> None:
         if step == self.first_step:
@@ -322,15 +332,15 @@ class _Loop:
         )
 
     @contextlib.contextmanager
-    def _profiled(self, step: int) -> Iterator[None]:
-        """Record a trace of some steps of this process, if asked for: the last one ends it."""
+    def _profiled(self, steps: range) -> Iterator[None]:
+        """Record a trace of some calls of this process, if asked for: the last one ends it."""
         last_step = self.experiment.timetable.n_steps - 1
         begins = min(self.first_step + PROFILED_STEPS.start, last_step)
         ends = min(self.first_step + PROFILED_STEPS.stop - 1, last_step)
-        if self.profile and step == begins:
+        if self.profile and begins in steps:
             jax.profiler.start_trace(str(self.experiment.run.path / "profile"))
         yield
-        if self.profile and step == ends:
+        if self.profile and ends in steps:
             jax.profiler.stop_trace()
             self.report.say(f"wrote a trace to {self.experiment.run.path / 'profile'}")
 

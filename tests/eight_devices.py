@@ -30,6 +30,7 @@ from jax.sharding import AxisType, Mesh, PartitionSpec
 from gpt_jax import overrides
 from gpt_jax.config import Config
 from gpt_jax.data.batch import Batch
+from gpt_jax.feed import put_count, stack
 from gpt_jax.models.gpt import make_gpt
 from gpt_jax.sharding import make_layout
 from gpt_jax.step import (
@@ -125,13 +126,18 @@ def run(name: str, changes: dict[str, Any], state: TrainState) -> tuple[list[flo
     settings = jax.device_put(make_settings(config, make_timetable(config)), layout.everywhere)
     shardings = jax.tree.map(lambda x: x.sharding, steps.abstract_state)
     state = jax.device_put(state, shardings)
-    traced = steps.train.trace(state, jax.device_put(batches()[0], layout.batch), settings)
+    one = put_count(1, layout.everywhere)
+
+    def put(batch: Batch) -> Batch:
+        return jax.device_put(stack([batch], 1), layout.batches)
+
+    traced = steps.train.trace(state, put(batches()[0]), one, settings)
     compiled = traced.lower().compile()
     facts = program_facts(compiled.as_text(), str(traced.jaxpr), state)
     losses = []
     for batch in batches():
-        state, metrics = compiled(state, jax.device_put(batch, layout.batch), settings)
-        losses.append(float(metrics.loss))
+        state, metrics = compiled(state, put(batch), one, settings)
+        losses.append(float(metrics.loss[0]))
     facts["final_specs"] = specs(state.params)
     return losses, state.params, facts
 

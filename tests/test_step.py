@@ -14,10 +14,11 @@ import pytest
 from gpt_jax import overrides
 from gpt_jax.config import Config
 from gpt_jax.data.batch import Batch
+from gpt_jax.feed import put_count
 from gpt_jax.losses import LossSums, cross_entropy_sums
 from gpt_jax.models.gpt import make_gpt
 from gpt_jax.optim import make_optimizer
-from gpt_jax.sharding import make_layout
+from gpt_jax.sharding import Layout, make_layout
 from gpt_jax.step import (
     LOSS_MEMORY,
     CompiledSteps,
@@ -241,12 +242,18 @@ class Compiled(NamedTuple):
     steps: CompiledSteps
     settings: Settings
     config: Config
-    put: Any
+    layout: Layout
 
-    def batch(self, sequences: int) -> Batch:
-        tokens = np.random.default_rng(0).integers(0, 16, (sequences, 9)).astype(np.int32)
-        weights = np.ones((sequences, 8), np.float32)
-        return self.put(Batch(tokens[:, :-1], tokens[:, 1:], weights, None))
+    def batches(self, sequences: int, capacity: int = 1) -> Batch:
+        """`capacity` different batches of so many sequences, on the device."""
+        shape = (capacity, sequences, 9)
+        tokens = np.random.default_rng(0).integers(0, 16, shape).astype(np.int32)
+        weights = np.ones((capacity, sequences, 8), np.float32)
+        batches = Batch(tokens[..., :-1], tokens[..., 1:], weights, None)
+        return jax.device_put(batches, self.layout.batches)
+
+    def count(self, n_steps: int) -> jax.Array:
+        return put_count(n_steps, self.layout.everywhere)
 
 
 @pytest.fixture(scope="module")
@@ -271,34 +278,66 @@ def compiled() -> Compiled:
     model = make_gpt(config.model, config.compute, layout)
     steps = compile_steps(config, model, layout)
     settings = jax.device_put(make_settings(config, make_timetable(config)), layout.everywhere)
-    return Compiled(steps, settings, config, lambda batch: jax.device_put(batch, layout.batch))
+    return Compiled(steps, settings, config, layout)
 
 
 def test_the_step_is_one_program_a_batch_size_in_place_and_without_transfers(compiled):
     """In one test, because each of these needs the compiled program."""
     steps = compiled.steps
     state = steps.init(jax.random.key(0))
-    four, two = compiled.batch(4), compiled.batch(2)
+    four, two, one = compiled.batches(4), compiled.batches(2), compiled.count(1)
     first_loss = None
     for _ in range(3):
         before = jax.tree.leaves(state)
-        state, metrics = steps.train(state, four, compiled.settings)
+        state, metrics = steps.train(state, four, one, compiled.settings)
         assert all(x.is_deleted() for x in before), "the old state is not donated"
-        first_loss = float(metrics.loss) if first_loss is None else first_loss
+        first_loss = float(metrics.loss[0]) if first_loss is None else first_loss
     assert steps.train._cache_size() == 1
     with jax.transfer_guard("disallow"):
         for _ in range(3):
-            state, metrics = steps.train(state, four, compiled.settings)
+            state, metrics = steps.train(state, four, one, compiled.settings)
     assert steps.train._cache_size() == 1
-    assert float(metrics.loss) < first_loss
+    assert float(metrics.loss[0]) < first_loss
     assert int(state.step) == 6
-    state, _ = steps.train(state, two, compiled.settings)
+    state, _ = steps.train(state, two, one, compiled.settings)
     assert steps.train._cache_size() == 2
     # The state comes back as it went in: else the next step would be compiled again.
     leaves = zip(jax.tree.leaves(state), jax.tree.leaves(steps.abstract_state), strict=True)
     for got, planned in leaves:
         assert (got.shape, got.dtype) == (planned.shape, planned.dtype)
         assert got.sharding == planned.sharding
+
+
+def test_steps_of_one_call_are_the_same_bits_however_they_are_grouped(compiled):
+    """6 steps as 6 calls of one program, 2 calls, or one; and as steps without a loop around."""
+    steps, batches = compiled.steps, compiled.batches(4, 6)
+
+    def run(sizes: list[int]) -> tuple[TrainState, list[float]]:
+        state, losses, done = steps.init(jax.random.key(0)), [], 0
+        for n in sizes:
+            rest = jax.tree.map(lambda x: jnp.roll(x, -done, axis=0), batches)  # noqa: B023
+            rest = jax.device_put(rest, compiled.layout.batches)
+            state, metrics = steps.train(state, rest, compiled.count(n), compiled.settings)
+            assert metrics.loss.shape == (6,)
+            losses += metrics.loss[:n].tolist()
+            done += n
+        return state, losses
+
+    programs = steps.train._cache_size()
+    state, losses = run([1] * 6)
+    assert len(set(losses)) == 6
+    for sizes in ([4, 2], [6]):
+        other_state, other_losses = run(sizes)
+        assert other_losses == losses
+        assert_equal_trees(other_state, state)
+    assert steps.train._cache_size() == programs + 1
+    plain, plain_losses = steps.init(jax.random.key(0)), []
+    for i in range(6):
+        batch = jax.tree.map(lambda x: x[i : i + 1], batches)  # noqa: B023
+        batch = jax.device_put(batch, compiled.layout.batches)
+        plain, metrics = steps.train(plain, batch, compiled.count(1), compiled.settings)
+        plain_losses.append(float(metrics.loss[0]))
+    assert plain_losses == pytest.approx(losses, rel=1e-6)
 
 
 def test_runs_that_differ_in_settings_share_the_program_and_not_the_numbers(compiled):
@@ -324,10 +363,10 @@ def test_runs_that_differ_in_settings_share_the_program_and_not_the_numbers(comp
         settings = jax.device_put(make_settings(config, make_timetable(config)), layout.everywhere)
         state = init(jax.random.key(config.seed))
         for _ in range(3):
-            state, metrics = steps.train(state, compiled.batch(4), settings)
-        losses.append(float(metrics.loss))
+            state, metrics = steps.train(state, compiled.batches(4), compiled.count(1), settings)
+        losses.append(float(metrics.loss[0]))
         rate = config.optimizer.learning_rate
-        assert float(metrics.learning_rate) == pytest.approx(rate, rel=0.2)
+        assert float(metrics.learning_rate[0]) == pytest.approx(rate, rel=0.2)
     assert steps.train._cache_size() == programs
     assert abs(losses[0] - losses[1]) > 0.01
 

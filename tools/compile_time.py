@@ -40,12 +40,14 @@ def compile_once(n_layers: int) -> tuple[float, float, int]:
     layout = make_layout(config, jax.devices()[:1])
     model = make_gpt(config.model, config.compute, layout)
     steps = compile_steps(config, model, layout)
-    tokens = jax.ShapeDtypeStruct((1, config.model.seq_len), "int32", sharding=layout.batch)
-    weights = jax.ShapeDtypeStruct((1, config.model.seq_len), "float32", sharding=layout.batch)
+    shape = (1, 1, config.model.seq_len)
+    tokens = jax.ShapeDtypeStruct(shape, "int32", sharding=layout.batches)
+    weights = jax.ShapeDtypeStruct(shape, "float32", sharding=layout.batches)
     began = time.perf_counter()
     lowered = steps.train.lower(
         steps.abstract_state,
         Batch(tokens, tokens, weights, None),
+        jax.ShapeDtypeStruct((), "int32"),
         make_settings(config, make_timetable(config)),
     )
     lowered_at = time.perf_counter()

@@ -11,6 +11,7 @@ from gpt_jax.config import Config
 from gpt_jax.data.batch import Batch
 from gpt_jax.data.shards import TokenShards
 from gpt_jax.data.stream import evaluation_batches
+from gpt_jax.feed import process_rows, put_batch
 from gpt_jax.losses import LossSums
 from gpt_jax.models.gpt import Params
 from gpt_jax.sharding import Layout
@@ -104,22 +105,7 @@ def validation_batches(
         rows=process_rows(sequences),
         separate_documents=config.data.separate_documents,
     )
-    return (put_batch(batch, layout) for batch in batches)
-
-
-def process_rows(batch_sequences: int) -> slice:
-    """The rows of a global batch that this process reads."""
-    each = batch_sequences // jax.process_count()
-    return slice(jax.process_index() * each, (jax.process_index() + 1) * each)
-
-
-def put_batch(batch: Batch, layout: Layout) -> Batch:
-    """This process's rows of a batch, as global arrays on the mesh."""
-    if jax.process_count() == 1:
-        return jax.device_put(batch, layout.batch)
-    return jax.tree.map(
-        lambda rows: jax.make_array_from_process_local_data(layout.batch, rows), batch
-    )
+    return (put_batch(batch, layout.batch) for batch in batches)
 
 
 def _standard_error(means: np.ndarray, weights: np.ndarray) -> float:

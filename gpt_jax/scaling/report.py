@@ -312,7 +312,8 @@ def _shape(study: Study, answer: Answer) -> dict[str, int] | None:
     if "n_params" not in answer.values:
         return None
     counted = study.runs.conventions.get("n_params", "")
-    convention = next((c for c in get_args(SizeConvention) if c == counted), "n_params")
+    conventions: tuple[SizeConvention, ...] = get_args(SizeConvention)
+    convention = next((c for c in conventions if c == counted), conventions[0])
     vocabularies = {v for v in study.runs.labels.get("vocab_size", ()) if v.isdigit()}
     n_params = answer.values["n_params"].value
     if len(vocabularies) == 1:

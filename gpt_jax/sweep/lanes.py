@@ -15,11 +15,13 @@ from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gpt_jax.config import Config
 from gpt_jax.data.batch import Batch
-from gpt_jax.evaluate.validation import Validation, put_batch, validate, validate_lanes
+from gpt_jax.evaluate.validation import Validation, validate, validate_lanes
 from gpt_jax.experiment import Experiment
+from gpt_jax.feed import put_batch, put_count
 from gpt_jax.models.gpt import make_gpt
 from gpt_jax.sharding import TRIAL_AXIS, Layout, stack_layout, stacked
 from gpt_jax.step import (
@@ -32,7 +34,7 @@ from gpt_jax.step import (
     state_shardings,
 )
 
-TIMED_STEPS = 4
+TIMED_CALLS = 4
 WORTH = 4.0
 """Vectorising is tried out if what is left takes this many times the compilation of a step."""
 CLEARLY_FASTER = 0.95
@@ -41,10 +43,11 @@ CLEARLY_FASTER = 0.95
 class Lanes(Protocol):
     """K trials that take their steps together."""
 
-    def train(self, batches: Sequence[Batch], alive: Sequence[int]) -> list[Metrics]:
-        """One step of every lane, on its batch (one batch: that of all); lanes not alive may rest.
+    def train(self, batches: Sequence[Batch], n_steps: int, alive: Sequence[int]) -> list[Metrics]:
+        """`Steps.train_many` of every lane, on its batches (one Batch: those of all).
 
-        Returns Metrics of [K] arrays, or one Metrics a lane.
+        Lanes that are not alive may rest. Returns one Metrics of [lanes, K] arrays, or one of [K]
+        arrays for each lane.
         """
         ...
 
@@ -64,15 +67,15 @@ class TurnLanes:
         self._experiments, self._states = experiments, list(states)
         self._last: list[Metrics | None] = [None] * len(states)
 
-    def train(self, batches: Sequence[Batch], alive: Sequence[int]) -> list[Metrics]:
+    def train(self, batches: Sequence[Batch], n_steps: int, alive: Sequence[int]) -> list[Metrics]:
         """Handed to the devices one after another, without waiting."""
         layout = self._experiments[0].layout
-        placed = [put_batch(batch, layout) for batch in batches]
+        placed = [put_batch(batch, layout.batches) for batch in batches]
+        count = put_count(n_steps, layout.everywhere)
         for i in alive:
             experiment = self._experiments[i]
-            batch = placed[i % len(placed)]
             self._states[i], self._last[i] = experiment.steps.train(
-                self._states[i], batch, experiment.settings
+                self._states[i], placed[i % len(placed)], count, experiment.settings
             )
         return [metrics for metrics in self._last if metrics is not None]
 
@@ -114,16 +117,17 @@ class VectorLanes:
         )
         self._state = _stack(states, self._program.shardings)
 
-    def train(self, batches: Sequence[Batch], alive: Sequence[int]) -> list[Metrics]:
+    def train(self, batches: Sequence[Batch], n_steps: int, alive: Sequence[int]) -> list[Metrics]:
         """All lanes: one that went wrong goes on computing what nobody reads."""
         if len(batches) == 1:
-            batch = jax.device_put(batches[0], self._layout.batch)
-            step = self._program.train_shared
+            batch = jax.device_put(batches[0], self._layout.batches)
+            train = self._program.train_shared
         else:
-            together = jax.tree.map(lambda *rows: jnp.stack(rows), *batches)
-            batch = jax.device_put(together, stacked(self._layout.batch))
-            step = self._program.train_own
-        self._state, metrics = step(self._state, batch, self._settings)
+            together = jax.tree.map(lambda *rows: np.stack(rows), *batches)
+            batch = jax.device_put(together, stacked(self._layout.batches))
+            train = self._program.train_own
+        count = put_count(n_steps, self._layout.everywhere)
+        self._state, metrics = train(self._state, batch, count, self._settings)
         return [metrics]
 
     def state(self, lane: int) -> TrainState:
@@ -147,9 +151,9 @@ class _VectorProgram:
     """Compiled functions of stacked states."""
 
     train_shared: Any
-    """All lanes on one batch."""
+    """All lanes on the same batches."""
     train_own: Any
-    """Each lane on its own batch, for lanes of different seeds."""
+    """Each lane on its own batches, for lanes of different seeds."""
     evaluate: Any
     shardings: Any
     """Of a stacked TrainState."""
@@ -164,10 +168,11 @@ def _vector_program(program: Config, layout: Layout) -> _VectorProgram:
     everywhere = stacked(layout.everywhere)
 
     def compiled(batch_dim: int | None) -> Any:
-        batch = layout.batch if batch_dim is None else stacked(layout.batch)
+        batches = layout.batches if batch_dim is None else stacked(layout.batches)
+        in_dims = (0, batch_dim, None, 0)
         return jax.jit(
-            jax.vmap(steps.train, in_axes=(0, batch_dim, 0), spmd_axis_name=TRIAL_AXIS),
-            in_shardings=(shardings, batch, everywhere),
+            jax.vmap(steps.train_many, in_axes=in_dims, spmd_axis_name=TRIAL_AXIS),
+            in_shardings=(shardings, batches, layout.everywhere, everywhere),
             out_shardings=(shardings, everywhere),
             donate_argnums=0,
         )
@@ -207,11 +212,11 @@ def choose_lanes(
         return TurnLanes(experiments, states), "one trial"
     if devices[0].platform != "cpu" or len(devices) > experiments[0].layout.mesh.size:
         return VectorLanes(experiments, states, devices), "vectorised over the devices"
-    alive = range(len(states))
-    compiling, turns = _time(TurnLanes(experiments, _copies(states)), batches, alive)
+    n_steps, alive = experiments[0].steps_per_dispatch, range(len(states))
+    compiling, turns = _time(TurnLanes(experiments, _copies(states)), batches, n_steps, alive)
     if turns * n_steps_left < WORTH * compiling:
         return TurnLanes(experiments, states), "in turns: too short to try vectorising"
-    _, vector = _time(VectorLanes(experiments, states, devices), batches, alive)
+    _, vector = _time(VectorLanes(experiments, states, devices), batches, n_steps, alive)
     measured = f"a step of all: {turns * 1e3:.1f} ms in turns, {vector * 1e3:.1f} ms vectorised"
     if vector < CLEARLY_FASTER * turns:
         return VectorLanes(experiments, states, devices), f"vectorised ({measured})"
@@ -223,11 +228,13 @@ def _copies(states: Sequence[TrainState]) -> list[TrainState]:
     return [jax.tree.map(jnp.copy, state) for state in states]
 
 
-def _time(lanes: Lanes, batches: Sequence[Batch], alive: Sequence[int]) -> tuple[float, float]:
-    """Seconds of the first step, and of the fastest later one."""
+def _time(
+    lanes: Lanes, batches: Sequence[Batch], n_steps: int, alive: Sequence[int]
+) -> tuple[float, float]:
+    """Seconds of the first call of n_steps, and a step's of the fastest later one."""
     seconds = []
-    for _ in range(1 + TIMED_STEPS):
+    for _ in range(1 + TIMED_CALLS):
         began = time.perf_counter()
-        jax.block_until_ready(lanes.train(batches, alive))
+        jax.block_until_ready(lanes.train(batches, n_steps, alive))
         seconds.append(time.perf_counter() - began)
-    return seconds[0], min(seconds[1:])
+    return seconds[0], min(seconds[1:]) / n_steps

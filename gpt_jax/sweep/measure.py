@@ -9,7 +9,8 @@ import numpy as np
 
 from gpt_jax.config import Config
 from gpt_jax.data.batch import Batch
-from gpt_jax.evaluate.validation import process_rows, put_batch
+from gpt_jax.dispatch import capacity
+from gpt_jax.feed import process_rows, put_batch, put_count, stack
 from gpt_jax.models.gpt import make_gpt
 from gpt_jax.sharding import make_layout
 from gpt_jax.step import compile_steps, make_settings
@@ -39,17 +40,19 @@ def measure(config: Config) -> Speed:
     steps = compile_steps(config, model, layout)
     settings = jax.device_put(make_settings(config, make_timetable(config)), layout.everywhere)
     state = steps.init(jax.random.key(config.seed))
-    batch = put_batch(_random_batch(config), layout)
+    n = capacity(config, layout.mesh.devices.flat[0].platform, layout.mesh.size)
+    batches = put_batch(stack([_random_batch(config)], n), layout.batches)
+    count = put_count(n, layout.everywhere)
     times: list[float] = []
     began = time.perf_counter()
     while len(times) <= MIN_STEPS or (len(times) <= MAX_STEPS and sum(times[1:]) < SECONDS):
-        state, metrics = steps.train(state, batch, settings)
+        state, metrics = steps.train(state, batches, count, settings)
         jax.block_until_ready(metrics.loss)
         now = time.perf_counter()
-        times.append(now - began)
+        times.append((now - began) / n)
         began = now
     step_seconds = statistics.median(times[1:])
-    return Speed(step_seconds, max(0.0, times[0] - step_seconds))
+    return Speed(step_seconds, max(0.0, n * (times[0] - step_seconds)))
 
 
 def _random_batch(config: Config) -> Batch:

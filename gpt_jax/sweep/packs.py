@@ -20,8 +20,9 @@ from gpt_jax.checkpoint import Checkpoints
 from gpt_jax.checkpoint_files import saved_steps
 from gpt_jax.config import Config
 from gpt_jax.data.batch import Batch
-from gpt_jax.evaluate.validation import process_rows
+from gpt_jax.dispatch import Pace
 from gpt_jax.experiment import Experiment, prepare
+from gpt_jax.feed import read_batches
 from gpt_jax.recorder import RunRecorder, describe_bad
 from gpt_jax.step import Metrics, TrainState, program_config
 from gpt_jax.sweep.attempt import attempt
@@ -36,6 +37,8 @@ FREE = ("name", "seed", "optimizer", "schedule", "model", "tracking")
 """Sections that may differ within a pack, as far as `program_config` allows."""
 
 Outcomes = dict[str, tuple[State, str]]
+_Columns = dict[str, list[float]]
+"""A value for each step, by the names of `Metrics`."""
 
 
 def pack_key(config: Config) -> Config:
@@ -186,36 +189,40 @@ class _Pack:
     def _steps(self, trials: Sequence[_Trial], states: list[TrainState], done: int) -> None:
         """Every step of all trials, each recorded; validations and checkpoints where they are due.
 
-        As in the loop of a single run, a step's metrics are read when the next is under way.
+        As in the loop of a single run, metrics are read when the next steps are under way.
         """
         n_steps, first = trials[0].experiment.timetable.n_steps, trials[0].recorder
         experiments = [trial.experiment for trial in trials]
         if done >= n_steps:
             self._milestone(trials, TurnLanes(experiments, states), n_steps, True, False)
             return
-        batches, wait = _batches(trials, done)
+        pace = Pace(experiments[0].config, experiments[0].steps_per_dispatch)
+        steps = _next_steps(trials, done, pace)
+        batches, wait = _batches(trials, steps)
         lanes, why = choose_lanes(experiments, states, self.devices, batches, n_steps - done)
         where = ", ".join(str(device.id) for device in self.devices)
         print(f"{len(trials)} trials {why}; devices {where}", flush=True)
-        reader = _Reader(self, trials)
-        for step in range(done, n_steps):
-            metrics = lanes.train(batches, self._alive(trials))
-            batches, next_wait = _batches(trials, min(step + 1, n_steps - 1))
-            reader.read_previous(step, metrics, wait)
-            wait = next_wait
-            validating = first.validation_due(step + 1)
-            saving = first.save_due(step + 1)
-            if validating or saving or self.stop or step + 1 == n_steps:
+        reader = _Reader(self, trials, pace)
+        while steps:
+            metrics = lanes.train(batches, len(steps), self._alive(trials))
+            handed, handed_wait = steps, wait
+            steps = _next_steps(trials, handed.stop, pace)
+            batches, wait = _batches(trials, steps)
+            reader.read_previous(handed, metrics, handed_wait)
+            done = handed.stop
+            validating = first.validation_due(done)
+            saving = first.save_due(done)
+            if validating or saving or self.stop:
                 reader.read_all()
                 saving = saving or bool(self.stop)
-                self._milestone(trials, lanes, step + 1, validating, saving)
+                self._milestone(trials, lanes, done, validating, saving)
                 reader.restart()
             if not self._alive(trials):
                 return
-            if self.stop and step + 1 < n_steps:
+            if self.stop and done < n_steps:
                 for i in self._alive(trials):
                     trials[i].recorder.checkpoints.wait()
-                raise Interrupted(f"after step {step + 1:,} of {n_steps:,} of a pack; saved")
+                raise Interrupted(f"after step {done:,} of {n_steps:,} of a pack; saved")
 
     def _alive(self, trials: Sequence[_Trial]) -> list[int]:
         return [i for i, t in enumerate(trials) if t.entry.name not in self.outcomes]
@@ -229,46 +236,61 @@ class _Pack:
             validation = None if validations is None else validations[i]
             trials[i].recorder.milestone(lambda: lanes.state(i), done, validation, saving)  # noqa: B023
 
-    def read(self, trials: Sequence[_Trial], step: int, metrics: Sequence[Metrics], seconds: float,
-             wait: float) -> None:  # fmt: skip
-        """Write each trial's record of a step; one that went wrong leaves the pack."""
-        lanes = _by_lane(jax.device_get(metrics), len(trials))
-        for i in self._alive(trials):
-            trial, values = trials[i], lanes[i]
+    def read(
+        self,
+        trials: Sequence[_Trial],
+        steps: range,
+        metrics: Sequence[Metrics],
+        seconds: float,
+        wait: float,
+    ) -> None:
+        """Write each trial's records of steps; one that went wrong leaves the pack."""
+        lanes = _by_lane(metrics, len(trials))
+        for trial, lane in zip(trials, lanes, strict=True):
+            if trial.entry.name not in self.outcomes:
+                self._read_lane(trial, steps, lane, seconds, wait)
+
+    def _read_lane(
+        self, trial: _Trial, steps: range, lane: _Columns, seconds: float, wait: float
+    ) -> None:
+        for j, step in enumerate(steps):
+            values = {name: column[j] for name, column in lane.items()}
             bad = trial.recorder.record_step(step, values, seconds, wait)
             if bad and trial.experiment.config.train.on_bad_step == "stop":
                 error = trial.recorder.divergence(step, values)
                 self.outcomes[trial.entry.name] = ("diverged", str(error))
-            elif bad:
+                return
+            if bad:
                 print(f"{trial.entry.name}: step {step + 1:,}: {describe_bad(values)}: left out")
 
 
 class _Reader:
-    """Reads a step's metrics once the next step was handed to the devices."""
+    """Reads the metrics of steps once the next ones were handed to the devices."""
 
-    def __init__(self, pack: _Pack, trials: Sequence[_Trial]):
-        self._pack, self._trials = pack, trials
-        self._pending: tuple[int, list[Metrics], float] | None = None
+    def __init__(self, pack: _Pack, trials: Sequence[_Trial], pace: Pace):
+        self._pack, self._trials, self._pace = pack, trials, pace
+        self._pending: tuple[range, list[Metrics], float] | None = None
         self.restart()
 
     def restart(self) -> None:
         """What was done since the last step is not the next one's time."""
         self._last = time.monotonic()
 
-    def read_previous(self, step: int, metrics: list[Metrics], wait: float) -> None:
+    def read_previous(self, steps: range, metrics: list[Metrics], wait: float) -> None:
         self.read_all()
-        self._pending = (step, metrics, wait)
+        self._pending = (steps, metrics, wait)
 
     def read_all(self) -> None:
         """Everything that was handed to the devices."""
         if self._pending is None:
             return
-        step, metrics, wait = self._pending
+        steps, metrics, wait = self._pending
         self._pending = None
         metrics = jax.device_get(metrics)
         now = time.monotonic()
-        seconds, self._last = now - self._last, now
-        self._pack.read(self._trials, step, metrics, seconds, wait)
+        seconds, self._last = (now - self._last) / len(steps), now
+        self._pace.took(seconds)
+        self._pack.read(self._trials, steps, metrics, seconds, wait / len(steps))
 
 
 def common_step(checkpoints: Sequence[Checkpoints]) -> int | None:
@@ -285,26 +307,34 @@ def _devices_per_trial(config: Config) -> int:
     return max(1, config.mesh.data) * config.mesh.fsdp * config.mesh.tensor
 
 
-def _batches(trials: Sequence[_Trial], step: int) -> tuple[list[Batch], float]:
-    """The trials' batches of a step, one for all where they have one seed; and the seconds."""
-    began = time.monotonic()
-    timetable = trials[0].experiment.timetable
-    sequences, first = timetable.batch_sequences(step), timetable.samples_before(step)
+def _next_steps(trials: Sequence[_Trial], step: int, pace: Pace) -> range:
+    """The steps of the next call, from `step` on; none at the end."""
+    recorder = trials[0].recorder
+    if step >= recorder.experiment.timetable.n_steps:
+        return range(step, step)
+    return range(step, step + recorder.steps_until_due(step, pace.steps))
+
+
+def _batches(trials: Sequence[_Trial], steps: range) -> tuple[list[Batch], float]:
+    """The trials' batches of steps, one for all where they have one seed; and the seconds."""
+    if not steps:
+        return [], 0.0
     seeds = {trial.experiment.config.seed for trial in trials}
-    sources = trials[:1] if len(seeds) == 1 else trials
-    batches = [
-        trial.experiment.stream.batch(first, sequences, process_rows(sequences))
-        for trial in sources
+    read = [
+        read_batches(
+            trial.experiment.stream,
+            trial.experiment.timetable,
+            steps.start,
+            len(steps),
+            trial.experiment.steps_per_dispatch,
+        )
+        for trial in (trials[:1] if len(seeds) == 1 else trials)
     ]
-    return batches, time.monotonic() - began
+    return [batch for batch, _ in read], sum(seconds for _, seconds in read)
 
 
-def _by_lane(metrics: Sequence[Metrics], n_lanes: int) -> list[dict[str, float]]:
-    """Metrics of [K] arrays, or one Metrics a lane, as one dict of floats a lane."""
-    if len(metrics) == 1 and n_lanes > 1:
-        (together,) = metrics
-        return [
-            {name: float(values[lane]) for name, values in together._asdict().items()}
-            for lane in range(n_lanes)
-        ]
-    return [{name: float(value) for name, value in lane._asdict().items()} for lane in metrics]
+def _by_lane(metrics: Sequence[Metrics], n_lanes: int) -> list[_Columns]:
+    """Metrics on the host, of [lanes, K] or one Metrics of [K] a lane, as lists of K a lane."""
+    if len(metrics) == 1 and metrics[0].loss.ndim == 2:
+        metrics = [Metrics(*(column[lane] for column in metrics[0])) for lane in range(n_lanes)]
+    return [{name: column.tolist() for name, column in m._asdict().items()} for m in metrics]
