@@ -18,7 +18,7 @@ LAYERS = (
     {"published"},
     {"sharding", "data", "optim", "interop"},
     {"models"},
-    {"losses", "sampling", "streaming", "decode"},
+    {"losses", "sampling", "streaming", "decode", "dispatch", "feed"},
     {"step", "coord_check", "checkpoint_files", "tracking"},
     {"checkpoint"},
     {"run"},

@@ -190,12 +190,12 @@ def test_a_stopped_pack_remembers_who_diverged(workspace, tmp_path, monkeypatch)
     force(monkeypatch, "turns")
     bad = '{"optimizer.learning_rate": 1e30}'
     sweep = begin(write_sweep(workspace, tmp_path, f"{bad}, {GRID}"), tmp_path / "packed")
-    real, steps = TurnLanes.train, itertools.count()
+    real, calls = TurnLanes.train, itertools.count()
 
-    def train_and_signal(self, batches, alive):
-        if next(steps) == 8:
+    def train_and_signal(self, batches, n_steps, alive):
+        if next(calls) == 5:
             os.kill(os.getpid(), signal.SIGTERM)
-        return real(self, batches, alive)
+        return real(self, batches, n_steps, alive)
 
     monkeypatch.setattr(TurnLanes, "train", train_and_signal)
     with pytest.raises(Interrupted):
@@ -272,7 +272,8 @@ def test_short_packs_are_not_measured(monkeypatch):
     monkeypatch.setattr(lanes_module, "VectorLanes", lambda *_: "vector")
     monkeypatch.setattr(lanes_module, "TurnLanes", lambda *_: "turns")
 
-    one_device = SimpleNamespace(layout=SimpleNamespace(mesh=SimpleNamespace(size=1)))
+    layout = SimpleNamespace(mesh=SimpleNamespace(size=1))
+    one_device = SimpleNamespace(layout=layout, steps_per_dispatch=1)
     two: Any = [one_device, one_device]
     devices = jax.local_devices()[:1]
     assert lanes_module.choose_lanes(two, two, devices, [], 100)[0] == "turns"
