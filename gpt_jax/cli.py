@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from gpt_jax.runtime import INTERRUPTED, USER_ERROR, prepare_process
+from gpt_jax.runtime import INTERRUPTED, USER_ERROR, prepare_process, use_huge_pages
 
 VERBS = {
     "train": ("gpt_jax.train_verb", "train a config, or continue it"),
@@ -23,6 +23,9 @@ VERBS = {
     "doctor": ("gpt_jax.doctor", "versions, devices, kernels in use, data found"),
 }
 """Verb -> module, one line of help."""
+
+COMPUTING = ("train", "sweep", "generate", "coord-check")
+"""Verbs whose time is spent in jax."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,6 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"gpt-jax: unknown verb '{given[0]}'; one of {', '.join(VERBS)}", file=sys.stderr)
         return USER_ERROR
     module_name, summary = VERBS[given[0]]
+    if arguments is None and given[0] in COMPUTING:
+        use_huge_pages()
     prepare_process()
     module = importlib.import_module(module_name)
     parser = argparse.ArgumentParser(f"gpt-jax {given[0]}", description=summary)

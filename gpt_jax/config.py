@@ -310,6 +310,8 @@ class ComputeConfig:
 
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Operands of matrix products; parameters, softmax and loss are float32 in any case."""
+    products: Literal["auto", "plain", "cpu"] = "auto"
+    """Form of matrix products: as written, or as XLA is fast at on a CPU (auto: there)."""
     attention: Literal["auto", "reference", "blockwise", "cudnn", "splash"] = "auto"
     """Attention kernel; `gpt-jax doctor` and the run log say which one runs."""
     attention_block: Positive = 128

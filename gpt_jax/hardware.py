@@ -6,8 +6,10 @@ more entry in `CHIPS`. Must not import jax at import time.
 
 import dataclasses
 import difflib
+import functools
 import time
 from collections.abc import Mapping
+from pathlib import Path
 
 TERA, GIGA = 1e12, 1e9
 
@@ -103,6 +105,24 @@ def chip(name: str) -> Chip:
 def identify(device_kind: str) -> Chip | None:
     """The chip that jax calls `device_kind`, or None: a peak is never guessed."""
     return next((entry for entry in CHIPS if device_kind in entry.device_kinds), None)
+
+
+BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
+"""Of /proc/cpuinfo: instructions that multiply bfloat16 (x86-64; the last one, ARM)."""
+
+
+@functools.cache
+def cpu_multiplies_bfloat16() -> bool:
+    """Whether this CPU has instructions for bfloat16 products; where nothing says so, no.
+
+    Without them a bfloat16 product is computed in float32, after converting.
+    """
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return False
+    flags = (line.split(":")[1] for line in lines if line.startswith(("flags", "Features")))
+    return bool(BFLOAT16_FLAGS & set(next(flags, "").split()))
 
 
 CPU_PRODUCT_SIZES = (512, 1024)

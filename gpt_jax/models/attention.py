@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from gpt_jax.config import ComputeConfig, ModelConfig
+from gpt_jax.models import cpu
 from gpt_jax.models.products import Precision
 from gpt_jax.sharding import Layout
 
@@ -23,6 +24,10 @@ MASKED = -1e30
 
 STATIC_PARTS = 8
 """The blockwise kernel compiles at most this many query ranges, each with its own key range."""
+
+
+CPU_BLOCKS = 16
+"""Blocks of queries of the blockwise kernel in its CPU form, which compiles each."""
 
 
 class Kernel(NamedTuple):
@@ -122,6 +127,8 @@ def attend(
     if kernel == "cudnn":
         return _cudnn(q_BTNH, k_BTKH, v_BTKH, pattern, segments_BT)
     block = n_tokens if kernel == "reference" else min(block, n_tokens)
+    if how.cpu and not pattern.dropout:
+        return _on_cpu(q_BTNH, k_BTKH, v_BTKH, pattern, how, block, segments_BT)
     return _in_blocks(q_BTNH, k_BTKH, v_BTKH, pattern, how, block, segments_BT, dropout_key)
 
 
@@ -203,6 +210,36 @@ def _in_blocks(
         if remainder:
             outputs.append(one_block(remainder, end - remainder))
     return outputs[0] if len(outputs) == 1 else jnp.concatenate(outputs, axis=1)
+
+
+def _on_cpu(
+    q_BTNH: jax.Array,
+    k_BTKH: jax.Array,
+    v_BTKH: jax.Array,
+    pattern: Pattern,
+    how: Precision,
+    block: int,
+    segments_BT: jax.Array | None,
+) -> jax.Array:
+    """Blocks of queries as `cpu.attend` takes them: at most CPU_BLOCKS, all in the program."""
+    n_tokens, group = q_BTNH.shape[1], q_BTNH.shape[2] // k_BTKH.shape[2]
+    block = max(block, -(-n_tokens // CPU_BLOCKS))
+    biases = []
+    for start in range(0, n_tokens, block):
+        stop = min(start + block, n_tokens)
+        oldest = 0 if pattern.window is None else max(0, start - pattern.window + 1)
+        keys = slice(oldest // block * block, stop)
+        query_segments = key_segments = None
+        if segments_BT is not None:
+            query_segments, key_segments = segments_BT[:, start:stop], segments_BT[:, keys]
+        positions = jnp.arange(start, stop)[None], jnp.arange(keys.start, stop)[None]
+        biases.append(_bias(*positions, query_segments, key_segments, pattern))
+    k_BTNH, v_BTNH = (jnp.repeat(x, group, axis=2) if group > 1 else x for x in (k_BTKH, v_BTKH))
+    q_BNTH, k_BNTH, v_BNTH = (
+        x.swapaxes(1, 2).astype(jnp.float32) for x in (pattern.scale(q_BTNH), k_BTNH, v_BTNH)
+    )
+    out_BNTH = cpu.attend(q_BNTH, k_BNTH, v_BNTH, biases, block, how.operands)
+    return out_BNTH.swapaxes(1, 2).astype(how.activations)
 
 
 def _bias(

@@ -27,7 +27,7 @@ from gpt_jax.models.layers import (
     projection_std,
     rotate,
 )
-from gpt_jax.models.products import Precision, precision, project
+from gpt_jax.models.products import Precision, look_up, precision, project
 from gpt_jax.sharding import Layout
 
 Params = dict[str, Any]
@@ -58,7 +58,7 @@ def decide_execution(model: ModelConfig, compute: ComputeConfig, backend: str) -
     if compute.layers == "auto":
         unroll = backend == "cpu" and model.n_layers <= UNROLL_UP_TO
     return Execution(
-        how=precision(compute.dtype, backend),
+        how=precision(compute.dtype, compute.products, backend),
         kernel=attention.choose_kernel(model, compute, backend),
         attention_block=compute.attention_block,
         unroll=unroll,
@@ -281,9 +281,12 @@ class Transformer(nn.Module):
     def _logits(self, x_BTD: jax.Array, embedding: Embedding) -> jax.Array:
         """[B, T, padded V] float32; padded ids hold a very negative number."""
         config = self.config
-        tied = config.tied_embeddings
-        kernel_DV = embedding.table().T if tied else Head(config, name="head")()
-        logits = project(x_BTD, kernel_DV, 1, self.execution.how, result=jnp.dtype(jnp.float32))
+        how = self.execution.how
+        if config.tied_embeddings:
+            logits = look_up(x_BTD, embedding.table(), how)
+        else:
+            kernel_DV = Head(config, name="head")()
+            logits = project(x_BTD, kernel_DV, 1, how, result=jnp.dtype(jnp.float32))
         if self.layout is not None:
             logits = self.layout.constrain(logits, "act_batch", "act_seq", "act_vocab")
         if config.logit_soft_cap is not None:

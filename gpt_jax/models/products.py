@@ -12,28 +12,34 @@ import math
 import jax
 import jax.numpy as jnp
 
+from gpt_jax import hardware
+from gpt_jax.models import cpu
+
 
 @dataclasses.dataclass(frozen=True)
 class Precision:
-    """Types of matrix-product operands and of activations, and how many dims a product has."""
+    """Types of matrix-product operands and of activations, and the form that products take."""
 
     operands: jnp.dtype
     activations: jnp.dtype
-    flatten: bool
-    """Bring operands to two dims first: XLA's CPU code for gradients of more is much slower."""
+    cpu: bool
+    """Whether products take the forms of `gpt_jax.models.cpu`."""
 
 
-def precision(dtype: str, backend: str) -> Precision:
-    """The precision that `compute.dtype` means on a backend (cpu, gpu or tpu).
+def precision(dtype: str, products: str, backend: str) -> Precision:
+    """What `compute.dtype` and `compute.products` mean on a backend (cpu, gpu or tpu).
 
-    auto is bfloat16 on gpu and tpu, and float32 on cpu. Activations have the operands' type, but
-    float32 on cpu: XLA computes elementwise bfloat16 there by converting each way.
+    An automatic dtype is bfloat16 on gpu and tpu, and on a cpu that multiplies it. Activations have
+    the operands' type, but float32 on cpu: XLA computes elementwise bfloat16 there by converting
+    each way.
     """
     if dtype == "auto":
-        dtype = "float32" if backend == "cpu" else "bfloat16"
+        fast = backend != "cpu" or hardware.cpu_multiplies_bfloat16()
+        dtype = "bfloat16" if fast else "float32"
     operands = jnp.dtype(dtype)
     activations = jnp.dtype(jnp.float32) if backend == "cpu" else operands
-    return Precision(operands, activations, flatten=backend == "cpu")
+    in_cpu_form = products == "cpu" or (products == "auto" and backend == "cpu")
+    return Precision(operands, activations, in_cpu_form)
 
 
 def project(
@@ -49,13 +55,24 @@ def project(
     type if `result` names no other.
     """
     result = result or how.activations
-    if not how.flatten:
+    if not how.cpu:
         return _product(x, kernel, n_contracted, how.operands, result)
     inputs, outputs = kernel.shape[:n_contracted], kernel.shape[n_contracted:]
     leading = x.shape[: x.ndim - n_contracted]
-    x_MI = x.reshape(math.prod(leading), math.prod(inputs))
+    x_MI = x.reshape(math.prod(leading), math.prod(inputs)).astype(jnp.float32)
     kernel_IO = kernel.reshape(math.prod(inputs), math.prod(outputs))
-    return _product(x_MI, kernel_IO, 1, how.operands, result).reshape(*leading, *outputs)
+    y_MO = cpu.product(x_MI, kernel_IO, how.operands)
+    return y_MO.reshape(*leading, *outputs).astype(result)
+
+
+def look_up(x_BTD: jax.Array, table_VD: jax.Array, how: Precision) -> jax.Array:
+    """x table^T in float32, [B, T, V]: the logits of a table of embeddings."""
+    float32 = jnp.dtype(jnp.float32)
+    if not how.cpu:
+        return _product(x_BTD, table_VD.T, 1, how.operands, float32)
+    x_MD = x_BTD.reshape(-1, x_BTD.shape[-1]).astype(float32)
+    y_MV = cpu.product(x_MD, table_VD, how.operands, by_output=True)
+    return y_MV.reshape(*x_BTD.shape[:-1], -1)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))

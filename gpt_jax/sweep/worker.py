@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from gpt_jax.runtime import INTERRUPTED, USER_ERROR, prepare_process
+from gpt_jax.runtime import INTERRUPTED, USER_ERROR, prepare_process, use_huge_pages
 from gpt_jax.sweep.attempt import attempt
 from gpt_jax.sweep.store import FINAL, Claim, Entry, State, SweepDirectory, released
 
@@ -108,6 +108,8 @@ def one_at_a_time(sweep: SweepDirectory, ready: list[Entry]) -> list[Entry]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a worker; 0 when nothing is left to do, 130 when it was told to stop."""
+    if arguments is None:
+        use_huge_pages()
     parser = argparse.ArgumentParser("python -m gpt_jax.sweep.worker", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("directory", type=Path, help="of a sweep that `gpt-jax sweep run` began")

@@ -13,7 +13,7 @@ from gpt_jax.models import attention
 from gpt_jax.models.attention import Pattern, attend, choose_kernel, splash
 from gpt_jax.models.products import precision
 
-FLOAT32 = precision("float32", "cpu")
+FLOAT32 = precision("float32", "auto", "cpu")
 
 
 def draw(n_tokens, n_heads, n_kv_heads, head_size, seed=0, n_batch=2):
@@ -141,7 +141,7 @@ def test_cudnn_lowers_for_cuda(window, monkeypatch):
     monkeypatch.setattr(f"{asked}.check_cudnn_version", lambda: 91000)
     monkeypatch.setattr(f"{asked}.check_compute_capability", lambda _: True)
     qkv = [x.astype(jnp.bfloat16) for x in draw(64, 4, 2, 64)]
-    how = precision("bfloat16", "gpu")
+    how = precision("bfloat16", "auto", "gpu")
 
     def loss(q, k, v):
         out = attend("cudnn", q, k, v, Pattern(window), how, 64)

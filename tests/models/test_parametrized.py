@@ -171,7 +171,7 @@ def test_cudnn_divides_scores_as_asked(monkeypatch):
     monkeypatch.setattr(f"{asked}.check_cudnn_version", lambda: 91000)
     monkeypatch.setattr(f"{asked}.check_compute_capability", lambda _: True)
     x = jnp.zeros((1, 64, 2, 64), jnp.bfloat16)
-    how = precision("bfloat16", "gpu")
+    how = precision("bfloat16", "auto", "gpu")
 
     def scale(divisor: float | None) -> str:
         run = jax.jit(lambda q: attend("cudnn", q, q, q, Pattern(divisor=divisor), how, 64))

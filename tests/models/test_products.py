@@ -7,8 +7,8 @@ import pytest
 
 from gpt_jax.models.products import Precision, precision, project
 
-FLOAT32 = precision("float32", "cpu")
-BFLOAT16 = precision("bfloat16", "tpu")
+FLOAT32 = precision("float32", "auto", "cpu")
+BFLOAT16 = precision("bfloat16", "auto", "tpu")
 RANDOM = np.random.default_rng(0)
 X = jnp.asarray(RANDOM.normal(size=(2, 5, 3, 4)), jnp.float32)
 KERNEL = jnp.asarray(RANDOM.normal(size=(3, 4, 6, 2)), jnp.float32)
