@@ -316,6 +316,8 @@ class ComputeConfig:
     """Attention kernel; `gpt-jax doctor` and the run log say which one runs."""
     attention_block: Positive = 128
     """Block length of the blockwise kernel, in tokens."""
+    loss: Literal["auto", "whole", "parts"] = "auto"
+    """Logits stored whole, or a part at a time and never stored (auto: on one CPU)."""
     layers: Literal["auto", "scan", "unroll"] = "auto"
     """Layers as one scanned body (compile time does not grow) or unrolled (faster on CPU)."""
     remat: Literal["none", "full", "dots", "attention"] = "none"

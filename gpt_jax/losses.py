@@ -1,12 +1,24 @@
 """Summed losses and token counts; whoever has all the sums divides, once.
 
-Sums over any split of a batch into microbatches or devices add up to the whole batch's.
+Sums over any split of a batch into microbatches or devices add up to the whole batch's. Logits are
+either computed whole, or a part of the tokens and of the vocabulary at a time and never stored:
+the gradient of the loss is made on the way, while a part's logits are there.
 """
 
-from typing import NamedTuple
+import functools
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+
+from gpt_jax.data.batch import Batch
+from gpt_jax.models import cpu
+from gpt_jax.models.gpt import GPT, Params
+
+VOCABULARY_PART = 4096
+"""Ids whose logits are computed at a time: of more, a CPU's products are slower."""
+LOGIT_BYTES = 1 << 27
+"""Of the float32 logits of the tokens that are taken at a time."""
 
 
 class LossSums(NamedTuple):
@@ -37,3 +49,145 @@ def cross_entropy_sums(
         z_loss=jnp.sum(weights_BT * jnp.square(log_normaliser_BT)),
         weight=jnp.sum(weights_BT),
     )
+
+
+def batch_loss(
+    model: GPT,
+    params: Params,
+    batch: Batch,
+    z_loss: float = 0.0,
+    dropout_key: jax.Array | None = None,
+) -> tuple[jax.Array, LossSums]:
+    """(cross-entropy + z_loss times z-loss, the sums) of a batch; the first has a gradient."""
+    if not _in_parts(model):
+        logits = model.apply(params, batch.tokens_BT, batch.segments_BT, dropout_key)
+        sums = cross_entropy_sums(logits, batch.targets_BT, batch.weights_BT)
+        return sums.cross_entropy + z_loss * sums.z_loss, sums
+    x_BTD = model.hidden(params, batch.tokens_BT, batch.segments_BT, dropout_key)
+    table_VD = model.output_table(params)
+    config = model.config
+    options = _Options(z_loss, config.logit_soft_cap, model.execution.how.operands)
+    rest = batch.targets_BT.reshape(-1), batch.weights_BT.astype(jnp.float32).reshape(-1)
+    return loss_in_parts(x_BTD.reshape(-1, config.d_model), table_VD, *rest, options)
+
+
+def _in_parts(model: GPT) -> bool:
+    return model.execution.loss_in_parts and model.config.vocab_size > VOCABULARY_PART
+
+
+class _Options(NamedTuple):
+    z_loss: float
+    soft_cap: float | None
+    operands: Any
+
+
+class _Tokens(NamedTuple):
+    x_RD: jax.Array
+    targets_R: jax.Array
+    weights_R: jax.Array
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+def loss_in_parts(
+    x_MD: jax.Array,
+    table_VD: jax.Array,
+    targets_M: jax.Array,
+    weights_M: jax.Array,
+    options: _Options,
+) -> tuple[jax.Array, LossSums]:
+    """`batch_loss` from the last activations and the table of output embeddings.
+
+    x_MD, table_VD: float32; targets_M: [M] integers in [0, V); weights_M: [M] float32.
+    """
+    table = _split_vocabulary(table_VD.astype(options.operands))
+
+    def add(total: LossSums, part: _Tokens) -> tuple[LossSums, None]:
+        _, sums, _ = _scores(part, table, options)
+        return jax.tree.map(jnp.add, total, sums), None
+
+    sums, _ = jax.lax.scan(add, _no_loss(), _split_tokens(x_MD, targets_M, weights_M, table_VD))
+    return sums.cross_entropy + options.z_loss * sums.z_loss, sums
+
+
+def _forward(x_MD, table_VD, targets_M, weights_M, options):
+    """The loss, and its gradients as what is saved for the backward pass."""
+    table = _split_vocabulary(table_VD.astype(options.operands))
+    parts = _split_tokens(x_MD, targets_M, weights_M, table_VD)
+
+    def add(carry: tuple, part: _Tokens) -> tuple[tuple, jax.Array]:
+        total, table_gradient = carry
+        _, targets_R, weights_R = part
+        scores, sums, normaliser_R = _scores(part, table, options)
+        x_RD = part.x_RD.astype(options.operands)
+        x_gradient, added = jnp.zeros(()), []
+        for first, rows, scores_RV, old in zip(
+            range(0, table_VD.shape[0], VOCABULARY_PART), table, scores, table_gradient, strict=True
+        ):
+            probability = jnp.exp(scores_RV - normaliser_R[:, None])
+            is_target = targets_R[:, None] == first + jnp.arange(rows.shape[0])
+            by_score = probability * (1 + 2 * options.z_loss * normaliser_R[:, None]) - is_target
+            if options.soft_cap is not None:
+                by_score *= 1 - jnp.square(scores_RV / options.soft_cap)
+            by_score = (by_score * weights_R[:, None]).astype(options.operands)
+            x_gradient += cpu.multiply(by_score, rows)
+            added.append(old + cpu.multiply_from_left(by_score, x_RD))
+        return (jax.tree.map(jnp.add, total, sums), added), x_gradient
+
+    zeros = [jnp.zeros(rows.shape) for rows in table]
+    (sums, table_gradient), x_gradient = jax.lax.scan(add, (_no_loss(), zeros), parts)
+    x_gradient = x_gradient.swapaxes(0, 1).reshape(-1, x_MD.shape[1])[: x_MD.shape[0]]
+    objective = sums.cross_entropy + options.z_loss * sums.z_loss
+    return (objective, sums), (x_gradient, jnp.concatenate(table_gradient))
+
+
+def _backward(options, saved, gradient):
+    x_gradient, table_gradient = saved
+    return gradient[0] * x_gradient, gradient[0] * table_gradient, None, None
+
+
+loss_in_parts.defvjp(_forward, _backward)
+
+
+def _scores(part: _Tokens, table: list[jax.Array], options: _Options):
+    """Logits of R tokens, a list by part of the vocabulary; their sums; their log-normalisers."""
+    x_RD, targets_R, weights_R = part
+    x_RD = x_RD.astype(options.operands)
+    scores = [cpu.multiply(x_RD, rows, b_dim=-1) for rows in table]
+    if options.soft_cap is not None:
+        scores = [options.soft_cap * jnp.tanh(s / options.soft_cap) for s in scores]
+    highest_R = functools.reduce(jnp.maximum, [jnp.max(s, axis=1) for s in scores])
+    total_R = sum(jnp.sum(jnp.exp(s - highest_R[:, None]), axis=1) for s in scores)
+    normaliser_R = highest_R + jnp.log(total_R)
+    target_R = jnp.zeros(())
+    for i, scores_RV in enumerate(scores):
+        column_R = targets_R - i * VOCABULARY_PART
+        inside_R = (column_R >= 0) & (column_R < scores_RV.shape[1])
+        score_R = jnp.take_along_axis(scores_RV, column_R[:, None], axis=1, mode="clip")[:, 0]
+        target_R += jnp.where(inside_R, score_R, 0.0)
+    sums = LossSums(
+        cross_entropy=jnp.sum(weights_R * (normaliser_R - target_R)),
+        z_loss=jnp.sum(weights_R * jnp.square(normaliser_R)),
+        weight=jnp.sum(weights_R),
+    )
+    return scores, sums, normaliser_R
+
+
+def _split_vocabulary(table_VD: jax.Array) -> list[jax.Array]:
+    n = table_VD.shape[0]
+    return [table_VD[i : i + VOCABULARY_PART] for i in range(0, n, VOCABULARY_PART)]
+
+
+def _split_tokens(x_MD, targets_M, weights_M, table_VD) -> _Tokens:
+    """[parts, R, ...] each, of every parts-th token, so that parts take from every device alike."""
+    n_tokens = x_MD.shape[0]
+    n_parts = -(-n_tokens * table_VD.shape[0] * 4 // LOGIT_BYTES)
+
+    def split(x: jax.Array) -> jax.Array:
+        padding = [(0, -n_tokens % n_parts)] + [(0, 0)] * (x.ndim - 1)
+        return jnp.pad(x, padding).reshape(-1, n_parts, *x.shape[1:]).swapaxes(0, 1)
+
+    return _Tokens(split(x_MD), split(targets_M), split(weights_M))
+
+
+def _no_loss() -> LossSums:
+    return LossSums(*[jnp.zeros(())] * len(LossSums._fields))

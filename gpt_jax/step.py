@@ -22,7 +22,7 @@ import optax
 from gpt_jax import overrides
 from gpt_jax.config import Config
 from gpt_jax.data.batch import Batch
-from gpt_jax.losses import LossSums, cross_entropy_sums
+from gpt_jax.losses import LossSums, batch_loss
 from gpt_jax.models.gpt import GPT, Params, make_gpt
 from gpt_jax.optim import Hyperparameters, learning_rate_schedule, make_optimizer
 from gpt_jax.sharding import Layout
@@ -186,8 +186,7 @@ def make_steps(config: Config, model: GPT) -> Steps:
         return apply_gradients(config, settings, state, gradients, sums)
 
     def evaluate(params: Params, batch: Batch) -> LossSums:
-        logits = model.apply(params, batch.tokens_BT, batch.segments_BT)
-        return cross_entropy_sums(logits, batch.targets_BT, batch.weights_BT)
+        return batch_loss(model, params, batch)[1]
 
     return Steps(init, train, evaluate)
 
@@ -209,9 +208,7 @@ def sum_gradients(
     """
 
     def objective(params: Params, part: Batch, key: jax.Array | None):
-        logits = model.apply(params, part.tokens_BT, part.segments_BT, dropout_key=key)
-        sums = cross_entropy_sums(logits, part.targets_BT, part.weights_BT)
-        return sums.cross_entropy + config.train.z_loss * sums.z_loss, sums
+        return batch_loss(model, params, part, config.train.z_loss, key)
 
     gradient = jax.grad(objective, has_aux=True)
     n_parts = config.compute.microbatches

@@ -1,10 +1,17 @@
-"""Summed losses against a plain numpy form."""
+"""Summed losses against a plain numpy form, and in parts against whole."""
 
+import functools
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from gpt_jax import losses
+from gpt_jax.config import ComputeConfig, ModelConfig
+from gpt_jax.data.batch import Batch
 from gpt_jax.losses import LossSums, cross_entropy_sums
+from gpt_jax.models.gpt import make_gpt
 
 
 @pytest.fixture(scope="module")
@@ -55,3 +62,62 @@ def test_bfloat16_logits_are_summed_in_float32(batch):
     assert {x.dtype.name for x in sums} == {"float32"}
     expected = cross_entropy_sums(rounded.astype(jnp.float32), *rest)
     np.testing.assert_array_equal(sums, expected)
+
+
+@pytest.mark.parametrize("soft_cap", [None, 3.0])
+@pytest.mark.parametrize("n_tokens", [8, 7])
+def test_in_parts_the_loss_and_its_gradients_are_the_whole_ones(monkeypatch, soft_cap, n_tokens):
+    """Three parts of the vocabulary, the last one smaller, by three or four parts of the tokens."""
+    monkeypatch.setattr(losses, "VOCABULARY_PART", 4)
+    monkeypatch.setattr(losses, "LOGIT_BYTES", 100)
+    generator = np.random.default_rng(0)
+    x_MD = jnp.asarray(generator.normal(size=(n_tokens, 5)), jnp.float32)
+    table_VD = jnp.asarray(generator.normal(size=(11, 5)), jnp.float32)
+    targets_M = jnp.asarray([0, 3, 4, 10, 7, 8, 1, 2][:n_tokens])
+    weights_M = jnp.asarray([1, 1, 0, 1, 1, 1, 0, 1][:n_tokens], jnp.float32)
+    options = losses._Options(z_loss=0.1, soft_cap=soft_cap, operands=jnp.dtype("float32"))
+
+    def whole(x_MD, table_VD):
+        logits = x_MD @ table_VD.T
+        if soft_cap is not None:
+            logits = soft_cap * jnp.tanh(logits / soft_cap)
+        sums = cross_entropy_sums(logits[None], targets_M[None], weights_M[None])
+        return 2 * (sums.cross_entropy + 0.1 * sums.z_loss), sums
+
+    def in_parts(x_MD, table_VD):
+        loss, sums = losses.loss_in_parts(x_MD, table_VD, targets_M, weights_M, options)
+        return 2 * loss, sums
+
+    close = functools.partial(np.testing.assert_allclose, rtol=2e-5, atol=1e-5)
+    want, want_gradients = jax.value_and_grad(whole, (0, 1), has_aux=True)(x_MD, table_VD)
+    got, got_gradients = jax.value_and_grad(in_parts, (0, 1), has_aux=True)(x_MD, table_VD)
+    jax.tree.map(close, got, want)
+    jax.tree.map(close, got_gradients, want_gradients)
+    jax.tree.map(close, in_parts(x_MD, table_VD), want)  # without a gradient
+    text = jax.jit(jax.grad(in_parts, (0, 1), has_aux=True)).lower(x_MD, table_VD).as_text()
+    assert f"tensor<{n_tokens}x11xf32>" not in text
+    assert "x4xf32>" in text
+
+
+@pytest.mark.parametrize("changes", [{}, {"tied_embeddings": False}, {"vocab_multiple": 8}])
+def test_a_model_has_the_same_loss_in_parts(monkeypatch, changes):
+    monkeypatch.setattr(losses, "VOCABULARY_PART", 6)
+    monkeypatch.setattr(losses, "LOGIT_BYTES", 300)
+    shape = {"vocab_size": 13, "seq_len": 8, "n_layers": 1, "d_model": 8, "n_heads": 2}
+    config = ModelConfig(**shape, logit_soft_cap=5.0, **changes)
+    parts, whole = (
+        make_gpt(config, ComputeConfig(dtype="float32", loss=loss)) for loss in ("parts", "whole")
+    )
+    params = parts.init(jax.random.key(0))
+    tokens = np.random.default_rng(0).integers(0, 13, (3, 9))
+    batch = Batch(tokens[:, :-1], tokens[:, 1:], np.ones((3, 8), np.float32), None)
+
+    def of(model):
+        loss = functools.partial(losses.batch_loss, model, batch=batch, z_loss=0.01)
+        return jax.jit(jax.value_and_grad(loss, has_aux=True))
+
+    logits = f"tensor<3x8x{config.padded_vocab_size}xf32>"
+    assert logits not in of(parts).lower(params).as_text()
+    assert logits in of(whole).lower(params).as_text()
+    close = functools.partial(np.testing.assert_allclose, rtol=2e-5, atol=2e-5)
+    jax.tree.map(close, of(parts)(params), of(whole)(params))

@@ -72,10 +72,10 @@ def _product_backward(operands, by_output, saved, gradient_MO):
     gradient_MO = jax.lax.optimization_barrier(gradient_MO.astype(operands))
     x_gradient = multiply(gradient_MO, kernel.astype(operands), b_dim=-2 if by_output else -1)
     left, right = (gradient_MO, x_MI) if by_output else (x_MI, gradient_MO)
-    return x_gradient, _from_left(left, right)
+    return x_gradient, multiply_from_left(left, right)
 
 
-def _from_left(left_MA: jax.Array, right_MB: jax.Array) -> jax.Array:
+def multiply_from_left(left_MA: jax.Array, right_MB: jax.Array) -> jax.Array:
     """left^T right, [A, B]: the narrower of them is copied."""
     if left_MA.dtype == jnp.float32:
         return multiply(left_MA, right_MB, a_dim=-2)
@@ -98,9 +98,8 @@ def attend(
 ) -> jax.Array:
     """softmax(q k + bias) v in float32, for blocks of queries; q is scaled.
 
-    biases: for each block of `block` queries (the last may be shorter) [B or 1, N or 1, t, S], where
-    S is a number of keys that end where the block ends, and begin where a block begins. They have no
-    gradient.
+    biases: for each block of `block` queries (the last may be shorter) [B or 1, N or 1, t, S]: for
+    S keys that end where the block ends, and begin where a block begins. They have no gradient.
     """
     return _attend_forward(q_BNTH, k_BNTH, v_BNTH, biases, block, operands)[0]
 

@@ -50,9 +50,13 @@ class Execution:
     attention_block: int
     unroll: bool
     remat: str
+    loss_in_parts: bool
+    """Whether the logits of a large vocabulary are never stored whole."""
 
 
-def decide_execution(model: ModelConfig, compute: ComputeConfig, backend: str) -> Execution:
+def decide_execution(
+    model: ModelConfig, compute: ComputeConfig, backend: str, n_devices: int = 1
+) -> Execution:
     """Resolve every `auto` of the compute config for a backend (cpu, gpu or tpu)."""
     unroll = compute.layers == "unroll"
     if compute.layers == "auto":
@@ -63,6 +67,8 @@ def decide_execution(model: ModelConfig, compute: ComputeConfig, backend: str) -
         attention_block=compute.attention_block,
         unroll=unroll,
         remat=compute.remat,
+        loss_in_parts=compute.loss == "parts"
+        or (compute.loss == "auto" and backend == "cpu" and n_devices == 1),
     )
 
 
@@ -251,7 +257,9 @@ class Transformer(nn.Module):
         segments_BT: jax.Array | None = None,
         cache: Cache | None = None,
         train: bool = False,
+        logits: bool = True,
     ) -> tuple[jax.Array, Cache | None]:
+        """Logits, or what they are made of; and the cache."""
         config = self.config
         if positions_BT is None:
             positions_BT = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1]), tokens_BT.shape)
@@ -276,7 +284,7 @@ class Transformer(nn.Module):
             x_BTD = Norm(config.norm, config.norm_epsilon, config.bias, name="final_norm")(x_BTD)
         multiplier = parametrization.output_multiplier(config)
         x_BTD = x_BTD if multiplier == 1 else multiplier * x_BTD
-        return self._logits(x_BTD, embedding), cache
+        return self._logits(x_BTD, embedding) if logits else x_BTD, cache
 
     def _logits(self, x_BTD: jax.Array, embedding: Embedding) -> jax.Array:
         """[B, T, padded V] float32; padded ids hold a very negative number."""
@@ -326,14 +334,34 @@ class GPT:
         dropout_key: jax.Array | None = None,
     ) -> jax.Array:
         """Logits [B, T, padded V] in float32 of the token after each; dropout only with a key."""
-        logits, _ = self._module.apply(
+        return self._apply(params, tokens_BT, segments_BT, dropout_key, logits=True)
+
+    def hidden(
+        self,
+        params: Params,
+        tokens_BT: jax.Array,
+        segments_BT: jax.Array | None = None,
+        dropout_key: jax.Array | None = None,
+    ) -> jax.Array:
+        """The last activations [B, T, D]: their products with `output_table` are the logits."""
+        return self._apply(params, tokens_BT, segments_BT, dropout_key, logits=False)
+
+    def output_table(self, params: Params) -> jax.Array:
+        """The output embeddings of all ids [V, D], without padding; a soft cap comes after them."""
+        tied = self.config.tied_embeddings
+        table = params["embedding"]["tokens"] if tied else params["head"]["kernel"].T
+        return table[: self.config.vocab_size]
+
+    def _apply(self, params, tokens_BT, segments_BT, dropout_key, logits: bool) -> jax.Array:
+        y, _ = self._module.apply(
             {"params": params},
             tokens_BT,
             segments_BT=segments_BT,
             train=dropout_key is not None,
+            logits=logits,
             rngs=None if dropout_key is None else {"dropout": dropout_key},
         )
-        return logits
+        return y
 
     def activations(self, params: Params, tokens_BT: jax.Array) -> dict[str, jax.Array]:
         """What happens inside, by name, as the model trains (without dropout).
@@ -407,5 +435,6 @@ def make_gpt(
     """The GPT of a config, computed on `backend` (default: the mesh's, else jax's default)."""
     if backend is None:
         backend = jax.default_backend() if layout is None else layout.mesh.devices.flat[0].platform
-    execution = decide_execution(config, compute or ComputeConfig(), backend)
+    n_devices = 1 if layout is None else layout.mesh.size
+    execution = decide_execution(config, compute or ComputeConfig(), backend, n_devices)
     return GPT(config, execution, layout)
