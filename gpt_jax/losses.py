@@ -15,7 +15,7 @@ from gpt_jax.data.batch import Batch
 from gpt_jax.models import cpu
 from gpt_jax.models.gpt import GPT, Params
 
-VOCABULARY_PART = 4096
+VOCABULARY_PART = 12_288
 """Ids whose logits are computed at a time: of more, a CPU's products are slower."""
 LOGIT_BYTES = 1 << 27
 """Of the float32 logits of the tokens that are taken at a time."""

@@ -87,6 +87,22 @@ def multiply_from_left(left_MA: jax.Array, right_MB: jax.Array) -> jax.Array:
 product.defvjp(_product_forward, _product_backward)
 
 
+@jax.custom_vjp
+def scale_columns(x: jax.Array, scale: jax.Array) -> jax.Array:
+    """x scale, of [..., D] and [D]: its gradient sums over rows, which is fast as a product."""
+    return x * scale
+
+
+def _scale_backward(saved, gradient):
+    x, scale = saved
+    rows = (gradient * x).reshape(-1, x.shape[-1])
+    ones = jnp.ones((1, rows.shape[0]), rows.dtype)
+    return gradient * scale, multiply(ones, rows)[0]
+
+
+scale_columns.defvjp(lambda x, scale: (x * scale, (x, scale)), _scale_backward)
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
 def attend(
     q_BNTH: jax.Array,

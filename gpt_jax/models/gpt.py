@@ -104,7 +104,7 @@ class Attention(nn.Module):
         v_BTKH = heads("value", config.kv_heads, "kv_heads")
         if config.qk_norm:
             norm = functools.partial(
-                Norm, "rmsnorm", config.norm_epsilon, bias=False, axes=("head_dim",)
+                Norm, "rmsnorm", config.norm_epsilon, bias=False, how=how, axes=("head_dim",)
             )
             q_BTNH, k_BTKH = norm(name="query_norm")(q_BTNH), norm(name="key_norm")(k_BTKH)
         if config.position == "rotary":
@@ -173,7 +173,8 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x_BTD, positions_BT, segments_BT, cache, train: bool):
         config = self.config
-        norm = functools.partial(Norm, config.norm, config.norm_epsilon, config.bias)
+        how = self.execution.how
+        norm = functools.partial(Norm, config.norm, config.norm_epsilon, config.bias, how)
         attend = Attention(config, self.execution, self.layout, self.window, name="attention")
         mlp = MLP(config, self.execution.how, name="mlp")
 
@@ -281,7 +282,9 @@ class Transformer(nn.Module):
         )(config, self.execution, self.layout, train, name="blocks")
         x_BTD, cache = layers(x_BTD, cache, positions_BT, segments_BT)
         if config.final_norm:
-            x_BTD = Norm(config.norm, config.norm_epsilon, config.bias, name="final_norm")(x_BTD)
+            how = self.execution.how
+            norm = Norm(config.norm, config.norm_epsilon, config.bias, how, name="final_norm")
+            x_BTD = norm(x_BTD)
         multiplier = parametrization.output_multiplier(config)
         x_BTD = x_BTD if multiplier == 1 else multiplier * x_BTD
         return self._logits(x_BTD, embedding) if logits else x_BTD, cache

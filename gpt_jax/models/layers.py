@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from gpt_jax.config import ModelConfig
+from gpt_jax.models import cpu
 from gpt_jax.models.products import Precision, project
 from gpt_jax.parametrization import (
     matrix_std,
@@ -37,6 +38,7 @@ class Norm(nn.Module):
     kind: str
     epsilon: float
     bias: bool
+    how: Precision
     axes: Axes = ("embed",)
 
     @nn.compact
@@ -47,7 +49,7 @@ class Norm(nn.Module):
         if self.kind == "layernorm":
             y = y - jnp.mean(y, axis=-1, keepdims=True)
         y = y * jax.lax.rsqrt(jnp.mean(jnp.square(y), axis=-1, keepdims=True) + self.epsilon)
-        y = y * scale
+        y = cpu.scale_columns(y, scale) if self.how.cpu else y * scale
         if self.bias and self.kind == "layernorm":
             y = y + parameter(self, "bias", nn.initializers.zeros, size, self.axes)
         return y.astype(x.dtype)
