@@ -314,8 +314,8 @@ class ComputeConfig:
     """Form of matrix products: as written, or as XLA is fast at on a CPU (auto: there)."""
     attention: Literal["auto", "reference", "blockwise", "cudnn", "splash"] = "auto"
     """Attention kernel; `gpt-jax doctor` and the run log say which one runs."""
-    attention_block: Positive = 128
-    """Block length of the blockwise kernel, in tokens."""
+    attention_block: Positive | None = None
+    """Block length of the blockwise kernel, in tokens; none = 128, on CPU 64 up to 512 tokens."""
     loss: Literal["auto", "whole", "parts"] = "auto"
     """Logits stored whole, or a part at a time and never stored (auto: on one CPU)."""
     layers: Literal["auto", "scan", "unroll"] = "auto"

@@ -75,9 +75,17 @@ def choose_kernel(model: ModelConfig, compute: ComputeConfig, backend: str) -> K
             return Kernel(name, f"the fused kernel for {home}")
         if backend == home:
             return Kernel("blockwise", f"{name} cannot run: {obstacles[name]}")
-    if model.seq_len <= compute.attention_block:
-        return Kernel("reference", f"one block of at most {compute.attention_block} tokens")
-    return Kernel("blockwise", f"blocks of {compute.attention_block} tokens on {backend}")
+    block = block_length(model, compute, backend)
+    if model.seq_len <= block:
+        return Kernel("reference", f"one block of at most {block} tokens")
+    return Kernel("blockwise", f"blocks of {block} tokens on {backend}")
+
+
+def block_length(model: ModelConfig, compute: ComputeConfig, backend: str) -> int:
+    """Tokens of a block of the blockwise kernel."""
+    if compute.attention_block is not None:
+        return compute.attention_block
+    return 64 if backend == "cpu" and model.seq_len <= 512 else 128
 
 
 def _cudnn_obstacle(model: ModelConfig, compute: ComputeConfig, backend: str) -> str:

@@ -32,9 +32,11 @@ def transposed(x: jax.Array) -> jax.Array:
 
     Of the bits: XLA would copy bfloat16 by way of float32.
     """
-    bits = jax.lax.bitcast_convert_type(x, jnp.uint16 if x.dtype == jnp.bfloat16 else jnp.uint32)
     n_rows = x.shape[-2]
-    size = max(SLICE, -(-n_rows // MOST_SLICES))
+    if n_rows == 1:
+        return x.reshape(*x.shape[:-2], -1, 1)
+    bits = jax.lax.bitcast_convert_type(x, jnp.uint16 if x.dtype == jnp.bfloat16 else jnp.uint32)
+    size = min(-(-n_rows // 2), max(SLICE, -(-n_rows // MOST_SLICES)))
     parts = [bits[..., i : i + size, :].swapaxes(-1, -2) for i in range(0, n_rows, size)]
     return jax.lax.bitcast_convert_type(jnp.concatenate(parts, axis=-1), x.dtype)
 

@@ -64,7 +64,7 @@ def decide_execution(
     return Execution(
         how=precision(compute.dtype, compute.products, backend),
         kernel=attention.choose_kernel(model, compute, backend),
-        attention_block=compute.attention_block,
+        attention_block=attention.block_length(model, compute, backend),
         unroll=unroll,
         remat=compute.remat,
         loss_in_parts=compute.loss == "parts"

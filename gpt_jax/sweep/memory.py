@@ -91,5 +91,5 @@ def _scores(config: Config, backend: Backend) -> float:
         return 0
     seen = model.seq_len
     if compute.attention != "reference":
-        seen = min(seen, 2 * compute.attention_block)
+        seen = min(seen, 2 * (compute.attention_block or 128))
     return SCORE_COPIES * model.n_heads * seen

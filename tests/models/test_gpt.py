@@ -6,6 +6,7 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from gpt_jax.config import ComputeConfig, ModelConfig
@@ -14,7 +15,7 @@ from gpt_jax.models.gpt import make_gpt
 from gpt_jax.models.layers import projection_std
 
 SMALL = {"vocab_size": 12, "seq_len": 12, "n_layers": 2, "d_model": 8, "n_heads": 2}
-SCANNED = ComputeConfig(layers="scan", attention="reference")
+SCANNED = ComputeConfig(dtype="float32", layers="scan", attention="reference")
 # Fewer operations to compile, where they do not matter.
 PLAIN = {"norm": "rmsnorm", "bias": False}
 TOKENS = np.arange(12)[None]
@@ -38,7 +39,7 @@ CAUSAL = np.tril(np.ones((12, 12), bool))
 BAND = CAUSAL & ~np.tril(CAUSAL, -3)
 SEGMENTS = np.repeat([0, 1, 2], [5, 1, 6])[None]
 SAME = SEGMENTS.T == SEGMENTS
-BLOCKWISE = ComputeConfig(layers="scan", attention="blockwise", attention_block=2)
+BLOCKWISE = ComputeConfig(dtype="float32", layers="scan", attention="blockwise", attention_block=2)
 
 VISIBLE = {
     "dense": (PLAIN, SCANNED, None, CAUSAL),
@@ -285,3 +286,41 @@ def test_gpt1_ends_in_its_last_blocks_norm():
     x_TD = jax.jit(model.apply)(params, np.arange(8)[None])[0]
     np.testing.assert_allclose(x_TD.mean(-1), 0, atol=1e-5)
     np.testing.assert_allclose(x_TD.std(-1), 1, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"n_kv_heads": 1, "position": "alibi", "norm": "rmsnorm", "bias": False},
+        {"layer_pattern": ("dense", "banded"), "window": 3, "position": "rotary"},
+        {"tied_embeddings": False, "qk_norm": True, "activation": "swiglu"},
+    ],
+    ids=["gpt2", "alibi", "banded", "untied"],
+)
+@pytest.mark.parametrize("segmented", [False, True])
+def test_the_cpu_form_of_products_has_the_plain_ones_loss_and_gradients(changes, segmented):
+    segments = np.repeat(SEGMENTS, len(TOKENS), axis=0) if segmented else None
+    targets = np.roll(TOKENS, -1, axis=1)
+
+    def run(dtype, products):
+        compute = ComputeConfig(
+            dtype=dtype, products=products, attention="blockwise", attention_block=5, layers="scan"
+        )
+        model, params = small(compute, **changes)
+
+        def loss(params):
+            logits = model.apply(params, TOKENS, segments)
+            return cross_entropy_sums(logits, targets, targets > 0).cross_entropy
+
+        step = jax.jit(jax.value_and_grad(loss)).lower(params)
+        return step.as_text(), step.compile()(params)
+
+    plain_text, plain = run("float32", "plain")
+    exact_text, exact = run("float32", "cpu")
+    _, rounded = run("bfloat16", "cpu")
+    assert plain_text != exact_text
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-4)
+    jax.tree.map(close, exact, plain)
+    error = optax.global_norm(jax.tree.map(jnp.subtract, rounded[1], plain[1]))
+    assert 1e-5 < error / optax.global_norm(plain[1]) < 0.03

@@ -10,17 +10,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpt_jax.models.layers import ACTIVATIONS, Norm, alibi_slopes, rotate, sinusoids
+from gpt_jax.models.products import precision
 
 X = np.random.default_rng(0).normal(0.5, 2, (2, 3, 8)).astype(np.float32)
 
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("kind", ["layernorm", "rmsnorm"])
-def test_norms(kind, bias):
+@pytest.mark.parametrize("products", ["cpu", "plain"])
+def test_norms(products, kind, bias):
     scale = np.linspace(0.5, 2, 8, dtype=np.float32)
     shift = np.linspace(-1, 1, 8, dtype=np.float32)
     params = {"scale": scale} | ({"bias": shift} if bias and kind == "layernorm" else {})
-    norm = Norm(kind, 1e-3, bias)
+    norm = Norm(kind, 1e-3, bias, precision("float32", products, "cpu"))
     assert norm.init(jax.random.key(0), X)["params"].keys() == params.keys()
     centred = X - X.mean(-1, keepdims=True) if kind == "layernorm" else X
     expected = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-3) * scale
@@ -32,7 +34,9 @@ def test_norms_are_computed_in_float32_and_keep_the_type():
     # Adding a large number leaves bfloat16 no digits for the deviations from the mean.
     x = jnp.asarray(X, jnp.bfloat16) + 64
     params = {"scale": jnp.ones(8)}
-    y = Norm("layernorm", 1e-5, False).apply({"params": params}, x)
+    y = Norm("layernorm", 1e-5, False, precision("bfloat16", "auto", "tpu")).apply(
+        {"params": params}, x
+    )
     assert y.dtype == jnp.bfloat16
     exact = np.asarray(x, np.float64)
     expected = (exact - exact.mean(-1, keepdims=True)) / np.sqrt(

@@ -17,7 +17,7 @@ from gpt_jax.timetable import make_timetable
 
 SIZES = {"vocab_size": 11, "seq_len": 8, "n_layers": 4, "d_model": 16, "n_heads": 2}
 TOKENS = np.random.default_rng(0).integers(0, 11, (2, 8))
-SCANNED = ComputeConfig(layers="scan", attention="reference")
+SCANNED = ComputeConfig(dtype="float32", layers="scan", attention="reference")
 
 
 def model(**changes) -> ModelConfig:

@@ -1,10 +1,14 @@
 """Products in bfloat16 round operands alone, forward and backward, and accumulate in float32."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from gpt_jax import hardware
+from gpt_jax.models import cpu as cpu_forms
 from gpt_jax.models.products import Precision, precision, project
 
 FLOAT32 = precision("float32", "auto", "cpu")
@@ -18,18 +22,22 @@ def loss(x, kernel, how):
     return jnp.sum(jnp.sin(project(x, kernel, 2, how).astype(jnp.float32)))
 
 
-def test_auto_is_bfloat16_where_the_hardware_gains():
-    assert precision("auto", "cpu") == Precision(jnp.dtype("float32"), jnp.dtype("float32"), True)
+def test_auto_is_bfloat16_where_the_hardware_gains(monkeypatch):
+    for has, operands in ((True, "bfloat16"), (False, "float32")):
+        monkeypatch.setattr(hardware, "cpu_multiplies_bfloat16", lambda has=has: has)
+        how = precision("auto", "auto", "cpu")
+        assert how == Precision(jnp.dtype(operands), jnp.dtype("float32"), True)
     for backend in ("gpu", "tpu"):
-        how = precision("auto", backend)
-        assert (how.operands, how.activations, how.flatten) == ("bfloat16", "bfloat16", False)
-    assert precision("bfloat16", "cpu").operands == jnp.bfloat16
+        how = precision("auto", "auto", backend)
+        assert (how.operands, how.activations, how.cpu) == ("bfloat16", "bfloat16", False)
+    assert precision("bfloat16", "auto", "cpu").operands == jnp.bfloat16
+    assert not precision("bfloat16", "plain", "cpu").cpu
 
 
 @pytest.mark.smoke
 @pytest.mark.parametrize("backend", ["cpu", "tpu"])
 def test_float32_products_and_gradients_are_the_einsums(backend):
-    how = precision("float32", backend)
+    how = precision("float32", "auto", backend)
 
     def plain(x, kernel):
         y = jnp.einsum("BTij,ijkl->BTkl", x, kernel, precision=jax.lax.Precision.HIGHEST)
@@ -42,9 +50,9 @@ def test_float32_products_and_gradients_are_the_einsums(backend):
 
 
 @pytest.mark.smoke
-@pytest.mark.parametrize("flatten", [True, False])
-def test_bfloat16_rounds_operands_of_all_three_products(flatten, equations):
-    how = Precision(jnp.dtype(jnp.bfloat16), jnp.dtype(jnp.bfloat16), flatten)
+@pytest.mark.parametrize("cpu", [True, False])
+def test_bfloat16_rounds_operands_of_all_three_products(cpu, equations):
+    how = Precision(jnp.dtype(jnp.bfloat16), jnp.dtype(jnp.bfloat16), cpu)
     traced = equations(jax.grad(lambda x, kernel: loss(x, kernel, how), (0, 1)), X, KERNEL)
     dots = [e for e in traced if e.primitive.name == "dot_general"]
     assert len(dots) == 3
@@ -68,3 +76,43 @@ def test_results_are_rounded_once_after_a_float32_sum():
     y = project(x[:, :257], kernel[:257], 1, BFLOAT16, result=jnp.dtype(jnp.float32))
     assert y.dtype == jnp.float32
     assert y == 257
+
+
+@pytest.mark.parametrize("by_output", [False, True])
+@pytest.mark.parametrize(
+    ("n_rows", "n_inputs", "n_outputs"),
+    [(1, 1, 1), (1, 8, 3), (2, 3, 5), (7, 130, 2), (64, 16, 64), (65, 33, 128), (300, 5, 200)],
+)
+def test_the_cpu_form_runs_for_any_shape(n_rows, n_inputs, n_outputs, by_output):
+    """XLA:CPU compiles some forms of a bfloat16 product that it then cannot run."""
+    random = np.random.default_rng(1)
+    x = jnp.asarray(random.normal(size=(n_rows, n_inputs)), jnp.float32)
+    kernel = jnp.asarray(random.normal(size=(n_inputs, n_outputs)), jnp.float32)
+    given = kernel.T if by_output else kernel
+
+    def of(operands):
+        def squares(x, kernel):
+            return jnp.sum(cpu_forms.product(x, kernel, jnp.dtype(operands), by_output) ** 2)
+
+        return jax.jit(jax.grad(squares, (0, 1)))(x, given)
+
+    for rounded, exact in zip(of("bfloat16"), of("float32"), strict=True):
+        error = jnp.linalg.norm(rounded - exact) / jnp.linalg.norm(exact)
+        assert error < 0.03
+    plain = jax.grad(lambda x, kernel: jnp.sum((x @ kernel) ** 2), (0, 1))(x, kernel)
+    plain = (plain[0], plain[1].T) if by_output else plain
+    for ours, theirs in zip(of("float32"), plain, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3)
+
+
+def test_no_transposed_left_operand_reaches_a_bfloat16_product():
+    """It would be computed at half the speed: the weight gradient multiplies a copy."""
+
+    def squares(x, kernel):
+        return jnp.sum(cpu_forms.product(x, kernel, jnp.dtype("bfloat16")) ** 2)
+
+    x, kernel = jnp.ones((512, 256)), jnp.ones((256, 384))
+    compiled = jax.jit(jax.grad(squares, (0, 1))).lower(x, kernel).compile().as_text()
+    dots = [line for line in compiled.splitlines() if re.search(r"= f32\S+ dot\(", line)]
+    assert len(dots) == 3
+    assert not [line for line in dots if "lhs_contracting_dims={0}" in line]

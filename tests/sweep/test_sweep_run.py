@@ -51,6 +51,7 @@ BASE = Config(
     train=TrainConfig(tokens={steps} * 4 * 16, batch_sequences=4),
     evaluate=EvaluateConfig(every_tokens=10 * 4 * 16, batch_sequences=8),
     checkpoint=CheckpointConfig(every_tokens=5 * 4 * 16),
+    compute=ComputeConfig(dtype="float32"),  # to see equal numbers as equal
 )
 
 
