@@ -58,8 +58,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--peers", choices=("all", "none"), default="all")
     parser.add_argument("--rounds", type=int, default=5, help="default 5")
     parser.add_argument(
-        "--seconds", type=float, default=10.0, help="about how long a measurement is; default 10"
+        "--seconds", type=float, default=5.0, help="about how long a measurement is; default 5"
     )
+    parser.add_argument(
+        "--rest-below", type=float, default=0.0, metavar="SHARE",
+        help="a peer that the first round found slower than this share of the fastest one rests in "
+        "the others; default 0: none",
+    )  # fmt: skip
     parser.add_argument("--out", type=Path, default=Path("runs/benchmark"))
     parser.add_argument(
         "--from", dest="source", type=Path, metavar="JSON", help="print and draw, measure nothing"
@@ -163,11 +168,25 @@ def measure_all(parsed: argparse.Namespace) -> Record:
     for case, mode, round_ in schedule(cases, parsed.rounds, parsed.peers == "all"):
         if store.has(case, mode, round_) or store.failed(case, mode):
             continue
+        if round_ and rests(store.record, case, mode, parsed.rest_below):
+            continue
         began = time.monotonic()
         found = measure_in_process(case, mode, parsed.seconds, out)
         store.add(case, mode, round_, found)
         _say(f"round {round_ + 1}/{parsed.rounds}  {case.name}  {mode}", found, began)
     return store.record
+
+
+def rests(record: Record, case: Case, mode: str, share: float) -> bool:
+    """Whether a peer's first round was slower than this share of the fastest peer's."""
+    from benchmark_report import fastest_peer, summaries
+
+    first = [m for m in record["measurements"] if m["round"] == 0]
+    found = {s.mode: s for s in summaries({"measurements": first}, case)}
+    best = fastest_peer(list(found.values()))
+    if best is None or is_ours(mode) or mode not in found:
+        return False
+    return found[mode].speed.median < share * best.speed.median
 
 
 def _say(what: str, found: Record, began: float) -> None:

@@ -21,6 +21,10 @@ OURS, MEMORY_CASE, PEAK_CASE, LARGEST = "gpt_jax", "memory-c", "peak", "train-c"
 CONVENTION = "exact"
 """How FLOPs are counted for the share of the peak: `gpt_jax.flops`."""
 
+PEER_MARKS = {"nanoGPT": "s", "transformers": "^", "torch_cached": "D"}
+"""Of a peer's family, in the figure."""
+TARGET_MARK: Mapping[str, Any] = {"color": "0.15", "linewidth": 2}
+
 
 @dataclasses.dataclass(frozen=True)
 class Range:
@@ -235,13 +239,15 @@ def footnotes(record: Record) -> str:
         versions |= found.get("versions", {})
     facts = record["machine"]
     n_rounds = 1 + max((found["round"] for found in record["measurements"]), default=-1)
-    lines.append(
-        f"{facts['processor']}, {facts['cores']} cores, {facts['memory_gib']:g} GiB, "
-        f"{facts['system']}, Python {facts['python']}, "
-        + ", ".join(f"{name} {version}" for name, version in versions.items())
-        + f"; commit {record['commit']}; {n_rounds} rounds; FLOPs by the convention `{CONVENTION}` "
-        "of gpt_jax/flops.py."
-    )
+    names = [f"{name} {version}" for name, version in versions.items()]
+    said = [
+        f"{facts['processor']}, {facts['cores']} cores, {facts['memory_gib']:g} GiB",
+        f"{facts['system']}, Python {facts['python']}, {', '.join(names)}",
+        f"commit {record['commit']}",
+        f"rounds: {n_rounds}",
+        f"FLOPs by the convention `{CONVENTION}` of gpt_jax/flops.py.",
+    ]
+    lines.append("; ".join(said))
     return "\n".join(lines)
 
 
@@ -316,42 +322,41 @@ def draw(record: Record, stem: Path) -> None:
 
     from gpt_jax.scaling.plots import STYLE, save
 
-    cases = {
-        case.name: found
-        for case in reversed(CASES)
-        if case.name != PEAK_CASE
-        and fastest_peer(found := summaries(record, case))
-        and any(is_ours(summary.mode) for summary in found)
-    }
-    if not cases:
+    compared = {case.name: summaries(record, case) for case in reversed(CASES)}
+    compared.pop(PEAK_CASE)
+    rows = [name for name, found in compared.items() if _has_both(found)]
+    if not rows:
         return
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(8, 1.2 + 0.55 * len(cases)), layout="constrained")
+        figure = Figure(figsize=(9, 1.6 + 0.5 * len(rows)), layout="constrained")
         axes = figure.subplots()
-        for row, name in enumerate(cases):
-            _draw_case(axes, row, case_named(name), cases[name])
+        for height, name in enumerate(rows):
+            _draw_case(axes, height, case_named(name), compared[name])
         axes.axvline(1, color="0.4", linewidth=1)
-        axes.set_xscale("log")
-        axes.set_yticks(range(len(cases)), [_label(case_named(name)) for name in cases])
-        axes.set_xlabel("speed / speed of the fastest peer (median and range of rounds)")
+        labels = [f"{name}: {case_named(name).what}" for name in rows]
+        axes.set_yticks(range(len(rows)), labels)
+        axes.set_ylim(-0.6, len(rows) - 0.4)
+        axes.set_xlabel("speed / speed of the fastest peer")
         _number_axis(axes)
-        _legend(axes)
+        _legend(figure, axes)
         save(figure, stem)
 
 
-def _draw_case(axes: Any, row: int, case: Case, found: Sequence[Summary]) -> None:
+def _has_both(found: Sequence[Summary]) -> bool:
+    return len({is_ours(summary.mode) for summary in found}) == 2
+
+
+def _draw_case(axes: Any, height: float, case: Case, found: Sequence[Summary]) -> None:
+    """Medians and ranges over rounds of the modes of a case: ours above, peers below."""
     best = fastest_peer(found)
     assert best is not None
     for summary in found:
         times = ratio(summary, best)
-        style = _mark(summary.mode)
         spread = [[max(0.0, times.median - times.low)], [max(0.0, times.high - times.median)]]
-        height = row + (0 if not is_ours(summary.mode) else 0.12 if summary.mode == OURS else -0.12)
-        axes.errorbar(
-            times.median, height, xerr=None if summary is best else spread, capsize=2, **style
-        )
+        shift = 0.2 if summary.mode == OURS else 0 if is_ours(summary.mode) else -0.2
+        axes.errorbar(times.median, height + shift, xerr=spread, **_mark(summary.mode))
     if case.target is not None:
-        axes.plot([case.target] * 2, [row - 0.35, row + 0.35], color="0.2", linewidth=2)
+        axes.plot([case.target] * 2, [height - 0.35, height + 0.35], **TARGET_MARK)
 
 
 def _mark(mode: str) -> dict[str, Any]:
@@ -359,35 +364,26 @@ def _mark(mode: str) -> dict[str, Any]:
 
     if is_ours(mode):
         colour = COLOURS[0] if mode == OURS else COLOURS[5]
-        return {"fmt": "o", "color": colour, "markersize": 7, "zorder": 4}
-    family = mode.split()[0]
-    known = {"nanoGPT": "s", "transformers": "^", "torch_cached": "D"}
-    return {"fmt": known[family], "color": "0.55", "markersize": 5, "elinewidth": 0.8}
+        return {"fmt": "o", "color": colour, "markersize": 7, "capsize": 2, "zorder": 4}
+    mark = PEER_MARKS[mode.split()[0]]
+    return {"fmt": mark, "color": "0.5", "markersize": 5, "elinewidth": 0.8, "mfc": "none"}
 
 
-def _legend(axes: Any) -> None:
+def _legend(figure: Any, axes: Any) -> None:
     """Kinds of marks, once each, below the axes."""
-    shown: Mapping[str, str] = {
-        "gpt_jax": OURS,
-        "gpt_jax, float32 operands": f"{OURS} float32",
-        "nanoGPT's ways": "nanoGPT",
-        "transformers": "transformers",
-        "torch, cached decoding": "torch_cached",
-    }
-    for label, mode in shown.items():
-        axes.errorbar([], [], label=label, **_mark(mode))
-    axes.plot([], [], color="0.2", linewidth=2, label="target")
-    axes.legend(loc="upper center", bbox_to_anchor=(0.4, -0.16), ncols=3, frameon=False, fontsize=9)
+    families = {mode.split()[0]: mode for case in CASES for mode in case.modes}
+    shown = {OURS: OURS, f"{OURS}, float32": f"{OURS} float32"}
+    shown |= {family: families[family] for family in PEER_MARKS}
+    handles = [axes.errorbar([], [], label=name, **_mark(mode)) for name, mode in shown.items()]
+    handles += axes.plot([], [], label="target", **TARGET_MARK)
+    figure.legend(handles=handles, loc="outside lower center", ncols=6, frameon=False, fontsize=9)
 
 
 def _number_axis(axes: Any) -> None:
     """Plain numbers on a logarithmic axis of about a decade."""
     from matplotlib.ticker import FixedLocator, NullLocator
 
+    axes.set_xscale("log")
     axes.xaxis.set_major_locator(FixedLocator([0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.4, 2, 3, 5, 10]))
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_locator(NullLocator())
-
-
-def _label(case: Case) -> str:
-    return f"{case.name}: {case.what}"
