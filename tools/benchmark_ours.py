@@ -181,7 +181,7 @@ def measure_scoring(case: Case, mode: str, n_units: int, data: Path) -> Record:
     import jax
 
     from gpt_jax.data import Batch
-    from gpt_jax.evaluate.validation import put_batch
+    from gpt_jax.feed import put_batch
     from gpt_jax.models.gpt import make_gpt
     from gpt_jax.sharding import make_layout
     from gpt_jax.step import compile_steps
@@ -201,7 +201,7 @@ def measure_scoring(case: Case, mode: str, n_units: int, data: Path) -> Record:
         chosen = texts_NT[rows % n_texts]
         weights = np.ones((case.batch, TEXT_TOKENS), np.float32)
         batch = Batch(chosen[:, :-1], chosen[:, 1:], weights, None)
-        float(evaluate(params, put_batch(batch, layout)).cross_entropy)
+        float(evaluate(params, put_batch(batch, layout.batch)).cross_entropy)
         rows = rows + case.batch
 
     seconds = time_units(unit, case, n_units)
