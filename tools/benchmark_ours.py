@@ -106,18 +106,21 @@ class TrainingPeak(threading.Thread):
 
     def __init__(self, metrics: Path, n_steps: int):
         super().__init__(daemon=True)
-        self.metrics, self.n_steps, self.peak_bytes = metrics, n_steps, 0
-        self.ended = threading.Event()
+        self.metrics, self.n_steps, self.ended = metrics, n_steps, threading.Event()
+        self.peak_bytes = self.start_peak_bytes = 0
+        """Of all steps; and before the first record: initialisation, compilation, one step."""
 
     def run(self) -> None:
         while not self.ended.wait(WATCH_SECONDS):
-            peak = peak_bytes()
-            if self.metrics.exists() and self._n_records() >= self.n_steps:
+            peak, n_records = peak_bytes(), self._n_records()
+            if n_records >= self.n_steps:
                 return
             self.peak_bytes = peak
+            if not n_records:
+                self.start_peak_bytes = peak
 
     def _n_records(self) -> int:
-        return self.metrics.read_bytes().count(b"\n")
+        return self.metrics.read_bytes().count(b"\n") if self.metrics.exists() else 0
 
 
 def measure_training(case: Case, mode: str, n_units: int, data: Path) -> Record:
@@ -143,6 +146,7 @@ def measure_training(case: Case, mode: str, n_units: int, data: Path) -> Record:
         "work": case.batch * case.shape.block,
         "first_step_seconds": seconds[0],
         "peak_bytes": watch.peak_bytes or peak_bytes(),
+        "start_peak_bytes": watch.start_peak_bytes,
         "whole_run_peak_bytes": peak_bytes(),
         **{name: facts[name] for name in ("operands", "attention", "layers")},
     }

@@ -196,16 +196,15 @@ def peak_table(record: Record) -> str:
 def memory_table(record: Record) -> str:
     """Peak resident memory of training (c), in GiB: the target is the leanest peer's."""
     found = summaries(record, case_named(LARGEST))
-    peers = [_training_peak(s) for s in found if not is_ours(s.mode)]
+    peers = [s.most("peak_bytes") or 0 for s in found if not is_ours(s.mode)]
     rows = []
     for summary in found:
-        peak, whole = _training_peak(summary), summary.most("whole_run_peak_bytes")
-        row = [summary.mode, f"{peak:.2f}", "" if whole is None else f"{whole / GIBIBYTE:.2f}"]
+        peak = summary.most("peak_bytes") or 0
+        row = [summary.mode, *_memory(summary)]
         if is_ours(summary.mode) and peers:
-            row += [f"{min(peers):.2f}", _verdict(peak <= min(peers))]
+            row += [f"{min(peers) / GIBIBYTE:.2f}", _verdict(peak <= min(peers))]
         rows.append(row)
-    head = ("memory of train-c (GiB)", "steps", "with checkpoint", "target", "")
-    return table(head, rows)
+    return table(("peak memory of train-c (GiB)", *MEMORY_HEAD, "target", ""), rows)
 
 
 def memory_option_table(record: Record) -> str:
@@ -215,16 +214,19 @@ def memory_option_table(record: Record) -> str:
         found = next(iter(summary.measurements.values()))
         seconds = found["work"] / summary.speed.median
         settings = summary.mode.removeprefix(OURS).strip()
-        rows.append(
-            [settings, f"{_training_peak(summary):.2f}", f"{seconds:.2f}", found["operands"]]
-        )
-    return table(("memory of (c) by option", "GiB", "s/step", "operands"), rows)
+        rows.append([settings, *_memory(summary), f"{seconds:.2f}", found["operands"]])
+    head = ("peak memory of (c) by option (GiB)", *MEMORY_HEAD, "s/step", "operands")
+    return table(head, rows)
 
 
-def _training_peak(summary: Summary) -> float:
-    peak = summary.most("peak_bytes")
-    assert peak is not None
-    return peak / GIBIBYTE
+MEMORY_HEAD = ("all steps", "until the first", "with checkpoint")
+
+
+def _memory(summary: Summary) -> list[str]:
+    """Columns of MEMORY_HEAD: peers have the first alone."""
+    names = ("peak_bytes", "start_peak_bytes", "whole_run_peak_bytes")
+    values = [summary.most(name) for name in names]
+    return ["" if value is None else f"{value / GIBIBYTE:.2f}" for value in values]
 
 
 def footnotes(record: Record) -> str:
