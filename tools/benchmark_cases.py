@@ -53,13 +53,11 @@ PEERS = tuple(
     f"{family} {how} {dtype}"
     for family, how, dtype in itertools.product(FAMILIES, ("eager", "compiled"), DTYPES)
 )
-DECODING_PEERS = (
-    "transformers eager float32",
-    "transformers eager bfloat16",
-    "torch_cached eager float32",
-    "torch_cached eager bfloat16",
-    "torch_cached compiled float32",
-    "torch_cached compiled bfloat16",
+DECODING_PEERS = tuple(
+    f"{family} {how} {dtype}"
+    for family, how, dtype in itertools.product(
+        ("transformers", "torch_cached"), ("eager", "compiled"), DTYPES
+    )
 )
 MEMORY_MODES = tuple(
     f"gpt_jax attention={attention} remat={remat}"

@@ -341,7 +341,7 @@ def measure_decoding(case: Case, mode: Mode, n_units: int, data: Path) -> Record
     model = make_model(mode, case.shape)
     prompts, _ = draw_batch(read_tokens(case, data), case.batch, PROMPT_TOKENS)
     if mode.family == "transformers":
-        decode = generate_by_transformers(model.model)
+        decode = generate_by_transformers(model.model, mode)
     else:
         decode = decode_cached(model, mode)
 
@@ -352,18 +352,24 @@ def measure_decoding(case: Case, mode: Mode, n_units: int, data: Path) -> Record
     return {"seconds": seconds, "work": case.batch * NEW_TOKENS}
 
 
-def generate_by_transformers(model: Any) -> Callable[[Tensor], Tensor]:
-    """`generate`, greedy, with its key-value cache and no token that ends a text."""
+def generate_by_transformers(model: Any, mode: Mode) -> Callable[[Tensor], Tensor]:
+    """`generate`, greedy, with its key-value cache and no token that ends a text.
+
+    Compiled, its cache is static; it would not compile on a CPU without being told to.
+    """
+    from transformers import CompileConfig
+
+    settings: dict[str, Any] = {"max_new_tokens": NEW_TOKENS, "pad_token_id": 0}
+    if mode.how == "compiled":
+        compiling: Any = CompileConfig(mode="default", fullgraph=False)
+        compiling._compile_all_devices = True
+        settings |= {"cache_implementation": "static", "compile_config": compiling}
     model.generation_config.eos_token_id = None
 
     def decode(prompts: Tensor) -> Tensor:
+        mask = torch.ones_like(prompts)
         texts = model.generate(
-            prompts,
-            attention_mask=torch.ones_like(prompts),
-            max_new_tokens=NEW_TOKENS,
-            do_sample=False,
-            use_cache=True,
-            pad_token_id=0,
+            prompts, attention_mask=mask, do_sample=False, use_cache=True, **settings
         )
         return texts[:, prompts.shape[1] :]
 
