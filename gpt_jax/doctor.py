@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 Row = tuple[str, str]
 """What, and how it stands with it."""
 
-NOT_SHOWN = ("dev", "cuda", "tpu")
+NOT_SHOWN = ("dev", "benchmark", "cuda", "tpu")
 """Extras for working on the code, and for other builds of jax, which is shown anyway."""
 PLAIN_WIDTH = 120
 """Columns where the output is not a terminal."""
