@@ -93,7 +93,7 @@ def test_what_would_run_follows_the_config(output, tmp_path):
     model = {"model.seq_len": 64, "model.n_layers": 48}
     changes = {"name": "mine", "compute.dtype": "bfloat16"} | model
     runs = output(write_config(tmp_path / "config.json", changes))["what runs for mine"]
-    assert runs["attention"] == "reference: one block of at most 128 tokens"
+    assert runs["attention"] == "reference: one block of at most 64 tokens"
     assert runs["matrix products"].startswith("bfloat16 operands")
     assert runs["layers"].startswith("scanned")
 

@@ -162,7 +162,7 @@ MODEL = {"d_model": 512, "n_heads": 4, "n_layers": 1, "seq_len": 256}
         ({}, {}, "tpu", "splash"),
         ({}, {}, "gpu", "cudnn"),
         ({}, {}, "cpu", "blockwise"),
-        ({"seq_len": 128}, {}, "cpu", "reference"),
+        ({"seq_len": 64}, {}, "cpu", "reference"),
         ({"position": "alibi"}, {}, "tpu", "blockwise"),
         ({"dropout_attention": 0.1}, {}, "gpu", "blockwise"),
         ({"seq_len": 200}, {}, "tpu", "blockwise"),

@@ -107,9 +107,11 @@ def test_other_ways_of_computing_have_the_multipliers(way):
         positions = np.broadcast_to(np.arange(8), TOKENS.shape)
         got, _ = jax.jit(gpt.apply_cached)(params, TOKENS, positions, gpt.init_cache(2, 8))
     elif way == "blockwise":
-        got = logits(config, params, ComputeConfig(attention="blockwise", attention_block=4))
+        got = logits(
+            config, params, ComputeConfig(dtype="float32", attention="blockwise", attention_block=4)
+        )
     else:
-        got = logits(config, params, ComputeConfig(layers="unroll", remat="full"))
+        got = logits(config, params, ComputeConfig(dtype="float32", layers="unroll", remat="full"))
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
 
 
