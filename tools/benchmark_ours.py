@@ -36,7 +36,7 @@ from benchmark_cases import (
 
 from gpt_jax import overrides
 from gpt_jax.config import Config, DataConfig, ModelConfig, TrainConfig
-from gpt_jax.runtime import prepare_process
+from gpt_jax.runtime import prepare_process, use_huge_pages
 from gpt_jax.tracking import read_records, write_json
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -62,6 +62,7 @@ def measure(case: Case, mode: str, n_units: int, data: Path) -> Record:
         "first_step": measure_first_step,
         "peak": measure_peak,
     }
+    use_huge_pages()  # as the command line does
     prepare_process()
     return kinds[case.kind](case, mode, n_units, data) | {"versions": versions()}
 
