@@ -48,13 +48,16 @@ def run(arguments: argparse.Namespace) -> int:
     # Imported here: --help and a missing file should not wait for jax.
     import jax
 
+    from gpt_jax.dispatch import capacity
     from gpt_jax.models.gpt import decide_execution
 
     devices = jax.devices()
-    execution = decide_execution(config.model, config.compute, devices[0].platform)
+    platform = devices[0].platform
+    execution = decide_execution(config.model, config.compute, platform, len(devices))
+    steps = capacity(config, platform, len(devices))
     _print("versions", [*versions(), *extras()])
     _print("devices", [*describe_devices(devices, str(execution.how.operands)), *host()])
-    _print(f"what runs for {config.name}", describe_execution(execution))
+    _print(f"what runs for {config.name}", describe_execution(execution, steps))
     _print("compiled programs", [compilation_cache()])
     _print("corpora", corpora(config))
     _print("tokenizers", tokenizers(config))
@@ -131,13 +134,17 @@ def host() -> list[Row]:
     return [("host", f"{usable} cores for this process, {_size(memory)} of memory")]
 
 
-def describe_execution(execution: "Execution") -> list[Row]:
-    """Operand types, attention kernel and layer loop that a config would get here."""
+def describe_execution(execution: "Execution", steps: int) -> list[Row]:
+    """Operand types, kernels and loops that a config would get here; steps: of a call, at most."""
+    form = "forms that are fast on a CPU" if execution.how.cpu else "as written"
+    logits = "whole" if not execution.loss_in_parts else "in parts where the vocabulary is large"
     unrolled = "unrolled" if execution.unroll else "scanned: compile time does not grow with depth"
     return [
-        ("matrix products", f"{execution.how.operands} operands, float32 sums"),
+        ("matrix products", f"{execution.how.operands} operands, float32 sums, {form}"),
         ("attention", f"{execution.kernel.name}: {execution.kernel.reason}"),
         ("layers", unrolled),
+        ("logits of the loss", logits),
+        ("steps a call", f"up to {steps}"),
         ("remat", execution.remat),
     ]
 

@@ -9,6 +9,7 @@ from gpt_jax import dispatch, flops, hardware
 from gpt_jax.config import Config
 from gpt_jax.data import Corpus, Stream, prepare_mixture
 from gpt_jax.evaluate.validation import validation_batches
+from gpt_jax.losses import in_parts
 from gpt_jax.models.gpt import GPT, make_gpt
 from gpt_jax.run import RunDirectory
 from gpt_jax.sharding import Layout, make_layout
@@ -109,6 +110,7 @@ def facts(experiment: Experiment) -> Record:
         "operands": str(execution.how.operands),
         "attention": f"{execution.kernel.name} ({execution.kernel.reason})",
         "layers": "unrolled" if execution.unroll else "scanned",
+        "loss": "parts of logits" if in_parts(experiment.model) else "whole logits",
         "steps_per_dispatch": experiment.steps_per_dispatch,
         "peak_flops": experiment.peak_flops,
         "data": [str(corpus.fingerprint) for corpus, _ in experiment.corpora],

@@ -59,7 +59,7 @@ def batch_loss(
     dropout_key: jax.Array | None = None,
 ) -> tuple[jax.Array, LossSums]:
     """(cross-entropy + z_loss times z-loss, the sums) of a batch; the first has a gradient."""
-    if not _in_parts(model):
+    if not in_parts(model):
         logits = model.apply(params, batch.tokens_BT, batch.segments_BT, dropout_key)
         sums = cross_entropy_sums(logits, batch.targets_BT, batch.weights_BT)
         return sums.cross_entropy + z_loss * sums.z_loss, sums
@@ -71,7 +71,8 @@ def batch_loss(
     return loss_in_parts(x_BTD.reshape(-1, config.d_model), table_VD, *rest, options)
 
 
-def _in_parts(model: GPT) -> bool:
+def in_parts(model: GPT) -> bool:
+    """Whether the loss of a model is computed without its whole logits."""
     return model.execution.loss_in_parts and model.config.vocab_size > VOCABULARY_PART
 
 

@@ -326,7 +326,8 @@ class _Loop:
             f"{experiment.run.path}\n"
             f"model: {known['n_params']:,} parameters ({known['n_params_non_embedding']:,} "
             f"non-embedding), layers {known['layers']}, {known['operands']} products, attention "
-            f"{known['attention']}\n"
+            f"{known['attention']}, loss of {known['loss']}, up to "
+            f"{known['steps_per_dispatch']} steps a call\n"
             f"devices: {known['devices']}, mesh "
             + " x ".join(f"{axis} {size}" for axis, size in known["mesh"].items())
         )

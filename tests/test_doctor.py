@@ -74,6 +74,7 @@ def test_everything_that_is_here(output, corpus, tmp_path):
     runs = found["what runs for gpt2"]
     assert runs["attention"] == "blockwise: blocks of 128 tokens on cpu"
     assert runs["matrix products"].startswith("float32 operands")
+    assert runs["steps a call"] == "up to 1"
     assert found["compiled programs"]["1 programs"].startswith("2.0 KiB in ")
     data = found["corpora"]
     assert "train, " in data["sound"]
