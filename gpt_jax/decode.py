@@ -84,6 +84,7 @@ def generate_tokens(
     known = model.config.vocab_size
     texts = [_checked(prompt, known) for prompt in prompts]
     rows = _start(model, texts, sampling.max_new_tokens)
+    params = _rounded(model, params)
     keys_B = _row_keys(*_row_identities(texts, len(rows.done_B)), np.uint32(sampling.seed))
     decode = functools.partial(
         _decode,
@@ -111,6 +112,11 @@ def generate_tokens(
             return [np.array(output, np.int32) for output in outputs]
         fill_B, width = np.array(~rows.done_B & rows.full_B), max(1, n_slots // 2)
         rows = rows._replace(start_B=np.where(fill_B, rows.length_B - width, rows.start_B))
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def _rounded(model: GPT, params: Params) -> Params:
+    return model.rounded(params)
 
 
 def _checked(prompt: NDArray[Any], vocab_size: int) -> NDArray[np.int32]:

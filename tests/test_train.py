@@ -30,7 +30,9 @@ from tiny_run import (
 )
 
 from gpt_jax import checkpoint_files, cli, flops, overrides
+from gpt_jax import train as train_loop
 from gpt_jax.checkpoint import Checkpoints, restore_params
+from gpt_jax.checkpoint_files import saved_steps
 from gpt_jax.data import Stream
 from gpt_jax.evaluate.validation import validate
 from gpt_jax.experiment import prepare
@@ -163,6 +165,32 @@ def test_result_and_config_hold_what_tables_need(workspace, reference):
     assert result["fingerprint"] == overrides.fingerprint(config)
     assert overrides.from_dict(result["config"]) == config == reference.read_config()
     assert reference.loss_curve.read_bytes().startswith(b"\x89PNG")
+
+
+def test_steps_handed_over_together_are_recorded_as_by_themselves(
+    reference, here, tmp_path, monkeypatch
+):
+    """Calls of up to 7 steps end where a checkpoint or a validation is due or the batch grows."""
+    sizes: list[int] = []
+    put_count = train_loop.put_count
+
+    def counting(n: int, sharding: Any) -> jax.Array:
+        sizes.append(n)
+        return put_count(n, sharding)
+
+    monkeypatch.setattr(train_loop, "put_count", counting)
+    assert here(tmp_path / "run", "--compute.steps_per_dispatch", "7") == 0
+    ends = set(np.cumsum(sizes).tolist())
+    assert max(sizes) == 7
+    assert sum(sizes) == N_STEPS
+    assert len(sizes) < N_STEPS / 3
+    run = RunDirectory(tmp_path / "run")
+    milestones = {r["step"] for r in records(run) if "validation_loss" in r}
+    assert milestones | set(saved_steps(run.checkpoints)) | {RAMP_STEPS} <= ends
+    ours, theirs = records(run), records(reference)
+    assert [r["step"] for r in ours] == [r["step"] for r in theirs]
+    for mine, other in zip(ours, theirs, strict=True):
+        assert mine == pytest.approx(other, rel=1e-4)
 
 
 def test_what_is_printed(workspace):

@@ -104,14 +104,14 @@ def steps_for(seconds: float, made: Config, directory: Path) -> int:
     cache = directory / "cache"
     file = write_config(made, directory)
     times = []
-    for n_steps in (140, 140, 250):  # one length of the table of rates: one compilation
+    for n_steps in (600, 600, 1000):  # one length of the table of rates: one compilation
         tokens = str(n_steps * 12 * made.model.seq_len)
         workdir = directory / f"probe-{len(times)}"
         times.append(
             run(["train", str(file), "--workdir", str(workdir), "--train.tokens", tokens], cache)
         )
-    per_step = max(1e-4, (times[2] - times[1]) / 110)
-    return max(250, int(250 + (seconds - times[2]) / per_step))
+    per_step = max(1e-4, (times[2] - times[1]) / 400)
+    return max(250, int(1000 + (seconds - times[2]) / per_step))
 
 
 def measure(n_layers: int, width: int, seq_len: int, seconds: float, out: Path) -> dict:

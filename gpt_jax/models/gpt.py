@@ -355,6 +355,18 @@ class GPT:
         table = params["embedding"]["tokens"] if tied else params["head"]["kernel"].T
         return table[: self.config.vocab_size]
 
+    def rounded(self, params: Params) -> Params:
+        """Parameters with kernels and token embeddings in the type that products round them to.
+
+        For decoding, which reads all of them for every token.
+        """
+        operands = self.execution.how.operands
+
+        def round_(path: tuple[Any, ...], x: jax.Array) -> jax.Array:
+            return x.astype(operands) if path[-1].key in ("kernel", "tokens") else x
+
+        return jax.tree_util.tree_map_with_path(round_, params)
+
     def _apply(self, params, tokens_BT, segments_BT, dropout_key, logits: bool) -> jax.Array:
         y, _ = self._module.apply(
             {"params": params},

@@ -277,11 +277,11 @@ def test_short_packs_are_not_measured(monkeypatch):
     one_device = SimpleNamespace(layout=layout, steps_per_dispatch=1)
     two: Any = [one_device, one_device]
     devices = jax.local_devices()[:1]
-    assert lanes_module.choose_lanes(two, two, devices, [], 100)[0] == "turns"
+    assert lanes_module.choose_lanes(two, two, devices, [], 900)[0] == "turns"
     seconds = iter([(5.0, 0.1), (9.0, 0.05)])
-    assert lanes_module.choose_lanes(two, two, devices, [], 1000)[0] == "vector"
+    assert lanes_module.choose_lanes(two, two, devices, [], 1100)[0] == "vector"
     seconds = iter([(5.0, 0.1), (9.0, 0.2)])
-    assert lanes_module.choose_lanes(two, two, devices, [], 1000)[0] == "turns"
+    assert lanes_module.choose_lanes(two, two, devices, [], 1100)[0] == "turns"
 
 
 # --- the launcher -------------------------------------------------------------------------------
