@@ -133,9 +133,12 @@ def draw(rows: list[dict], stem: Path) -> None:
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7, 4), layout="constrained")
         axes = figure.subplots()
-        axes.plot([r["n_params"] for r in rows], [r["ratio"] for r in rows], "o-", color=COLOURS[0])
+        sizes = [row["n_params"] for row in rows]
+        axes.plot(sizes, [row["ratio"] for row in rows], "o-", color=COLOURS[0])
         axes.axhline(1, color="grey", linewidth=1)
         axes.set_xscale("log")
+        axes.set_xticks(sizes, [f"{n:,}" for n in sizes])
+        axes.minorticks_off()
         axes.set_ylim(0, 1.1)
         axes.set(xlabel="parameters N", ylabel="time of the packed sweep / of 8 single runs")
         save(figure, stem)
