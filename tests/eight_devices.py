@@ -59,6 +59,7 @@ BASE = overrides.override(
         "train.batch_sequences": BATCH,
         "train.tokens": 7 * BATCH * SEQ_LEN,
         "schedule.name": "constant",
+        "compute.dtype": "float32",
         "optimizer.learning_rate": 1e-2,
     },
 )

@@ -22,7 +22,7 @@ def base_model():
     config = ModelConfig(
         **SMALL, vocab_multiple=8, layer_pattern=("banded",), window=6, norm="rmsnorm", bias=False
     )
-    model = make_gpt(config, ComputeConfig(layers="scan", attention="reference"))
+    model = make_gpt(config, ComputeConfig(dtype="float32", layers="scan", attention="reference"))
     shapes = jax.eval_shape(model.init, jax.random.key(0))
     random = np.random.default_rng(0)
     return model, jax.tree.map(

@@ -133,7 +133,7 @@ def dot_flops_of_hlo(text: str) -> int:
 
 def reference_functions(model: ModelConfig, layers: str = "scan") -> tuple[Any, Any, Any, Any]:
     """Forward and gradient with the reference kernel, and abstract arguments of one sequence."""
-    compute = ComputeConfig(attention="reference", dtype="float32", layers=layers)
+    compute = ComputeConfig(attention="reference", dtype="float32", products="plain", layers=layers)
     gpt = make_gpt(model, compute)
     params = jax.eval_shape(gpt.init, jax.random.key(0))
     tokens = jax.ShapeDtypeStruct((1, model.seq_len), jnp.int32)

@@ -62,7 +62,7 @@ def decide_execution(
     if compute.layers == "auto":
         unroll = backend == "cpu" and model.n_layers <= UNROLL_UP_TO
     return Execution(
-        how=precision(compute.dtype, compute.products, backend),
+        how=precision(compute.dtype, compute.products, backend, n_devices),
         kernel=attention.choose_kernel(model, compute, backend),
         attention_block=attention.block_length(model, compute, backend),
         unroll=unroll,

@@ -26,19 +26,20 @@ class Precision:
     """Whether products take the forms of `gpt_jax.models.cpu`."""
 
 
-def precision(dtype: str, products: str, backend: str) -> Precision:
+def precision(dtype: str, products: str, backend: str, n_devices: int = 1) -> Precision:
     """What `compute.dtype` and `compute.products` mean on a backend (cpu, gpu or tpu).
 
-    An automatic dtype is bfloat16 on gpu and tpu, and on a cpu that multiplies it. Activations have
-    the operands' type, but float32 on cpu: XLA computes elementwise bfloat16 there by converting
-    each way.
+    The forms for a CPU are chosen on a single one: they slice the batch, which several devices
+    split. An automatic dtype is bfloat16 on gpu and tpu, and with those forms on a CPU that
+    multiplies it. Activations have the operands' type, but float32 on cpu: XLA computes elementwise
+    bfloat16 there by converting each way.
     """
+    in_cpu_form = products == "cpu" or (products, backend, n_devices) == ("auto", "cpu", 1)
     if dtype == "auto":
-        fast = backend != "cpu" or hardware.cpu_multiplies_bfloat16()
+        fast = backend != "cpu" or (in_cpu_form and hardware.cpu_multiplies_bfloat16())
         dtype = "bfloat16" if fast else "float32"
     operands = jnp.dtype(dtype)
     activations = jnp.dtype(jnp.float32) if backend == "cpu" else operands
-    in_cpu_form = products == "cpu" or (products == "auto" and backend == "cpu")
     return Precision(operands, activations, in_cpu_form)
 
 

@@ -20,7 +20,7 @@ from gpt_jax.sharding import make_layout
 config = ModelConfig(
     vocab_size=14, vocab_multiple=8, seq_len=8, n_layers=2, d_model=16, n_heads=4, n_kv_heads=1
 )
-compute = ComputeConfig(layers="scan", attention="reference")
+compute = ComputeConfig(dtype="float32", layers="scan", attention="reference")
 mesh = MeshConfig(data=2, fsdp=2, tensor=2)
 layout = make_layout(Config(model=config, mesh=mesh, train=TrainConfig(batch_sequences=4)))
 plain, sharded = make_gpt(config, compute), make_gpt(config, compute, layout)
