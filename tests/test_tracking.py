@@ -180,7 +180,9 @@ def test_wandb_offline_run(tmp_path, monkeypatch):
     (directory,) = tmp_path.glob("wandb/offline-run-*")
     assert directory.name.endswith(wandb_run_id(config))
     (file,) = directory.glob("*.wandb")
-    content = file.read_bytes()
+    give_up = time.monotonic() + 60  # wandb writes it in a process of its own
+    while b"remarkable_key" not in (content := file.read_bytes()) and time.monotonic() < give_up:
+        time.sleep(0.1)
     assert b"remarkable_key" in content
     assert b"optimizer.learning_rate" in content
 
