@@ -63,7 +63,7 @@ def batch_loss(
         logits = model.apply(params, batch.tokens_BT, batch.segments_BT, dropout_key)
         sums = cross_entropy_sums(logits, batch.targets_BT, batch.weights_BT)
         return sums.cross_entropy + z_loss * sums.z_loss, sums
-    x_BTD = model.hidden(params, batch.tokens_BT, batch.segments_BT, dropout_key)
+    x_BTD = model.apply(params, batch.tokens_BT, batch.segments_BT, dropout_key, logits=False)
     table_VD = model.output_table(params)
     config = model.config
     options = _Options(z_loss, config.logit_soft_cap, model.execution.how.operands)

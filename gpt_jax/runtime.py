@@ -52,7 +52,7 @@ def keep_freed_memory() -> None:
 
     glibc gives blocks above a threshold back to the kernel at every free, and those of every
     thread but the first in any case; the page faults of taking them again cost a CPU training step
-    a quarter to a third of its time.
+    a good part of its time.
     """
     if not sys.platform.startswith("linux"):
         return

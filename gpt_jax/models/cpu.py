@@ -1,4 +1,4 @@
-"""How products run on one CPU: the same numbers as the plain form, in the forms XLA:CPU is fast at.
+"""How products run on one CPU: what the plain form computes, in the forms that XLA:CPU is fast at.
 
 XLA multiplies on a CPU through a library that has kernels for some forms of a product alone. What
 was measured (jax 0.10, x86-64 with AVX-512; `tools/benchmark.py` shows what it gains):
@@ -12,7 +12,7 @@ was measured (jax 0.10, x86-64 with AVX-512; `tools/benchmark.py` shows what it 
 - Wide results (a vocabulary) are slow: `losses` multiplies by a part of the vocabulary at a time.
 - Softmax weights of a block of queries are kept, in the operands' type, and not computed twice.
 
-Only what `models.products` and `models.attention` call; the plain forms stand there.
+The plain forms stand where these are called: in `products`, `attention`, `layers` and `losses`.
 """
 
 import functools

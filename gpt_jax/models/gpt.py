@@ -335,19 +335,21 @@ class GPT:
         tokens_BT: jax.Array,
         segments_BT: jax.Array | None = None,
         dropout_key: jax.Array | None = None,
+        logits: bool = True,
     ) -> jax.Array:
-        """Logits [B, T, padded V] in float32 of the token after each; dropout only with a key."""
-        return self._apply(params, tokens_BT, segments_BT, dropout_key, logits=True)
+        """Logits [B, T, padded V] in float32 of the token after each; dropout only with a key.
 
-    def hidden(
-        self,
-        params: Params,
-        tokens_BT: jax.Array,
-        segments_BT: jax.Array | None = None,
-        dropout_key: jax.Array | None = None,
-    ) -> jax.Array:
-        """The last activations [B, T, D]: their products with `output_table` are the logits."""
-        return self._apply(params, tokens_BT, segments_BT, dropout_key, logits=False)
+        logits: False = the last activations [B, T, D], whose products with `output_table` they are.
+        """
+        y, _ = self._module.apply(
+            {"params": params},
+            tokens_BT,
+            segments_BT=segments_BT,
+            train=dropout_key is not None,
+            logits=logits,
+            rngs=None if dropout_key is None else {"dropout": dropout_key},
+        )
+        return y
 
     def output_table(self, params: Params) -> jax.Array:
         """The output embeddings of all ids [V, D], without padding; a soft cap comes after them."""
@@ -366,17 +368,6 @@ class GPT:
             return x.astype(operands) if path[-1].key in ("kernel", "tokens") else x
 
         return jax.tree_util.tree_map_with_path(round_, params)
-
-    def _apply(self, params, tokens_BT, segments_BT, dropout_key, logits: bool) -> jax.Array:
-        y, _ = self._module.apply(
-            {"params": params},
-            tokens_BT,
-            segments_BT=segments_BT,
-            train=dropout_key is not None,
-            logits=logits,
-            rngs=None if dropout_key is None else {"dropout": dropout_key},
-        )
-        return y
 
     def activations(self, params: Params, tokens_BT: jax.Array) -> dict[str, jax.Array]:
         """What happens inside, by name, as the model trains (without dropout).
