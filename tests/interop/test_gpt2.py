@@ -42,7 +42,8 @@ def reference(shared_data):
 def test_logits_of_a_nanogpt_model(reference, layers):
     config, weights, examples, _ = reference
     params = params_from_gpt2(weights, config, "out_in")
-    logits = jax.jit(make_gpt(config, ComputeConfig(layers=layers)).apply)(params, examples["idx"])
+    model = make_gpt(config, ComputeConfig(dtype="float32", layers=layers))
+    logits = jax.jit(model.apply)(params, examples["idx"])
     # The model has learned something, so a constant answer would be far off.
     assert np.std(examples["logits"]) > 1
     np.testing.assert_allclose(logits, examples["logits"], atol=1e-4)
@@ -60,7 +61,8 @@ def test_whole_validation_loss_of_a_nanogpt_model(reference, shared_data, tmp_pa
     )
     corpus = prepare(data, progress=False)
     assert "".join(corpus.tokenizer.decode(range(65))) == facts["itos"]
-    model, params = make_gpt(config), params_from_gpt2(weights, config, "out_in")
+    model = make_gpt(config, ComputeConfig(dtype="float32"))
+    params = params_from_gpt2(weights, config, "out_in")
 
     @jax.jit
     def score(params, batch):
