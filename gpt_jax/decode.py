@@ -50,7 +50,7 @@ class Rows(NamedTuple):
     @property
     def full_B(self) -> Any:
         """Rows whose next key has no slot."""
-        return self.length_B - self.start_B > self.cache[0]["key"].shape[2]
+        return self.length_B - self.start_B > self.cache[0]["key"].shape[-2]
 
 
 def generate_tokens(
@@ -68,10 +68,11 @@ def generate_tokens(
     seq_len tokens are read; when the context is full, it starts again with its last seq_len / 2
     tokens as if these were the beginning of the text, whatever kind of positions the model has.
 
-    Shapes are rounded up to powers of two, so that calls of similar size share a compiled
-    program. Equal prompts of a batch are drawn independently.
+    Shapes are rounded up to powers of two (the cache: or three quarters of one), so that calls of
+    similar size share a compiled program. Equal prompts of a batch are drawn independently.
 
     Args:
+      params: as trained, or the `decoding_params` of them, which saves time in further calls.
       prompts: 1-D arrays of one token id or more.
       end_of_text: ends a row, and is not part of what is returned; None: nothing does.
       on_token: see OnToken. Without it everything is decoded in one dispatch.
@@ -84,7 +85,7 @@ def generate_tokens(
     known = model.config.vocab_size
     texts = [_checked(prompt, known) for prompt in prompts]
     rows = _start(model, texts, sampling.max_new_tokens)
-    params = _rounded(model, params)
+    params = decoding_params(model, params)
     keys_B = _row_keys(*_row_identities(texts, len(rows.done_B)), np.uint32(sampling.seed))
     decode = functools.partial(
         _decode,
@@ -97,7 +98,7 @@ def generate_tokens(
         vocab_size=known if vocab_size is None else min(vocab_size, known),
         end_of_text=-1 if end_of_text is None else end_of_text,
     )
-    n_slots = rows.cache[0]["key"].shape[2]
+    n_slots = rows.cache[0]["key"].shape[-2]
     begin_B = np.array(rows.length_B)
     # Decoding reads a row's last token itself: prompts of one token need no prefill.
     fill_B, width = begin_B > 1, min(_bucket(int(begin_B.max())), n_slots)
@@ -114,9 +115,18 @@ def generate_tokens(
         rows = rows._replace(start_B=np.where(fill_B, rows.length_B - width, rows.start_B))
 
 
+def decoding_params(model: GPT, params: Params) -> Params:
+    """Parameters in the form that decoding reads; the same object if they are in it."""
+    made = jax.eval_shape(model.decoding_params, params)
+    types = [(x.shape, x.dtype) for x in jax.tree.leaves(params)]
+    if types == [(x.shape, x.dtype) for x in jax.tree.leaves(made)]:
+        return params
+    return _decoding_params(model, params)
+
+
 @functools.partial(jax.jit, static_argnames="model")
-def _rounded(model: GPT, params: Params) -> Params:
-    return model.rounded(params)
+def _decoding_params(model: GPT, params: Params) -> Params:
+    return model.decoding_params(params)
 
 
 def _checked(prompt: NDArray[Any], vocab_size: int) -> NDArray[np.int32]:
@@ -137,13 +147,19 @@ def _bucket(n: int) -> int:
     return 1 << (n - 1).bit_length()
 
 
+def _half_bucket(n: int) -> int:
+    """The next power of two, or three quarters of it where they are enough."""
+    size = _bucket(n)
+    return size - size // 4 if n <= size - size // 4 else size
+
+
 def _start(model: GPT, texts: list[NDArray[np.int32]], max_new_tokens: int) -> Rows:
     """The batch before its first step, padded with rows that are done."""
     seq_len = model.config.seq_len
     parts = 1 if model.layout is None else model.layout.batch_parts
     n_batch = -(-_bucket(len(texts)) // parts) * parts
     read = [text[-seq_len:] for text in texts]
-    capacity = _bucket(max(map(len, read)) + max_new_tokens)
+    capacity = _half_bucket(max(map(len, read)) + max_new_tokens)
     tokens_BT = np.zeros((n_batch, capacity), np.int32)
     seen_BV = np.zeros((n_batch, model.config.padded_vocab_size), bool)
     length_B = np.ones(n_batch, np.int32)
@@ -196,8 +212,8 @@ def _prefill(model: GPT, params: Params, rows: Rows, fill_B: Array, width: int) 
     tokens_BT = jax.vmap(window)(jnp.asarray(rows.tokens_BT), rows.start_B)
     positions_BT = jnp.broadcast_to(jnp.arange(width), tokens_BT.shape)
     _, filled = model.apply_cached(params, tokens_BT, positions_BT, rows.cache)
-    chosen_GBSKH = jnp.asarray(fill_B)[None, :, None, None, None]
-    cache = jax.tree.map(lambda new, old: jnp.where(chosen_GBSKH, new, old), filled, rows.cache)
+    chosen_CSH = jnp.repeat(fill_B, model.config.kv_heads)[:, None, None]
+    cache = jax.tree.map(lambda new, old: jnp.where(chosen_CSH, new, old), filled, rows.cache)
     return rows._replace(cache=cache)
 
 

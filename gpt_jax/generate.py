@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt_jax.checkpoint_files import Which
-from gpt_jax.decode import generate_tokens
+from gpt_jax.decode import decoding_params, generate_tokens
 from gpt_jax.models.gpt import GPT, Params
 from gpt_jax.sampling import SamplingConfig
 from gpt_jax.streaming import SEPARATOR, Continuation, Printer, Tokenizer
@@ -156,6 +156,7 @@ def run(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
     )
     _, model, params, tokenizer = load_run(arguments.directory, _which(arguments.checkpoint))
+    params = decoding_params(model, params)
     prompts = arguments.prompt or [""]
     texts = generate_text(
         model,

@@ -80,6 +80,16 @@ def keep_min_p(logits_BV: jax.Array, p: float) -> jax.Array:
     return jnp.where(logits_BV < lowest, -jnp.inf, logits_BV)
 
 
+def likeliest(logits_BV: jax.Array) -> jax.Array:
+    """The id with the highest logit, the first of several, [B]: argmax, as two plain reductions.
+
+    XLA computes an argmax on CPU one number after another.
+    """
+    ids = jnp.arange(logits_BV.shape[-1])
+    highest = logits_BV == jnp.max(logits_BV, axis=-1, keepdims=True)
+    return jnp.min(jnp.where(highest, ids, ids[-1]), axis=-1)
+
+
 def choose_tokens(
     logits_BV: jax.Array, seen_BV: jax.Array, keys_B: jax.Array, sampling: SamplingConfig
 ) -> jax.Array:
@@ -91,7 +101,7 @@ def choose_tokens(
     if sampling.repetition_penalty != 1:
         logits_BV = penalise_repetition(logits_BV, seen_BV, sampling.repetition_penalty)
     if sampling.temperature == 0:
-        return jnp.argmax(logits_BV, axis=-1)
+        return likeliest(logits_BV)
     logits_BV = logits_BV / sampling.temperature
     if sampling.top_k is not None:
         logits_BV = keep_top_k(logits_BV, sampling.top_k)

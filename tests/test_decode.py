@@ -143,7 +143,7 @@ def test_similar_sizes_share_a_compiled_program():
     model, params = base_model()
     sample(PROMPTS)
     n_compiled = _decode._cache_size() + _prefill._cache_size()
-    for n_rows, length, n_new in ((3, 8, 9), (4, 5, 24)):
+    for n_rows, length, n_new in ((3, 8, 17), (4, 5, 24)):
         prompts = [np.full(length, row) for row in range(n_rows)]
         sampling = dataclasses.replace(SAMPLED, max_new_tokens=n_new, seed=n_new)
         generate_tokens(model, params, prompts, sampling, end_of_text=n_rows, vocab_size=9)

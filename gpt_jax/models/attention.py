@@ -142,16 +142,29 @@ def attend(
 
 def attend_cached(
     q_BTNH: jax.Array,
-    k_BSKH: jax.Array,
-    v_BSKH: jax.Array,
+    k_CSH: jax.Array,
+    v_CSH: jax.Array,
     positions_BT: jax.Array,
     pattern: Pattern,
     how: Precision,
 ) -> jax.Array:
-    """Queries at `positions_BT` over a cache whose slot s holds the key of position s."""
-    slots_BS = jnp.arange(k_BSKH.shape[1])[None]
-    bias = _bias(positions_BT, slots_BS, None, None, pattern)
-    return _weighted_values(q_BTNH, k_BSKH, v_BSKH, bias, pattern, how)
+    """Queries at `positions_BT` over a cache whose slot s holds the key of position s.
+
+    C = B K: one product for each row and key head, of the cache as it lies and in its type; other
+    forms would copy it.
+    """
+    n_batch, n_queries, n_heads, head_size = q_BTNH.shape
+    n_products, n_slots = k_CSH.shape[:2]
+    q_BNTH = pattern.scale(q_BTNH).swapaxes(1, 2)
+    q_CQH = q_BNTH.reshape(n_products, -1, head_size).astype(k_CSH.dtype)
+    bias = _bias(positions_BT, jnp.arange(n_slots)[None], None, None, pattern)
+    scores_BNTS = bias + cpu.multiply(q_CQH, k_CSH, b_dim=-1).reshape(
+        n_batch, n_heads, n_queries, n_slots
+    )
+    weights_CQS = jax.nn.softmax(scores_BNTS, axis=-1).reshape(n_products, -1, n_slots)
+    out_CQH = cpu.multiply(weights_CQS.astype(v_CSH.dtype), v_CSH)
+    out_BNTH = out_CQH.reshape(n_batch, n_heads, n_queries, head_size)
+    return out_BNTH.swapaxes(1, 2).astype(how.activations)
 
 
 def causal_scores(q_BTNH: jax.Array, k_BTKH: jax.Array, pattern: Pattern) -> jax.Array:

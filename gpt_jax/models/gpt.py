@@ -32,7 +32,9 @@ from gpt_jax.sharding import Layout
 
 Params = dict[str, Any]
 Cache = list[dict[str, jax.Array]]
-"""Keys and values: for each member of layer_pattern, [groups, B, S, K, H] each."""
+"""Keys and values [B K, S, H]: of each layer if layers are unrolled; if they are scanned, of each
+member of layer_pattern, on a leading dim of groups. Rows and heads share a dim, so that products
+take the arrays as they are."""
 
 ACTIVATIONS = "intermediates"
 """Linen's collection of what `GPT.activations` looks at; not collected, it costs nothing."""
@@ -156,10 +158,16 @@ class Attention(nn.Module):
         return x if self.layout is None else self.layout.constrain(x, *axes)
 
 
-def _write(cache_BSKH: jax.Array, new_BTKH: jax.Array, positions_BT: jax.Array) -> jax.Array:
+def _write(cache_CSH: jax.Array, new_BTKH: jax.Array, positions_BT: jax.Array) -> jax.Array:
     """Each row's new keys or values, stored from its own first position on."""
-    update = functools.partial(jax.lax.dynamic_update_slice_in_dim, axis=0)
-    return jax.vmap(update)(cache_BSKH, new_BTKH.astype(cache_BSKH.dtype), positions_BT[:, 0])
+    n_batch, n_new, n_kv_heads, head_size = new_BTKH.shape
+    new_BKTH = new_BTKH.swapaxes(1, 2).astype(cache_CSH.dtype)
+    begin_B = positions_BT[:, 0]
+    update = functools.partial(jax.lax.dynamic_update_slice_in_dim, axis=1)
+    if n_batch == 1:  # the scatter that follows would copy the cache
+        return update(cache_CSH, new_BKTH[0], begin_B[0])
+    cache_BKSH = cache_CSH.reshape(n_batch, n_kv_heads, -1, head_size)
+    return jax.vmap(update)(cache_BKSH, new_BKTH, begin_B).reshape(cache_CSH.shape)
 
 
 class Block(nn.Module):
@@ -249,6 +257,8 @@ class Transformer(nn.Module):
     config: ModelConfig
     execution: Execution
     layout: Layout | None
+    decodes: bool = False
+    """Whether parameters are those of `GPT.decoding_params`."""
 
     @nn.compact
     def __call__(
@@ -270,7 +280,19 @@ class Transformer(nn.Module):
         if self.layout is not None:
             x_BTD = self.layout.constrain(x_BTD, "act_batch", "act_seq", "act_embed")
         self.sow(ACTIVATIONS, "embedded", x_BTD)
-        n_groups = config.n_layers // len(config.layer_pattern)
+        layers = self._layer_by_layer if self.decodes and self.execution.unroll else self._stacked
+        x_BTD, cache = layers(x_BTD, cache, positions_BT, segments_BT, train)
+        if config.final_norm:
+            how = self.execution.how
+            norm = Norm(config.norm, config.norm_epsilon, config.bias, how, name="final_norm")
+            x_BTD = norm(x_BTD)
+        multiplier = parametrization.output_multiplier(config)
+        x_BTD = x_BTD if multiplier == 1 else multiplier * x_BTD
+        return self._logits(x_BTD, embedding) if logits else x_BTD, cache
+
+    def _stacked(self, x_BTD, cache: Cache | None, positions_BT, segments_BT, train: bool):
+        """All groups of layers, with each parameter of theirs in one array."""
+        n_groups = self.config.n_layers // len(self.config.layer_pattern)
         layers = nn.scan(
             LayerGroup,
             variable_axes={"params": 0, ACTIVATIONS: 0},
@@ -279,15 +301,18 @@ class Transformer(nn.Module):
             length=n_groups,
             unroll=n_groups if self.execution.unroll else 1,
             metadata_params={nn.PARTITION_NAME: "layer"},
-        )(config, self.execution, self.layout, train, name="blocks")
-        x_BTD, cache = layers(x_BTD, cache, positions_BT, segments_BT)
-        if config.final_norm:
-            how = self.execution.how
-            norm = Norm(config.norm, config.norm_epsilon, config.bias, how, name="final_norm")
-            x_BTD = norm(x_BTD)
-        multiplier = parametrization.output_multiplier(config)
-        x_BTD = x_BTD if multiplier == 1 else multiplier * x_BTD
-        return self._logits(x_BTD, embedding) if logits else x_BTD, cache
+        )(self.config, self.execution, self.layout, train, name="blocks")
+        return layers(x_BTD, cache, positions_BT, segments_BT)
+
+    def _layer_by_layer(self, x_BTD, cache: Cache, positions_BT, segments_BT, train: bool):
+        """The same with arrays of their own for each group, so that decoding slices none."""
+        period, new_cache = len(self.config.layer_pattern), []
+        for i in range(self.config.n_layers // period):
+            group = LayerGroup(self.config, self.execution, self.layout, train, name=f"blocks_{i}")
+            group_cache = cache[i * period : (i + 1) * period]
+            x_BTD, group_cache = group(x_BTD, group_cache, positions_BT, segments_BT)
+            new_cache += group_cache
+        return x_BTD, new_cache
 
     def _logits(self, x_BTD: jax.Array, embedding: Embedding) -> jax.Array:
         """[B, T, padded V] float32; padded ids hold a very negative number."""
@@ -357,17 +382,24 @@ class GPT:
         table = params["embedding"]["tokens"] if tied else params["head"]["kernel"].T
         return table[: self.config.vocab_size]
 
-    def rounded(self, params: Params) -> Params:
-        """Parameters with kernels and token embeddings in the type that products round them to.
+    def decoding_params(self, params: Params) -> Params:
+        """Parameters as `apply_cached` takes them: all of them are read for every token.
 
-        For decoding, which reads all of them for every token.
+        Kernels and token embeddings have the type that products round them to; each group of
+        layers that are unrolled has a tree of its own.
         """
         operands = self.execution.how.operands
 
-        def round_(path: tuple[Any, ...], x: jax.Array) -> jax.Array:
+        def rounded(path: tuple[Any, ...], x: jax.Array) -> jax.Array:
             return x.astype(operands) if path[-1].key in ("kernel", "tokens") else x
 
-        return jax.tree_util.tree_map_with_path(round_, params)
+        params = jax.tree_util.tree_map_with_path(rounded, params)
+        if "blocks" not in params or not self.execution.unroll:
+            return params
+        stacked = params.pop("blocks")
+        n_groups = self.config.n_layers // len(self.config.layer_pattern)
+        groups = {f"blocks_{i}": jax.tree.map(lambda x, i=i: x[i], stacked) for i in range(n_groups)}
+        return params | groups
 
     def activations(self, params: Params, tokens_BT: jax.Array) -> dict[str, jax.Array]:
         """What happens inside, by name, as the model trains (without dropout).
@@ -398,23 +430,28 @@ class GPT:
         }
 
     def init_cache(self, n_batch: int, n_slots: int) -> Cache:
-        """An empty key-value cache for sequences of up to n_slots tokens."""
-        config = self.config
-        n_groups = config.n_layers // len(config.layer_pattern)
-        shape = (n_groups, n_batch, n_slots, config.kv_heads, config.d_head)
+        """An empty key-value cache for sequences of up to n_slots tokens.
+
+        In the activations' type: on CPU, XLA would convert all of a bfloat16 cache for each write.
+        """
+        config, shape = self.config, (n_batch * self.config.kv_heads, n_slots, self.config.d_head)
+        n_arrays = config.n_layers
+        if not self.execution.unroll:
+            n_arrays = len(config.layer_pattern)
+            shape = (config.n_layers // n_arrays, *shape)
         zeros = functools.partial(jnp.zeros, shape, self.execution.how.activations)
-        return [{"key": zeros(), "value": zeros()} for _ in config.layer_pattern]
+        return [{"key": zeros(), "value": zeros()} for _ in range(n_arrays)]
 
     def apply_cached(
         self, params: Params, tokens_BT: jax.Array, positions_BT: jax.Array, cache: Cache
     ) -> tuple[jax.Array, Cache]:
         """Logits of tokens at consecutive positions of each row, and the cache with them in it.
 
-        positions_BT[b, 0] is where row b continues: rows may be of different lengths.
+        params: `decoding_params`. positions_BT[b, 0] is where row b continues: rows may be of
+        different lengths.
         """
-        logits, new_cache = self._module.apply(
-            {"params": params}, tokens_BT, positions_BT, cache=cache
-        )
+        module = dataclasses.replace(self._module, decodes=True)
+        logits, new_cache = module.apply({"params": params}, tokens_BT, positions_BT, cache=cache)
         return logits, cast(Cache, new_cache)
 
     def _boxed(self, key: jax.Array) -> Params:

@@ -9,12 +9,15 @@ from gpt_jax.config import ComputeConfig, ModelConfig
 from gpt_jax.models.gpt import make_gpt
 
 SMALL = {"vocab_size": 13, "seq_len": 8, "n_layers": 2, "d_model": 16, "n_heads": 4}
-SCANNED = ComputeConfig(layers="scan", attention="reference")
 
 
-def make_model(**changes):
-    """A small model with parameters far from their initialisation: logits tell tokens apart."""
-    model = make_gpt(ModelConfig(**{**SMALL, **changes}), SCANNED)
+def make_model(layers="scan", **changes):
+    """A small model with parameters far from their initialisation: logits tell tokens apart.
+
+    In float32: a cache is not rounded to the type of products.
+    """
+    compute = ComputeConfig(dtype="float32", layers=layers, attention="reference")
+    model = make_gpt(ModelConfig(**{**SMALL, **changes}), compute)
     shapes, tree = jax.tree.flatten(jax.eval_shape(model.init, jax.random.key(0)))
     random = np.random.default_rng(0)
     drawn = [jnp.asarray(random.normal(0, 0.5, shape.shape), jnp.float32) for shape in shapes]
@@ -60,9 +63,10 @@ OPTIONS = {
 }
 
 
+@pytest.mark.parametrize("layers", ["scan", "unroll"])
 @pytest.mark.parametrize("option", OPTIONS)
-def test_cached_logits_are_those_of_the_full_pass(option):
-    model, params = make_model(**OPTIONS[option])
+def test_cached_logits_are_those_of_the_full_pass(option, layers):
+    model, params = make_model(layers, **OPTIONS[option])
     tokens_BT = np.random.default_rng(1).integers(0, 13, (2, 8)).astype(np.int32)
 
     # Pieces of 3 tokens. Of row 1's first the last is padding: its rows are one token apart.
@@ -73,13 +77,14 @@ def test_cached_logits_are_those_of_the_full_pass(option):
     def piece(params, piece_BT, positions_BT, cache):
         return model.apply_cached(params, piece_BT, positions_BT, cache)
 
+    decoding = model.decoding_params(params)
     cache, cached = model.init_cache(2, 8), np.zeros((2, 8, model.config.padded_vocab_size))
     for begin in begins:
         positions_BT = np.array(begin)[:, None] + np.arange(3)
         piece_BT = np.take_along_axis(tokens_BT, positions_BT, axis=1)
         if begin == (0, 0):
             piece_BT[1, 2] = 12
-        logits, cache = piece(params, piece_BT, positions_BT, cache)
+        logits, cache = piece(decoding, piece_BT, positions_BT, cache)
         np.put_along_axis(cached, positions_BT[..., None], logits, axis=1)
     full = np.asarray(jax.jit(model.apply)(params, tokens_BT))
     assert np.ptp(full[..., :13], axis=-1).min() > 1e-2

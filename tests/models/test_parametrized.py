@@ -105,7 +105,8 @@ def test_other_ways_of_computing_have_the_multipliers(way):
     if way == "cached":
         gpt = make_gpt(config, SCANNED)
         positions = np.broadcast_to(np.arange(8), TOKENS.shape)
-        got, _ = jax.jit(gpt.apply_cached)(params, TOKENS, positions, gpt.init_cache(2, 8))
+        cache = gpt.init_cache(2, 8)
+        got, _ = jax.jit(gpt.apply_cached)(gpt.decoding_params(params), TOKENS, positions, cache)
     elif way == "blockwise":
         got = logits(
             config, params, ComputeConfig(dtype="float32", attention="blockwise", attention_block=4)
