@@ -160,7 +160,7 @@ class Attention(nn.Module):
 
 def _write(cache_CSH: jax.Array, new_BTKH: jax.Array, positions_BT: jax.Array) -> jax.Array:
     """Each row's new keys or values, stored from its own first position on."""
-    n_batch, n_new, n_kv_heads, head_size = new_BTKH.shape
+    n_batch, _, n_kv_heads, head_size = new_BTKH.shape
     new_BKTH = new_BTKH.swapaxes(1, 2).astype(cache_CSH.dtype)
     begin_B = positions_BT[:, 0]
     update = functools.partial(jax.lax.dynamic_update_slice_in_dim, axis=1)
@@ -257,8 +257,6 @@ class Transformer(nn.Module):
     config: ModelConfig
     execution: Execution
     layout: Layout | None
-    decodes: bool = False
-    """Whether parameters are those of `GPT.decoding_params`."""
 
     @nn.compact
     def __call__(
@@ -280,8 +278,10 @@ class Transformer(nn.Module):
         if self.layout is not None:
             x_BTD = self.layout.constrain(x_BTD, "act_batch", "act_seq", "act_embed")
         self.sow(ACTIVATIONS, "embedded", x_BTD)
-        layers = self._layer_by_layer if self.decodes and self.execution.unroll else self._stacked
-        x_BTD, cache = layers(x_BTD, cache, positions_BT, segments_BT, train)
+        if cache is not None and self.execution.unroll:
+            x_BTD, cache = self._layer_by_layer(x_BTD, cache, positions_BT)
+        else:
+            x_BTD, cache = self._stacked(x_BTD, cache, positions_BT, segments_BT, train)
         if config.final_norm:
             how = self.execution.how
             norm = Norm(config.norm, config.norm_epsilon, config.bias, how, name="final_norm")
@@ -304,13 +304,13 @@ class Transformer(nn.Module):
         )(self.config, self.execution, self.layout, train, name="blocks")
         return layers(x_BTD, cache, positions_BT, segments_BT)
 
-    def _layer_by_layer(self, x_BTD, cache: Cache, positions_BT, segments_BT, train: bool):
+    def _layer_by_layer(self, x_BTD, cache: Cache, positions_BT):
         """The same with arrays of their own for each group, so that decoding slices none."""
         period, new_cache = len(self.config.layer_pattern), []
         for i in range(self.config.n_layers // period):
-            group = LayerGroup(self.config, self.execution, self.layout, train, name=f"blocks_{i}")
+            group = LayerGroup(self.config, self.execution, self.layout, False, name=f"blocks_{i}")
             group_cache = cache[i * period : (i + 1) * period]
-            x_BTD, group_cache = group(x_BTD, group_cache, positions_BT, segments_BT)
+            x_BTD, group_cache = group(x_BTD, group_cache, positions_BT, None)
             new_cache += group_cache
         return x_BTD, new_cache
 
@@ -397,9 +397,9 @@ class GPT:
         if "blocks" not in params or not self.execution.unroll:
             return params
         stacked = params.pop("blocks")
-        n_groups = self.config.n_layers // len(self.config.layer_pattern)
-        groups = {f"blocks_{i}": jax.tree.map(lambda x, i=i: x[i], stacked) for i in range(n_groups)}
-        return params | groups
+        for i in range(self.config.n_layers // len(self.config.layer_pattern)):
+            params[f"blocks_{i}"] = jax.tree.map(lambda x, i=i: x[i], stacked)
+        return params
 
     def activations(self, params: Params, tokens_BT: jax.Array) -> dict[str, jax.Array]:
         """What happens inside, by name, as the model trains (without dropout).
@@ -434,11 +434,10 @@ class GPT:
 
         In the activations' type: on CPU, XLA would convert all of a bfloat16 cache for each write.
         """
-        config, shape = self.config, (n_batch * self.config.kv_heads, n_slots, self.config.d_head)
-        n_arrays = config.n_layers
-        if not self.execution.unroll:
-            n_arrays = len(config.layer_pattern)
-            shape = (config.n_layers // n_arrays, *shape)
+        config = self.config
+        n_arrays = config.n_layers if self.execution.unroll else len(config.layer_pattern)
+        groups = () if self.execution.unroll else (config.n_layers // n_arrays,)
+        shape = (*groups, n_batch * config.kv_heads, n_slots, config.d_head)
         zeros = functools.partial(jnp.zeros, shape, self.execution.how.activations)
         return [{"key": zeros(), "value": zeros()} for _ in range(n_arrays)]
 
@@ -450,8 +449,9 @@ class GPT:
         params: `decoding_params`. positions_BT[b, 0] is where row b continues: rows may be of
         different lengths.
         """
-        module = dataclasses.replace(self._module, decodes=True)
-        logits, new_cache = module.apply({"params": params}, tokens_BT, positions_BT, cache=cache)
+        logits, new_cache = self._module.apply(
+            {"params": params}, tokens_BT, positions_BT, cache=cache
+        )
         return logits, cast(Cache, new_cache)
 
     def _boxed(self, key: jax.Array) -> Params:
