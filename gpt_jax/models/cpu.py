@@ -78,10 +78,11 @@ def _product_backward(operands, by_output, saved, gradient_MO):
 
 
 def multiply_from_left(left_MA: jax.Array, right_MB: jax.Array) -> jax.Array:
-    """left^T right, [A, B]: the narrower of them is copied."""
+    """left^T right, [A, B], by way of what copies fewer bytes: left^T, or right^T and the result."""
     if left_MA.dtype == jnp.float32:
         return multiply(left_MA, right_MB, a_dim=-2)
-    if left_MA.shape[1] <= right_MB.shape[1]:
+    n_rows, (n_left, n_right) = left_MA.shape[0], (left_MA.shape[1], right_MB.shape[1])
+    if 2 * n_rows * n_left <= 2 * n_rows * n_right + 4 * n_left * n_right:
         return multiply(transposed(left_MA), right_MB)
     return transposed(multiply(transposed(right_MB), left_MA))
 
