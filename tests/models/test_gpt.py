@@ -324,3 +324,23 @@ def test_the_cpu_form_of_products_has_the_plain_ones_loss_and_gradients(changes,
     jax.tree.map(close, exact, plain)
     error = optax.global_norm(jax.tree.map(jnp.subtract, rounded[1], plain[1]))
     assert 1e-5 < error / optax.global_norm(plain[1]) < 0.03
+
+
+@pytest.mark.parametrize(("backend", "platform"), [("tpu", "tpu"), ("gpu", "cuda")])
+def test_programs_of_accelerators_know_no_cpu_form(backend, platform):
+    """Lowered for the accelerator, loss and gradient are the text that the plain forms give."""
+
+    def lowered(products):
+        compute = ComputeConfig(products=products, attention="blockwise", attention_block=4)
+        model = make_gpt(ModelConfig(**SMALL), compute, backend=backend)
+        params = jax.eval_shape(model.init, jax.random.key(0))
+
+        def loss(params):
+            logits = model.apply(params, TOKENS)
+            return cross_entropy_sums(logits, TOKENS, jnp.ones(TOKENS.shape)).cross_entropy
+
+        traced = jax.jit(jax.value_and_grad(loss)).trace(params)
+        return traced.lower(lowering_platforms=(platform,)).as_text()
+
+    assert lowered("auto") == lowered("plain")
+    assert lowered("auto") != lowered("cpu")
