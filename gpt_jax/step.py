@@ -233,6 +233,7 @@ def sum_gradients(
     return total
 
 
+@jax.named_scope("optimizer")
 def apply_gradients(
     config: Config,
     settings: Settings,

@@ -78,7 +78,7 @@ def _product_backward(operands, by_output, saved, gradient_MO):
 
 
 def multiply_from_left(left_MA: jax.Array, right_MB: jax.Array) -> jax.Array:
-    """left^T right, [A, B], by way of what copies fewer bytes: left^T, or right^T and the result."""
+    """left^T right, [A, B]: copies left, or right and the result, whatever is less."""
     if left_MA.dtype == jnp.float32:
         return multiply(left_MA, right_MB, a_dim=-2)
     n_rows, (n_left, n_right) = left_MA.shape[0], (left_MA.shape[1], right_MB.shape[1])
