@@ -33,9 +33,10 @@ PARTS = {
 }
 """Patterns of XLA's `op_name`; the first that is found counts."""
 KINDS = {
-    "products": r"dot_general|dot\b",
+    "products": r"dot_general|dot\b|ynn_fusion\S* $",
     "copies": r"transpose|copy|concatenate|slice|bitcast|pad",
 }
+"""Patterns of an instruction's name and the last word of its `op_name`, which some products lack."""
 ELEMENTWISE = "sums, elementwise"
 
 
@@ -129,9 +130,9 @@ def print_parts(durations: dict[str, float], names: dict[str, str]) -> None:
     sums: dict[tuple[str, str], float] = collections.defaultdict(float)
     for name, seconds in durations.items():
         part = first_match(PARTS, names[name], "other")
-        sums[part, first_match(KINDS, names[name].replace("ynn_fusion", ""), ELEMENTWISE)] += (
-            seconds
-        )
+        instruction, _, computes = names[name].partition(" ")
+        operation = f"{instruction} {computes.rpartition('/')[2]}"
+        sums[part, first_match(KINDS, operation, ELEMENTWISE)] += seconds
     total = sum(sums.values())
     rows = [["thread ms a step", *kinds, "all", "share"]]
     for part in [*PARTS, "other"]:
