@@ -33,10 +33,10 @@ PARTS = {
 }
 """Patterns of XLA's `op_name`; the first that is found counts."""
 KINDS = {
-    "products": r"dot_general|dot\b|ynn_fusion\S* $",
-    "copies": r"transpose|copy|concatenate|slice|bitcast|pad",
+    "products": r"^(dot|ynn_fusion)\S* (dot_general)?$",
+    "copies": r"^\S*(convert|transpose|copy|concatenate|slice|bitcast|pad)",
 }
-"""Patterns of an instruction's name and the last word of its `op_name`, which some products lack."""
+"""Patterns of an instruction's name and the last word of its `op_name`, which some lack."""
 ELEMENTWISE = "sums, elementwise"
 
 
