@@ -34,7 +34,9 @@ RULES: dict[str, tuple[str, ...]] = {
     # activations
     "act_batch": ("data", "fsdp"),
     "act_seq": (),
+    "act_stream_seq": ("tensor",),
     "act_embed": (),
+    "act_looked_up": ("tensor",),
     "act_heads": ("tensor",),
     "act_kv_heads": ("tensor",),
     "act_mlp": ("tensor",),

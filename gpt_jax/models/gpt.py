@@ -176,7 +176,7 @@ class Block(nn.Module):
         how = self.execution.how
         norm = functools.partial(Norm, config.norm, config.norm_epsilon, config.bias, how)
         attend = Attention(config, self.execution, self.layout, self.window, name="attention")
-        mlp = MLP(config, self.execution.how, name="mlp")
+        mlp = MLP(config, self.execution.how, self.layout, name="mlp")
 
         multiplier = parametrization.residual_multiplier(config)
 
@@ -198,7 +198,7 @@ class Block(nn.Module):
         def constrain(y: jax.Array) -> jax.Array:
             if self.layout is None:
                 return y
-            return self.layout.constrain(y, "act_batch", "act_seq", "act_embed")
+            return self.layout.constrain(y, "act_batch", "act_stream_seq", "act_embed")
 
         attention_norm = norm(name="attention_norm")
         if config.parallel_block:
@@ -268,7 +268,7 @@ class Transformer(nn.Module):
         x_BTD = embedding(tokens_BT, positions_BT)
         x_BTD = nn.Dropout(config.dropout_embedding, deterministic=not train)(x_BTD)
         if self.layout is not None:
-            x_BTD = self.layout.constrain(x_BTD, "act_batch", "act_seq", "act_embed")
+            x_BTD = self.layout.constrain(x_BTD, "act_batch", "act_stream_seq", "act_embed")
         self.sow(ACTIVATIONS, "embedded", x_BTD)
         n_groups = config.n_layers // len(config.layer_pattern)
         layers = nn.scan(

@@ -66,8 +66,7 @@ class Machine:
 def named_chips(name: str, n_devices: int) -> Machine:
     """n_devices chips of `gpt_jax.hardware`; ValueError for an unknown name."""
     chip = hardware.chip(name)
-    backend = "tpu" if name.startswith("tpu") else "gpu"
-    return Machine(f"{n_devices} x {name}", backend, n_devices, chip.memory_bytes, chip)
+    return Machine(f"{n_devices} x {chip.name}", chip.backend, n_devices, chip.memory_bytes, chip)
 
 
 def this_machine() -> Machine:
