@@ -161,7 +161,7 @@ CHIPS: tuple[Chip, ...] = (
 
 
 def chip(name: str) -> Chip:
-    """The chip of this name in the table, a TPU also without tpu_; ValueError naming the nearest."""
+    """The chip of this name, a TPU's also without tpu_; ValueError with the nearest if unknown."""
     known = {entry.name: entry for entry in CHIPS}
     for spelt in (name, f"tpu_{name}"):
         if spelt in known:

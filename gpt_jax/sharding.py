@@ -34,9 +34,9 @@ RULES: dict[str, tuple[str, ...]] = {
     # activations
     "act_batch": ("data", "fsdp"),
     "act_seq": (),
-    "act_stream_seq": ("tensor",),
+    "act_stream_seq": ("tensor",),  # of the residual stream, between the sub-blocks
     "act_embed": (),
-    "act_looked_up": ("tensor",),
+    "act_looked_up": ("tensor",),  # the width of embeddings, while rows are looked up
     "act_heads": ("tensor",),
     "act_kv_heads": ("tensor",),
     "act_mlp": ("tensor",),
@@ -63,6 +63,20 @@ class Layout:
     def constrain(self, x: jax.Array, *axes: str | None) -> jax.Array:
         """`x`, held to the sharding of its logical dims; for use inside jit."""
         return jax.lax.with_sharding_constraint(x, self.sharding(axes))
+
+    def constrain_stream(self, x_BTD: jax.Array) -> jax.Array:
+        """The residual stream: its sequences lie along tensor too, where that divides them.
+
+        What is kept for the backward pass is then no larger for being tensor parallel, and norms
+        are not computed by every tensor shard (Korthikanti et al. 2022, section 4.2.2).
+        """
+        divides = x_BTD.shape[1] % self.n_parts("act_stream_seq") == 0
+        sequence = "act_stream_seq" if divides else "act_seq"
+        return self.constrain(x_BTD, "act_batch", sequence, "act_embed")
+
+    def n_parts(self, axis: str) -> int:
+        """The number of parts that a dim of this logical name is split into."""
+        return math.prod(self.mesh.shape[a] for a in RULES[axis])
 
     def shardings(self, axes_tree: Any) -> Any:
         """A tree of `Axes` tuples -> the same tree of NamedShardings."""
