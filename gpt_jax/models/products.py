@@ -115,9 +115,12 @@ _product.defvjp(_product_forward, _product_backward)
 
 
 def _contract(a, b, a_dims: tuple[int, ...], b_dims: tuple[int, ...], result) -> jax.Array:
-    """One dot_general accumulated in float32; float32 operands are multiplied as float32."""
+    """One dot_general of type `result`; float32 operands are multiplied as float32.
+
+    GPU and TPU accumulate in float32 whatever the result. Asked for bfloat16, they also add the
+    shares of tensor-parallel devices in it: half the traffic, and half the buffers.
+    """
     exact = jax.lax.Precision.HIGHEST if a.dtype == jnp.float32 else None
-    product = jax.lax.dot_general(
-        a, b, ((a_dims, b_dims), ((), ())), precision=exact, preferred_element_type=jnp.float32
+    return jax.lax.dot_general(
+        a, b, ((a_dims, b_dims), ((), ())), precision=exact, preferred_element_type=result
     )
-    return product.astype(result)

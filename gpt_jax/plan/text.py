@@ -1,0 +1,1 @@
+"""Plans as text. Must not import jax."""
