@@ -8,7 +8,7 @@ interconnect. If all three overlap perfectly it takes the longest of them: the b
 import dataclasses
 
 from gpt_jax import flops
-from gpt_jax.config import Config
+from gpt_jax.config import Config, ModelConfig
 from gpt_jax.plan.memory import Memory, estimate, layer_kernels, value_bytes
 from gpt_jax.plan.mesh import MeshSizes, mesh_sizes
 from gpt_jax.plan.topology import Topology
@@ -127,21 +127,24 @@ def make_plan(config: Config, topology: Topology, price: float | None = None) ->
 def executed_flops_per_sequence(config: Config) -> float:
     """FLOPs of the products of a step for one sequence, with those that remat repeats.
 
-    Attention as a fused kernel executes it (causal and banded blocks only).
+    Attention as a fused kernel executes it: blocks that the mask hides are left out.
     """
+    passes = 1 + FUSED_BACKWARD + (config.compute.remat != "none")
+    return weight_flops_per_sequence(config) + passes * attention_flops_per_sequence(config.model)
+
+
+def weight_flops_per_sequence(config: Config) -> float:
+    """The part of `executed_flops_per_sequence` that are products with weights."""
     model = config.model
-    counts = flops.count_parameters(model)
     head = 2 * model.seq_len * model.padded_vocab_size * model.d_model
     layers = 2 * model.seq_len * layer_kernels(model) * model.n_layers
-    attention = flops.forward_flops_per_sequence(model, "exact_causal")
-    attention -= 2 * model.seq_len * counts.n_params_matmul
-    repeated = {
-        "full": layers + attention,
-        "dots": attention,
-        "attention": attention,
-        "none": 0.0,
-    }[config.compute.remat]
-    return 3 * (layers + head) + (1 + FUSED_BACKWARD) * attention + repeated
+    return 3 * (layers + head) + (layers if config.compute.remat == "full" else 0.0)
+
+
+def attention_flops_per_sequence(model: ModelConfig) -> float:
+    """FLOPs of scores and values in a forward pass, of pairs that see each other."""
+    weights = 2 * model.seq_len * flops.count_parameters(model).n_params_matmul
+    return flops.forward_flops_per_sequence(model, "exact_causal") - weights
 
 
 def memory_traffic(config: Config, mesh: MeshSizes) -> float:

@@ -138,9 +138,7 @@ def _shape_bytes(shape: tuple[str, tuple[int, ...]]) -> float:
     return float(TYPE_BYTES.get(shape[0], 0) * math.prod(shape[1]))
 
 
-def _executed(
-    program: Program, name: str, times: float
-) -> Iterator[tuple[list[Operation], float]]:
+def _executed(program: Program, name: str, times: float) -> Iterator[tuple[list[Operation], float]]:
     """(a computation, how often it runs), from the named one on; what is fused has no costs."""
     operations = program.get(name, [])
     yield operations, times

@@ -92,7 +92,7 @@ class _Layer:
         self.sums = 4 * LOG_SUM_LANES * model.n_heads / mesh.tensor
 
     def products(self) -> float:
-        """Results of the products with weights: queries, keys, values, hidden units, both outputs."""
+        """Results of products with weights: queries, keys, values, hidden units, both outputs."""
         into = 2 if self.model.gated else 1
         return self.queries + self.keys + into * self.hidden + 2 * self.stream
 
@@ -100,9 +100,7 @@ class _Layer:
         """What a layer's backward pass uses: products, their inputs, norms, attention's results."""
         activated = self.hidden * (1 if self.model.activation.startswith("relu") else 2)
         inputs = 2 * self.whole if self.mesh.tensor > 1 else 2 * self.stream
-        return (
-            self.products() + activated + inputs + self.queries + self.sums + 2 * 2 * self.stream
-        )
+        return self.products() + activated + inputs + self.queries + self.sums + 2 * 2 * self.stream
 
     def kept(self) -> float:
         """Between the passes, of a group."""
