@@ -133,8 +133,8 @@ def beside(plan: Plan, compiled: "Compiled") -> str:
     lines += [
         f"  alive at once: {gib(compiled.peak_bytes)}; read and written: "
         f"{compiled.costs.n_bytes / 1e12:,.2f} TB",
-        f"  the compiler's seconds: {compiled.cycle_seconds:.3f} of its cycles, each loop's body as "
-        f"often as it runs, and",
+        f"  the compiler's seconds: {compiled.cycle_seconds:.3f} of its cycles, each loop's body "
+        f"as often as it runs, and",
         f"  {compiled.kernel_seconds:.3f} for attention kernels, of which it has no estimate; "
         f"collectives run beside both",
         f"  counted once, as it reports: {scientific(compiled.once_flops)} FLOPs, "

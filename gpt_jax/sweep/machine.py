@@ -40,7 +40,7 @@ class Machine:
         return flops.training_flops_per_token(config.model, "palm") * n_tokens / (mfu * peak)
 
     def obstacle(self, config: Config) -> str:
-        """Why the config's mesh and batch cannot be laid out on these devices; empty if they can."""
+        """Why the config's mesh and batch do not fit these devices; empty if they do."""
         return mesh.obstacle(config, self.n_devices)
 
 
