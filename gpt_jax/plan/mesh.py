@@ -1,4 +1,4 @@
-"""The sizes of a config's mesh on a number of devices, and why it may not fit. No jax."""
+"""A config's mesh on a number of devices, and why it may not fit. Must not import jax."""
 
 import dataclasses
 
