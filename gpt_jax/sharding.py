@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+from jax.experimental.mesh_utils import create_device_mesh
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from gpt_jax.config import Config, MeshConfig, ModelConfig
@@ -143,12 +144,13 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
             f"mesh.data x mesh.fsdp x mesh.tensor = {shown} x {config.fsdp} x {config.tensor} does "
             f"not make up {n_devices} device{'s' * (n_devices != 1)}; what does: {fits}"
         )
-    return jax.make_mesh(
-        (data, config.fsdp, config.tensor),
-        MESH_AXES,
-        axis_types=(AxisType.Auto,) * len(MESH_AXES),
-        devices=devices,
-    )
+    shape = (data, config.fsdp, config.tensor)
+    axis_types = (AxisType.Auto,) * len(MESH_AXES)
+    try:
+        return jax.make_mesh(shape, MESH_AXES, axis_types=axis_types, devices=devices)
+    except NotImplementedError:  # of a TPU's torus: an axis that is no product of its dims
+        split = create_device_mesh(shape, devices, allow_split_physical_axes=True)
+        return Mesh(split, MESH_AXES, axis_types=axis_types)
 
 
 def make_layout(config: Config, devices: Sequence[jax.Device] | None = None) -> Layout:

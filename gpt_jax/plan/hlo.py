@@ -26,6 +26,7 @@ _SHAPE = re.compile(r"\b([a-z]\w*)\[([\d,]*)\]")
 _CALLED = re.compile(r"(condition|body|calls|to_apply|called_computations)=\{?%?([\w.-]+)")
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 _GROUPS = re.compile(r"replica_groups=(?:\{\{([\d,]+)\}|\[(\d+),(\d+)\])")
+_MESH_GROUPS = re.compile(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}")
 _PARTS = re.compile(r"/\*.*?\*/")
 
 
@@ -119,19 +120,39 @@ def count(text: str) -> Costs:
             flops += times * _flops(program, operation, known)
             if operation.kind in FREE or operation.kind.endswith("-done"):
                 continue
-            kind = operation.kind.removesuffix("-start")
+            kind = _collective(program, operation)
             operands = [known[name].n_bytes for name in operation.operands if name in known]
             if kind in COLLECTIVES:
                 size = max([*operands, max(map(_shape_bytes, operation.shapes), default=0.0)])
                 row = found.setdefault(kind, [0.0, 0.0, 0.0])
                 row[0] += times
                 row[1] += times * size
-                row[2] += times * size * _sent(kind, operation)
+                row[2] += times * size * _sent(kind, _with_groups(program, operation))
+                cycles += times * operation.cycles
                 continue
             cycles += times * operation.cycles
             n_bytes += times * (operation.n_bytes + sum(operands))
     collectives = tuple(Collective(kind, *found[kind]) for kind in COLLECTIVES if kind in found)
     return Costs(flops, n_bytes, cycles, collectives)
+
+
+def _collective(program: Program, operation: Operation) -> str:
+    """The kind of collective that an operation is, or its own kind.
+
+    A fusion is one if there is one inside: an all-reduce of which a device keeps its slice is a
+    reduce-scatter.
+    """
+    if operation.kind == "fusion":
+        inside = [
+            part.kind
+            for how, name in operation.called
+            if how == "calls"
+            for part in program.get(name, [])
+            if part.kind in COLLECTIVES
+        ]
+        if inside:
+            return "reduce-scatter" if inside[0] == "all-reduce" else inside[0]
+    return operation.kind.removesuffix("-start")
 
 
 def _shape_bytes(shape: tuple[str, tuple[int, ...]]) -> float:
@@ -197,10 +218,30 @@ def _flops(program: Program, operation: Operation, known: dict[str, Operation]) 
     return 2 * math.sqrt(math.prod(sizes) * math.prod(operation.shapes[0][1]))
 
 
+def _with_groups(program: Program, operation: Operation) -> Operation:
+    """The operation that says which devices take part: of a fusion, the one inside."""
+    for how, name in operation.called:
+        for part in program.get(name, []) if how == "calls" else []:
+            if part.kind in COLLECTIVES:
+                return part
+    return operation
+
+
 def _sent(kind: str, operation: Operation) -> float:
     """Bytes that a device sends, over those of the whole array."""
     if kind == "collective-permute":
         return 1.0
-    match = _GROUPS.search(operation.text)
-    n = 1 if match is None else len(match[1].split(",")) if match[1] else int(match[3])
+    n = _group_size(operation.text)
     return (2 if kind == "all-reduce" else 1) * (n - 1) / n
+
+
+def _group_size(text: str) -> int:
+    """Devices that take part in a collective together, in any of the notations of groups."""
+    by_mesh = _MESH_GROUPS.search(text)
+    if by_mesh:
+        sizes = {name: int(n) for name, n in re.findall(r"'(\w+)'=(\d+)", by_mesh[1])}
+        return math.prod(sizes[name] for name in re.findall(r"'(\w+)'", by_mesh[2]))
+    match = _GROUPS.search(text)
+    if match is None:
+        return 1
+    return len(match[1].split(",")) if match[1] else int(match[3])
