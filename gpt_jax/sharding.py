@@ -71,13 +71,17 @@ class Layout:
         What is kept for the backward pass is then no larger for being tensor parallel, and norms
         are not computed by every tensor shard (Korthikanti et al. 2022, section 4.2.2).
         """
-        divides = x_BTD.shape[1] % self.n_parts("act_stream_seq") == 0
-        sequence = "act_stream_seq" if divides else "act_seq"
-        return self.constrain(x_BTD, "act_batch", sequence, "act_embed")
+        return self.constrain_even(x_BTD, "act_batch", "act_stream_seq", "act_embed")
+
+    def constrain_even(self, x: jax.Array, *axes: str | None) -> jax.Array:
+        """`constrain`, with the dims whole that do not divide."""
+        sizes = zip(axes, x.shape, strict=True)
+        return self.constrain(x, *[a if a and n % self.n_parts(a) == 0 else None for a, n in sizes])
 
     def n_parts(self, axis: str) -> int:
         """The number of parts that a dim of this logical name is split into."""
-        return math.prod(self.mesh.shape[a] for a in RULES[axis])
+        rule = () if axis in self.replicated else RULES[axis]
+        return math.prod(self.mesh.shape[a] for a in rule)
 
     def shardings(self, axes_tree: Any) -> Any:
         """A tree of `Axes` tuples -> the same tree of NamedShardings."""

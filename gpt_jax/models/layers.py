@@ -166,7 +166,7 @@ class Embedding(nn.Module):
             x_BTD = x_BTD * multiplier + sinusoids(positions_BT, config.d_model)
         x_BTD = x_BTD.astype(self.how.activations)
         if self.layout is not None:
-            x_BTD = self.layout.constrain(x_BTD, "act_batch", "act_seq", "act_looked_up")
+            x_BTD = self.layout.constrain_even(x_BTD, "act_batch", "act_seq", "act_looked_up")
         return x_BTD
 
     def _by_width(self, table: jax.Array) -> jax.Array:
@@ -175,7 +175,9 @@ class Embedding(nn.Module):
         The look-up is then each device's own, of its sequences and its part of the width; XLA
         would replicate its result, or all of the table, to get there.
         """
-        return table if self.layout is None else self.layout.constrain(table, None, "act_looked_up")
+        if self.layout is None:
+            return table
+        return self.layout.constrain_even(table, None, "act_looked_up")
 
 
 class Head(nn.Module):
