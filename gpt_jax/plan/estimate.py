@@ -138,7 +138,12 @@ def weight_flops_per_sequence(config: Config) -> float:
     model = config.model
     head = 2 * model.seq_len * model.padded_vocab_size * model.d_model
     layers = 2 * model.seq_len * layer_kernels(model) * model.n_layers
-    return 3 * (layers + head) + (layers if config.compute.remat == "full" else 0.0)
+    repeated = 0.0
+    if config.compute.remat == "full":
+        # A group's last product is its output: the backward pass does not ask for it.
+        last = 2 * model.seq_len * model.d_ff * model.d_model
+        repeated = layers - last * model.n_layers / len(model.layer_pattern)
+    return 3 * (layers + head) + repeated
 
 
 def attention_flops_per_sequence(model: ModelConfig) -> float:
