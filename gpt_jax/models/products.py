@@ -80,17 +80,14 @@ def look_up(x_BTD: jax.Array, table_VD: jax.Array, how: Precision) -> jax.Array:
 def _product(
     x: jax.Array, kernel: jax.Array, n_contracted: int, operands: jnp.dtype, result: jnp.dtype
 ) -> jax.Array:
-    return _contract(
-        x.astype(operands),
-        kernel.astype(operands),
-        tuple(range(x.ndim - n_contracted, x.ndim)),
-        tuple(range(n_contracted)),
-        result,
-    )
+    inputs = tuple(range(x.ndim - n_contracted, x.ndim))
+    outputs = tuple(range(n_contracted))
+    return _contract(x.astype(operands), kernel.astype(operands), inputs, outputs, result)
 
 
 def _product_forward(x, kernel, n_contracted, operands, result):
-    return _product(x, kernel, n_contracted, operands, result), (x, kernel)
+    # The body, and not the custom_vjp again: what a checkpoint's policy saves it must see.
+    return _product.fun(x, kernel, n_contracted, operands, result), (x, kernel)
 
 
 def _product_backward(n_contracted, operands, result, saved, gradient):

@@ -94,7 +94,8 @@ def parse(text: str) -> Program:
             continue
         match = _OPERATION.match(_PARTS.sub("", line))
         if match:
-            lines.append(_operation(*match.groups(), line))
+            name, types, kind, rest = match.groups()
+            lines.append(_operation(name, types, kind, rest, line))
     return program
 
 

@@ -59,7 +59,7 @@ def _tensor(config: Config, mesh: MeshSizes) -> float:
     scattered; backward the same of gradients, and the inputs gathered again for those of weights.
     Recomputing gathers, and scatters, once more, all but the last output."""
     model = config.model
-    a_layer = 2 + 2 + 4  # forward; backward
+    a_layer = 2.0 + 2 + 4  # forward; backward
     a_layer += {"full": 3, "dots": 2, "attention": 0, "none": 0}[config.compute.remat]
     if model.parallel_block:
         a_layer /= 2
