@@ -7,18 +7,13 @@ hold at a time; experiments/plan/README.md compares the sum with it for each GPT
 """
 
 import dataclasses
-import math
 
 from gpt_jax import flops
 from gpt_jax.config import Config, ModelConfig
 from gpt_jax.plan.mesh import MeshSizes
 
-LOG_SUM_LANES = 128
-"""Splash attention writes a row's log-sum-exp, float32, once for each lane."""
 LOGIT_BYTES = 1 << 27
 """Of a part of the logits (gpt_jax.losses has the same)."""
-FUSED_HEAD = 128
-"""Head sizes are padded to a multiple of this in vector memory."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +28,7 @@ class Memory:
     kept: float
     """Activations that wait for the backward pass."""
     working: float
-    """Of the layers at hand: activations, gathered weights and their gradients; of the loss."""
+    """Of the layers at hand (activations, gathered weights and their gradients), or of the loss."""
 
     @property
     def state(self) -> float:
@@ -49,8 +44,8 @@ class Memory:
         return self.state + self.temporaries
 
 
-def estimate(config: Config, mesh: MeshSizes) -> Memory:
-    """Memory of a step on one of the mesh's devices, on a TPU or GPU."""
+def estimate(config: Config, mesh: MeshSizes, backend: str = "tpu") -> Memory:
+    """Memory of a step on one of the mesh's devices; backend: tpu or gpu."""
     state = flops.state_bytes(config.model, config.optimizer)
     microbatch = config.train.batch_sequences // config.compute.microbatches
     tokens = microbatch * config.model.seq_len / mesh.batch
@@ -65,7 +60,9 @@ def estimate(config: Config, mesh: MeshSizes) -> Memory:
         ema=state.ema / mesh.params,
         gradients=gradients,
         kept=tokens * n_groups * layers.kept(),
-        working=tokens * layers.working() + layers.weights() + _logits(config, mesh, tokens),
+        working=max(
+            tokens * layers.working() + layers.weights(), _logits(config, mesh, tokens, backend)
+        ),
     )
 
 
@@ -89,7 +86,6 @@ class _Layer:
         self.queries = self.value * model.n_heads * model.d_head / mesh.tensor
         self.keys = 2 * self.value * model.kv_heads * model.d_head / kv_split
         self.hidden = self.value * model.d_ff / mesh.tensor
-        self.sums = 4 * LOG_SUM_LANES * model.n_heads / mesh.tensor
 
     def products(self) -> float:
         """Results of products with weights: queries, keys, values, hidden units, both outputs."""
@@ -99,8 +95,8 @@ class _Layer:
     def everything(self) -> float:
         """What a layer's backward pass uses: products, their inputs, norms, attention's results."""
         activated = self.hidden * (1 if self.model.activation.startswith("relu") else 2)
-        inputs = 2 * self.whole if self.mesh.tensor > 1 else 2 * self.stream
-        return self.products() + activated + inputs + self.queries + self.sums + 2 * 2 * self.stream
+        inputs = 2 * (self.whole if self.mesh.tensor > 1 else self.stream)
+        return self.products() + activated + inputs + self.queries + 2 * self.stream
 
     def kept(self) -> float:
         """Between the passes, of a group."""
@@ -110,7 +106,7 @@ class _Layer:
             case "dots":
                 return self.stream + self.group * self.products()
             case "attention":
-                return self.group * (self.everything() - self.queries - self.sums)
+                return self.group * (self.everything() - self.queries)
         return self.group * self.everything()
 
     def working(self) -> float:
@@ -119,14 +115,16 @@ class _Layer:
         if self.config.compute.remat not in ("full", "dots"):
             recomputed = 0.0
         flowing = 2 * self.stream + 2 * self.hidden + self.whole
-        return recomputed + flowing
+        # Products that gather or scatter as they go hold the parts that come and go besides.
+        passing = 2 * self.group * self.whole if self.mesh.tensor > 1 else 0.0
+        return recomputed + flowing + passing
 
     def weights(self) -> float:
-        """Gathered weights of a group, and the gradients of a layer before they are scattered."""
+        """Gathered weights of a group, and their float32 gradients before they are scattered."""
         if self.mesh.fsdp == 1:
             return 0.0
         kernels = layer_kernels(self.model) / self.mesh.tensor
-        return self.group * kernels * self.value + kernels * 4
+        return self.group * kernels * (self.value + 4)
 
 
 def layer_kernels(model: ModelConfig) -> float:
@@ -135,11 +133,12 @@ def layer_kernels(model: ModelConfig) -> float:
     return (counts.n_params_matmul - model.vocab_size * model.d_model) / model.n_layers
 
 
-def _logits(config: Config, mesh: MeshSizes, tokens: float) -> float:
+def _logits(config: Config, mesh: MeshSizes, tokens: float, backend: str) -> float:
     """Logits of a part of the tokens or of all, with gradient; the table of output embeddings."""
     rows = config.model.padded_vocab_size / mesh.tensor
     logits = 4 * tokens * rows
     table = 4 * rows * config.model.d_model
-    if config.compute.loss == "whole" or math.isnan(logits):
+    in_parts = config.compute.loss == "parts" or (config.compute.loss, backend) == ("auto", "tpu")
+    if not in_parts:
         return 2 * logits + 2 * table
     return 3 * min(logits, LOGIT_BYTES) + 2 * table + tokens * 2 * config.model.d_model
