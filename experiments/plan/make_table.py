@@ -133,9 +133,9 @@ def planned() -> str:
 
 def replace(page: str, name: str, new: str) -> str:
     """The page with what stands between the markers of this name replaced."""
-    begin, end = f"<!-- {name} -->\n", f"\n<!-- end {name} -->"
+    begin, end = f"<!-- {name} -->", f"<!-- end {name} -->"
     before, rest = page.split(begin)
-    return f"{before}{begin}{new}{end}{rest.split(end)[1]}"
+    return f"{before}{begin}\n{new}\n{end}{rest.split(end)[1]}"
 
 
 def main() -> None:
