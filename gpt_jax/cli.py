@@ -18,6 +18,7 @@ VERBS = {
     "sweep": ("gpt_jax.sweep.verb", "declare, plan, run and report a grid of experiments"),
     "generate": ("gpt_jax.generate", "continue a prompt with a trained run"),
     "coord-check": ("gpt_jax.coord_check_verb", "do activations keep their size over widths?"),
+    "plan": ("gpt_jax.plan.verb", "memory, time and cost on a topology, without its chips"),
     "fit": ("gpt_jax.scaling.verb", "fit a scaling law to a table of runs"),
     "table": ("gpt_jax.published.verb", "a paper's table beside what we compute"),
     "doctor": ("gpt_jax.doctor", "versions, devices, kernels in use, data found"),

@@ -317,7 +317,7 @@ class ComputeConfig:
     attention_block: Positive | None = None
     """Block length of the blockwise kernel, in tokens; none = 128, on CPU 64 up to 512 tokens."""
     loss: Literal["auto", "whole", "parts"] = "auto"
-    """Logits stored whole, or a part at a time and never stored (auto: on one CPU)."""
+    """Logits stored whole, or a part at a time and never stored (auto: on TPU and one CPU)."""
     layers: Literal["auto", "scan", "unroll"] = "auto"
     """Layers as one scanned body (compile time does not grow) or unrolled (faster on CPU)."""
     remat: Literal["none", "full", "dots", "attention"] = "none"

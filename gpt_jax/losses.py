@@ -64,6 +64,8 @@ def batch_loss(
         sums = cross_entropy_sums(logits, batch.targets_BT, batch.weights_BT)
         return sums.cross_entropy + z_loss * sums.z_loss, sums
     x_BTD = model.apply(params, batch.tokens_BT, batch.segments_BT, dropout_key, logits=False)
+    if not model.execution.how.cpu:
+        return _loss_by_tokens(model, params, x_BTD, batch, z_loss)
     table_VD = model.output_table(params)
     config = model.config
     options = _Options(z_loss, config.logit_soft_cap, model.execution.how.operands)
@@ -74,6 +76,88 @@ def batch_loss(
 def in_parts(model: GPT) -> bool:
     """Whether the loss of a model is computed without its whole logits."""
     return model.execution.loss_in_parts and model.config.vocab_size > VOCABULARY_PART
+
+
+def _loss_by_tokens(
+    model: GPT, params: Params, x_BTD: jax.Array, batch: Batch, z_loss: float
+) -> tuple[jax.Array, LossSums]:
+    """`batch_loss` from the last activations, for accelerators: some tokens of every sequence at a
+    time, with the whole vocabulary, or a device's part of it."""
+    layout, axes = model.layout, model.output_axes
+
+    def objective(x_BtD: jax.Array, weights: jax.Array, targets: jax.Array, counted: jax.Array):
+        sums = cross_entropy_sums(model.logits(x_BtD, weights), targets, counted)
+        return sums.cross_entropy + z_loss * sums.z_loss, sums
+
+    def as_stored(gradient: jax.Array) -> jax.Array:
+        return gradient if layout is None else layout.constrain(gradient, *axes)
+
+    n_parts = _token_parts(model, *x_BTD.shape[:2])
+
+    def split(x_BT: jax.Array) -> jax.Array:
+        # Strided: each part takes tokens from every device along the sequence.
+        return jnp.moveaxis(x_BT.reshape(x_BT.shape[0], -1, n_parts, *x_BT.shape[2:]), 2, 0)
+
+    weights = model.output_weights(params)
+    if layout is not None:  # gathered once, not for each part
+        weights = layout.constrain(weights, *[axis if axis == "vocab" else None for axis in axes])
+    parts = split(x_BTD), split(batch.targets_BT), split(batch.weights_BT)
+    return _sum_parts(objective, as_stored, weights, *parts)
+
+
+def _token_parts(model: GPT, n_batch: int, n_tokens: int) -> int:
+    """A power of 2 that divides the tokens of a device's sequence, so that a part's logits are
+    small."""
+    layout = model.layout
+    batch, vocab, stream = (
+        1 if layout is None else layout.n_parts(axis)
+        for axis in ("act_batch", "act_vocab", "act_stream_seq")
+    )
+    logit_bytes = 4 * n_batch * n_tokens * model.config.padded_vocab_size / (batch * vocab)
+    n_parts = 1
+    while logit_bytes / n_parts > LOGIT_BYTES and n_tokens % (2 * n_parts * stream) == 0:
+        n_parts *= 2
+    return n_parts
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _sum_parts(objective, as_stored, weights, x_parts, targets, counted):
+    """(sum of the objective, LossSums) over the parts on the leading dim of what follows weights.
+
+    The gradient is made on the way forward, while a part's logits are there.
+    as_stored: holds a gradient of the weights to where these are stored.
+    """
+
+    def add(total: tuple, part: tuple) -> tuple[tuple, None]:
+        x, *rest = part
+        return jax.tree.map(jnp.add, total, objective(x, weights, *rest)), None
+
+    total, _ = jax.lax.scan(add, (jnp.zeros(()), _no_loss()), (x_parts, targets, counted))
+    return total
+
+
+def _sum_parts_forward(objective, as_stored, weights, x_parts, targets, counted):
+    gradients = jax.value_and_grad(objective, argnums=(0, 1), has_aux=True)
+
+    def add(carry: tuple, part: tuple) -> tuple[tuple, jax.Array]:
+        total, weight_gradient = carry
+        x, *rest = part
+        added, (x_gradient, more) = gradients(x, weights, *rest)
+        total = jax.tree.map(jnp.add, total, added)
+        return (total, as_stored(weight_gradient + as_stored(more))), x_gradient
+
+    start = ((jnp.zeros(()), _no_loss()), as_stored(jnp.zeros_like(weights)))
+    (total, weight_gradient), x_gradients = jax.lax.scan(add, start, (x_parts, targets, counted))
+    return total, (weight_gradient, x_gradients)
+
+
+def _sum_parts_backward(objective, as_stored, saved, gradient):
+    weight_gradient, x_gradients = saved
+    scale = gradient[0]
+    return scale * weight_gradient, (scale * x_gradients).astype(x_gradients.dtype), None, None
+
+
+_sum_parts.defvjp(_sum_parts_forward, _sum_parts_backward)
 
 
 class _Options(NamedTuple):

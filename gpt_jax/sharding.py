@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+from jax.experimental.mesh_utils import create_device_mesh
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from gpt_jax.config import Config, MeshConfig, ModelConfig
@@ -34,7 +35,9 @@ RULES: dict[str, tuple[str, ...]] = {
     # activations
     "act_batch": ("data", "fsdp"),
     "act_seq": (),
+    "act_stream_seq": ("tensor",),  # of the residual stream, between the sub-blocks
     "act_embed": (),
+    "act_looked_up": ("tensor",),  # the width of embeddings, while rows are looked up
     "act_heads": ("tensor",),
     "act_kv_heads": ("tensor",),
     "act_mlp": ("tensor",),
@@ -61,6 +64,24 @@ class Layout:
     def constrain(self, x: jax.Array, *axes: str | None) -> jax.Array:
         """`x`, held to the sharding of its logical dims; for use inside jit."""
         return jax.lax.with_sharding_constraint(x, self.sharding(axes))
+
+    def constrain_stream(self, x_BTD: jax.Array) -> jax.Array:
+        """The residual stream: its sequences lie along tensor too, where that divides them.
+
+        What is kept for the backward pass is then no larger for being tensor parallel, and norms
+        are not computed by every tensor shard (Korthikanti et al. 2022, section 4.2.2).
+        """
+        return self.constrain_even(x_BTD, "act_batch", "act_stream_seq", "act_embed")
+
+    def constrain_even(self, x: jax.Array, *axes: str | None) -> jax.Array:
+        """`constrain`, with the dims whole that do not divide."""
+        sizes = zip(axes, x.shape, strict=True)
+        return self.constrain(x, *[a if a and n % self.n_parts(a) == 0 else None for a, n in sizes])
+
+    def n_parts(self, axis: str) -> int:
+        """The number of parts that a dim of this logical name is split into."""
+        rule = () if axis in self.replicated else RULES[axis]
+        return math.prod(self.mesh.shape[a] for a in rule)
 
     def shardings(self, axes_tree: Any) -> Any:
         """A tree of `Axes` tuples -> the same tree of NamedShardings."""
@@ -127,12 +148,13 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
             f"mesh.data x mesh.fsdp x mesh.tensor = {shown} x {config.fsdp} x {config.tensor} does "
             f"not make up {n_devices} device{'s' * (n_devices != 1)}; what does: {fits}"
         )
-    return jax.make_mesh(
-        (data, config.fsdp, config.tensor),
-        MESH_AXES,
-        axis_types=(AxisType.Auto,) * len(MESH_AXES),
-        devices=devices,
-    )
+    shape = (data, config.fsdp, config.tensor)
+    axis_types = (AxisType.Auto,) * len(MESH_AXES)
+    try:
+        return jax.make_mesh(shape, MESH_AXES, axis_types=axis_types, devices=devices)
+    except NotImplementedError:  # of a TPU's torus: an axis that is no product of its dims
+        split = create_device_mesh(shape, devices, allow_split_physical_axes=True)
+        return Mesh(split, MESH_AXES, axis_types=axis_types)
 
 
 def make_layout(config: Config, devices: Sequence[jax.Device] | None = None) -> Layout:

@@ -18,16 +18,26 @@ def test_every_chip_is_found_by_name_and_device_kind(entry: hardware.Chip) -> No
     assert entry.source
     # Units: a slip of a thousand leaves these ranges.
     assert 1e14 < entry.peak("bfloat16") < 1e16
-    assert entry.peak("float32") <= entry.peak("bfloat16") <= entry.peak("int8")
+    low = "int8" if "int8" in entry.peak_flops else "float8"
+    assert entry.peak("float32") <= entry.peak("bfloat16") <= entry.peak(low)
     assert 1e10 < entry.memory_bytes < 1e12
     assert 5e11 < entry.bandwidth < 1e13
+    assert entry.interconnect_source
+    links = entry.interconnect
+    assert 2e10 < links.bandwidth < entry.bandwidth
+    # A torus reaches the whole slice; NVLink a node, with a slower network beyond.
+    assert (entry.backend == "tpu") == (links.domain is None) == (links.dims in (2, 3))
+    assert links.network < links.bandwidth
+    assert (links.network > 0) == (entry.backend == "gpu")
 
 
 @pytest.mark.parametrize(
     ("name", "peak", "memory", "bandwidth"),
     [
         ("tpu_v4", 275e12, 32 * 2**30, 1200e9),
-        ("tpu_v5p", 459e12, 95e9, 2765e9),
+        ("tpu_v5p", 459e12, 95 * 2**30, 2765e9),
+        # jax counts a chip as two devices.
+        ("tpu_v7x", 2307e12 / 2, 96 * 2**30, 3690e9),
         ("a100_80gb", 312e12, 80e9, 2039e9),
         ("h100", 989.4e12, 80e9, 3350e9),
     ],
@@ -37,6 +47,14 @@ def test_published_values(name: str, peak: float, memory: float, bandwidth: floa
     assert entry.peak("bfloat16") == pytest.approx(peak)
     assert entry.memory_bytes == pytest.approx(memory, rel=1e-3)
     assert entry.bandwidth == pytest.approx(bandwidth)
+
+
+@pytest.mark.parametrize(
+    ("name", "one_way", "dims"), [("v5p", 600e9, 3), ("v6e", 400e9, 2), ("h100", 450e9, 0)]
+)
+def test_published_interconnects(name: str, one_way: float, dims: int) -> None:
+    assert chip(name).interconnect.bandwidth == pytest.approx(one_way)
+    assert chip(name).interconnect.dims == dims
 
 
 def test_a_device_kind_names_one_chip() -> None:
@@ -51,7 +69,9 @@ def test_other_devices_are_not_guessed(kind: str) -> None:
 
 
 def test_unknown_names_are_refused_with_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="unknown chip 'tpu_v5', did you mean 'tpu_v5") as caught:
+    with pytest.raises(
+        ValueError, match=r"unknown chip 'tpu_v5', did you mean 'tpu_v5.' or"
+    ) as caught:
         chip("tpu_v5")
     assert all(entry.name in str(caught.value) for entry in CHIPS)
     with pytest.raises(ValueError, match="no peak of tpu_v4 for float8 operands; known: bfloat16"):

@@ -24,7 +24,7 @@ LAYERS = (
     {"run"},
     {"evaluate", "generate"},
     {"experiment"},
-    {"recorder"},
+    {"recorder", "plan"},
     {"train"},
     {"sweep"},
     {"train_verb", "doctor", "coord_check_verb"},
@@ -51,6 +51,7 @@ JAX_FREE = (
     "runtime",
     "train_verb",
     "coord_check_verb",
+    "plan.verb",
     "doctor",
     "cli",
 )

@@ -99,14 +99,16 @@ def test_in_parts_the_loss_and_its_gradients_are_the_whole_ones(monkeypatch, sof
     assert "x4xf32>" in text
 
 
+@pytest.mark.parametrize("products", ["cpu", "plain"])
 @pytest.mark.parametrize("changes", [{}, {"tied_embeddings": False}, {"vocab_multiple": 8}])
-def test_a_model_has_the_same_loss_in_parts(monkeypatch, changes):
+def test_a_model_has_the_same_loss_in_parts(monkeypatch, changes, products):
     monkeypatch.setattr(losses, "VOCABULARY_PART", 6)
     monkeypatch.setattr(losses, "LOGIT_BYTES", 300)
     shape = {"vocab_size": 13, "seq_len": 8, "n_layers": 1, "d_model": 8, "n_heads": 2}
     config = ModelConfig(**shape, logit_soft_cap=5.0, **changes)
     parts, whole = (
-        make_gpt(config, ComputeConfig(dtype="float32", loss=loss)) for loss in ("parts", "whole")
+        make_gpt(config, ComputeConfig(dtype="float32", loss=loss, products=products))
+        for loss in ("parts", "whole")
     )
     params = parts.init(jax.random.key(0))
     tokens = np.random.default_rng(0).integers(0, 13, (3, 9))

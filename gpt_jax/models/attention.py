@@ -26,6 +26,9 @@ STATIC_PARTS = 8
 """The blockwise kernel compiles at most this many query ranges, each with its own key range."""
 
 
+SPLASH_HEAD = 64
+"""Splash attention takes head sizes that are multiples of this; others are padded with zeros."""
+
 CPU_BLOCKS = 16
 """Blocks of queries of the blockwise kernel in its CPU form, which compiles each."""
 
@@ -103,8 +106,6 @@ def _splash_obstacle(model: ModelConfig, backend: str) -> str:
         return f"splash attention needs a TPU, this is {backend}"
     if model.seq_len % 128:
         return f"its sequence length must be a multiple of 128, not {model.seq_len}"
-    if model.d_head % 64:
-        return f"its head size must be a multiple of 64, not {model.d_head}"
     return _fused_obstacle(model)
 
 
@@ -385,9 +386,13 @@ def splash(
         )
         return out.reshape(q.shape[0], local_heads, *q.shape[1::2]).transpose(0, 2, 1, 3)
 
-    q_BTNH = pattern.scale(q_BTNH)
+    q_BTNH, head_size = pattern.scale(q_BTNH), q_BTNH.shape[-1]
+    if head_size % SPLASH_HEAD:
+        # Zeros at the end of a head change no score, and give values that are cut off again.
+        padding = ((0, 0), (0, 0), (0, 0), (0, -head_size % SPLASH_HEAD))
+        q_BTNH, k_BTKH, v_BTKH = (jnp.pad(x, padding) for x in (q_BTNH, k_BTKH, v_BTKH))
     if layout is None:
-        return one_device(q_BTNH, k_BTKH, v_BTKH, segments_BT)
+        return one_device(q_BTNH, k_BTKH, v_BTKH, segments_BT)[..., :head_size]
     q_spec = layout.spec(("act_batch", "act_seq", "act_heads", None))
     kv_spec = layout.spec(("act_batch", "act_seq", "act_kv_heads", None))
     segments_spec = None if segments_BT is None else layout.spec(("act_batch", "act_seq"))
@@ -397,4 +402,4 @@ def splash(
         in_specs=(q_spec, kv_spec, kv_spec, segments_spec),
         out_specs=q_spec,
         check_vma=False,
-    )(q_BTNH, k_BTKH, v_BTKH, segments_BT)
+    )(q_BTNH, k_BTKH, v_BTKH, segments_BT)[..., :head_size]

@@ -28,7 +28,7 @@ from gpt_jax.models.layers import (
     rotate,
 )
 from gpt_jax.models.products import Precision, look_up, precision, project
-from gpt_jax.sharding import Layout
+from gpt_jax.sharding import Axes, Layout
 
 Params = dict[str, Any]
 Cache = list[dict[str, jax.Array]]
@@ -70,7 +70,7 @@ def decide_execution(
         unroll=unroll,
         remat=compute.remat,
         loss_in_parts=compute.loss == "parts"
-        or (compute.loss == "auto" and backend == "cpu" and n_devices == 1),
+        or (compute.loss == "auto" and (backend == "tpu" or (backend == "cpu" and n_devices == 1))),
     )
 
 
@@ -184,7 +184,7 @@ class Block(nn.Module):
         how = self.execution.how
         norm = functools.partial(Norm, config.norm, config.norm_epsilon, config.bias, how)
         attend = Attention(config, self.execution, self.layout, self.window, name="attention")
-        mlp = MLP(config, self.execution.how, name="mlp")
+        mlp = MLP(config, self.execution.how, self.layout, name="mlp")
 
         multiplier = parametrization.residual_multiplier(config)
 
@@ -206,7 +206,7 @@ class Block(nn.Module):
         def constrain(y: jax.Array) -> jax.Array:
             if self.layout is None:
                 return y
-            return self.layout.constrain(y, "act_batch", "act_seq", "act_embed")
+            return self.layout.constrain_stream(y)
 
         attention_norm = norm(name="attention_norm")
         if config.parallel_block:
@@ -233,17 +233,10 @@ class LayerGroup(nn.Module):
 
     @nn.compact
     def __call__(self, x_BTD, cache: Cache | None, positions_BT, segments_BT):
-        block = Block
-        if self.execution.remat in ("full", "dots") and cache is None:
-            dots = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
-            policy = dots if self.execution.remat == "dots" else None
-            block = nn.remat(
-                Block, policy=policy, prevent_cse=self.execution.unroll, static_argnums=(5,)
-            )
         new_cache = []
         for i, kind in enumerate(self.config.layer_pattern):
             window = self.config.window if kind == "banded" else None
-            layer = block(self.config, self.execution, self.layout, window, name=str(i))
+            layer = Block(self.config, self.execution, self.layout, window, name=str(i))
             layer_cache = None if cache is None else cache[i]
             x_BTD, layer_cache = layer(x_BTD, positions_BT, segments_BT, layer_cache, self.train)
             self.sow(ACTIVATIONS, f"stream_{i}", x_BTD)
@@ -276,7 +269,7 @@ class Transformer(nn.Module):
         x_BTD = embedding(tokens_BT, positions_BT)
         x_BTD = nn.Dropout(config.dropout_embedding, deterministic=not train)(x_BTD)
         if self.layout is not None:
-            x_BTD = self.layout.constrain(x_BTD, "act_batch", "act_seq", "act_embed")
+            x_BTD = self.layout.constrain_stream(x_BTD)
         self.sow(ACTIVATIONS, "embedded", x_BTD)
         if cache is not None and self.execution.unroll:
             x_BTD, cache = self._layer_by_layer(x_BTD, cache, positions_BT)
@@ -293,8 +286,14 @@ class Transformer(nn.Module):
     def _stacked(self, x_BTD, cache: Cache | None, positions_BT, segments_BT, train: bool):
         """All groups of layers, with each parameter of theirs in one array."""
         n_groups = self.config.n_layers // len(self.config.layer_pattern)
+        group = LayerGroup
+        if self.execution.remat in ("full", "dots") and cache is None:
+            dots = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+            policy = dots if self.execution.remat == "dots" else None
+            # A group at a time: what is kept is one residual stream for each.
+            group = nn.remat(LayerGroup, policy=policy, prevent_cse=self.execution.unroll)
         layers = nn.scan(
-            LayerGroup,
+            group,
             variable_axes={"params": 0, ACTIVATIONS: 0},
             split_rngs={"params": True, "dropout": True},
             in_axes=(0, nn.broadcast, nn.broadcast),
@@ -315,22 +314,32 @@ class Transformer(nn.Module):
         return x_BTD, new_cache
 
     def _logits(self, x_BTD: jax.Array, embedding: Embedding) -> jax.Array:
-        """[B, T, padded V] float32; padded ids hold a very negative number."""
-        config = self.config
-        how = self.execution.how
-        if config.tied_embeddings:
-            logits = look_up(x_BTD, embedding.table(), how)
+        if self.config.tied_embeddings:
+            weights = embedding.table()
         else:
-            kernel_DV = Head(config, name="head")()
-            logits = project(x_BTD, kernel_DV, 1, how, result=jnp.dtype(jnp.float32))
-        if self.layout is not None:
-            logits = self.layout.constrain(logits, "act_batch", "act_seq", "act_vocab")
-        if config.logit_soft_cap is not None:
-            logits = config.logit_soft_cap * jnp.tanh(logits / config.logit_soft_cap)
-        if config.padded_vocab_size > config.vocab_size:
-            ids = jnp.arange(config.padded_vocab_size)
-            logits = jnp.where(ids < config.vocab_size, logits, attention.MASKED)
-        return logits
+            weights = Head(self.config, name="head")()
+        return _logits(self.config, self.execution.how, self.layout, x_BTD, weights)
+
+
+def _logits(
+    config: ModelConfig, how: Precision, layout: Layout | None, x_BTD: jax.Array, weights: jax.Array
+) -> jax.Array:
+    """[B, T, padded V] float32; padded ids hold a very negative number.
+
+    weights: the token embeddings [padded V, D] where they are tied, else the head's kernel.
+    """
+    if config.tied_embeddings:
+        logits = look_up(x_BTD, weights, how)
+    else:
+        logits = project(x_BTD, weights, 1, how, result=jnp.dtype(jnp.float32))
+    if layout is not None:
+        logits = layout.constrain(logits, "act_batch", "act_seq", "act_vocab")
+    if config.logit_soft_cap is not None:
+        logits = config.logit_soft_cap * jnp.tanh(logits / config.logit_soft_cap)
+    if config.padded_vocab_size > config.vocab_size:
+        ids = jnp.arange(config.padded_vocab_size)
+        logits = jnp.where(ids < config.vocab_size, logits, attention.MASKED)
+    return logits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -381,6 +390,21 @@ class GPT:
         tied = self.config.tied_embeddings
         table = params["embedding"]["tokens"] if tied else params["head"]["kernel"].T
         return table[: self.config.vocab_size]
+
+    def output_weights(self, params: Params) -> jax.Array:
+        """What `logits` are made with, as stored: token embeddings or the head's kernel."""
+        if self.config.tied_embeddings:
+            return params["embedding"]["tokens"]
+        return params["head"]["kernel"]
+
+    @property
+    def output_axes(self) -> Axes:
+        """The logical names of the dims of `output_weights`."""
+        return ("vocab", "embed") if self.config.tied_embeddings else ("embed", "vocab")
+
+    def logits(self, x_BTD: jax.Array, weights: jax.Array) -> jax.Array:
+        """Logits [B, T, padded V] of the last activations; weights: `output_weights`."""
+        return _logits(self.config, self.execution.how, self.layout, x_BTD, weights)
 
     def decoding_params(self, params: Params) -> Params:
         """Parameters as `apply_cached` takes them: all of them are read for every token.

@@ -112,6 +112,7 @@ class MLP(nn.Module):
 
     config: ModelConfig
     how: Precision
+    layout: Layout | None = None
 
     @nn.compact
     def __call__(self, x_BTD: jax.Array) -> jax.Array:
@@ -128,6 +129,9 @@ class MLP(nn.Module):
             hidden_BTF = activation(into("gate")(x_BTD)) * hidden_BTF
         else:
             hidden_BTF = activation(hidden_BTF)
+        if self.layout is not None:
+            # Or XLA may gather the kernels of all tensor shards, not the activations.
+            hidden_BTF = self.layout.constrain(hidden_BTF, "act_batch", "act_seq", "act_mlp")
         std = projection_std(config, config.d_ff, residual=True)
         outer = ((config.d_ff,), (config.d_model,), ("mlp",), ("embed",))
         return Projection(*outer, std, config.bias, self.how, name="down")(hidden_BTF)
@@ -154,20 +158,26 @@ class Embedding(nn.Module):
 
     def __call__(self, tokens_BT: jax.Array, positions_BT: jax.Array) -> jax.Array:
         config = self.config
-        x_BTD = self._whole_width(self.tokens, "vocab")[tokens_BT]
+        x_BTD = self._by_width(self.tokens)[tokens_BT]
         if config.position == "learned":
-            x_BTD = x_BTD + self._whole_width(self.positions, None)[positions_BT]
+            x_BTD = x_BTD + self._by_width(self.positions)[positions_BT]
         elif config.position == "sinusoidal":
             multiplier = sinusoid_embedding_multiplier(config)
             x_BTD = x_BTD * multiplier + sinusoids(positions_BT, config.d_model)
-        return x_BTD.astype(self.how.activations)
+        x_BTD = x_BTD.astype(self.how.activations)
+        if self.layout is not None:
+            x_BTD = self.layout.constrain_even(x_BTD, "act_batch", "act_seq", "act_looked_up")
+        return x_BTD
 
-    def _whole_width(self, table: jax.Array, rows: str | None) -> jax.Array:
-        """The table gathered along the width, which fsdp splits, before rows are looked up.
+    def _by_width(self, table: jax.Array) -> jax.Array:
+        """The table with all its rows, and the width split by tensor, before rows are looked up.
 
-        The look-up's result is split along the batch instead; XLA would replicate it to get there.
+        The look-up is then each device's own, of its sequences and its part of the width; XLA
+        would replicate its result, or all of the table, to get there.
         """
-        return table if self.layout is None else self.layout.constrain(table, rows, None)
+        if self.layout is None:
+            return table
+        return self.layout.constrain_even(table, None, "act_looked_up")
 
 
 class Head(nn.Module):

@@ -80,17 +80,14 @@ def look_up(x_BTD: jax.Array, table_VD: jax.Array, how: Precision) -> jax.Array:
 def _product(
     x: jax.Array, kernel: jax.Array, n_contracted: int, operands: jnp.dtype, result: jnp.dtype
 ) -> jax.Array:
-    return _contract(
-        x.astype(operands),
-        kernel.astype(operands),
-        tuple(range(x.ndim - n_contracted, x.ndim)),
-        tuple(range(n_contracted)),
-        result,
-    )
+    inputs = tuple(range(x.ndim - n_contracted, x.ndim))
+    outputs = tuple(range(n_contracted))
+    return _contract(x.astype(operands), kernel.astype(operands), inputs, outputs, result)
 
 
 def _product_forward(x, kernel, n_contracted, operands, result):
-    return _product(x, kernel, n_contracted, operands, result), (x, kernel)
+    # The body, and not the custom_vjp again: what a checkpoint's policy saves it must see.
+    return _product.fun(x, kernel, n_contracted, operands, result), (x, kernel)
 
 
 def _product_backward(n_contracted, operands, result, saved, gradient):
@@ -115,9 +112,12 @@ _product.defvjp(_product_forward, _product_backward)
 
 
 def _contract(a, b, a_dims: tuple[int, ...], b_dims: tuple[int, ...], result) -> jax.Array:
-    """One dot_general accumulated in float32; float32 operands are multiplied as float32."""
+    """One dot_general of type `result`; float32 operands are multiplied as float32.
+
+    GPU and TPU accumulate in float32 whatever the result. Asked for bfloat16, they also add the
+    shares of tensor-parallel devices in it: half the traffic, and half the buffers.
+    """
     exact = jax.lax.Precision.HIGHEST if a.dtype == jnp.float32 else None
-    product = jax.lax.dot_general(
-        a, b, ((a_dims, b_dims), ((), ())), precision=exact, preferred_element_type=jnp.float32
+    return jax.lax.dot_general(
+        a, b, ((a_dims, b_dims), ((), ())), precision=exact, preferred_element_type=result
     )
-    return product.astype(result)

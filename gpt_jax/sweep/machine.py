@@ -7,6 +7,7 @@ from pathlib import Path
 
 from gpt_jax import flops, hardware
 from gpt_jax.config import Config
+from gpt_jax.plan import mesh
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,35 +40,14 @@ class Machine:
         return flops.training_flops_per_token(config.model, "palm") * n_tokens / (mfu * peak)
 
     def obstacle(self, config: Config) -> str:
-        """Why the config's mesh and batch cannot be laid out on these devices; empty if they can.
-
-        The common part of what `gpt_jax.sharding.make_layout` checks, without jax.
-        """
-        mesh, model, n = config.mesh, config.model, self.n_devices
-        fixed = mesh.fsdp * mesh.tensor
-        data = n // fixed if mesh.data == -1 else mesh.data
-        if data * fixed != n:
-            return (
-                f"mesh.data x mesh.fsdp x mesh.tensor = {mesh.data} x {mesh.fsdp} x {mesh.tensor} "
-                f"does not make up {n} device{'s' * (n != 1)}"
-            )
-        sequences = config.train.batch_sequences // config.compute.microbatches
-        for value, what, parts, axes in (
-            (sequences, "a microbatch of sequences", data * mesh.fsdp, "mesh.data x mesh.fsdp"),
-            (model.d_model, "model.d_model", mesh.fsdp, "mesh.fsdp"),
-            (model.n_heads, "model.n_heads", mesh.tensor, "mesh.tensor"),
-            (model.padded_vocab_size, "the padded vocabulary", mesh.tensor, "mesh.tensor"),
-        ):
-            if value % parts:
-                return f"{what} = {value} is not divisible by {axes} = {parts}"
-        return ""
+        """Why the config's mesh and batch do not fit these devices; empty if they do."""
+        return mesh.obstacle(config, self.n_devices)
 
 
 def named_chips(name: str, n_devices: int) -> Machine:
     """n_devices chips of `gpt_jax.hardware`; ValueError for an unknown name."""
     chip = hardware.chip(name)
-    backend = "tpu" if name.startswith("tpu") else "gpu"
-    return Machine(f"{n_devices} x {name}", backend, n_devices, chip.memory_bytes, chip)
+    return Machine(f"{n_devices} x {chip.name}", chip.backend, n_devices, chip.memory_bytes, chip)
 
 
 def this_machine() -> Machine:

@@ -105,15 +105,16 @@ def test_dropout_drops_its_share_and_keeps_the_mean(kernel):
 
 
 SPLASH_PATTERNS = {
-    "banded": (2, 1, 100, None),
-    "segments": (4, 2, None, np.repeat([[3, 4]], [150, 106], axis=1)),
+    "banded": (2, 1, 100, None, 64),
+    "segments": (4, 2, None, np.repeat([[3, 4]], [150, 106], axis=1), 64),
+    "padded heads": (2, 2, 100, None, 80),  # GPT-3 2.7B's
 }
 
 
 @pytest.mark.parametrize("name", SPLASH_PATTERNS)
 def test_splash_is_the_reference(name):
-    n_heads, n_kv_heads, window, segments = SPLASH_PATTERNS[name]
-    qkv = draw(256, n_heads, n_kv_heads, 64, n_batch=1)
+    n_heads, n_kv_heads, window, segments, head_size = SPLASH_PATTERNS[name]
+    qkv = draw(256, n_heads, n_kv_heads, head_size, n_batch=1)
     segments = None if segments is None else jnp.asarray(segments)
 
     def gradients(function, *qkv):
@@ -166,7 +167,7 @@ MODEL = {"d_model": 512, "n_heads": 4, "n_layers": 1, "seq_len": 256}
         ({"position": "alibi"}, {}, "tpu", "blockwise"),
         ({"dropout_attention": 0.1}, {}, "gpu", "blockwise"),
         ({"seq_len": 200}, {}, "tpu", "blockwise"),
-        ({"head_size": 96}, {}, "tpu", "blockwise"),
+        ({"head_size": 96}, {}, "tpu", "splash"),
         ({"head_size": 256}, {}, "gpu", "blockwise"),
         ({}, {"dtype": "float32"}, "gpu", "blockwise"),
         ({}, {"attention": "reference"}, "tpu", "reference"),

@@ -1,0 +1,152 @@
+"""All GPT-3 and GPT-2 sizes planned, and compiled for TPUs that are not here: README.md's tables.
+
+    python experiments/plan/make_table.py                 compiles what is missing first
+    python experiments/plan/make_table.py --no-compile    tables of what is there
+
+Each compilation is written to compiled.json when it is done: stopped, the same command continues.
+Needs libtpu (pip install 'gpt-jax[tpu]'), no TPU, and less than 8 GB of memory.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from gpt_jax import overrides
+from gpt_jax.plan import text
+from gpt_jax.plan.estimate import Plan, make_plan
+from gpt_jax.plan.search import as_overrides, search
+from gpt_jax.plan.table import record
+from gpt_jax.plan.topology import parse_topology
+from gpt_jax.tracking import write_atomically, write_json
+
+HERE = Path(__file__).parent
+CONFIGS = HERE.parent.parent / "configs"
+COMPILED, README = HERE / "compiled.json", HERE / "README.md"
+GIB = 2.0**30
+
+GPT2 = ("gpt2_124m", "gpt2_355m", "gpt2_774m", "gpt2_1558m")
+SMALL = ("gpt3_125m", "gpt3_350m", "gpt3_760m", "gpt3_1p3b", "gpt3_2p7b", "gpt3_6p7b")
+GPT3 = (*SMALL, "gpt3_13b", "gpt3_175b")
+WHOLE_BATCHES = {"train.ramp_from_sequences": None, "train.ramp_tokens": 0}
+
+Case = tuple[str, str, dict[str, Any]]
+"""Config, topology, overrides."""
+
+
+def cases() -> list[Case]:
+    """What is compiled: every GPT-3 on two topologies, and the 175B in a few ways."""
+    full = {"compute.remat": "full"}
+    found: list[Case] = []
+    at_512 = {"mesh.fsdp": 64, "mesh.tensor": 8, **full}
+    found.append(("gpt3_175b", "v5p:8x8x8", at_512))
+    found.append(("gpt3_175b", "v5p:8x8x8", at_512 | {"compute.microbatches": 2}))
+    many = {"mesh.fsdp": 128, "mesh.tensor": 4, "compute.remat": "dots"}
+    found.append(("gpt3_175b", "v5p:8x8x8", many | {"compute.microbatches": 4}))
+    on_v6e = {"mesh.fsdp": 32, "mesh.tensor": 8, "compute.microbatches": 8, **full}
+    found.append(("gpt3_175b", "v6e:16x16", on_v6e))
+    for topology, parts in (("v5p:4x4x4", 1), ("v4:4x4x4", 4)):
+        split = {"mesh.fsdp": 4, "mesh.tensor": 4, "compute.microbatches": parts}
+        found.append(("gpt3_13b", topology, split | full))
+        found += [(name, topology, {"mesh.fsdp": 64, **full}) for name in reversed(SMALL)]
+    return found
+
+
+def plan_of(case: Case) -> Plan:
+    name, topology, changes = case
+    config = overrides.load(CONFIGS / f"{name}.py", WHOLE_BATCHES | changes)
+    return make_plan(config, parse_topology(topology))
+
+
+def key(case: Case) -> str:
+    return json.dumps(case)
+
+
+def compile_missing() -> None:
+    """Compile what compiled.json does not hold yet."""
+    from gpt_jax.plan.compiled import compile_plan
+
+    for case in cases():
+        done = read()
+        if key(case) in done:
+            continue
+        print(f"compiling {text.headline(plan_of(case))}", file=sys.stderr, flush=True)
+        plan = plan_of(case)
+        done[key(case)] = record(plan, compile_plan(plan))
+        write_json(COMPILED, done)
+
+
+def read() -> dict[str, Any]:
+    return json.loads(COMPILED.read_text()) if COMPILED.exists() else {}
+
+
+def compared(done: dict[str, Any]) -> str:
+    """Closed form beside compiler, a row a case; the closed form as it is now."""
+    header = (
+        "config | topology | mesh | remat | parts | arguments | temporaries | closed form | "
+        "compiler | difference | step | MFU | compiling"
+    )
+    lines = [f"| {header} |", "|" + "---|" * (header.count("|") + 1)]
+    for case in cases():
+        plan, row = plan_of(case), done.get(key(case))
+        mesh, compute = plan.mesh, plan.config.compute
+        cells = [
+            plan.config.name,
+            plan.topology.name,
+            f"{mesh.data} x {mesh.fsdp} x {mesh.tensor}",
+            compute.remat,
+            str(compute.microbatches),
+        ]
+        ours = plan.memory.total / GIB
+        if row is None:
+            cells += ["missing", "missing", f"{ours:.2f}", *["missing"] * 5]
+        elif not row["compiled_fits"]:
+            cells += ["-", "-", f"{ours:.2f}", "too large", "-", "-", "-", "-"]
+        else:
+            theirs = row["compiled_total_bytes"] / GIB
+            seconds = row["compiled_step_seconds"]
+            cells += [
+                f"{row['compiled_argument_bytes'] / GIB:.2f}",
+                f"{row['compiled_temporary_bytes'] / GIB:.2f}",
+                f"{ours:.2f}",
+                f"{theirs:.2f}",
+                f"{ours / theirs - 1:+.0%}",
+                f"{seconds:.2f} s",
+                f"{plan.mfu(seconds):.1%}",
+                f"{row['compile_seconds']:.0f} s",
+            ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def planned() -> str:
+    """The best plan that the search finds for each size, as `gpt-jax plan --search` prints it."""
+    plans = []
+    for name in (*GPT2, *GPT3):
+        topology = parse_topology("v5p:8x8x8" if name == "gpt3_175b" else "v5p:4x4x4")
+        config = overrides.load(CONFIGS / f"{name}.py", WHOLE_BATCHES)
+        plans.append(search(config, topology)[0])
+    pasted = "\n".join(f"{plan.config.name:<12} {as_overrides(plan)}" for plan in plans)
+    return f"```\n{text.table(plans, [None] * len(plans))}\n\n{pasted}\n```"
+
+
+def replace(page: str, name: str, new: str) -> str:
+    """The page with what stands between the markers of this name replaced."""
+    begin, end = f"<!-- {name} -->", f"<!-- end {name} -->"
+    before, rest = page.split(begin)
+    return f"{before}{begin}\n{new}\n{end}{rest.split(end)[1]}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--no-compile", action="store_true", help="tables of what is there")
+    if not parser.parse_args().no_compile:
+        compile_missing()
+    page = README.read_text()
+    page = replace(page, "compared", compared(read()))
+    write_atomically(README, replace(page, "planned", planned()))
+
+
+if __name__ == "__main__":
+    main()

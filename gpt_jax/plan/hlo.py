@@ -1,0 +1,248 @@
+"""What an optimised TPU program costs, read from its text: loops counted as often as they run.
+
+The compiler's own cost analysis counts the body of a loop once, whatever its length, and layers,
+parts of the loss, microbatches and collective matrix products are loops. Here each operation counts
+as often as the loops around it run (the constant that their conditions compare with). Of every
+operation but its kernels in Mosaic (splash attention) the compiler writes down `estimated_cycles`.
+Plain text in, numbers out: must not import jax.
+"""
+
+import dataclasses
+import math
+import re
+from collections.abc import Iterator
+
+TYPE_BYTES = {
+    "pred": 1, "s8": 1, "u8": 1, "f8e4m3fn": 1, "f8e5m2": 1, "bf16": 2, "f16": 2, "s16": 2,
+    "u16": 2, "f32": 4, "s32": 4, "u32": 4, "f64": 8, "s64": 8, "u64": 8,
+}  # fmt: skip
+COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "collective-permute", "all-to-all")
+FREE = ("parameter", "constant", "get-tuple-element", "tuple", "bitcast", "while", "iota", "call")
+"""Operations that move nothing themselves."""
+
+_HEADER = re.compile(r"^(ENTRY )?%?([\w.-]+) \(.*\{$")
+_OPERATION = re.compile(r"^\s+(?:ROOT )?%?([\w.-]+) = (\(.*?\)|\S+) ([\w-]+)\((.*)$")
+_SHAPE = re.compile(r"\b([a-z]\w*)\[([\d,]*)\]")
+_CALLED = re.compile(r"(condition|body|calls|to_apply|called_computations)=\{?%?([\w.-]+)")
+_CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
+_GROUPS = re.compile(r"replica_groups=(?:\{\{([\d,]+)\}|\[(\d+),(\d+)\])")
+_MESH_GROUPS = re.compile(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}")
+_PARTS = re.compile(r"/\*.*?\*/")
+
+
+@dataclasses.dataclass(frozen=True)
+class Operation:
+    """One line of a computation."""
+
+    name: str
+    kind: str
+    shapes: tuple[tuple[str, tuple[int, ...]], ...]
+    """(type, dims) of each result."""
+    operands: tuple[str, ...]
+    called: tuple[tuple[str, str], ...]
+    """(how, computation)."""
+    text: str
+
+    @property
+    def n_bytes(self) -> float:
+        return sum(TYPE_BYTES.get(kind, 0) * math.prod(dims) for kind, dims in self.shapes)
+
+    @property
+    def cycles(self) -> float:
+        match = _CYCLES.search(self.text)
+        return float(match[1]) if match else 0.0
+
+
+Program = dict[str, list[Operation]]
+"""Computations by name; the entry's is ENTRY."""
+ENTRY = "ENTRY"
+
+
+@dataclasses.dataclass(frozen=True)
+class Collective:
+    """Collectives of one kind in one step, on one device."""
+
+    kind: str
+    count: float
+    n_bytes: float
+    """Of the larger of what goes in and what comes out."""
+    sent_bytes: float
+    """That a device sends, in a ring over its group."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Costs:
+    """Of one step on one device."""
+
+    flops: float
+    """Of matrix products, without the kernels'."""
+    n_bytes: float
+    """Read and written by operations; what stays in fast memory between two counts too."""
+    cycles: float
+    """As the compiler estimates them, without the kernels'."""
+    collectives: tuple[Collective, ...]
+
+
+def parse(text: str) -> Program:
+    """The computations of a program's text (`compiled.as_text()`)."""
+    program: Program = {}
+    lines: list[Operation] = []
+    for line in text.splitlines():
+        header = _HEADER.match(line)
+        if header:
+            lines = program.setdefault(ENTRY if header[1] else header[2], [])
+            continue
+        match = _OPERATION.match(_PARTS.sub("", line))
+        if match:
+            name, types, kind, rest = match.groups()
+            lines.append(_operation(name, types, kind, rest, line))
+    return program
+
+
+def _operation(name: str, types: str, kind: str, rest: str, line: str) -> Operation:
+    shapes = tuple(
+        (found[1], tuple(int(dim) for dim in found[2].split(",") if dim))
+        for found in _SHAPE.finditer(types)
+    )
+    inside = rest[: rest.find(")")] if ")" in rest else rest
+    operands = tuple(part.strip().split(" ")[-1].lstrip("%") for part in inside.split(","))
+    called = tuple((found[1], found[2]) for found in _CALLED.finditer(rest))
+    return Operation(name, kind, shapes, operands if inside else (), called, line)
+
+
+def count(text: str) -> Costs:
+    """The costs of a step, from the text of its program."""
+    program = parse(text)
+    flops = n_bytes = cycles = 0.0
+    found: dict[str, list[float]] = {}
+    for operations, times in _executed(program, ENTRY, 1.0):
+        known = {operation.name: operation for operation in operations}
+        for operation in operations:
+            flops += times * _flops(program, operation, known)
+            if operation.kind in FREE or operation.kind.endswith("-done"):
+                continue
+            kind = _collective(program, operation)
+            operands = [known[name].n_bytes for name in operation.operands if name in known]
+            if kind in COLLECTIVES:
+                size = max([*operands, max(map(_shape_bytes, operation.shapes), default=0.0)])
+                row = found.setdefault(kind, [0.0, 0.0, 0.0])
+                row[0] += times
+                row[1] += times * size
+                row[2] += times * size * _sent(kind, _with_groups(program, operation))
+                cycles += times * operation.cycles
+                continue
+            cycles += times * operation.cycles
+            n_bytes += times * (operation.n_bytes + sum(operands))
+    collectives = tuple(Collective(kind, *found[kind]) for kind in COLLECTIVES if kind in found)
+    return Costs(flops, n_bytes, cycles, collectives)
+
+
+def _collective(program: Program, operation: Operation) -> str:
+    """The kind of collective that an operation is, or its own kind.
+
+    A fusion is one if there is one inside: an all-reduce of which a device keeps its slice is a
+    reduce-scatter.
+    """
+    if operation.kind == "fusion":
+        inside = [
+            part.kind
+            for how, name in operation.called
+            if how == "calls"
+            for part in program.get(name, [])
+            if part.kind in COLLECTIVES
+        ]
+        if inside:
+            return "reduce-scatter" if inside[0] == "all-reduce" else inside[0]
+    return operation.kind.removesuffix("-start")
+
+
+def _shape_bytes(shape: tuple[str, tuple[int, ...]]) -> float:
+    return float(TYPE_BYTES.get(shape[0], 0) * math.prod(shape[1]))
+
+
+def _executed(program: Program, name: str, times: float) -> Iterator[tuple[list[Operation], float]]:
+    """(a computation, how often it runs), from the named one on; what is fused has no costs."""
+    operations = program.get(name, [])
+    yield operations, times
+    for operation in operations:
+        called = dict(operation.called)
+        if operation.kind == "while":
+            yield from _executed(program, called["body"], times * trips(program, operation))
+        elif operation.kind in ("call", "conditional", "async-start"):
+            for _, computation in operation.called:
+                yield from _executed(program, computation, times)
+
+
+def trips(program: Program, loop: Operation) -> int:
+    """How often a loop's body runs: its counter goes from 0 to a constant in constant steps."""
+    called = dict(loop.called)
+    condition, body = program[called["condition"]], program[called["body"]]
+    compared, (index,) = _numbers(condition), _indices(condition[-1], condition) or (None,)
+    last = max((compared[name] for name in compared), default=1)
+    if index is None or len(body[-1].operands) <= index:
+        return last
+    known, constants = {operation.name: operation for operation in body}, _numbers(body)
+    update = known.get(body[-1].operands[index])
+    steps = [constants[name] for name in update.operands if name in constants] if update else []
+    return -(-last // (steps[0] if steps and steps[0] else 1))
+
+
+def _numbers(operations: list[Operation]) -> dict[str, int]:
+    """The values of integer constants, by name."""
+    found = {}
+    for operation in operations:
+        match = re.search(r" constant\((\d+)\)", operation.text)
+        if operation.kind == "constant" and match:
+            found[operation.name] = int(match[1])
+    return found
+
+
+def _indices(root: Operation, operations: list[Operation]) -> tuple[int, ...]:
+    """Of the loop's state, what a comparison looks at."""
+    known = {operation.name: operation for operation in operations}
+    read = [known[name] for name in root.operands if name in known]
+    found = [re.search(r"index=(\d+)", o.text) for o in read if o.kind == "get-tuple-element"]
+    return tuple(int(match[1]) for match in found if match)[:1]
+
+
+def _flops(program: Program, operation: Operation, known: dict[str, Operation]) -> float:
+    """Of the products in an operation: 2 M K N = 2 sqrt((M K) (K N) (M N)), which holds of any
+    product without batch dims, however the compiler writes it as a convolution."""
+    if operation.kind == "fusion":
+        inside = [program.get(name, []) for how, name in operation.called if how == "calls"]
+        return sum(
+            _flops(program, part, {p.name: p for p in parts}) for parts in inside for part in parts
+        )
+    if operation.kind not in ("convolution", "dot"):
+        return 0.0
+    sizes = [math.prod(known[name].shapes[0][1]) for name in operation.operands if name in known]
+    return 2 * math.sqrt(math.prod(sizes) * math.prod(operation.shapes[0][1]))
+
+
+def _with_groups(program: Program, operation: Operation) -> Operation:
+    """The operation that says which devices take part: of a fusion, the one inside."""
+    for how, name in operation.called:
+        for part in program.get(name, []) if how == "calls" else []:
+            if part.kind in COLLECTIVES:
+                return part
+    return operation
+
+
+def _sent(kind: str, operation: Operation) -> float:
+    """Bytes that a device sends, over those of the whole array."""
+    if kind == "collective-permute":
+        return 1.0
+    n = _group_size(operation.text)
+    return (2 if kind == "all-reduce" else 1) * (n - 1) / n
+
+
+def _group_size(text: str) -> int:
+    """Devices that take part in a collective together, in any of the notations of groups."""
+    by_mesh = _MESH_GROUPS.search(text)
+    if by_mesh:
+        sizes = {name: int(n) for name, n in re.findall(r"'(\w+)'=(\d+)", by_mesh[1])}
+        return math.prod(sizes[name] for name in re.findall(r"'(\w+)'", by_mesh[2]))
+    match = _GROUPS.search(text)
+    if match is None:
+        return 1
+    return len(match[1].split(",")) if match[1] else int(match[3])

@@ -1,0 +1,144 @@
+"""Memory of a training step on one accelerator, by closed form. Must not import jax.
+
+The state is exact. What the backward pass keeps follows from the rematerialization policy and the
+layout: the residual stream is split along tensor by sequence, heads and hidden units by tensor. The
+working memory of the layers at hand is counted in the arrays that XLA's TPU compiler was seen to
+hold at a time; experiments/plan/README.md compares the sum with it for each GPT-3.
+"""
+
+import dataclasses
+
+from gpt_jax import flops
+from gpt_jax.config import Config, ModelConfig
+from gpt_jax.plan.mesh import MeshSizes
+
+LOGIT_BYTES = 1 << 27
+"""Of a part of the logits (gpt_jax.losses has the same)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Memory:
+    """Bytes on each device."""
+
+    params: float
+    optimizer: float
+    ema: float
+    gradients: float
+    """Of all layers, float32, summed over microbatches."""
+    kept: float
+    """Activations that wait for the backward pass."""
+    working: float
+    """Of the layers at hand (activations, gathered weights and their gradients), or of the loss."""
+
+    @property
+    def state(self) -> float:
+        """What is there between steps: the compiler's arguments."""
+        return self.params + self.optimizer + self.ema
+
+    @property
+    def temporaries(self) -> float:
+        return self.gradients + self.kept + self.working
+
+    @property
+    def total(self) -> float:
+        return self.state + self.temporaries
+
+
+def estimate(config: Config, mesh: MeshSizes, backend: str = "tpu") -> Memory:
+    """Memory of a step on one of the mesh's devices; backend: tpu or gpu."""
+    state = flops.state_bytes(config.model, config.optimizer)
+    microbatch = config.train.batch_sequences // config.compute.microbatches
+    tokens = microbatch * config.model.seq_len / mesh.batch
+    group, layers = len(config.model.layer_pattern), _Layer(config, mesh)
+    n_groups = config.model.n_layers // group
+    gradients = state.gradients / mesh.params
+    if config.compute.microbatches > 1:
+        gradients *= 2  # the sum so far, and the next part's
+    return Memory(
+        params=state.params / mesh.params,
+        optimizer=state.optimizer / mesh.params,
+        ema=state.ema / mesh.params,
+        gradients=gradients,
+        kept=tokens * n_groups * layers.kept(),
+        working=max(
+            tokens * layers.working() + layers.weights(), _logits(config, mesh, tokens, backend)
+        ),
+    )
+
+
+def value_bytes(config: Config) -> int:
+    """Bytes of an activation, or of an operand of a product, on an accelerator."""
+    return 4 if config.compute.dtype == "float32" else 2
+
+
+class _Layer:
+    """Bytes of a group of layers (one of each of `layer_pattern`), for a token on one device."""
+
+    def __init__(self, config: Config, mesh: MeshSizes):
+        model = config.model
+        self.config, self.model, self.mesh = config, model, mesh
+        self.value = value_bytes(config)
+        split = mesh.tensor if model.seq_len % mesh.tensor == 0 else 1
+        self.group = len(model.layer_pattern)
+        self.stream = self.value * model.d_model / split
+        self.whole = self.value * model.d_model
+        kv_split = mesh.tensor if model.kv_heads > 1 else 1
+        self.queries = self.value * model.n_heads * model.d_head / mesh.tensor
+        self.keys = 2 * self.value * model.kv_heads * model.d_head / kv_split
+        self.hidden = self.value * model.d_ff / mesh.tensor
+
+    def products(self) -> float:
+        """Results of products with weights: queries, keys, values, hidden units, both outputs."""
+        into = 2 if self.model.gated else 1
+        return self.queries + self.keys + into * self.hidden + 2 * self.stream
+
+    def everything(self) -> float:
+        """What a layer's backward pass uses: products, their inputs, norms, attention's results."""
+        activated = self.hidden * (1 if self.model.activation.startswith("relu") else 2)
+        inputs = 2 * (self.whole if self.mesh.tensor > 1 else self.stream)
+        return self.products() + activated + inputs + self.queries + 2 * self.stream
+
+    def kept(self) -> float:
+        """Between the passes, of a group."""
+        match self.config.compute.remat:
+            case "full":
+                return self.stream
+            case "dots":
+                return self.stream + self.group * self.products()
+            case "attention":
+                return self.group * (self.everything() - self.queries)
+        return self.group * self.everything()
+
+    def working(self) -> float:
+        """While a group is at hand: its activations, and the gradients flowing through it."""
+        recomputed = self.group * self.everything()
+        if self.config.compute.remat not in ("full", "dots"):
+            recomputed = 0.0
+        flowing = 2 * self.stream + 2 * self.hidden + self.whole
+        # Products that gather or scatter as they go hold the parts that come and go besides.
+        passing = 2 * self.group * self.whole if self.mesh.tensor > 1 else 0.0
+        return recomputed + flowing + passing
+
+    def weights(self) -> float:
+        """Gathered weights of a group, and their float32 gradients before they are scattered."""
+        if self.mesh.fsdp == 1:
+            return 0.0
+        kernels = layer_kernels(self.model) / self.mesh.tensor
+        return self.group * kernels * (self.value + 4)
+
+
+def layer_kernels(model: ModelConfig) -> float:
+    """Weights of one layer that a token is multiplied with."""
+    counts = flops.count_parameters(model)
+    return (counts.n_params_matmul - model.vocab_size * model.d_model) / model.n_layers
+
+
+def _logits(config: Config, mesh: MeshSizes, tokens: float, backend: str) -> float:
+    """Logits of a part of the tokens or of all, with gradient; the table of output embeddings."""
+    rows = config.model.padded_vocab_size / mesh.tensor
+    logits = 4 * tokens * rows
+    table = 4 * rows * config.model.d_model
+    in_parts = config.compute.loss == "parts" or (config.compute.loss, backend) == ("auto", "tpu")
+    if not in_parts:
+        return 2 * logits + 2 * table
+    return 3 * min(logits, LOGIT_BYTES) + 2 * table + tokens * 2 * config.model.d_model

@@ -1,0 +1,94 @@
+"""Plans as rows of numbers, for tables, CSV and JSON. Must not import jax."""
+
+import csv
+import dataclasses
+import io
+from typing import TYPE_CHECKING, Any
+
+from gpt_jax import flops
+from gpt_jax.plan.estimate import Plan
+
+if TYPE_CHECKING:
+    from gpt_jax.plan.compiled import Compiled
+
+Record = dict[str, Any]
+
+
+def record(plan: Plan, compiled: "Compiled | None" = None) -> Record:
+    """All numbers of a plan, flat, in bytes and seconds of one device; the compiler's too."""
+    config, memory = plan.config, plan.memory
+    counts = flops.count_parameters(config.model)
+    row: Record = {
+        "name": config.name,
+        "topology": plan.topology.name,
+        "chips": plan.topology.n_chips,
+        "data": plan.mesh.data,
+        "fsdp": plan.mesh.fsdp,
+        "tensor": plan.mesh.tensor,
+        "microbatches": config.compute.microbatches,
+        "remat": config.compute.remat,
+        "n_params": counts.n_params,
+        "n_params_non_embedding": counts.n_params_non_embedding,
+        "n_tokens": plan.n_tokens,
+        "n_steps": plan.n_steps,
+        "step_tokens": plan.step_tokens,
+        **{f"{f.name}_bytes": getattr(memory, f.name) for f in dataclasses.fields(memory)},
+        "argument_bytes": memory.state,
+        "temporary_bytes": memory.temporaries,
+        "total_bytes": memory.total,
+        "available_bytes": plan.available_bytes,
+        "fits": plan.fits,
+        "executed_flops": plan.executed_flops,
+        "model_flops": plan.model_flops,
+        "compute_seconds": plan.compute_seconds,
+        "memory_seconds": plan.memory_seconds,
+        "network_seconds": plan.network_seconds,
+        "step_seconds": plan.step_seconds,
+        "bound_by": plan.bound_by,
+        "mfu_bound": plan.mfu_bound,
+        "tokens_per_second": plan.tokens_per_second,
+        "days": plan.days,
+        "chip_hours": plan.chip_hours,
+        "cost": plan.cost,
+    }
+    for axis in ("data", "fsdp", "tensor"):
+        sent = [t.sent_bytes for t in plan.traffic if t.axis == axis]
+        row[f"{axis}_sent_bytes"] = sum(sent)
+    return row | (_compiled(plan, compiled) if compiled else {})
+
+
+def _compiled(plan: Plan, compiled: "Compiled") -> Record:
+    known = compiled.fits
+    row: Record = {
+        "compiled_fits": known,
+        "compiled_argument_bytes": compiled.argument_bytes if known else None,
+        "compiled_temporary_bytes": compiled.temporary_bytes if known else None,
+        "compiled_total_bytes": compiled.total_bytes if known else None,
+        "compiled_peak_bytes": compiled.peak_bytes if known else None,
+        "compiled_flops": compiled.costs.flops if known else None,
+        "compiled_bytes": compiled.costs.n_bytes if known else None,
+        "compiled_cycle_seconds": compiled.cycle_seconds if known else None,
+        "compiled_kernel_seconds": compiled.kernel_seconds if known else None,
+        "compiled_step_seconds": compiled.step_seconds if known else None,
+        "compiled_mfu_bound": plan.mfu(compiled.step_seconds) if known else None,
+        "once_flops": compiled.once_flops if known else None,
+        "once_bytes": compiled.once_bytes if known else None,
+        "once_seconds": compiled.once_seconds if known else None,
+        "memory_difference": plan.memory.total / compiled.total_bytes - 1 if known else None,
+        "compile_seconds": compiled.compile_seconds,
+        "attention": compiled.attention,
+        "message": compiled.message,
+        "collectives": [dataclasses.asdict(c) for c in compiled.costs.collectives],
+    }
+    return row
+
+
+def as_csv(rows: list[Record]) -> str:
+    """One line a plan, numbers in full; collectives are in JSON alone."""
+    columns = [key for key in rows[0] if key != "collectives"]
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(columns)
+    for row in rows:
+        writer.writerow(["" if row[key] is None else row[key] for key in columns])
+    return out.getvalue()

@@ -1,0 +1,229 @@
+"""Plans as text: one in full, or several as the rows of a table. Must not import jax."""
+
+from typing import TYPE_CHECKING
+
+from gpt_jax import flops
+from gpt_jax.plan.estimate import MEMORY_SHARE, Plan, weight_flops_per_sequence
+from gpt_jax.plan.units import compact, duration, scientific
+
+if TYPE_CHECKING:
+    from gpt_jax.plan.compiled import Compiled
+
+GIB = 2.0**30
+Lines = list[tuple[str, str, str]]
+"""What, how much, and a remark."""
+
+
+def gib(n_bytes: float) -> str:
+    return f"{n_bytes / GIB:,.2f} GiB"
+
+
+def seconds(value: float) -> str:
+    """Of a step: to a thousandth."""
+    return f"{value:,.3f} s"
+
+
+def whole(plan: Plan) -> str:
+    """One plan: memory, time and cost, aligned."""
+    parts = [
+        headline(plan),
+        _section("size", _size(plan)),
+        _section("memory of a device, closed form", _memory(plan)),
+        _section("a step, closed form", _step(plan)),
+        _section("the whole run, at the bound", _run(plan)),
+    ]
+    return "\n\n".join(parts)
+
+
+def headline(plan: Plan) -> str:
+    config, mesh, chips = plan.config, plan.mesh, plan.topology.n_chips
+    parts = config.compute.microbatches
+    return (
+        f"{config.name} on {plan.topology.name} ({chips} chip{'s' * (chips != 1)}): mesh data "
+        f"{mesh.data} x fsdp {mesh.fsdp} x tensor {mesh.tensor}, remat {config.compute.remat}, "
+        f"{parts} microbatch{'es' * (parts != 1)}"
+    )
+
+
+def _section(title: str, lines: Lines) -> str:
+    name = max(24, *(len(line[0]) for line in lines))
+    value = max(12, *(len(line[1]) for line in lines))
+    rows = [f"  {n:<{name}}  {v:>{value}}  {r}".rstrip() for n, v, r in lines]
+    return "\n".join([title, *rows])
+
+
+def _size(plan: Plan) -> Lines:
+    counts = flops.count_parameters(plan.config.model)
+    batch = plan.config.train.batch_sequences
+    return [
+        ("parameters", compact(counts.n_params), "all"),
+        ("", compact(counts.n_params_non_embedding), "without embeddings"),
+        ("batch", compact(plan.step_tokens), f"tokens: {batch} x {plan.config.model.seq_len}"),
+        ("training", compact(plan.n_tokens), f"tokens in {plan.n_steps:,} steps"),
+    ]
+
+
+def _memory(plan: Plan) -> Lines:
+    memory = plan.memory
+    optimizer = plan.config.optimizer.name
+    lines = [
+        ("parameters", gib(memory.params), "float32"),
+        ("optimizer state", gib(memory.optimizer), optimizer),
+        ("moving average", gib(memory.ema), ""),
+        ("gradients", gib(memory.gradients), "float32"),
+        ("activations kept", gib(memory.kept), f"remat {plan.config.compute.remat}"),
+        ("layers at hand, loss", gib(memory.working), "activations, gathered weights, logits"),
+        ("total", gib(memory.total), f"{'fits' if plan.fits else 'DOES NOT FIT'}: "),
+    ]
+    total = lines.pop()
+    room = (
+        f"{gib(plan.available_bytes)}, {MEMORY_SHARE:.0%} of {gib(plan.topology.chip.memory_bytes)}"
+    )
+    shown = [line for line in lines if line[1] != gib(0)]
+    return [*shown, (total[0], total[1], total[2] + f"of {room}")]
+
+
+def _step(plan: Plan) -> Lines:
+    repeated = plan.executed_flops / plan.model_flops
+    lines = [
+        ("FLOPs of a device", scientific(plan.executed_flops), f"{repeated:.2f} x PaLM's count"),
+        ("compute", seconds(plan.compute_seconds), "at the peak"),
+        ("memory", seconds(plan.memory_seconds), "at its bandwidth"),
+    ]
+    lines += [
+        (f"along {t.axis}", seconds(t.seconds), f"{t.sent_bytes / 1e9:,.2f} GB sent: {t.what}")
+        for t in plan.traffic
+    ]
+    overlapped = f"bound by {plan.bound_by}, if all overlap"
+    rate = f"{compact(plan.tokens_per_second)} tokens/s"
+    return [
+        *lines,
+        ("step", seconds(plan.step_seconds), f"{overlapped}; {rate}"),
+        ("MFU", f"{plan.mfu_bound:.1%}", "at most"),
+    ]
+
+
+def _run(plan: Plan) -> Lines:
+    lines = [
+        ("time", duration(plan.days * 86_400), "of steps alone"),
+        ("chip-hours", compact(plan.chip_hours), ""),
+    ]
+    if plan.cost is not None:
+        lines.append(("cost", compact(plan.cost), f"at {plan.price:g} a chip-hour"))
+    return lines
+
+
+def beside(plan: Plan, compiled: "Compiled") -> str:
+    """The compiler's figures beside the closed form's."""
+    title = f"compiled by libtpu in {duration(compiled.compile_seconds)} ({compiled.attention})"
+    if not compiled.fits:
+        return f"{title}\n  does not fit: {compiled.message}"
+    pairs = [
+        ("arguments", plan.memory.state / GIB, compiled.argument_bytes / GIB, "GiB"),
+        ("temporaries", plan.memory.temporaries / GIB, compiled.temporary_bytes / GIB, "GiB"),
+        ("total", plan.memory.total / GIB, compiled.total_bytes / GIB, "GiB"),
+        ("FLOPs, no attention", _no_attention(plan), compiled.costs.flops / 1e12, "TFLOP"),
+        ("step", plan.compute_seconds, compiled.step_seconds, "s"),
+        ("MFU", 100 * plan.mfu_bound, 100 * plan.mfu(compiled.step_seconds), "%"),
+    ]
+    lines = [title, f"  {'':<22}{'closed form':>14}{'compiler':>14}{'difference':>12}"]
+    for name, ours, theirs, unit in pairs:
+        difference = f"{ours / theirs - 1:+.1%}" if theirs else "-"
+        lines.append(f"  {name:<22}{ours:>14,.2f}{theirs:>14,.2f}{difference:>12}  {unit}")
+    lines += [
+        f"  alive at once: {gib(compiled.peak_bytes)}; read and written: "
+        f"{compiled.costs.n_bytes / 1e12:,.2f} TB",
+        f"  the compiler's seconds: {compiled.cycle_seconds:.3f} of its cycles, each loop's body "
+        f"as often as it runs, and",
+        f"  {compiled.kernel_seconds:.3f} for attention kernels, of which it has no estimate; "
+        f"collectives run beside both",
+        f"  counted once, as it reports: {scientific(compiled.once_flops)} FLOPs, "
+        f"{compiled.once_bytes / 1e9:,.1f} GB, {compiled.once_seconds:.3f} s",
+        "  collectives in a step      count      GB  GB sent",
+    ]
+    for c in compiled.costs.collectives:
+        lines.append(
+            f"    {c.kind:<20}{c.count:>10,.0f}{c.n_bytes / 1e9:>8,.1f}{c.sent_bytes / 1e9:>9,.1f}"
+        )
+    sent = sum(t.sent_bytes for t in plan.traffic) / 1e9
+    lines.append(f"    {'closed form':<20}{'':>18}{sent:>9,.1f}")
+    return "\n".join(lines)
+
+
+def _no_attention(plan: Plan) -> float:
+    """TFLOP of the products with weights: the compiler does not look into attention kernels."""
+    sequences = plan.config.train.batch_sequences / plan.mesh.n_devices
+    return weight_flops_per_sequence(plan.config) * sequences / 1e12
+
+
+HEADER = (
+    "config", "topology", "mesh", "remat", "mb", "params", "tokens", "state", "total", "fits",
+    "step", "by", "MFU <=", "tok/s", "days", "chip-h", "cost",
+)  # fmt: skip
+COMPILED_HEADER = ("compiled", "diff", "its MFU", "compiling")
+
+
+def table(plans: list[Plan], compiled: "list[Compiled | None]") -> str:
+    """A row a plan: memory in GiB a device; the compiler's total beside it where it was asked."""
+    with_compiler = any(compiled)
+    header = [*HEADER, *(COMPILED_HEADER if with_compiler else ())]
+    rows = [
+        [*_row(plan), *(_compiled_row(plan, one) if with_compiler else ())]
+        for plan, one in zip(plans, compiled, strict=True)
+    ]
+    if all(plan.cost is None for plan in plans):
+        at = header.index("cost")
+        for line in [header, *rows]:
+            line.pop(at)
+    widths = [max(len(line[i]) for line in [header, *rows]) for i in range(len(header))]
+    lines = [
+        "  ".join(
+            text.ljust(width) if i < 4 else text.rjust(width)
+            for i, (text, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in [header, *rows]
+    ]
+    lines.insert(1, "-" * max(map(len, lines)))
+    return "\n".join(lines)
+
+
+def _row(plan: Plan) -> list[str]:
+    mesh, config = plan.mesh, plan.config
+    return [
+        config.name,
+        plan.topology.name,
+        f"{mesh.data}x{mesh.fsdp}x{mesh.tensor}",
+        config.compute.remat,
+        str(config.compute.microbatches),
+        compact(flops.count_parameters(config.model).n_params),
+        compact(plan.n_tokens),
+        f"{plan.memory.state / GIB:.2f}",
+        f"{plan.memory.total / GIB:.2f}",
+        "yes" if plan.fits else "no",
+        seconds(plan.step_seconds),
+        plan.bound_by,
+        f"{plan.mfu_bound:.1%}",
+        compact(plan.tokens_per_second),
+        f"{plan.days:,.1f}" if plan.days < 1000 else compact(plan.days),
+        compact(plan.chip_hours),
+        "-" if plan.cost is None else compact(plan.cost),
+    ]
+
+
+def _compiled_row(plan: Plan, compiled: "Compiled | None") -> list[str]:
+    if compiled is None:
+        return ["-"] * len(COMPILED_HEADER)
+    took = duration(compiled.compile_seconds)
+    if not compiled.fits:
+        return ["too large", "-", "-", took]
+    return [
+        f"{compiled.total_bytes / GIB:.2f}",
+        f"{plan.memory.total / compiled.total_bytes - 1:+.1%}",
+        f"{plan.mfu(compiled.step_seconds):.1%}",
+        took,
+    ]
+
+
+TABLE_NOTES = """\
+mesh: data x fsdp x tensor; mb: microbatches. state, total, compiled: GiB of a device. step: at
+least, with compute, memory and interconnect overlapping perfectly; days and chip-hours at it."""

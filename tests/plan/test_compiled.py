@@ -1,0 +1,51 @@
+"""The real TPU compiler's word on a small model; where libtpu is not installed, nothing."""
+
+import pytest
+
+from gpt_jax import overrides
+from gpt_jax.config import Config
+from gpt_jax.plan.estimate import make_plan, weight_flops_per_sequence
+from gpt_jax.plan.topology import parse_topology
+
+pytest.importorskip("libtpu", reason="libtpu is not installed: pip install 'gpt-jax[tpu]'")
+
+CONFIG = overrides.override(
+    Config(),
+    {
+        "model.vocab_size": 32_768,
+        "model.seq_len": 256,
+        "model.n_layers": 6,
+        "model.d_model": 256,
+        "model.n_heads": 2,
+        "train.batch_sequences": 32,
+        "train.tokens": 256 * 32 * 8,
+        "mesh.fsdp": 2,
+        "mesh.tensor": 2,
+        "compute.remat": "full",
+    },
+)
+
+
+def test_a_step_compiles_for_a_slice_that_is_not_here():
+    from gpt_jax.plan.compiled import compile_plan
+
+    plan = make_plan(CONFIG, parse_topology("v5p:2x2x1"))
+    compiled = compile_plan(plan)
+    assert compiled.fits
+    assert compiled.attention.startswith("splash")
+    # The state, and three arrays of the batch's rows; a few small arrays are copied everywhere.
+    assert compiled.argument_bytes == pytest.approx(plan.memory.state, rel=0.05)
+    # Six layers and the parts of the loss, though the compiler counts each loop's body once.
+    expected = weight_flops_per_sequence(CONFIG) * 32 / 4
+    assert compiled.costs.flops == pytest.approx(expected, rel=0.05)
+    assert compiled.once_flops < 0.6 * expected
+    kinds = {c.kind for c in compiled.costs.collectives}
+    assert {"all-gather", "reduce-scatter"} <= kinds
+    assert 0 < compiled.cycle_seconds < 1
+
+
+def test_an_unknown_slice_is_one_line():
+    from gpt_jax.plan.compiled import describe
+
+    with pytest.raises(ValueError, match="libtpu does not describe v5p:3x5x7"):
+        describe(parse_topology("v5p:3x5x7"))

@@ -1,0 +1,87 @@
+"""`gpt-jax plan`, as it is typed."""
+
+import csv
+import json
+
+import pytest
+
+from gpt_jax import cli, overrides
+from gpt_jax.plan.estimate import make_plan
+from gpt_jax.plan.topology import parse_topology
+
+GPT3 = [f"gpt3_{size}" for size in ("125m", "350m", "760m", "1p3b", "2p7b", "6p7b", "13b", "175b")]
+
+
+def plan(capsys, *arguments, status=0) -> str:
+    assert cli.main(["plan", *map(str, arguments)]) == status
+    captured = capsys.readouterr()
+    return captured.out if status == 0 else captured.err
+
+
+@pytest.mark.smoke
+def test_one_config_is_told_in_full(capsys, repository):
+    path = repository / "configs" / "gpt3_175b.py"
+    given = ["--topology", "v5p:8x8x8", "--mesh", "fsdp=64,tensor=8", "--price", "4.2"]
+    text = plan(capsys, path, *given, "--train.ramp_from_sequences", "64")
+    config = overrides.load(path, {"mesh.fsdp": 64, "mesh.tensor": 8})
+    expected = make_plan(config, parse_topology("v5p:8x8x8"), 4.2)
+    assert "mesh data 1 x fsdp 64 x tensor 8" in text
+    assert f"{expected.memory.total / 2**30:,.2f} GiB" in text
+    assert f"{expected.step_seconds:,.3f} s" in text
+    assert f"{expected.mfu_bound:.1%}" in text
+    assert "at 4.2 a chip-hour" in text
+
+
+def test_several_are_rows_and_files_hold_all_numbers(capsys, repository, tmp_path):
+    paths = [repository / "configs" / f"{name}.py" for name in GPT3[:3]]
+    files = ["--csv", tmp_path / "out" / "plans.csv", "--json", tmp_path / "plans.json"]
+    text = plan(capsys, *paths, "--topology", "h100:64", "--mesh", "fsdp=8", *files)
+    lines = [line.split()[0] for line in text.splitlines() if line.startswith("gpt3")]
+    assert lines == GPT3[:3]
+    rows = list(csv.DictReader((tmp_path / "out" / "plans.csv").open()))
+    records = json.loads((tmp_path / "plans.json").read_text())
+    assert [row["name"] for row in rows] == [r["name"] for r in records] == GPT3[:3]
+    for path, row, record in zip(paths, rows, records, strict=True):
+        expected = make_plan(overrides.load(path, {"mesh.fsdp": 8}), parse_topology("h100:64"))
+        assert float(row["step_seconds"]) == record["step_seconds"] == expected.step_seconds
+        assert record["data"] == 8
+        assert int(row["n_params"]) == record["n_params"] > 1e8
+
+
+def test_the_search_prints_what_to_paste(capsys, repository):
+    path = repository / "configs" / "gpt3_13b.py"
+    text = plan(capsys, path, "--topology", "v5p:4x4x4", "--search")
+    pasted = text.split("to paste:\n")[1].splitlines()[0].split()
+    again = plan(capsys, path, "--topology", "v5p:4x4x4", *pasted)
+    assert again == text.split("\n\n", 4)[-1] or again in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--topology", "v9:8x8"], "unknown chip 'v9'"),
+        (["--mesh", "fsdp:8"], "--mesh fsdp:8: 'fsdp:8'; allowed: data=N,fsdp=N,tensor=N"),
+        (["--mesh", "pipeline=8"], "allowed: data=N,fsdp=N,tensor=N"),
+        (["--mesh", "fsdp=3"], "does not make up 4 devices"),
+        (["--price", "-1"], "--price -1.0; allowed: 0 or more"),
+        (["--topology", "h100:8", "--compile"], "--compile needs a TPU topology, not h100:8"),
+        (["--model.heads", "3"], "unknown config key"),
+    ],
+)
+def test_mistakes_are_one_line(capsys, repository, arguments, message):
+    text = plan(capsys, repository / "configs" / "gpt3_125m.py", *arguments, status=2)
+    assert message in text
+    assert text.count("\n") == 1
+
+
+def test_without_libtpu_there_is_one_line(capsys, repository, monkeypatch):
+    from gpt_jax.plan import compiled
+
+    real = compiled.importlib.util.find_spec
+    monkeypatch.setattr(
+        compiled.importlib.util, "find_spec", lambda name: None if name == "libtpu" else real(name)
+    )
+    text = plan(capsys, repository / "configs" / "gpt3_125m.py", "--compile", status=2)
+    assert text == (
+        "gpt-jax: --compile needs libtpu, which is absent: pip install 'gpt-jax[tpu]'\n"
+    )
