@@ -137,8 +137,12 @@ def test_rounds_are_interleaved_and_rotate(tool):
     )  # fmt: skip
     first, second = order[2:5], order[7:10]
     assert [m for _, m, _ in second] == [m for _, m, _ in [*first[1:], first[0]]]
-    ours = list(tool.benchmark.schedule(cases, 1, peers=False))
+    ours = list(tool.benchmark.schedule(cases, 1, peers="none"))
     assert [mode for _, mode, _ in ours] == ["gpt_jax", "gpt_jax"]
+    named = list(tool.benchmark.schedule(cases, 1, peers="nanoGPT memmap"))
+    assert [mode for _, mode, _ in named] == ["gpt_jax", "nanoGPT memmap", "gpt_jax"]
+    with pytest.raises(ValueError, match="--peers minGPT: no mode of the chosen cases"):
+        list(tool.benchmark.schedule(cases, 1, peers="minGPT"))
 
 
 @pytest.fixture

@@ -55,7 +55,10 @@ def _parser() -> argparse.ArgumentParser:
     names = ", ".join(case.name for case in CASES)
     parser.add_argument("--only", metavar="CASES", help=f"separated by commas, of: {names}")
     parser.add_argument("--memory", action="store_true", help="the case memory-c alone")
-    parser.add_argument("--peers", choices=("all", "none"), default="all")
+    parser.add_argument(
+        "--peers", default="all", metavar="all|none|MODES",
+        help="modes of peers separated by commas, such as 'nanoGPT eager bfloat16'; default all",
+    )  # fmt: skip
     parser.add_argument("--rounds", type=int, default=5, help="default 5")
     parser.add_argument(
         "--seconds", type=float, default=5.0, help="about how long a measurement is; default 5"
@@ -160,12 +163,12 @@ def measure_all(parsed: argparse.Namespace) -> Record:
     from gpt_jax.tracking import code_commit
 
     cases = chosen_cases(parsed)
-    if parsed.peers == "all":
+    if parsed.peers != "none":
         require_peers(cases)
     settings = {"machine": machine(), "commit": code_commit(), "seconds": parsed.seconds}
     out = parsed.out.resolve()
     store = Store(out / "benchmark.json", settings)
-    for case, mode, round_ in schedule(cases, parsed.rounds, parsed.peers == "all"):
+    for case, mode, round_ in schedule(cases, parsed.rounds, parsed.peers):
         if store.has(case, mode, round_) or store.failed(case, mode):
             continue
         if round_ and rests(store.record, case, mode, parsed.rest_below):
@@ -206,12 +209,25 @@ def chosen_cases(parsed: argparse.Namespace) -> list[Case]:
 
 
 def schedule(
-    cases: Sequence[Case], n_rounds: int, peers: bool = True
+    cases: Sequence[Case], n_rounds: int, peers: str = "all"
 ) -> Iterator[tuple[Case, str, int]]:
-    """(case, mode, round): round after round; in each, every case begins with another mode."""
+    """(case, mode, round): round after round; in each, every case begins with another mode.
+
+    peers: all, none, or modes separated by commas. Raises ValueError for a mode of no case.
+    """
+    known = {mode for case in cases for mode in case.modes}
+    unknown = set(peers.split(",")) - known - {"all", "none"}
+    if unknown:
+        raise ValueError(
+            f"--peers {unknown.pop()}: no mode of the chosen cases; there are {', '.join(known)}"
+        )
     for round_ in range(n_rounds):
         for case in cases:
-            modes = [mode for mode in case.modes if peers or is_ours(mode)]
+            modes = [
+                mode
+                for mode in case.modes
+                if is_ours(mode) or peers == "all" or mode in peers.split(",")
+            ]
             first = round_ % len(modes)
             for mode in modes[first:] + modes[:first]:
                 yield case, mode, round_
