@@ -101,11 +101,11 @@ def read_config(facts: Facts, where: str) -> tuple[str, ModelConfig]:
                 f"{' or '.join(map(overrides.show, values))}"
             )
     try:
-        fields = family.read(facts)
+        return model_type, overrides.from_dict({"model": family.read(facts)}).model
     except KeyError as error:
         raise ValueError(f"{where} has no {error.args[0]}") from None
-    tree = {"model": fields}
-    return model_type, overrides.from_dict(tree).model
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
 
 
 def _activation(facts: Facts, key: str, default: str, known: Mapping[str, str]) -> str:
@@ -267,7 +267,7 @@ def _rotary_base(facts: Facts) -> float:
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind != "default":
         raise ValueError(f"rope_type = {kind} is not computed here; allowed: default")
-    return float(rope.get("rope_theta", facts.get("rope_theta", 10_000.0)))
+    return rope.get("rope_theta") or facts.get("rope_theta") or 10_000.0
 
 
 def _write_llama(config: ModelConfig) -> dict[str, Any]:

@@ -31,9 +31,7 @@ def gpt1_table(config: ModelConfig, prefix: str) -> list[Tensor]:
     tokens = f"{prefix}tokens_embed.weight"
     table = [
         _table_of(tokens, "embedding/tokens", config.padded_vocab_size, width),
-        _table_of(
-            f"{prefix}positions_embed.weight", "embedding/positions", config.seq_len, width
-        ),
+        _table_of(f"{prefix}positions_embed.weight", "embedding/positions", config.seq_len, width),
     ]
     for layer in range(config.n_layers):
         table += _gpt_block(config, f"{prefix}h.{layer}.", layer, transposed=False)
@@ -75,9 +73,7 @@ def llama_table(config: ModelConfig, prefix: str) -> list[Tensor]:
     return [*table, *_norm(f"{prefix}norm", "final_norm", config, None), *_head(config)]
 
 
-def _gpt_block(
-    config: ModelConfig, name: str, layer: int, transposed: bool
-) -> Iterator[Tensor]:
+def _gpt_block(config: ModelConfig, name: str, layer: int, transposed: bool) -> Iterator[Tensor]:
     """One layer of GPT-1 or GPT-2: queries, keys and values in one matrix."""
     width, hidden = (config.d_model,), (config.d_ff,)
     heads = (config.n_heads, config.d_head)

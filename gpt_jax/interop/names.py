@@ -8,7 +8,7 @@ Must not import jax: trees of numpy arrays.
 
 import dataclasses
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -57,9 +57,12 @@ def read(table: Sequence[Tensor], weights: Weights, config: ModelConfig) -> Tree
 
     Raises ValueError naming a tensor that is missing, misshapen, or has no place in the model.
     """
-    shapes = {name: np.shape(weights[name]) for name in _sorted_rest(table, weights)}
-    if shapes:
-        raise ValueError(f"the config has no place for the weights {', '.join(shapes)}")
+    missing = [tensor.name for tensor in table if tensor.name not in weights]
+    if missing:
+        raise ValueError(f"the weights have no {missing[0]}")
+    left = sorted(weights.keys() - {tensor.name for tensor in table})
+    if left:
+        raise ValueError(f"the config has no place for the weights {', '.join(left)}")
     flat: dict[str, Any] = {}
     for tensor in table:
         for part, array in zip(tensor.parts, _split(tensor, weights), strict=True):
@@ -88,8 +91,6 @@ def write(
 
 
 def _split(tensor: Tensor, weights: Weights) -> list[NDArray[np.float32]]:
-    if tensor.name not in weights:
-        raise ValueError(f"the weights have no {tensor.name}")
     array = np.asarray(weights[tensor.name], np.float32)
     if array.shape != tensor.shape:
         raise ValueError(
@@ -101,10 +102,6 @@ def _split(tensor: Tensor, weights: Weights) -> list[NDArray[np.float32]]:
         np.ascontiguousarray(piece).reshape(part.inputs + part.outputs)
         for piece, part in zip(np.split(matrix, ends, axis=-1), tensor.parts, strict=True)
     ]
-
-
-def _sorted_rest(table: Iterable[Tensor], weights: Weights) -> list[str]:
-    return sorted(weights.keys() - {tensor.name for tensor in table})
 
 
 def _leaf(params: Tree, path: str, layer: int | None, config: ModelConfig) -> NDArray[Any]:
