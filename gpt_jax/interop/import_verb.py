@@ -73,7 +73,7 @@ def find_folder(source: str) -> Path:
     hub = require("huggingface_hub", "huggingface")
     try:
         return Path(hub.snapshot_download(source, allow_patterns=WANTED, ignore_patterns=["*/*"]))
-    except (OSError, ValueError, hub.errors.HfHubHTTPError) as error:
+    except (OSError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise ValueError(
             f"no folder {source} here, and it cannot be downloaded ({reason}); fetch it where "

@@ -47,7 +47,7 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def model_config(fields: dict[str, Any]) -> ModelConfig:
-    sizes = {"vocab_size": 300, "seq_len": 48, "n_layers": 4, "d_model": 32, "n_heads": 4}
+    sizes = {"vocab_size": 300, "seq_len": 48, "n_layers": 2, "d_model": 32, "n_heads": 4}
     return ModelConfig(**(sizes | fields))
 
 

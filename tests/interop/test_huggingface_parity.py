@@ -7,6 +7,8 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs pip install 'gpt-jax[parity]'")
 transformers = pytest.importorskip("transformers", reason="needs pip install 'gpt-jax[parity]'")
 
+from random_runs import ARCHITECTURES, FLOAT32, make_run  # noqa: E402
+
 from gpt_jax import cli  # noqa: E402
 from gpt_jax.data.tokenizers import (  # noqa: E402
     BytePairTokenizer,
@@ -21,7 +23,6 @@ from gpt_jax.interop.tokenizer_files import write_tokenizer  # noqa: E402
 from gpt_jax.models.gpt import make_gpt  # noqa: E402
 from gpt_jax.run import load_run  # noqa: E402
 from gpt_jax.sampling import SamplingConfig  # noqa: E402
-from tests.interop.random_runs import ARCHITECTURES, FLOAT32, make_run  # noqa: E402
 
 pytestmark = pytest.mark.parity
 
@@ -80,7 +81,7 @@ def test_what_transformers_saves_is_read(name, tmp_path):
     rounded = read_folder(half, tokenizer="byte")
     model = make_gpt(rounded.config, FLOAT32)
     tokens = np.random.default_rng(1).integers(0, 300, (2, 20))
-    want = logits_of(peer.float(), tokens)
+    want = logits_of(theirs(half), tokens)
     np.testing.assert_allclose(model.apply(rounded.params, tokens), want, atol=1e-4)
 
 
