@@ -98,7 +98,7 @@ def write_folder(
     family = FAMILIES[model_type]
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder} is there and not empty; choose another --to")
-    params, config = _without_padding(params, config)
+    params, config = _without_padding(_on_host(params), config)
     table = family.table(config, family.prefix)
     unfinished = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     unfinished.mkdir(parents=True)
@@ -122,6 +122,14 @@ def _arrays(
 ) -> Iterator[tuple[str, NDArray[Any]]]:
     for tensor, array in names.write(table, params, config):
         yield tensor.name, array
+
+
+def _on_host(params: Tree) -> Tree:
+    """The tree as numpy arrays: fetched from the devices once, not layer by layer."""
+    return {
+        name: _on_host(node) if isinstance(node, dict) else np.asarray(node)
+        for name, node in params.items()
+    }
 
 
 def _without_padding(params: Tree, config: ModelConfig) -> tuple[Tree, ModelConfig]:
