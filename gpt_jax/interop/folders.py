@@ -103,6 +103,7 @@ def write_folder(
     unfinished = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     unfinished.mkdir(parents=True)
     try:
+        write_tokenizer(unfinished, tokenizer, config.seq_len)
         sizes = {tensor.name: 4 * math.prod(tensor.shape) for tensor in table}
         write_weights(unfinished, sizes, _arrays(table, params, config), shard_bytes)
         end = {"bos_token_id": tokenizer.end_of_text, "eos_token_id": tokenizer.end_of_text}
@@ -110,7 +111,6 @@ def write_folder(
         facts |= family.write(config) | end | {"torch_dtype": "float32", "dtype": "float32"}
         _write_json(unfinished / "config.json", facts)
         _write_json(unfinished / "generation_config.json", end)
-        write_tokenizer(unfinished, tokenizer, config.seq_len)
         os.replace(unfinished, folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)

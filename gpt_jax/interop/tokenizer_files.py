@@ -1,6 +1,5 @@
 """Tokenizers in and out of a Hugging Face folder. Must not import jax."""
 
-import base64
 import hashlib
 import itertools
 import json
@@ -47,31 +46,25 @@ def read_tokenizer(folder: Path, model_type: str, named: str = "") -> Tokenizer:
 
 
 def write_tokenizer(folder: Path, tokenizer: Tokenizer, seq_len: int) -> None:
-    """The files from which `AutoTokenizer` makes the same ids."""
+    """The files from which `AutoTokenizer` makes the same ids. Errors as `tokenizer_json`."""
     settings: dict[str, Any] = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": seq_len,
         "clean_up_tokenization_spaces": False,
     }
-    if isinstance(tokenizer, SentencePieceTokenizer):
-        model = base64.b64decode(tokenizer.spec["model"])
-        (folder / "tokenizer.model").write_bytes(model)
-        settings |= {"tokenizer_class": "LlamaTokenizer", "legacy": False}
-        settings |= {"add_bos_token": False, "add_eos_token": False}
-    else:
-        text = tokenizer_json(tokenizer)
-        (folder / TOKENIZER).write_text(text)
-        end = tokenizer.end_of_text
-        if end is not None:
-            shown = _token_of(text, end)
-            settings |= {"bos_token": shown, "eos_token": shown}
+    text = tokenizer_json(tokenizer)
+    (folder / TOKENIZER).write_text(text)
+    end = tokenizer.end_of_text
+    if end is not None:
+        shown = _token_of(text, end)
+        settings |= {"bos_token": shown, "eos_token": shown}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=1) + "\n")
 
 
 def tokenizer_json(tokenizer: Tokenizer) -> str:
     """The tokenizer as the text of a tokenizer.json with the same ids.
 
-    Raises ValueError for a kind that has none (SentencePiece has a file of its own).
+    Raises ValueError for SentencePiece, whose text normalisation it cannot carry.
     """
     if isinstance(tokenizer, JsonTokenizer):
         return tokenizer.spec["json"]
@@ -82,7 +75,10 @@ def tokenizer_json(tokenizer: Tokenizer) -> str:
         return _byte_level([shown[byte] for byte in range(256)], [])
     if isinstance(tokenizer, CharTokenizer):
         return _characters(tokenizer.characters)
-    raise ValueError(f"a {type(tokenizer).__name__} cannot be written as {TOKENIZER}")
+    raise ValueError(
+        "a SentencePiece tokenizer cannot be exported: AutoTokenizer does not normalise text as its "
+        f"model does; import or train with a {TOKENIZER} instead"
+    )
 
 
 def merges_of(tokens: Sequence[str]) -> list[tuple[str, str]]:

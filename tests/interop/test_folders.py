@@ -1,6 +1,7 @@
 """Import and export without torch: round trips by the verbs, refusals, damaged folders."""
 
 import builtins
+import io
 import json
 import shutil
 import struct
@@ -139,6 +140,27 @@ def test_a_character_tokenizer_comes_back(tmp_path):
     folder = export(run, tmp_path / "folder")
     ids = read_folder(folder).tokenizer.encode("ab\n cö😀")
     np.testing.assert_array_equal(ids, load_tokenizer(run.tokenizer).encode("ab\n cö😀"))
+
+
+def test_a_sentencepiece_tokenizer_is_read_and_not_written(folder, tmp_path, capsys):
+    sentencepiece = pytest.importorskip("sentencepiece")
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(["a cat sat", "on a mat"]),
+        model_writer=model,
+        vocab_size=20,
+        model_type="char",
+        minloglevel=2,
+    )
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer.model").write_bytes(model.getvalue())
+    assert cli.main(["import", str(folder), "--workdir", str(tmp_path / "run")]) == 0
+    tokenizer = load_tokenizer(tmp_path / "run" / "tokenizer")
+    assert tokenizer.decode(tokenizer.encode("a mat")) == "a mat"
+    target = tmp_path / "target"
+    said = refused(capsys, "export", tmp_path / "run", "--to", target)
+    assert "a SentencePiece tokenizer cannot be exported" in said
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "run"]
 
 
 def test_another_tokenizer_can_be_named(folder, capsys, tmp_path):
