@@ -26,6 +26,17 @@ Which: TypeAlias = Literal["latest", "best"] | int
 CHUNK_BYTES = 1 << 22
 
 
+def parse_which(text: str) -> Which:
+    """What `--checkpoint` asks for. Raises ValueError."""
+    if text == "latest":
+        return "latest"
+    if text == "best":
+        return "best"
+    if text.isdecimal():
+        return int(text)
+    raise ValueError(f"--checkpoint {text}; allowed: latest, best, or the number of a step")
+
+
 @dataclasses.dataclass(frozen=True)
 class Manifest:
     """What is known of one checkpoint."""

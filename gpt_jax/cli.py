@@ -17,6 +17,8 @@ VERBS = {
     "data": ("gpt_jax.data.verb", "build token shards from text, or look into them"),
     "sweep": ("gpt_jax.sweep.verb", "declare, plan, run and report a grid of experiments"),
     "generate": ("gpt_jax.generate", "continue a prompt with a trained run"),
+    "import": ("gpt_jax.interop.import_verb", "a Hugging Face model becomes a run"),
+    "export": ("gpt_jax.interop.export_verb", "a run becomes a Hugging Face folder"),
     "coord-check": ("gpt_jax.coord_check_verb", "do activations keep their size over widths?"),
     "plan": ("gpt_jax.plan.verb", "memory, time and cost on a topology, without its chips"),
     "fit": ("gpt_jax.scaling.verb", "fit a scaling law to a table of runs"),

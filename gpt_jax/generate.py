@@ -8,7 +8,7 @@ from typing import Any, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt_jax.checkpoint_files import Which
+from gpt_jax.checkpoint_files import parse_which
 from gpt_jax.decode import decoding_params, generate_tokens
 from gpt_jax.models.gpt import GPT, Params
 from gpt_jax.sampling import SamplingConfig
@@ -155,7 +155,7 @@ def run(arguments: argparse.Namespace) -> int:
         repetition_penalty=arguments.repetition_penalty,
         seed=arguments.seed,
     )
-    _, model, params, tokenizer = load_run(arguments.directory, _which(arguments.checkpoint))
+    _, model, params, tokenizer = load_run(arguments.directory, parse_which(arguments.checkpoint))
     params = decoding_params(model, params)
     prompts = arguments.prompt or [""]
     texts = generate_text(
@@ -172,13 +172,3 @@ def run(arguments: argparse.Namespace) -> int:
         shown = [prompt for prompt in prompts for _ in range(arguments.samples)]
         print(f"\n{SEPARATOR}\n".join(p + text for p, text in zip(shown, texts, strict=True)))
     return 0
-
-
-def _which(checkpoint: str) -> Which:
-    if checkpoint == "latest":
-        return "latest"
-    if checkpoint == "best":
-        return "best"
-    if checkpoint.isdecimal():
-        return int(checkpoint)
-    raise ValueError(f"--checkpoint {checkpoint}; allowed: latest, best, or the number of a step")

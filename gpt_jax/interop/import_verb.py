@@ -1,0 +1,117 @@
+"""`gpt-jax import`: a Hugging Face folder becomes a run's directory. Must not import jax."""
+
+import argparse
+import contextlib
+import sys
+from pathlib import Path
+
+from gpt_jax import flops
+from gpt_jax.config import Config, DataConfig
+from gpt_jax.data.optional import require
+from gpt_jax.data.tokenizers import BytePairTokenizer, JsonTokenizer
+from gpt_jax.interop.folders import Imported, read_folder, refuse_pickled_only
+from gpt_jax.interop.tokenizer_files import TOKENIZER
+from gpt_jax.run import RunDirectory
+from gpt_jax.tracking import write_atomically
+
+WANTED = ("*.safetensors", "*.json", "merges.txt", "tokenizer.model")
+"""Files of a published model that are downloaded: no pickles, no other formats."""
+
+EPILOG = """\
+examples:
+  gpt-jax import openai-community/gpt2 --workdir runs/gpt2
+  gpt-jax import openai-community/openai-gpt --workdir runs/gpt1
+  gpt-jax import path/to/folder --workdir runs/mine
+  gpt-jax generate runs/gpt2 --prompt 'Hello'
+
+A folder holds config.json (model_type gpt2, openai-gpt or llama), safetensors (one file, or
+sharded with an index) and tokenizer files. Weights become float32. Nothing is unpickled."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="MODEL", help="a local folder, or OWNER/NAME on the hub")
+    parser.add_argument("--workdir", type=Path, help="the run's directory (default: runs/NAME)")
+    parser.add_argument(
+        "--tokenizer",
+        default="",
+        metavar="NAME",
+        help="instead of the folder's: byte, gpt2, gpt1, or a tokenizer.json or .model file",
+    )
+    parser.epilog = EPILOG
+
+
+def run(arguments: argparse.Namespace) -> int:
+    name = Path(arguments.source).resolve().name
+    directory = arguments.workdir or Path("runs") / name
+    target = RunDirectory(directory)
+    with target.locked():
+        if target.config.exists():
+            raise ValueError(f"{directory} holds a run already; choose another --workdir")
+        folder = find_folder(arguments.source)
+        print(f"reading {folder}", file=sys.stderr)
+        imported = read_folder(folder, arguments.tokenizer)
+        make_run(target, name, arguments.source, imported)
+    n_params = flops.count_parameters(imported.config).n_params
+    print(
+        f"imported {arguments.source} ({imported.model_type}, {n_params:,} parameters) into "
+        f"{directory}\nnext: gpt-jax generate {directory} --prompt 'Once'"
+    )
+    return 0
+
+
+def find_folder(source: str) -> Path:
+    """The local folder of that name, or else a published model's files, downloaded once.
+
+    Raises ValueError if neither is to be had, saying why.
+    """
+    path = Path(source)
+    if path.exists():
+        refuse_pickled_only(path)
+        return path
+    if source.count("/") > 1 or source.startswith((".", "/", "~")):
+        raise ValueError(f"no folder {source}; give a folder, or OWNER/NAME of a published model")
+    hub = require("huggingface_hub", "huggingface")
+    try:
+        return Path(hub.snapshot_download(source, allow_patterns=WANTED, ignore_patterns=["*/*"]))
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ValueError(
+            f"no folder {source} here, and it cannot be downloaded ({reason}); fetch it where "
+            "there is a network, and give the folder"
+        ) from None
+
+
+def make_run(run: RunDirectory, name: str, source: str, imported: Imported) -> None:
+    """Write tokenizer, checkpoint 0 and, last, config.json: a kill leaves no run."""
+    import jax
+
+    from gpt_jax.checkpoint import Checkpoints
+
+    run.tokenizer.mkdir(parents=True, exist_ok=True)
+    imported.tokenizer.save(run.tokenizer)
+    data = DataConfig(tokenizer=_tokenizer_name(run, imported))
+    config = Config(name=name, model=imported.config, data=data)
+    with contextlib.closing(Checkpoints(run.checkpoints, config)) as checkpoints:
+        checkpoints.save(0, {"params": jax.device_put(imported.params)})
+    counts = flops.count_parameters(imported.config)
+    facts = {"imported_from": source, "model_type": imported.model_type, "data": []}
+    run.write_config(config, facts | {"n_params": counts.n_params})
+
+
+def _tokenizer_name(run: RunDirectory, imported: Imported) -> str:
+    """What data.tokenizer is in a config that trains on with the same ids."""
+    tokenizer = imported.tokenizer
+    if isinstance(tokenizer, BytePairTokenizer):
+        return "gpt2"
+    if isinstance(tokenizer, JsonTokenizer):
+        path = run.tokenizer / TOKENIZER
+        write_atomically(path, tokenizer.spec["json"])
+        return str(path)
+    kind = tokenizer.spec["kind"]
+    if kind == "sentencepiece":
+        import base64
+
+        path = run.tokenizer / "tokenizer.model"
+        path.write_bytes(base64.b64decode(tokenizer.spec["model"]))
+        return str(path)
+    return kind
