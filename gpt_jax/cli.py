@@ -17,6 +17,7 @@ VERBS = {
     "data": ("gpt_jax.data.verb", "build token shards from text, or look into them"),
     "sweep": ("gpt_jax.sweep.verb", "declare, plan, run and report a grid of experiments"),
     "generate": ("gpt_jax.generate", "continue a prompt with a trained run"),
+    "eval": ("gpt_jax.evaluate.verb", "score a run on the papers' tasks and on texts"),
     "coord-check": ("gpt_jax.coord_check_verb", "do activations keep their size over widths?"),
     "fit": ("gpt_jax.scaling.verb", "fit a scaling law to a table of runs"),
     "table": ("gpt_jax.published.verb", "a paper's table beside what we compute"),
@@ -24,7 +25,7 @@ VERBS = {
 }
 """Verb -> module, one line of help."""
 
-COMPUTING = ("train", "sweep", "generate", "coord-check")
+COMPUTING = ("train", "sweep", "generate", "eval", "coord-check")
 """Verbs whose time is spent in jax."""
 
 

@@ -12,14 +12,15 @@ from gpt_jax.evaluate.detokenize import detokenize_ptb
 from gpt_jax.evaluate.tasks import Item, Record, Task
 
 GPT3 = "Brown et al. 2020"
-STOP_WORDS = tuple(
+_WORDS = (
     "a about after again all also am an and any are as at back be because been before being but by "
     "can could did do does down even for from get go had has have he her here him his how i if in "
     "into is it its just know like me more much my no not now of off on one only or other our out "
     "over said she should so some such than that the their them then there these they this those "
     "to too up us very was we were what when where which while who why will with would you "
-    "your".split()
+    "your"
 )
+STOP_WORDS = tuple(_WORDS.split())
 """Our list: GPT-2's paper (section 3.3) filters stop words and does not print its own."""
 
 
@@ -38,7 +39,9 @@ def _lambada_blank(record: Record) -> Iterator[Item]:
 
 def _hellaswag(record: Record) -> Iterator[Item]:
     endings = tuple(" " + ending.strip() for ending in record["endings"])
-    yield Item(f"{record['activity_label']}: {record['ctx'].strip()}", endings, int(record["label"]))
+    yield Item(
+        f"{record['activity_label']}: {record['ctx'].strip()}", endings, int(record["label"])
+    )
 
 
 def _piqa(record: Record) -> Iterator[Item]:
@@ -106,9 +109,11 @@ def _arc(record: Record) -> Iterator[Item]:
         choices, question = question["choices"], question["stem"]
     elif "question_stem" in record:
         question = record["question_stem"]
+    texts: list[str]
     if isinstance(choices, dict):
         texts, labels = choices["text"], choices.get("label", [])
     else:
+        assert choices is not None
         texts, labels = [c["text"] for c in choices], [c["label"] for c in choices]
     answer = record["answerKey"]
     gold = answer if isinstance(answer, int) else list(labels).index(answer)
@@ -280,6 +285,7 @@ def _generated() -> Iterator[Task]:
             source=f"{GPT3}, section 3.9.1: 2,000 random items",
         )  # fmt: skip
     for kind in generated.SCRAMBLES:
+
         def read(record: Record, kind: str = kind) -> Iterator[Item]:
             word = record.get("word") or re.sub(r"\s", "", record["completion"])
             scrambled = generated.scramble(word, kind)

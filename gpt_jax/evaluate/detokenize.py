@@ -91,7 +91,7 @@ def _split_ptb(line: str) -> str:
 
 
 def detokenize_ptb(text: str) -> str:
-    """Text in Penn Treebank's style of tokens (also CBT's), closed up; not necessarily invertible."""
+    """Text in Penn Treebank's style of tokens (also CBT's), closed up; may not be invertible."""
     return _join_ptb(text)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from gpt_jax.data.optional import require
 
-OPENERS = {".gz": gzip.open, ".bz2": bz2.open}
+UNPACK = {".gz": gzip.decompress, ".bz2": bz2.decompress}
 HELLASWAG_LINES = 6
 """Of an item in the text form: label, context, index of the right ending, four endings."""
 
@@ -46,7 +46,7 @@ def records(path: Path) -> Iterator[dict[str, Any]]:
         for file in sorted(p for p in path.rglob("*") if p.is_file() and p.name[0] != "."):
             yield from records(file)
         return
-    suffix = path.with_suffix("").suffix if path.suffix in OPENERS else path.suffix
+    suffix = path.with_suffix("").suffix if path.suffix in UNPACK else path.suffix
     try:
         yield from parse(read_text(path), suffix)
     except (ValueError, KeyError, IndexError) as error:
@@ -55,8 +55,9 @@ def records(path: Path) -> Iterator[dict[str, Any]]:
 
 def read_text(path: Path) -> str:
     """A file's text, unpacked; line ends as they are."""
-    opener = OPENERS.get(path.suffix)
-    content = path.read_bytes() if opener is None else opener(path, "rb").read()
+    content = path.read_bytes()
+    if path.suffix in UNPACK:
+        content = UNPACK[path.suffix](content)
     return content.decode("utf-8")
 
 

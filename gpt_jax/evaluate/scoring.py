@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
+from gpt_jax.evaluate.requests import Request, Score
 from gpt_jax.feed import process_rows
 from gpt_jax.losses import VOCABULARY_PART
 from gpt_jax.models import cpu
@@ -26,25 +27,6 @@ BATCH_TOKENS = 8192
 """Tokens of a batch, padding included, about."""
 SHORTEST = 16
 """The shortest row that a program is compiled for."""
-
-
-class Request(NamedTuple):
-    """Token ids: what is given (one or more), and what is scored after it (one or more)."""
-
-    context: tuple[int, ...]
-    continuation: tuple[int, ...]
-
-
-class Score(NamedTuple):
-    """Of one request."""
-
-    log_probability: float
-    """Nats, summed over the continuation's tokens."""
-    greedy: bool
-    """Whether each token of the continuation is the likeliest one where it stands."""
-    allowed: bool
-    """The same, where the scorer's `banned` ids may not come first."""
-    n_tokens: int
 
 
 class Window(NamedTuple):
@@ -122,7 +104,7 @@ class Scorer:
         banned_V = self._banned()
         waiting = None  # the devices compute a batch while the host reads the one before
         for batch in [*self._batches(parts), None]:
-            done = []
+            done: list[tuple[int, Score]] = []
             if waiting is not None:
                 for (index, window), *score in self._read(*waiting):
                     total = sums[index]

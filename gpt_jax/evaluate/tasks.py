@@ -106,7 +106,8 @@ def prompts(task: Task, items: Sequence[Item], pool: Sequence[Item], shots: int,
         digest = hashlib.sha256(repr((seed, shots, item)).encode()).digest()
         random = np.random.default_rng(int.from_bytes(digest[:8], "little"))
         # One more than needed: the item itself may be drawn, and is left out.
-        drawn = random.choice(len(pool), min(shots + 1, len(pool)), replace=False) if shots else []
+        n_drawn = min(shots + 1, len(pool)) if shots else 0
+        drawn = random.choice(len(pool), n_drawn, replace=False).tolist() if n_drawn else []
         others = [pool[i] for i in drawn if pool[i] != item][:shots]
         if len(others) < shots:
             raise ValueError(
