@@ -27,7 +27,8 @@ def test_real_items(shared_data, name, n, n_choices):
     for item in items:
         assert len(item.pairs()) in (n_choices, *([3, 5] if name == "wsc273" else []))
         assert 0 <= item.gold < len(item.pairs())
-        assert all(continuation[0] == " " and continuation.strip() for _, continuation in item.pairs())
+        endings = [ending for _, ending in item.pairs()]
+        assert all(ending[0] == " " and ending.strip() for ending in endings)
 
 
 def test_published_forms_of_the_records():
@@ -36,7 +37,8 @@ def test_published_forms_of_the_records():
 
     choices = [{"text": "a b", "label": "A"}, {"text": "c", "label": "B"}]
     arc = {"question": {"stem": "Why?", "choices": choices}, "answerKey": "B"}
-    again = {"question": "Why?", "choices": {"text": ["a b", "c"], "label": ["A", "B"]}, "answerKey": "B"}
+    columns = {"text": ["a b", "c"], "label": ["A", "B"]}
+    again = {"question": "Why?", "choices": columns, "answerKey": "B"}
     want = [Item("Question: Why?\nAnswer:", (" a b", " c"), 1)]
     assert items("arc_easy", arc) == items("arc_easy", again) == items("openbookqa", arc) == want
     (item,) = items("winogrande", {"sentence": "Al hit Bo as _ was mad.", "option1": "Al",

@@ -8,16 +8,16 @@ import sys
 import time
 
 import pytest
+from once import once
+from tiny_run import Workspace, make_workspace
 
 from gpt_jax import cli
 from gpt_jax.evaluate.cache import Cache
-from tests.once import once
-from tests.tiny_run import Workspace, make_workspace
 
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory):
-    return Workspace(once(tmp_path_factory, "tiny", make_workspace))
+    return Workspace(once(tmp_path_factory, "tiny_run", make_workspace))
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +57,7 @@ def test_numbers_provenance_and_cache(workspace, data, capsys):
     assert cli.main(command) == 0
     assert capsys.readouterr().out == printed
     assert items.read_text() == content  # nothing was computed again
-    assert cli.main([*command[:7], "--shots", "3", "--limit", "5"]) == 0
+    assert cli.main([*command[:8], "--shots", "3", "--limit", "5"]) == 0
     assert "(5 items, 3 shots)" in capsys.readouterr().out
 
 
