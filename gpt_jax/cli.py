@@ -17,6 +17,7 @@ VERBS = {
     "data": ("gpt_jax.data.verb", "build token shards from text, or look into them"),
     "sweep": ("gpt_jax.sweep.verb", "declare, plan, run and report a grid of experiments"),
     "generate": ("gpt_jax.generate", "continue a prompt with a trained run"),
+    "eval": ("gpt_jax.evaluate.verb", "score a run on the papers' tasks and on texts"),
     "import": ("gpt_jax.interop.import_verb", "a Hugging Face model becomes a run"),
     "export": ("gpt_jax.interop.export_verb", "a run becomes a Hugging Face folder"),
     "coord-check": ("gpt_jax.coord_check_verb", "do activations keep their size over widths?"),
@@ -27,7 +28,7 @@ VERBS = {
 }
 """Verb -> module, one line of help."""
 
-COMPUTING = ("train", "sweep", "generate", "coord-check")
+COMPUTING = ("train", "sweep", "generate", "eval", "coord-check")
 """Verbs whose time is spent in jax."""
 
 

@@ -1,0 +1,118 @@
+"""From scores of items to a task's numbers, with standard errors. Must not import jax."""
+
+import math
+import re
+import string
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from gpt_jax.data.optional import require
+from gpt_jax.evaluate.requests import Score
+from gpt_jax.evaluate.tasks import Item, Task
+
+Numbers = dict[str, Any]
+
+
+def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
+    """Mean, and its standard error: sample deviation over the root of n; nan for one value."""
+    array = np.asarray(values, np.float64)
+    error = array.std(ddof=1) / math.sqrt(len(array)) if len(array) > 1 else math.nan
+    return float(array.mean()), float(error)
+
+
+def cloze_numbers(task: Task, scores: Sequence[Score]) -> Numbers:
+    """Accuracy of greedy decoding, and the perplexity of the answers.
+
+    per word: exp(mean over items of -log p(answer)), as GPT-3's table 3.2 counts LAMBADA.
+    per token: exp(sum of -log p / sum of tokens).
+    """
+    losses = [-score.log_probability for score in scores]
+    mean, error = mean_and_error(losses)
+    n_tokens = sum(score.n_tokens for score in scores)
+    numbers = _with_error("accuracy", [float(score.greedy) for score in scores])
+    if task.banned_words:
+        numbers |= _with_error("accuracy_no_stop_words", [float(s.allowed) for s in scores])
+    perplexity = math.exp(mean) if mean < 700 else math.inf
+    return numbers | {
+        "perplexity_per_word": perplexity,
+        "perplexity_per_word_standard_error": perplexity * error,
+        "perplexity_per_token": math.exp(min(700.0, sum(losses) / n_tokens)),
+        "answer_tokens": n_tokens,
+    }
+
+
+def choice_numbers(task: Task, items: Sequence[Item], scores: Sequence[Sequence[Score]]) -> Numbers:
+    """Accuracy by every measure; `accuracy` is the one that the task's entry names.
+
+    scores: of each item its choices, and then, where the task has an answer_context, the choices
+    after that context.
+    """
+    hits: dict[str, list[float]] = {}
+    for item, of_item in zip(items, scores, strict=True):
+        for name, values in choice_values(task, item, of_item).items():
+            hits.setdefault(name, []).append(float(int(np.argmax(values)) == item.gold))
+    numbers = _with_error("accuracy", hits[task.measure])
+    for name, found in hits.items():
+        numbers |= _with_error(f"accuracy_{name}", found)
+    chance = float(np.mean([1 / len(item.pairs()) for item in items]))
+    return numbers | {"measure": task.measure, "chance": chance}
+
+
+def choice_values(task: Task, item: Item, scores: Sequence[Score]) -> dict[str, list[float]]:
+    """What each measure gives each choice; the highest is chosen, of equals the first."""
+    pairs = item.pairs()
+    after, alone = scores[: len(pairs)], scores[len(pairs) :]
+    raw = [score.log_probability for score in after]
+    sizes = [len(continuation.encode()) for _, continuation in pairs]
+    values = {
+        "raw": raw,
+        "per_token": [score.log_probability / score.n_tokens for score in after],
+        "per_byte": [log / size for log, size in zip(raw, sizes, strict=True)],
+    }
+    if task.answer_context:
+        values["unconditional"] = [
+            log - score.log_probability for log, score in zip(raw, alone, strict=True)
+        ]
+    return values
+
+
+def generation_numbers(task: Task, items: Sequence[Item], texts: Sequence[str]) -> Numbers:
+    """Exact match, BLEU or ROUGE of written texts; nothing where the task's metric is none.
+
+    Raises ValueError naming the extra where the library of a metric is not installed.
+    """
+    if task.metric == "exact_match":
+        hits = [
+            float(normalised(text) in {normalised(answer) for answer in item.answers})
+            for item, text in zip(items, texts, strict=True)
+        ]
+        return _with_error("exact_match", hits)
+    if task.metric == "bleu":
+        sacrebleu = require("sacrebleu", "evaluation")
+        bleu = sacrebleu.metrics.BLEU()
+        references = [[item.answers[0] for item in items]]
+        score = bleu.corpus_score([text.strip() for text in texts], references)
+        return {"bleu": score.score, "bleu_signature": str(bleu.get_signature())}
+    if task.metric == "rouge":
+        rouge = require("rouge_score.rouge_scorer", "evaluation")
+        kinds = ["rouge1", "rouge2", "rougeL"]
+        scorer = rouge.RougeScorer(kinds, use_stemmer=True)
+        found = [scorer.score(i.answers[0], t) for i, t in zip(items, texts, strict=True)]
+        numbers: Numbers = {}
+        for kind in kinds:
+            numbers |= _with_error(f"{kind}_f1", [f[kind].fmeasure for f in found])
+        return numbers
+    return {}
+
+
+def normalised(text: str) -> str:
+    """Lower case, without punctuation, articles and further spaces, as SQuAD's script counts."""
+    text = "".join(c for c in text.lower() if c not in string.punctuation)
+    return " ".join(re.sub(r"\b(a|an|the)\b", " ", text).split())
+
+
+def _with_error(name: str, values: Sequence[float]) -> Numbers:
+    mean, error = mean_and_error(values)
+    return {name: mean, f"{name}_standard_error": error}

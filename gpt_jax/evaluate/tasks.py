@@ -1,0 +1,146 @@
+"""What an evaluation task is: items, prompts with demonstrations, and how choices are counted.
+
+A task is one `Task(...)`: which files hold its records, and a function from a record to items. A
+user's own go into a Python file whose TASKS is a list of them (`--task-file`):
+
+    from gpt_jax.evaluate.tasks import Item, Task
+
+    def read(record):
+        yield Item(f"Q: {record['question']}\\nA:", (" yes", " no"), gold=record["label"])
+
+    TASKS = [Task("mine", ("mine.jsonl",), read)]
+
+Must not import jax.
+"""
+
+import dataclasses
+import hashlib
+import importlib.util
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+Record = Mapping[str, Any]
+Measure = Literal["raw", "per_token", "per_byte", "unconditional"]
+"""By what a choice is chosen: its log-probability; that divided by its tokens (GPT-3, section
+2.4); divided by its UTF-8 bytes; or less its log-probability after `Task.answer_context` (GPT-3:
+ARC, OpenBookQA, RACE)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Item:
+    """One question. A choice's text begins with the space before it.
+
+    With `contexts` each choice has its own context (partial scoring, Trinh and Le 2018): choice i
+    is choices[i], or the only one, after contexts[i]. An item of a generation task has `answers`,
+    any of which is right, and no choices.
+    """
+
+    context: str
+    choices: tuple[str, ...] = ()
+    gold: int = 0
+    contexts: tuple[str, ...] = ()
+    answers: tuple[str, ...] = ()
+
+    def pairs(self) -> list[tuple[str, str]]:
+        """(context, continuation) of each choice."""
+        if not self.contexts:
+            return [(self.context, choice) for choice in self.choices]
+        return [(c, self.choices[i % len(self.choices)]) for i, c in enumerate(self.contexts)]
+
+    def solved(self) -> str:
+        """The item with its right answer, as a demonstration."""
+        if self.choices:
+            return "".join(self.pairs()[self.gold])
+        return f"{self.context} {self.answers[0]}"
+
+
+Read = Callable[[Record], Iterable[Item]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A data set and how it is scored."""
+
+    name: str
+    files: tuple[str, ...]
+    """Names under --data of the evaluation items; of several the first that is there is taken."""
+    read: Read
+    demonstrations: tuple[str, ...] = ()
+    """Likewise of the training items that few-shot prompts take; none: other evaluation items."""
+    kind: Literal["choice", "cloze", "generate"] = "choice"
+    """choose among choices; the only choice must be what greedy decoding says; write a text."""
+    measure: Measure = "per_token"
+    """What the headline accuracy of a choice task counts by; all measures are reported."""
+    answer_context: str = ""
+    """Context of the unconditional probabilities; empty: they are not computed."""
+    instruction: str = ""
+    """Before all demonstrations."""
+    separator: str = "\n\n"
+    """Between demonstrations."""
+    tfds: tuple[str, str, str] | None = None
+    """Name, evaluation split and training split in TensorFlow Datasets."""
+    make: Callable[[int], list[Item]] | None = None
+    """Generates the items from a seed, where there is no file."""
+    metric: Literal["exact_match", "bleu", "rouge", "none"] = "exact_match"
+    """Of a generation task."""
+    max_new_tokens: int = 64
+    stop: tuple[str, ...] = ("\n",)
+    banned_words: tuple[str, ...] = ()
+    """A cloze's second accuracy passes over these words (GPT-2's stop-word filter)."""
+    source: str = ""
+    """Data set and paper whose convention this is."""
+
+
+def prompts(task: Task, items: Sequence[Item], pool: Sequence[Item], shots: int, seed: int):
+    """What comes before each item: instruction and demonstrations, drawn anew for each item.
+
+    pool: where demonstrations are drawn from, without the item itself. The draw depends on the
+    seed and on the item's own text alone, so an item's prompt does not change with --limit.
+    Raises ValueError for fewer other items than shots.
+    """
+    found = []
+    for item in items:
+        digest = hashlib.sha256(repr((seed, shots, item)).encode()).digest()
+        random = np.random.default_rng(int.from_bytes(digest[:8], "little"))
+        # One more than needed: the item itself may be drawn, and is left out.
+        n_drawn = min(shots + 1, len(pool)) if shots else 0
+        drawn = random.choice(len(pool), n_drawn, replace=False).tolist() if n_drawn else []
+        others = [pool[i] for i in drawn if pool[i] != item][:shots]
+        if len(others) < shots:
+            raise ValueError(
+                f"--shots {shots}, but task {task.name} has {len(pool)} items to draw from"
+            )
+        found.append(
+            task.instruction + "".join(other.solved() + task.separator for other in others)
+        )
+    return found
+
+
+def select(names: Sequence[str], catalog: Mapping[str, Task]) -> list[Task]:
+    """Tasks by name. Raises ValueError for an unknown one, with the nearest."""
+    import difflib
+
+    for name in names:
+        if name not in catalog:
+            near = difflib.get_close_matches(name, catalog, 1)
+            hint = f"did you mean {near[0]}? " if near else ""
+            raise ValueError(
+                f"unknown task '{name}'; {hint}known: {', '.join(catalog)}; add one by --task-file"
+            )
+    return [catalog[name] for name in dict.fromkeys(names)]
+
+
+def load_tasks(path: Path) -> dict[str, Task]:
+    """The tasks that a user's file declares. Raises ValueError if it declares none."""
+    spec = importlib.util.spec_from_file_location("gpt_jax_task_file", path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise ValueError(f"--task-file {path}: no such Python file")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    tasks = vars(module).get("TASKS")
+    if not isinstance(tasks, list | tuple) or not all(isinstance(t, Task) for t in tasks):
+        raise ValueError(f"--task-file {path}: it must set TASKS, a list of Task")
+    return {task.name: task for task in tasks}

@@ -1,0 +1,127 @@
+"""`gpt-jax eval` on a real run: numbers, provenance, cache, and a kill that loses nothing."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from once import once
+from tiny_run import Workspace, make_workspace
+
+from gpt_jax import cli
+from gpt_jax.evaluate.cache import Cache
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory):
+    return Workspace(once(tmp_path_factory, "tiny_run", make_workspace))
+
+
+@pytest.fixture(autouse=True)
+def leave_this_process_alone(monkeypatch):
+    monkeypatch.setattr(cli, "prepare_process", lambda: None)
+
+
+@pytest.fixture
+def data(tmp_path):
+    words = ["the cat sat", "two dogs run far", "a mat and the cat", "dogs saw"]
+    records = [
+        {"query": f"{words[i % 4]} {i}", "choices": ["on a mat.", "and run."], "gold": i % 2}
+        for i in range(40)
+    ]
+    (tmp_path / "copa.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
+    return tmp_path
+
+
+def test_numbers_provenance_and_cache(workspace, data, capsys):
+    run = str(workspace.reference.path)
+    command = ["eval", run, "--tasks", "copa", "--data", str(data), "--out", str(data / "out")]
+    (data / "text.txt").write_text("the cat sat on a mat\n" * 30)
+    command += ["--text", str(data / "text.txt"), "--stride", "8", "--bias", "occupations"]
+    assert cli.main(command) == 0
+    printed = capsys.readouterr().out
+    results = json.loads((data / "out" / "results.json").read_text())
+    assert results["checkpoint"] == 160
+    assert {"fingerprint", "commit", "command", "operands"} <= results.keys()
+    task, text, bias = results["results"]
+    assert (task["items"], task["chance"], len(bias["rows"])) == (40, 0.5, 3)
+    assert 0 < text["bits_per_byte"] < 8
+    assert text["loss_per_token"] * text["tokens"] == pytest.approx(
+        text["bits_per_byte"] * text["bytes"] * 0.6931471805599453
+    )
+    (items,) = (data / "out").glob("items-*.jsonl")
+    content = items.read_text()
+    assert cli.main(command) == 0
+    assert capsys.readouterr().out == printed
+    assert items.read_text() == content  # nothing was computed again
+    assert cli.main([*command[:8], "--shots", "3", "--limit", "5"]) == 0
+    assert "(5 items, 3 shots)" in capsys.readouterr().out
+
+
+def test_a_killed_evaluation_continues(workspace, data):
+    """SIGKILL as soon as some items are in the cache; the same command computes the rest alone."""
+    command = [
+        sys.executable, "-m", "gpt_jax", "eval", str(workspace.reference.path), "--tasks", "copa",
+        "--data", str(data), "--out", str(data / "out"), "--batch-tokens", "16",
+    ]  # fmt: skip
+    environment = os.environ | workspace.environment
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+    give_up = time.monotonic() + 300
+
+    def lines():
+        found = list((data / "out").glob("items-*.jsonl"))
+        return found[0].read_text().split("\n")[:-1] if found else []
+
+    while process.poll() is None and not lines():
+        assert time.monotonic() < give_up
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    before = lines()
+    assert not (data / "out" / "results.json").exists()
+    assert 1 <= len(before) < 40
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=True, timeout=300
+    )
+    assert f"copa: {len(before)} of 40 from the cache" in done.stderr
+    after = lines()
+    assert after[: len(before)] == before
+    assert sorted(json.loads(line)["item"] for line in after) == list(range(40))
+
+
+def test_a_line_cut_by_a_kill_is_dropped(tmp_path):
+    path = tmp_path / "items.jsonl"
+    cache = Cache(path, {"model": "m"})
+    cache.put("t", 0, 2, "d0", [1.5])
+    cache.put("t", 1, 2, "d1", [2.5])
+    cache.close()
+    whole = path.read_text()
+    path.write_text(whole[:-5])
+    cache = Cache(path, {"model": "m"})
+    assert cache.get("t", 2, "d0") == [1.5]
+    assert cache.get("t", 2, "d1") is None
+    assert cache.get("t", 1, "d0") is None
+    cache.put("t", 1, 2, "d1", [2.5])
+    cache.close()
+    assert path.read_text() == whole
+
+
+def test_mistakes_are_one_line(workspace, data, capsys):
+    run = str(workspace.reference.path)
+    cases = {
+        ("eval",): "which run",
+        ("eval", run): "nothing to evaluate",
+        ("eval", run, "--tasks", "copa", "--shots", "-1"): "--shots -1; allowed: 0 or more",
+        ("eval", run, "--tasks", "copas"): "did you mean copa",
+        ("eval", run, "--tasks", "piqa", "--data", str(data)): "none of piqa.jsonl",
+        ("eval", str(data), "--tasks", "copa"): "is not a run directory",
+        ("eval", run, "--tasks", "copa", "--seed", "1", "--model.d_model", "8"): "allowed: mesh",
+    }
+    for command, message in cases.items():
+        assert cli.main(list(command)) == 2
+        assert message in capsys.readouterr().err
+    assert cli.main(["eval", "--list"]) == 0
+    assert "lambada" in capsys.readouterr().out

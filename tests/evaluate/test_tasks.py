@@ -1,0 +1,204 @@
+"""Records become items, items prompts and numbers; the paper's own items are ours; rules invert."""
+
+import math
+
+import numpy as np
+import pytest
+
+from gpt_jax.data.tokenizers import ByteTokenizer
+from gpt_jax.evaluate import bias, generated, measures, readers
+from gpt_jax.evaluate.catalog import CATALOG
+from gpt_jax.evaluate.detokenize import DETOKENIZERS, prepare
+from gpt_jax.evaluate.encode import encode_pair
+from gpt_jax.evaluate.requests import Score
+from gpt_jax.evaluate.tasks import Item, Task, load_tasks, prompts, select
+
+
+@pytest.mark.parametrize(
+    ("name", "n", "n_choices"),
+    [("lambada", 5153, 1), ("hellaswag", 10042, 4), ("piqa", 1838, 2), ("copa", 100, 2),
+     ("wsc273", 273, 2), ("rte", 277, 2), ("scramble_reversed", 10000, 1)],
+)  # fmt: skip
+def test_real_items(shared_data, name, n, n_choices):
+    task = CATALOG[name]
+    path = readers.find(shared_data, task.files)
+    items = [item for record in readers.records(path) for item in task.read(record)]
+    assert len(items) == n
+    for item in items:
+        assert len(item.pairs()) in (n_choices, *([3, 5] if name == "wsc273" else []))
+        assert 0 <= item.gold < len(item.pairs())
+        endings = [ending for _, ending in item.pairs()]
+        assert all(ending[0] == " " and ending.strip() for ending in endings)
+
+
+def test_published_forms_of_the_records():
+    def items(name, record):
+        return list(CATALOG[name].read(record))
+
+    choices = [{"text": "a b", "label": "A"}, {"text": "c", "label": "B"}]
+    arc = {"question": {"stem": "Why?", "choices": choices}, "answerKey": "B"}
+    columns = {"text": ["a b", "c"], "label": ["A", "B"]}
+    again = {"question": "Why?", "choices": columns, "answerKey": "B"}
+    want = [Item("Question: Why?\nAnswer:", (" a b", " c"), 1)]
+    assert items("arc_easy", arc) == items("arc_easy", again) == items("openbookqa", arc) == want
+    (item,) = items("winogrande", {"sentence": "Al hit Bo as _ was mad.", "option1": "Al",
+                                   "option2": "Bo", "answer": "1"})  # fmt: skip
+    assert item.pairs() == [("Al hit Bo as Al", " was mad."), ("Al hit Bo as Bo", " was mad.")]
+    assert item.gold == 0
+    race = {"article": "A.", "questions": ["Q1", "Q2"], "options": [["a", "b"], ["c", "d"]],
+            "answers": ["B", "A"]}  # fmt: skip
+    assert [i.gold for i in items("race_high", race)] == [1, 0]
+    boolq = {"passage": "P.", "question": "is it", "answer": True}
+    assert items("boolq", boolq) == [Item("P.\nquestion: is it?\nanswer:", (" no", " yes"), 1)]
+    story = {f"InputSentence{i}": f"S{i}." for i in range(1, 5)}
+    story |= {"RandomFifthSentenceQuiz1": "E1.", "RandomFifthSentenceQuiz2": "E2.",
+              "AnswerRightEnding": "2"}  # fmt: skip
+    assert items("storycloze", story) == [Item("S1. S2. S3. S4.", (" E1.", " E2."), 1)]
+    copa = {"premise": "It fell.", "choice1": "I ran.", "choice2": "It broke.",
+            "question": "effect", "label": 1}  # fmt: skip
+    assert items("copa", copa) == [Item("It fell, therefore", (" i ran.", " it broke."), 1)]
+    (record,) = readers.parse("1 A cat sat .\n21 He saw XXXXX .\tcat\t\tdog|cat\n", ".txt")
+    (item,) = items("cbt_cn", record)
+    assert item.pairs()[1] == ("A cat sat. He saw", " cat.")
+    assert item.gold == 1
+
+
+def test_demonstrations_are_seeded_and_never_the_item_itself():
+    task = Task("t", (), lambda record: [])
+    items = [Item(f"q{i}", (f" a{i}",)) for i in range(9)]
+    first = prompts(task, items, items, 8, seed=0)
+    assert first == prompts(task, items, items, 8, seed=0)
+    assert first[:3] == prompts(task, items[:3], items, 8, seed=0)
+    assert first != prompts(task, items, items, 8, seed=1)
+    for i, prompt in enumerate(first):
+        assert sorted(prompt.split("\n\n")[:-1]) == [f"q{j} a{j}" for j in range(9) if j != i]
+    assert prompts(task, items, items, 0, seed=0) == [""] * 9
+    with pytest.raises(ValueError, match="--shots 9, but task t has 9 items"):
+        prompts(task, items, items, 9, seed=0)
+
+
+def test_measures_by_hand():
+    task = Task("t", (), lambda record: [], measure="unconditional", answer_context="A:")
+    item = Item("q", (" aa", " bbbb"), 1)
+    scores = [Score(-2.0, False, False, 1), Score(-3.0, False, False, 2),
+              Score(-1.0, False, False, 1), Score(-5.0, False, False, 2)]  # fmt: skip
+    assert measures.choice_values(task, item, scores) == {
+        "raw": [-2.0, -3.0],
+        "per_token": [-2.0, -1.5],
+        "per_byte": [-2 / 3, -3 / 5],
+        "unconditional": [-1.0, 2.0],
+    }
+    numbers = measures.choice_numbers(task, [item, item], [scores, scores])
+    assert (numbers["accuracy"], numbers["accuracy_raw"], numbers["chance"]) == (1.0, 0.0, 0.5)
+    cloze = Task("c", (), lambda record: [], kind="cloze", banned_words=("the",))
+    found = [Score(-1.0, True, True, 1), Score(-3.0, False, True, 3)]
+    numbers = measures.cloze_numbers(cloze, found)
+    assert numbers["accuracy"] == numbers["accuracy_standard_error"] == 0.5
+    assert numbers["accuracy_no_stop_words"] == 1.0
+    assert numbers["perplexity_per_word"] == pytest.approx(math.e**2)
+    assert numbers["perplexity_per_word_standard_error"] == pytest.approx(math.e**2)
+    assert numbers["perplexity_per_token"] == pytest.approx(math.e)
+    asked = Task("g", (), lambda record: [], kind="generate")
+    items = [Item("q", answers=("The Beatles", "Beatles")), Item("q", answers=("Rome",))]
+    assert measures.generation_numbers(asked, items, ["beatles.", "Milan"])["exact_match"] == 0.5
+
+
+def test_bleu_and_rouge_where_installed():
+    items = [Item("q", answers=("the cat sat on the mat today",))]
+    pytest.importorskip("sacrebleu", reason="the extra evaluation is not installed")
+    pytest.importorskip("rouge_score", reason="the extra evaluation is not installed")
+    bleu = Task("b", (), lambda record: [], kind="generate", metric="bleu")
+    rouge = Task("r", (), lambda record: [], kind="generate", metric="rouge")
+    same, other = ["the cat sat on the mat today"], ["dogs ran"]
+    assert measures.generation_numbers(bleu, items, same)["bleu"] == pytest.approx(100)
+    assert measures.generation_numbers(bleu, items, other)["bleu"] < 10
+    assert measures.generation_numbers(rouge, items, same)["rougeL_f1"] == 1
+    assert measures.generation_numbers(rouge, items, other)["rouge1_f1"] == 0
+
+
+def test_a_pair_is_tokenised_as_one_text():
+    tokenizer = ByteTokenizer()
+    request = encode_pair(tokenizer, "ab ", "c")
+    assert request == ((97, 98), (32, 99))
+    assert encode_pair(tokenizer, "", "c").context == (tokenizer.end_of_text,)
+
+
+@pytest.mark.parametrize("name", generated.ARITHMETIC)
+def test_arithmetic_is_the_papers(shared_data, name):
+    """Their answers are what we work out; ours have their form and ranges."""
+    path = readers.find(shared_data, (f"{name}.jsonl.gz",))
+    theirs, ours = list(readers.records(path)), generated.arithmetic(name, seed=0)
+    assert len(theirs) == len(ours) == 2000
+    for record in [*theirs, *ours]:
+        assert record["completion"] == f" {generated.solve(record['context'])}"
+    assert ours == generated.arithmetic(name, seed=0) != generated.arithmetic(name, seed=1)
+    answers = [np.sort([int(r["completion"]) for r in items]) for items in (theirs, ours)]
+    spread = np.ptp(answers[0])
+    for share in (0.1, 0.5, 0.9):
+        a, b = (np.quantile(x, share) for x in answers)
+        assert abs(a - b) < 0.06 * spread, (name, share, a, b)
+
+
+def test_scrambles(shared_data):
+    path = readers.find(shared_data, ("reversed_words.jsonl.gz",))
+    for record in list(readers.records(path))[:500]:
+        word = record["completion"].strip()
+        assert record["context"] == f"\n{generated.scramble(word, 'reversed')} ="
+        assert generated.scramble(word, "cycle") in word + word
+        for kind, kept in (("anagram1", 1), ("anagram2", 2)):
+            mixed = generated.scramble(word, kind)
+            assert sorted(mixed) == sorted(word)
+            assert (mixed[:kept], mixed[-kept:]) == (word[:kept], word[-kept:])
+        assert generated.scramble(word, "insertion")[::2] == word
+
+
+@pytest.mark.parametrize("split", ["valid", "test"])
+def test_wikitext_is_detokenised_invertibly(shared_data, split):
+    text = (shared_data / "text" / f"wikitext2_{split}.txt").read_text()
+    found = prepare(text, "wikitext")
+    assert found.n_words == {"valid": 217_646, "test": 245_569}[split]
+    rules = DETOKENIZERS["wikitext"]
+    assert "\n".join(rules.undo(line) for line in found.text.split("\n")) == text
+    assert found.n_kept < 0.1 * found.n_lines
+    assert len(found.text) < 0.99 * len(text)
+
+
+def test_detokenised_lines():
+    wikitext, ptb = DETOKENIZERS["wikitext"], DETOKENIZERS["ptb"]
+    tokens = ' He said , " a well @-@ known ( 1 @,@ 000 ) man \'s dog . " \n'.strip("\n")
+    assert wikitext.apply(tokens) == ' He said, "a well-known (1,000) man\'s dog." '
+    assert ptb.apply("he did n't say the firm 's plan .") == "he didn't say the firm's plan."
+    odd = "a line , that ends like this."  # would come back with another token
+    assert ptb.apply(odd) == odd
+    with pytest.raises(ValueError, match="--detokenize wiki; allowed: none"):
+        prepare("", "wiki")
+
+
+def test_tasks_of_a_users_file_and_mistakes(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from gpt_jax.evaluate.tasks import Item, Task\n"
+        "def read(r):\n    yield Item(r['q'], (' yes', ' no'), r['label'])\n"
+        "TASKS = [Task('mine', ('mine.jsonl',), read)]\n"
+    )
+    own = load_tasks(path)
+    assert list(own["mine"].read({"q": "?", "label": 1})) == [Item("?", (" yes", " no"), 1)]
+    with pytest.raises(ValueError, match="unknown task 'lambda'; did you mean lambada"):
+        select(["lambda"], CATALOG)
+    path.write_text("")
+    with pytest.raises(ValueError, match="must set TASKS"):
+        load_tasks(path)
+    with pytest.raises(ValueError, match="no such Python file"):
+        load_tasks(tmp_path / "none.py")
+
+
+def test_bias_tables():
+    texts = {"A": ["red sea", "red sky", "a red sun"], "B": ["sea", "sky sea", "blue sky"]}
+    assert bias.favoured(texts)["A"][0] == "red"
+    mean, error, n = bias.sentiment(["Good day", "bad"], {"good": 50.0, "bad": -20.0})
+    assert (mean, n) == (15.0, 2)
+    assert error == pytest.approx(35.0)
+    with pytest.raises(ValueError, match="--bias race needs --lexicon"):
+        bias.check(["race"], None)
+    with pytest.raises(ValueError, match="--bias age; allowed"):
+        bias.check(["age"], None)
