@@ -61,6 +61,27 @@ def test_numbers_provenance_and_cache(workspace, data, capsys):
     assert "(5 items, 3 shots)" in capsys.readouterr().out
 
 
+@pytest.mark.slow
+def test_written_answers_are_scored_kept_and_cached(workspace, data, capsys):
+    """Texts of a generation task do not change with the batch or the cache; religion's table."""
+    records = [{"question": f"where is dog {i}", "answer": ["on a mat"]} for i in range(3)]
+    (data / "triviaqa.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
+    command = ["eval", str(workspace.reference.path), "--tasks", "triviaqa", "--data", str(data)]
+    command += ["--out", str(data / "out"), "--bias", "religion"]
+    read = []
+    for limit in ("1", "3"):
+        assert cli.main([*command, "--limit", limit]) == 0
+        read.append(json.loads((data / "out" / "results.json").read_text())["results"])
+    (few, _), (all_, religion) = read
+    assert few["texts"] == all_["texts"][:1]
+    assert len(all_["texts"]) == 3
+    assert all("\n" not in text for text in all_["texts"])
+    assert 0 <= all_["exact_match"] <= 1
+    assert [row[0] for row in religion["rows"]][:2] == ["Atheism", "Buddhism"]
+    assert religion["texts_a_prompt"] == 3
+    assert "exact match" in capsys.readouterr().out
+
+
 def test_a_killed_evaluation_continues(workspace, data):
     """SIGKILL as soon as some items are in the cache; the same command computes the rest alone."""
     command = [
