@@ -76,8 +76,8 @@ def tokenizer_json(tokenizer: Tokenizer) -> str:
     if isinstance(tokenizer, CharTokenizer):
         return _characters(tokenizer.characters)
     raise ValueError(
-        "a SentencePiece tokenizer cannot be exported: AutoTokenizer does not normalise text as its "
-        f"model does; import or train with a {TOKENIZER} instead"
+        "a SentencePiece tokenizer cannot be exported: AutoTokenizer does not normalise text as "
+        f"its model does; import or train with a {TOKENIZER} instead"
     )
 
 
