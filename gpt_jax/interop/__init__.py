@@ -1,1 +1,1 @@
-"""Other code bases' weights in and out."""
+"""Weights of other code bases in and out."""

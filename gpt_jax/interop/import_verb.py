@@ -1,6 +1,7 @@
 """`gpt-jax import`: a Hugging Face folder becomes a run's directory. Must not import jax."""
 
 import argparse
+import base64
 import contextlib
 import sys
 from pathlib import Path
@@ -109,8 +110,6 @@ def _tokenizer_name(run: RunDirectory, imported: Imported) -> str:
         return str(path)
     kind = tokenizer.spec["kind"]
     if kind == "sentencepiece":
-        import base64
-
         path = run.tokenizer / "tokenizer.model"
         path.write_bytes(base64.b64decode(tokenizer.spec["model"]))
         return str(path)

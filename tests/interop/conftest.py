@@ -4,7 +4,7 @@ import jax
 import pytest
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def quick_compilation():
     """These tests compile much and compute little: leave out most of the compiler's passes."""
     jax.config.update("jax_disable_most_optimizations", True)
