@@ -112,6 +112,8 @@ def describe(topology: Topology) -> list[jax.Device]:
         raise ValueError("--compile needs libtpu, which is absent: pip install 'gpt-jax[tpu]'")
     # Or libtpu asks a metadata server, which answers on Google's machines alone, who it is.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    # Its lock is for the chips of a host: compiling for others, several processes may.
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     name = f"{_libtpu_name(topology)}:{'x'.join(map(str, topology.shape))}"
     try:
         with _quiet():
