@@ -117,7 +117,12 @@ def describe(topology: Topology) -> list[jax.Device]:
     name = f"{_libtpu_name(topology)}:{'x'.join(map(str, topology.shape))}"
     try:
         with _quiet():
-            found = topologies.get_topology_desc(platform="tpu", topology_name=name)
+            found = topologies.get_topology_desc(
+                platform="tpu",
+                topology_name=name,
+                # A v4's two cores as one device, as they are on a real one.
+                **({"chip_config_name": "megacore"} if topology.chip.name == "tpu_v4" else {}),
+            )
     except (jax.errors.JaxRuntimeError, NotImplementedError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"libtpu does not describe {topology.name}: {reason}") from None
