@@ -112,10 +112,17 @@ def describe(topology: Topology) -> list[jax.Device]:
         raise ValueError("--compile needs libtpu, which is absent: pip install 'gpt-jax[tpu]'")
     # Or libtpu asks a metadata server, which answers on Google's machines alone, who it is.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    # Its lock is for the chips of a host: compiling for others, several processes may.
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     name = f"{_libtpu_name(topology)}:{'x'.join(map(str, topology.shape))}"
     try:
         with _quiet():
-            found = topologies.get_topology_desc(platform="tpu", topology_name=name)
+            found = topologies.get_topology_desc(
+                platform="tpu",
+                topology_name=name,
+                # A v4's two cores as one device, as they are on a real one.
+                **({"chip_config_name": "megacore"} if topology.chip.name == "tpu_v4" else {}),
+            )
     except (jax.errors.JaxRuntimeError, NotImplementedError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"libtpu does not describe {topology.name}: {reason}") from None

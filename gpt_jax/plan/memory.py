@@ -12,6 +12,8 @@ from gpt_jax import flops
 from gpt_jax.config import Config, ModelConfig
 from gpt_jax.plan.mesh import MeshSizes
 
+TPU_LANES = 128
+"""A TPU stores the last dim of an array in whole tiles of this: smaller heads take more."""
 LOGIT_BYTES = 1 << 27
 """Of a part of the logits (gpt_jax.losses has the same)."""
 
@@ -49,11 +51,11 @@ def estimate(config: Config, mesh: MeshSizes, backend: str = "tpu") -> Memory:
     state = flops.state_bytes(config.model, config.optimizer)
     microbatch = config.train.batch_sequences // config.compute.microbatches
     tokens = microbatch * config.model.seq_len / mesh.batch
-    group, layers = len(config.model.layer_pattern), _Layer(config, mesh)
+    group, layers = len(config.model.layer_pattern), _Layer(config, mesh, backend)
     n_groups = config.model.n_layers // group
     gradients = state.gradients / mesh.params
     if config.compute.microbatches > 1:
-        gradients *= 2  # the sum so far, and the next part's
+        gradients *= 3  # the sum so far, the next part's, and the loop's next sum
     return Memory(
         params=state.params / mesh.params,
         optimizer=state.optimizer / mesh.params,
@@ -74,7 +76,7 @@ def value_bytes(config: Config) -> int:
 class _Layer:
     """Bytes of a group of layers (one of each of `layer_pattern`), for a token on one device."""
 
-    def __init__(self, config: Config, mesh: MeshSizes):
+    def __init__(self, config: Config, mesh: MeshSizes, backend: str):
         model = config.model
         self.config, self.model, self.mesh = config, model, mesh
         self.value = value_bytes(config)
@@ -83,8 +85,10 @@ class _Layer:
         self.stream = self.value * model.d_model / split
         self.whole = self.value * model.d_model
         kv_split = mesh.tensor if model.kv_heads > 1 else 1
-        self.queries = self.value * model.n_heads * model.d_head / mesh.tensor
-        self.keys = 2 * self.value * model.kv_heads * model.d_head / kv_split
+        lanes = TPU_LANES if backend == "tpu" else 1
+        head = -(-model.d_head // lanes) * lanes
+        self.queries = self.value * model.n_heads * head / mesh.tensor
+        self.keys = 2 * self.value * model.kv_heads * head / kv_split
         self.hidden = self.value * model.d_ff / mesh.tensor
 
     def products(self) -> float:
@@ -93,10 +97,9 @@ class _Layer:
         return self.queries + self.keys + into * self.hidden + 2 * self.stream
 
     def everything(self) -> float:
-        """What a layer's backward pass uses: products, their inputs, norms, attention's results."""
-        activated = self.hidden * (1 if self.model.activation.startswith("relu") else 2)
+        """What a layer's backward pass uses: products, their inputs, attention's results."""
         inputs = 2 * (self.whole if self.mesh.tensor > 1 else self.stream)
-        return self.products() + activated + inputs + self.queries + 2 * self.stream
+        return self.products() + self.hidden + inputs + self.queries
 
     def kept(self) -> float:
         """Between the passes, of a group."""
@@ -116,7 +119,7 @@ class _Layer:
             recomputed = 0.0
         flowing = 2 * self.stream + 2 * self.hidden + self.whole
         # Products that gather or scatter as they go hold the parts that come and go besides.
-        passing = 2 * self.group * self.whole if self.mesh.tensor > 1 else 0.0
+        passing = 3 * self.group * self.whole if self.mesh.tensor > 1 else 0.0
         return recomputed + flowing + passing
 
     def weights(self) -> float:
