@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 LAYERS = (
-    {"gpt_jax", "runtime", "config"},
+    {"gpt_jax", "runtime", "config", "processes"},
     {"overrides", "timetable", "flops", "hardware", "scaling", "parametrization"},
     {"published"},
     {"sharding", "data", "optim", "interop"},

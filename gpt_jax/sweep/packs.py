@@ -327,6 +327,7 @@ def _batches(trials: Sequence[_Trial], steps: range) -> tuple[list[Batch], float
             steps.start,
             len(steps),
             trial.experiment.steps_per_dispatch,
+            trial.experiment.layout.batch,
         )
         for trial in (trials[:1] if len(seeds) == 1 else trials)
     ]
