@@ -58,7 +58,9 @@ def place(arguments: argparse.Namespace) -> Place | None:
             f"{' and '.join(missing)} missing: processes started by hand need --coordinator "
             f"HOST:PORT --processes N --process I; under Slurm, MPI or on a TPU pod: --distributed"
         )
-    assert given.coordinator and given.n_processes is not None and given.index is not None
+    assert given.coordinator is not None
+    assert given.n_processes is not None
+    assert given.index is not None
     if not given.coordinator.rpartition(":")[2].isdecimal():
         raise ValueError(f"--coordinator {given.coordinator}; it is HOST:PORT, as in node1:5000")
     if not 0 <= given.index < given.n_processes:

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 from gpt_jax import overrides
 from gpt_jax.checkpoint_files import Which
 from gpt_jax.config import Config
-from gpt_jax.processes import is_writer
 from gpt_jax.data.tokenizers import Tokenizer, load_tokenizer
+from gpt_jax.processes import is_writer
 from gpt_jax.tracking import Record, provenance, write_json
 
 if TYPE_CHECKING:

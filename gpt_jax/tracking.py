@@ -229,7 +229,7 @@ class Progress:
 
 
 class ProgressReport:
-    """A bar on a terminal; elsewhere a plain line now and then; nothing where it is not `spoken`."""
+    """A bar on a terminal, elsewhere a plain line now and then; nothing if not `spoken`."""
 
     def __init__(
         self, n_steps: int, done_steps: int, line_due: Callable[[int], bool], spoken: bool = True

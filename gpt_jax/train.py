@@ -204,7 +204,9 @@ class _Loop:
         self.first_step = done_steps
         self.recorder = RunRecorder(experiment, checkpoints, done_steps)
         every = config.tracking.print_every_tokens or timetable.n_tokens // LINES_IN_ALL
-        self.report = ProgressReport(timetable.n_steps, done_steps, timetable.due(every), is_writer())
+        self.report = ProgressReport(
+            timetable.n_steps, done_steps, timetable.due(every), is_writer()
+        )
         self.pace = Pace(config, experiment.steps_per_dispatch)
         self.last_time = self.started = time.monotonic()
         self.seconds_per_token = math.nan

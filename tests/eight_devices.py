@@ -31,7 +31,10 @@ from gpt_jax import overrides
 from gpt_jax.config import Config
 from gpt_jax.data.batch import Batch
 from gpt_jax.feed import put_count, stack
+from gpt_jax.models import attention
 from gpt_jax.models.gpt import make_gpt
+from gpt_jax.models.products import precision
+from gpt_jax.models.ring import zigzag
 from gpt_jax.sharding import make_layout
 from gpt_jax.step import (
     TrainState,
@@ -74,6 +77,13 @@ RUNS: dict[str, dict[str, Any]] = {
     "2x2x2": {},
     "1x1x1 microbatches": {"compute.microbatches": 4},
     "2x2x2 microbatches": {"compute.microbatches": 2},
+    "1x8x1": {},
+    "1x2x1 sequence": {"mesh.sequence": 4},
+    "1x1x1 sequence": {"mesh.sequence": 2},
+    "1x1x2 sequence": {"mesh.sequence": 2},
+    "1x1x1 long": {"model.seq_len": 16},
+    "1x1x1 long sequence": {"model.seq_len": 16, "mesh.sequence": 8},
+    "2x2x1 slices": {"mesh.slices": 2},
 }
 """Name, beginning with data x fsdp x tensor -> overrides."""
 
@@ -87,19 +97,21 @@ REFUSED: dict[str, dict[str, Any]] = {
     "1x8x1": {"model.d_model": 20, "model.head_size": 2},
     "8x1x1": {"train.batch_sequences": 12},
     "8x1x1 microbatches": {"compute.microbatches": 2},
+    "1x1x1 sequence": {"mesh.sequence": 8},
+    "1x1x8 norms": {"model.seq_len": 12},
     "8x1x1 ramp": {"train.ramp_from_sequences": 4, "train.ramp_tokens": 100},
 }
 """Meshes over 8 devices that do not fit."""
 
 
-def batches() -> list[Batch]:
+def batches(seq_len: int) -> list[Batch]:
     """The same text for everybody; some targets do not count, so that parts weigh differently."""
     random = np.random.default_rng(0)
     made = []
     for _ in range(N_STEPS):
-        tokens = random.integers(0, VOCAB, (BATCH, SEQ_LEN + 1)).astype(np.int32)
-        weights = np.ones((BATCH, SEQ_LEN), np.float32)
-        weights[: BATCH // 2, random.integers(1, SEQ_LEN) :] = 0
+        tokens = random.integers(0, VOCAB, (BATCH, seq_len + 1)).astype(np.int32)
+        weights = np.ones((BATCH, seq_len), np.float32)
+        weights[: BATCH // 2, random.integers(1, seq_len) :] = 0
         made.append(Batch(tokens[:, :-1], tokens[:, 1:], weights, None))
     return made
 
@@ -107,12 +119,14 @@ def batches() -> list[Batch]:
 def configure(name: str, changes: dict[str, Any]) -> tuple[Config, list[jax.Device]]:
     data, fsdp, tensor = map(int, name.split()[0].split("x"))
     mesh: dict[str, Any] = {"mesh.data": data, "mesh.fsdp": fsdp, "mesh.tensor": tensor}
-    return overrides.override(BASE, mesh | changes), jax.devices()[: data * fsdp * tensor]
+    config = overrides.override(BASE, mesh | changes)
+    more = config.mesh.sequence * config.mesh.slices
+    return config, jax.devices()[: data * fsdp * tensor * more]
 
 
-def start() -> TrainState:
+def start(seq_len: int = SEQ_LEN) -> TrainState:
     """Fresh state on the host, the same for every run."""
-    config, devices = configure("1x1x1", {})
+    config, devices = configure("1x1x1", {"model.seq_len": seq_len})
     model = make_gpt(config.model, config.compute, make_layout(config, devices))
     steps = make_steps(config, model)
     return jax.device_get(jax.jit(steps.init)(jax.random.key(0)))
@@ -132,11 +146,12 @@ def run(name: str, changes: dict[str, Any], state: TrainState) -> tuple[list[flo
     def put(batch: Batch) -> Batch:
         return jax.device_put(stack([batch], 1), layout.batches)
 
-    traced = steps.train.trace(state, put(batches()[0]), one, settings)
+    texts = batches(config.model.seq_len)
+    traced = steps.train.trace(state, put(texts[0]), one, settings)
     compiled = traced.lower().compile()
     facts = program_facts(compiled.as_text(), str(traced.jaxpr), state)
     losses = []
-    for batch in batches():
+    for batch in texts:
         state, metrics = compiled(state, put(batch), one, settings)
         losses.append(float(metrics.loss[0]))
     facts["final_specs"] = specs(state.params)
@@ -149,7 +164,13 @@ def program_facts(hlo: str, jaxpr: str, state: TrainState) -> dict[str, Any]:
     return {
         "collectives": {
             kind: len(re.findall(rf" {kind}(?:-start)?\(", hlo))
-            for kind in ("all-reduce", "all-gather", "reduce-scatter", "all-to-all")
+            for kind in (
+                "all-reduce",
+                "all-gather",
+                "reduce-scatter",
+                "all-to-all",
+                "collective-permute",
+            )
         },
         "arguments": arguments,
         "shapes": {
@@ -202,10 +223,80 @@ def data_parallel(kind: str, state: TrainState) -> tuple[list[float], Any, dict]
             jax.tree.map, lambda x: x.reshape(8, x.shape[0] // 8, *x.shape[1:])
         )
     losses = []
-    for batch in batches():
+    for batch in batches(SEQ_LEN):
         state, metrics = compiled(state, arrange(batch))
         losses.append(float(metrics.loss))
     return losses, state.params, {}
+
+
+RINGS: dict[str, dict[str, Any]] = {
+    "dense": {},
+    "banded": {"window": 5},
+    "segments": {"segmented": True},
+    "banded segments, blocks, few key heads": {
+        "window": 7,
+        "segmented": True,
+        "block": 2,
+        "kv_heads": 2,
+    },
+    "alibi, one key head": {"slopes": (0.5, 0.25, 0.125, 0.0625), "kv_heads": 1},
+}
+"""Attention whose sequence is split over 4 devices, its heads and its batch over 2 (the heads only
+if there are key heads to split)."""
+
+
+def compare_ring(
+    window: int | None = None,
+    segmented: bool = False,
+    block: int = 64,
+    kv_heads: int = 4,
+    slopes: tuple[float, ...] | None = None,
+) -> dict[str, Any]:
+    """Largest differences of the ring kernel from the reference, and the ring's collectives."""
+    mesh = {"mesh.sequence": 4, "mesh.tensor": 2} if kv_heads > 1 else {"mesh.sequence": 4}
+    changes = {"model.seq_len": 32, "model.n_kv_heads": min(kv_heads, 8), **mesh}
+    layout = make_layout(configure("1x1x1", changes | {"mesh.data": -1})[0])
+    random = np.random.default_rng(1)
+    q, k, v, weight = (
+        jnp.asarray(random.normal(size=(2, 32, n, 4)), jnp.float32)
+        for n in (4, kv_heads, kv_heads, 4)
+    )
+    segments = jnp.asarray(np.sort(random.integers(1, 4, (2, 32))), jnp.int32)
+    pattern = attention.Pattern(window, slopes)
+    how = precision("float32", "plain", "cpu")
+
+    def reference(q, k, v):
+        ids = segments if segmented else None
+        return attention.attend("reference", q, k, v, pattern, how, block, ids)
+
+    def ring(q, k, v):
+        def turned(x: jax.Array, back: bool = False) -> jax.Array:
+            axes = ("act_batch", "act_seq", None, None)[: x.ndim]
+            return zigzag(x, layout, axes, back)
+
+        ids = turned(segments) if segmented else None
+        q, k, v = turned(q), turned(k), turned(v)
+        out = attention.attend("ring", q, k, v, pattern, how, block, ids, layout=layout)
+        return turned(out, back=True)
+
+    def graded(function):
+        def loss(q, k, v):
+            out = function(q, k, v)
+            return jnp.sum(out * weight), out
+
+        return jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True))
+
+    (_, want), gradients = graded(reference)(q, k, v)
+    compiled = graded(ring).lower(q, k, v).compile()
+    (_, got), ring_gradients = compiled(q, k, v)
+    pairs = [(got, want), *zip(ring_gradients, gradients, strict=True)]
+    hlo = compiled.as_text()
+    return {
+        "differences": [float(jnp.max(jnp.abs(a - b))) for a, b in pairs],
+        "sizes": [float(jnp.max(jnp.abs(b))) for _, b in pairs],
+        "permutes": len(re.findall(r" collective-permute(?:-start)?\(", hlo)),
+        "gathers": len(re.findall(r" all-gather(?:-start)?\(", hlo)),
+    }
 
 
 def refusal(name: str, changes: dict[str, Any]) -> str:
@@ -221,15 +312,16 @@ def refusal(name: str, changes: dict[str, Any]) -> str:
 def main() -> None:
     arrays: dict[str, np.ndarray] = {}
     facts: dict[str, Any] = {}
-    state = start()
+    state, longer = start(), start(16)
     runs = {name: functools.partial(run, name, changes) for name, changes in RUNS.items()}
     runs |= {kind: functools.partial(data_parallel, kind) for kind in ("shard_map", "pmap")}
     for name, train in runs.items():
-        losses, params, found = train(state)
+        losses, params, found = train(longer if "long" in name else state)
         facts[name] = found
         arrays[f"{name}: losses"] = np.array(losses)
         arrays |= {f"{name}: {key}": np.asarray(x) for key, x in named(params).items()}
     facts["refused"] = {name: refusal(name, changes) for name, changes in REFUSED.items()}
+    facts["rings"] = {name: compare_ring(**settings) for name, settings in RINGS.items()}
     np.savez(sys.argv[1], **arrays)
     Path(sys.argv[2]).write_text(json.dumps(facts))
 

@@ -14,7 +14,7 @@ import pytest
 
 LAYERS = (
     {"gpt_jax", "runtime", "config", "processes"},
-    {"overrides", "timetable", "flops", "hardware", "scaling", "parametrization"},
+    {"overrides", "timetable", "flops", "meshes", "hardware", "scaling", "parametrization"},
     {"published"},
     {"sharding", "data", "optim", "interop"},
     {"models"},

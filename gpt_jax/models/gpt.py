@@ -28,7 +28,8 @@ from gpt_jax.models.layers import (
     rotate,
 )
 from gpt_jax.models.products import Precision, look_up, precision, project
-from gpt_jax.sharding import Layout
+from gpt_jax.models.ring import zigzag
+from gpt_jax.sharding import Axes, Layout
 
 Params = dict[str, Any]
 Cache = list[dict[str, jax.Array]]
@@ -55,15 +56,22 @@ class Execution:
 
 
 def decide_execution(
-    model: ModelConfig, compute: ComputeConfig, backend: str, n_devices: int = 1
+    model: ModelConfig,
+    compute: ComputeConfig,
+    backend: str,
+    n_devices: int = 1,
+    sequence_parts: int = 1,
 ) -> Execution:
-    """Resolve every `auto` of the compute config for a backend (cpu, gpu or tpu)."""
+    """Resolve every `auto` of the compute config for a backend (cpu, gpu or tpu).
+
+    sequence_parts: of the n_devices, those that split the sequence (`mesh.sequence`).
+    """
     unroll = compute.layers == "unroll"
     if compute.layers == "auto":
         unroll = backend == "cpu" and model.n_layers <= UNROLL_UP_TO
     return Execution(
         how=precision(compute.dtype, compute.products, backend, n_devices),
-        kernel=attention.choose_kernel(model, compute, backend),
+        kernel=attention.choose_kernel(model, compute, backend, sequence_parts),
         attention_block=attention.block_length(model, compute, backend),
         unroll=unroll,
         remat=compute.remat,
@@ -176,7 +184,7 @@ class Block(nn.Module):
         how = self.execution.how
         norm = functools.partial(Norm, config.norm, config.norm_epsilon, config.bias, how)
         attend = Attention(config, self.execution, self.layout, self.window, name="attention")
-        mlp = MLP(config, self.execution.how, name="mlp")
+        mlp = MLP(config, self.execution.how, self.layout, name="mlp")
 
         multiplier = parametrization.residual_multiplier(config)
 
@@ -198,7 +206,9 @@ class Block(nn.Module):
         def constrain(y: jax.Array) -> jax.Array:
             if self.layout is None:
                 return y
-            return self.layout.constrain(y, "act_batch", "act_seq", "act_embed")
+            # Decoding has one position, which nothing can split.
+            sequence = "act_stream" if cache is None else None
+            return self.layout.constrain(y, "act_batch", sequence, "act_embed")
 
         attention_norm = norm(name="attention_norm")
         if config.parallel_block:
@@ -264,11 +274,16 @@ class Transformer(nn.Module):
         config = self.config
         if positions_BT is None:
             positions_BT = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1]), tokens_BT.shape)
+        in_ring = self.execution.kernel.name == "ring" and cache is None
+        if in_ring:  # from here to the last layer, positions are in the order of the ring
+            tokens_BT, positions_BT = self._zigzag(tokens_BT), self._zigzag(positions_BT)
+            segments_BT = None if segments_BT is None else self._zigzag(segments_BT)
         embedding = Embedding(config, self.execution.how, self.layout, name="embedding")
         x_BTD = embedding(tokens_BT, positions_BT)
         x_BTD = nn.Dropout(config.dropout_embedding, deterministic=not train)(x_BTD)
         if self.layout is not None:
-            x_BTD = self.layout.constrain(x_BTD, "act_batch", "act_seq", "act_embed")
+            sequence = "act_stream" if cache is None else None
+            x_BTD = self.layout.constrain(x_BTD, "act_batch", sequence, "act_embed")
         self.sow(ACTIVATIONS, "embedded", x_BTD)
         n_groups = config.n_layers // len(config.layer_pattern)
         layers = nn.scan(
@@ -281,6 +296,8 @@ class Transformer(nn.Module):
             metadata_params={nn.PARTITION_NAME: "layer"},
         )(config, self.execution, self.layout, train, name="blocks")
         x_BTD, cache = layers(x_BTD, cache, positions_BT, segments_BT)
+        if in_ring:
+            x_BTD = self._zigzag(x_BTD, back=True)
         if config.final_norm:
             how = self.execution.how
             norm = Norm(config.norm, config.norm_epsilon, config.bias, how, name="final_norm")
@@ -288,6 +305,11 @@ class Transformer(nn.Module):
         multiplier = parametrization.output_multiplier(config)
         x_BTD = x_BTD if multiplier == 1 else multiplier * x_BTD
         return self._logits(x_BTD, embedding) if logits else x_BTD, cache
+
+    def _zigzag(self, x: jax.Array, back: bool = False) -> jax.Array:
+        assert self.layout is not None
+        axes: Axes = ("act_batch", "act_seq", "act_embed")[: x.ndim]
+        return zigzag(x, self.layout, axes, back)
 
     def _logits(self, x_BTD: jax.Array, embedding: Embedding) -> jax.Array:
         """[B, T, padded V] float32; padded ids hold a very negative number."""
@@ -442,5 +464,8 @@ def make_gpt(
     if backend is None:
         backend = jax.default_backend() if layout is None else layout.mesh.devices.flat[0].platform
     n_devices = 1 if layout is None else layout.mesh.size
-    execution = decide_execution(config, compute or ComputeConfig(), backend, n_devices)
+    sequence_parts = 1 if layout is None else layout.sequence_parts
+    execution = decide_execution(
+        config, compute or ComputeConfig(), backend, n_devices, sequence_parts
+    )
     return GPT(config, execution, layout)

@@ -112,6 +112,7 @@ class MLP(nn.Module):
 
     config: ModelConfig
     how: Precision
+    layout: Layout | None = None
 
     @nn.compact
     def __call__(self, x_BTD: jax.Array) -> jax.Array:
@@ -122,10 +123,17 @@ class MLP(nn.Module):
             inner = ((config.d_model,), (config.d_ff,), ("embed",), ("mlp",))
             return Projection(*inner, std, config.bias, self.how, name=name)
 
+        def constrain(y_BTF: jax.Array) -> jax.Array:
+            """Hidden units split over the tensor axis: the sequence is not, within the MLP."""
+            if self.layout is None:
+                return y_BTF
+            sequence = "act_seq" if y_BTF.shape[1] % self.layout.sequence_parts == 0 else None
+            return self.layout.constrain(y_BTF, "act_batch", sequence, "act_mlp")
+
         activation = ACTIVATIONS[config.activation]
-        hidden_BTF = into("up")(x_BTD)
+        hidden_BTF = constrain(into("up")(x_BTD))
         if config.gated:
-            hidden_BTF = activation(into("gate")(x_BTD)) * hidden_BTF
+            hidden_BTF = activation(constrain(into("gate")(x_BTD))) * hidden_BTF
         else:
             hidden_BTF = activation(hidden_BTF)
         std = projection_std(config, config.d_ff, residual=True)

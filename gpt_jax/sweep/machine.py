@@ -5,7 +5,7 @@ import functools
 import os
 from pathlib import Path
 
-from gpt_jax import flops, hardware
+from gpt_jax import flops, hardware, meshes
 from gpt_jax.config import Config
 
 
@@ -39,27 +39,11 @@ class Machine:
         return flops.training_flops_per_token(config.model, "palm") * n_tokens / (mfu * peak)
 
     def obstacle(self, config: Config) -> str:
-        """Why the config's mesh and batch cannot be laid out on these devices; empty if they can.
-
-        The common part of what `gpt_jax.sharding.make_layout` checks, without jax.
-        """
-        mesh, model, n = config.mesh, config.model, self.n_devices
-        fixed = mesh.fsdp * mesh.tensor
-        data = n // fixed if mesh.data == -1 else mesh.data
-        if data * fixed != n:
-            return (
-                f"mesh.data x mesh.fsdp x mesh.tensor = {mesh.data} x {mesh.fsdp} x {mesh.tensor} "
-                f"does not make up {n} device{'s' * (n != 1)}"
-            )
-        sequences = config.train.batch_sequences // config.compute.microbatches
-        for value, what, parts, axes in (
-            (sequences, "a microbatch of sequences", data * mesh.fsdp, "mesh.data x mesh.fsdp"),
-            (model.d_model, "model.d_model", mesh.fsdp, "mesh.fsdp"),
-            (model.n_heads, "model.n_heads", mesh.tensor, "mesh.tensor"),
-            (model.padded_vocab_size, "the padded vocabulary", mesh.tensor, "mesh.tensor"),
-        ):
-            if value % parts:
-                return f"{what} = {value} is not divisible by {axes} = {parts}"
+        """Why the config's mesh and batch do not fit these devices; empty if they do."""
+        try:
+            meshes.check(config, self.n_devices)
+        except ValueError as error:
+            return str(error)
         return ""
 
 

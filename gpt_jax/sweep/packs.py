@@ -304,7 +304,8 @@ def common_step(checkpoints: Sequence[Checkpoints]) -> int | None:
 
 def _devices_per_trial(config: Config) -> int:
     """What the mesh asks for: one device where it leaves the data axis open."""
-    return max(1, config.mesh.data) * config.mesh.fsdp * config.mesh.tensor
+    mesh = config.mesh
+    return max(1, mesh.data) * mesh.slices * mesh.fsdp * mesh.sequence * mesh.tensor
 
 
 def _next_steps(trials: Sequence[_Trial], step: int, pace: Pace) -> range:
