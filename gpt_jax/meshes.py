@@ -67,7 +67,7 @@ def check(config: Config, n_devices: int) -> Sizes:
 
 
 def nearest(config: Config, n_devices: int) -> list[Sizes]:
-    """Meshes of all devices that fit the config, nearest first; axes of one device stay so.
+    """Meshes of all devices that fit the config, nearest first; axes of one device stay so if any.
 
     Near is a small sum of the logarithms of the factors by which axes change.
     """
@@ -78,8 +78,11 @@ def nearest(config: Config, n_devices: int) -> list[Sizes]:
         changes = [abs(math.log(sizes[a] / size)) for a, size in asked.items() if size > 0]
         return sum(changes), *sizes.values()
 
-    fitting = [s for s in _meshes(n_devices, varied) if not _obstacle(config, s)]
-    return sorted(fitting, key=distance)[:PROPOSED]
+    for axes in (varied, ["fsdp", "sequence", "tensor"]):
+        fitting = [sizes for sizes in _meshes(n_devices, axes) if not _obstacle(config, sizes)]
+        if fitting:
+            return sorted(fitting, key=distance)[:PROPOSED]
+    return []
 
 
 def _asked(mesh: MeshConfig) -> Sizes:
