@@ -3,6 +3,7 @@
 import functools
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -75,7 +76,7 @@ def put_batch(batch: Batch, sharding: Sharding, n_rows: int | None = None) -> Ba
         shape = (*mine.shape[:-2], n_rows, mine.shape[-1])
         rows = _held_rows(sharding, shape)
 
-        def part(index: tuple[slice, ...]) -> np.ndarray:
+        def part(index: Any) -> np.ndarray:
             wanted = np.searchsorted(rows, np.arange(n_rows)[index[-2]])
             return mine[(*index[:-2], wanted)][..., index[-1]]
 

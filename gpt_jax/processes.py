@@ -25,7 +25,7 @@ class Place(NamedTuple):
     coordinator: str | None = None
     """HOST:PORT at which process 0 can be reached."""
     n_processes: int | None = None
-    index: int | None = None
+    number: int | None = None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,12 +60,12 @@ def place(arguments: argparse.Namespace) -> Place | None:
         )
     assert given.coordinator is not None
     assert given.n_processes is not None
-    assert given.index is not None
+    assert given.number is not None
     if not given.coordinator.rpartition(":")[2].isdecimal():
         raise ValueError(f"--coordinator {given.coordinator}; it is HOST:PORT, as in node1:5000")
-    if not 0 <= given.index < given.n_processes:
+    if not 0 <= given.number < given.n_processes:
         raise ValueError(
-            f"--process {given.index} of --processes {given.n_processes}; allowed: 0 to "
+            f"--process {given.number} of --processes {given.n_processes}; allowed: 0 to "
             f"{given.n_processes - 1}"
         )
     return given
@@ -82,7 +82,7 @@ def join(where: Place) -> None:
         jax.distributed.initialize(
             where.coordinator,
             where.n_processes,
-            where.index,
+            where.number,
             initialization_timeout=JOIN_SECONDS,
             heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
             shutdown_timeout_seconds=HEARTBEAT_SECONDS,

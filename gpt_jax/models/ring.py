@@ -108,6 +108,7 @@ def attend(
     if segments_BT is None:
         segments_BT = jnp.ones(q_BTNH.shape[:2], jnp.int32)
     slopes_N = jnp.asarray(slopes or (0.0,) * q_BTNH.shape[2], jnp.float32)
+    q_BTNH, k_BTKH, v_BTKH = (x.astype(jnp.float32) for x in (q_BTNH, k_BTKH, v_BTKH))
     q_spec = layout.spec(("act_batch", "act_seq", "act_heads", None))
     kv_spec = layout.spec(("act_batch", "act_seq", "act_kv_heads", None))
 
@@ -131,7 +132,7 @@ def attend(
         in_specs=(q_spec, kv_spec, kv_spec, layout.batch.spec, PartitionSpec(q_spec[2])),
         out_specs=q_spec,
         check_vma=False,
-    )(*(x.astype(jnp.float32) for x in (q_BTNH, k_BTKH, v_BTKH)), segments_BT, slopes_N)
+    )(q_BTNH, k_BTKH, v_BTKH, segments_BT, slopes_N)
     return out.astype(how.activations)
 
 
@@ -191,7 +192,7 @@ def _backward(ring: Ring, saved, d_out: jax.Array):
     start = meet(zeros, 0, keys), _send(ring, keys)
     (d_q, *d_keys), _ = jax.lax.fori_loop(1, ring.n_parts, one_turn, start)
     d_k, d_v = _send(ring, d_keys)  # home
-    none = np.zeros(queries.segments.shape, jax.dtypes.float0)
+    none: Any = np.zeros(queries.segments.shape, jax.dtypes.float0)
     return Queries(d_q, none, jnp.zeros_like(queries.slopes_KG)), Keys(d_k, d_v, none)
 
 
@@ -248,8 +249,9 @@ def _unless_unseen(ring: Ring, q_start, k_start, compute: Callable, otherwise: A
     return jax.lax.cond(reached, compute, lambda: otherwise)
 
 
-def _scores(ring: Ring, queries: Queries, q_block, q_positions, q_segments, keys, k_start):
+def _scores(ring: Ring, queries: Queries, query: tuple, keys: Keys, k_start: Any) -> jax.Array:
     """[B, K, G, block, C] float32, MASKED where a query does not see a key."""
+    q_block, q_positions, q_segments = query
     k, _, k_segments = keys
     scores = _product(ring, "BKGQH,BKSH->BKGQS", q_block, k)
     distance_QS = q_positions[:, None] - (k_start + jnp.arange(ring.chunk))[None]
@@ -280,7 +282,7 @@ def _add_keys(ring: Ring, queries: Queries, keys: Keys, q_side, k_side, turn, se
 
     def one_block(block):
         query, (highest, total, values) = block
-        scores = _scores(ring, queries, *query, chosen, k_start)
+        scores = _scores(ring, queries, query, chosen, k_start)
         new_highest = jnp.maximum(highest, jnp.max(scores, axis=-1))
         weights = jnp.exp(scores - new_highest[..., None])
         kept = jnp.exp(highest - new_highest)
@@ -307,7 +309,7 @@ def _pair_gradients(ring: Ring, queries: Queries, keys: Keys, q_side, k_side, tu
 
     def one_block(carry, block):
         query, (log_total, inner, d_out) = block
-        weights = jnp.exp(_scores(ring, queries, *query, chosen, k_start) - log_total[..., None])
+        weights = jnp.exp(_scores(ring, queries, query, chosen, k_start) - log_total[..., None])
         d_weights = _product(ring, "BKGQH,BKSH->BKGQS", d_out, chosen.v)
         d_scores = weights * (d_weights - inner[..., None])
         d_k, d_v = carry
