@@ -145,7 +145,8 @@ class Checkpoints:
                     self._make_room(manifest.step)
             finally:
                 # Gone by now unless something failed: then it only takes room on the disk.
-                shutil.rmtree(unfinished, ignore_errors=True)
+                if jax.process_index() == 0:
+                    shutil.rmtree(unfinished, ignore_errors=True)
 
     def _make_room(self, newest: int) -> None:
         losses = files.losses_by_step(self.directory)

@@ -312,7 +312,7 @@ class ComputeConfig:
     """Operands of matrix products; parameters, softmax and loss are float32 in any case."""
     products: Literal["auto", "plain", "cpu"] = "auto"
     """Form of matrix products: as written, or as XLA is fast at on a CPU (auto: there)."""
-    attention: Literal["auto", "reference", "blockwise", "cudnn", "splash"] = "auto"
+    attention: Literal["auto", "reference", "blockwise", "cudnn", "splash", "ring"] = "auto"
     """Attention kernel; `gpt-jax doctor` and the run log say which one runs."""
     attention_block: Positive | None = None
     """Block length of the blockwise kernel, in tokens; none = 128, on CPU 64 up to 512 tokens."""
@@ -338,7 +338,11 @@ class MeshConfig:
     fsdp: Positive = 1
     """Split the batch and, along the width, parameters and optimizer state (ZeRO-3)."""
     tensor: Positive = 1
-    """Split heads, MLP hidden units and vocabulary (Megatron)."""
+    """Split heads, MLP hidden units and vocabulary, and between them the sequence (Megatron)."""
+    sequence: Positive = 1
+    """Split the sequence: ring attention, for contexts too long for a device."""
+    slices: Positive = 1
+    """Replicas over slices or nodes that a slower network joins: the outermost axis."""
 
     @check()
     def _consistent(self) -> "MeshConfig":

@@ -53,7 +53,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     devices = jax.devices()
     platform = devices[0].platform
-    execution = decide_execution(config.model, config.compute, platform, len(devices))
+    execution = decide_execution(
+        config.model, config.compute, platform, len(devices), config.mesh.sequence
+    )
     steps = capacity(config, platform, len(devices))
     _print("versions", [*versions(), *extras()])
     _print("devices", [*describe_devices(devices, str(execution.how.operands)), *host()])

@@ -11,6 +11,7 @@ from gpt_jax import flops, overrides
 from gpt_jax.checkpoint import Checkpoints, steps_to_keep
 from gpt_jax.evaluate.validation import Validation
 from gpt_jax.experiment import Experiment
+from gpt_jax.processes import is_writer
 from gpt_jax.step import TrainState
 from gpt_jax.timetable import is_cooled
 from gpt_jax.tracking import (
@@ -34,9 +35,9 @@ class RunRecorder:
     def __init__(self, experiment: Experiment, checkpoints: Checkpoints, done_steps: int):
         config, timetable = experiment.config, experiment.timetable
         self.experiment, self.checkpoints = experiment, checkpoints
-        self.log = MetricsLog(
-            experiment.run.metrics, done_steps, make_mirrors(config, experiment.run.path)
-        )
+        self.writes = is_writer()
+        mirrors = make_mirrors(config, experiment.run.path) if self.writes else []
+        self.log = MetricsLog(experiment.run.metrics, done_steps, mirrors, self.writes)
         kept, every = steps_to_keep(config), timetable.due(config.checkpoint.every_tokens)
         self.save_due = lambda done: done in kept or every(done)
         self.validation_due = timetable.due(config.evaluate.every_tokens)
@@ -136,9 +137,10 @@ class RunRecorder:
         """Of a run that is trained, validated and saved: loss curve and result.json."""
         run = self.experiment.run
         self.checkpoints.wait()
-        draw_loss_curve(self.log.records, run.loss_curve, self.experiment.config.name)
         result = self._result()
-        write_json(run.result, result)
+        if self.writes:
+            draw_loss_curve(self.log.records, run.loss_curve, self.experiment.config.name)
+            write_json(run.result, result)
         return result
 
     def _last_validation(self) -> Record | None:

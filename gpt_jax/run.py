@@ -20,6 +20,7 @@ from gpt_jax import overrides
 from gpt_jax.checkpoint_files import Which
 from gpt_jax.config import Config
 from gpt_jax.data.tokenizers import Tokenizer, load_tokenizer
+from gpt_jax.processes import is_writer
 from gpt_jax.tracking import Record, provenance, write_json
 
 if TYPE_CHECKING:
@@ -56,8 +57,12 @@ class RunDirectory:
     def locked(self) -> Iterator[None]:
         """The directory is this block's alone; the kernel frees the lock of a killed process.
 
-        Raises ValueError if it cannot be written, or somebody else is training in it.
+        Of the processes of one run, the first takes it for all. Raises ValueError if it cannot be
+        written, or somebody else is training in it.
         """
+        if not is_writer():
+            yield
+            return
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(self.path / ".lock", os.O_CREAT | os.O_RDWR)

@@ -11,12 +11,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from jax.experimental.mesh_utils import create_device_mesh
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from gpt_jax.config import Config, MeshConfig, ModelConfig
+from gpt_jax import meshes
+from gpt_jax.config import Config, MeshConfig
 
-MESH_AXES = ("data", "fsdp", "tensor")
+MESH_AXES = tuple(meshes.FIELDS)
+SEQUENCE_AXIS = "sequence"
 TRIAL_AXIS = "trial"
 """In front of the others in the mesh of a packed sweep: along it lie trials, not parts of one."""
 
@@ -33,9 +36,9 @@ RULES: dict[str, tuple[str, ...]] = {
     "vocab": ("tensor",),
     "layer": (),
     # activations
-    "act_batch": ("data", "fsdp"),
-    "act_seq": (),
-    "act_stream_seq": ("tensor",),  # of the residual stream, between the sub-blocks
+    "act_batch": ("slice", "data", "fsdp"),
+    "act_seq": (SEQUENCE_AXIS,),
+    "act_stream_seq": (SEQUENCE_AXIS, "tensor"),  # between sub-blocks: norms and residuals
     "act_embed": (),
     "act_looked_up": ("tensor",),  # the width of embeddings, while rows are looked up
     "act_heads": ("tensor",),
@@ -71,7 +74,9 @@ class Layout:
         What is kept for the backward pass is then no larger for being tensor parallel, and norms
         are not computed by every tensor shard (Korthikanti et al. 2022, section 4.2.2).
         """
-        return self.constrain_even(x_BTD, "act_batch", "act_stream_seq", "act_embed")
+        divides = x_BTD.shape[1] % self.n_parts("act_stream_seq") == 0
+        sequence = "act_stream_seq" if divides else "act_seq"
+        return self.constrain_even(x_BTD, "act_batch", sequence, "act_embed")
 
     def constrain_even(self, x: jax.Array, *axes: str | None) -> jax.Array:
         """`constrain`, with the dims whole that do not divide."""
@@ -101,6 +106,11 @@ class Layout:
     def batches(self) -> NamedSharding:
         """[K, B, T] arrays of the batches of several steps."""
         return self.sharding((None, "act_batch", "act_seq"))
+
+    @property
+    def sequence_parts(self) -> int:
+        """The number of parts that the sequence dim is split into."""
+        return self.mesh.shape[SEQUENCE_AXIS]
 
     @property
     def batch_parts(self) -> int:
@@ -133,75 +143,53 @@ def is_axes(x: Any) -> bool:
 def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """The mesh of a config over all devices, or over those given.
 
-    Axes are Auto: the compiler propagates shardings from the constraints.
+    Axes are Auto: the compiler propagates shardings from the constraints. With several slices, the
+    devices of each lie together: by their slice index (TPU), else by process, else in order.
     Raises ValueError when the axis sizes do not multiply to the number of devices.
     """
     devices = jax.devices() if devices is None else list(devices)
-    n_devices, fixed = len(devices), config.fsdp * config.tensor
-    data = n_devices // fixed if config.data == -1 else config.data
-    if data * fixed != n_devices:
-        shown = "the rest" if config.data == -1 else config.data
-        fits = ", ".join(
-            f"{n_devices // other}x{f}x{t}" for f, t, other in _factors(n_devices) if other
-        )
-        raise ValueError(
-            f"mesh.data x mesh.fsdp x mesh.tensor = {shown} x {config.fsdp} x {config.tensor} does "
-            f"not make up {n_devices} device{'s' * (n_devices != 1)}; what does: {fits}"
-        )
-    shape = (data, config.fsdp, config.tensor)
-    axis_types = (AxisType.Auto,) * len(MESH_AXES)
+    sizes = meshes.axis_sizes(config, len(devices))
+    shape = tuple(sizes[axis] for axis in MESH_AXES[1:])
+    grids = [_grid(shape, part) for part in _slices(devices, config.slices)]
+    return Mesh(np.stack(grids), MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
+
+
+def _grid(shape: tuple[int, ...], devices: Sequence[jax.Device]) -> np.ndarray:
+    """Devices of one slice in the shape of its axes, neighbours along an axis near each other."""
+    types = (AxisType.Auto,) * len(shape)
     try:
-        return jax.make_mesh(shape, MESH_AXES, axis_types=axis_types, devices=devices)
+        return jax.make_mesh(shape, MESH_AXES[1:], axis_types=types, devices=devices).devices
     except NotImplementedError:  # of a TPU's torus: an axis that is no product of its dims
-        split = create_device_mesh(shape, devices, allow_split_physical_axes=True)
-        return Mesh(split, MESH_AXES, axis_types=axis_types)
+        return create_device_mesh(shape, devices, allow_split_physical_axes=True)
+
+
+def _slices(devices: Sequence[jax.Device], n_slices: int) -> list[list[jax.Device]]:
+    """The devices of each slice. Raises ValueError if the hardware is in another number of them."""
+    if n_slices == 1:
+        return [list(devices)]
+    known = all(hasattr(device, "slice_index") for device in devices)  # TPU and GPU
+    indices = {device.slice_index for device in devices} if known else set()
+    if len(indices) > 1 and len(indices) != n_slices:
+        raise ValueError(
+            f"mesh.slices = {n_slices}, but the devices are in {len(indices)} slices; "
+            f"set mesh.slices = {len(indices)}, or 1 for one mesh over all"
+        )
+
+    def place(device: jax.Device) -> tuple[int, int, int]:
+        of_slice = device.slice_index if len(indices) > 1 else 0
+        return of_slice, device.process_index, device.id
+
+    ordered = sorted(devices, key=place)
+    each = len(devices) // n_slices
+    return [ordered[i * each : (i + 1) * each] for i in range(n_slices)]
 
 
 def make_layout(config: Config, devices: Sequence[jax.Device] | None = None) -> Layout:
     """The layout of a config, after checking that every split dim divides.
 
-    The one key and value head of multi-query attention is held by every tensor shard; everything
-    else must divide. Raises ValueError naming the two numbers.
+    Raises ValueError naming the two numbers, and the nearest meshes that fit.
     """
-    mesh = make_mesh(config.mesh, devices)
-    model = config.model
-    replicated = {"kv_heads", "act_kv_heads"} if model.kv_heads == 1 else set()
-    layout = Layout(mesh, frozenset(replicated))
-    _check_divides(model, layout)
-    sizes = {config.train.batch_sequences, config.train.ramp_from_sequences or 0}
-    for sequences in sizes - {0}:
-        _divide(
-            sequences // config.compute.microbatches,
-            "sequences in a batch (train.batch_sequences or train.ramp_from_sequences, divided by "
-            "compute.microbatches)",
-            layout.batch_parts,
-            "mesh.data x mesh.fsdp",
-        )
-    return layout
-
-
-def _check_divides(model: ModelConfig, layout: Layout) -> None:
-    tensor, fsdp = layout.mesh.shape["tensor"], layout.mesh.shape["fsdp"]
-    _divide(model.n_heads, "model.n_heads", tensor, "mesh.tensor")
-    if "kv_heads" not in layout.replicated:
-        _divide(model.kv_heads, "model.n_kv_heads", tensor, "mesh.tensor")
-    _divide(model.d_ff, "model.ffn_size", tensor, "mesh.tensor")
-    _divide(
-        model.padded_vocab_size,
-        "the padded model.vocab_size (see model.vocab_multiple)",
-        tensor,
-        "mesh.tensor",
-    )
-    _divide(model.d_model, "model.d_model", fsdp, "mesh.fsdp")
-
-
-def _divide(value: int, name: str, parts: int, parts_name: str) -> None:
-    if value % parts:
-        raise ValueError(f"{name} = {value} is not divisible by {parts_name} = {parts}")
-
-
-def _factors(n: int) -> list[tuple[int, int, int]]:
-    """(fsdp, tensor, their product) for the meshes worth proposing for n devices."""
-    options = [(1, 1), (n, 1), (1, n)]
-    options += [(f, n // f // 2) for f in (2, 4, 8) if n % (2 * f) == 0 and n // f // 2 > 1]
-    return [(f, t, f * t) for f, t in dict.fromkeys(options) if n % (f * t) == 0]
+    devices = jax.devices() if devices is None else list(devices)
+    meshes.check(config, len(devices))
+    replicated = {"kv_heads", "act_kv_heads"} if config.model.kv_heads == 1 else set()
+    return Layout(make_mesh(config.mesh, devices), frozenset(replicated))

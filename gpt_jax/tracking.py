@@ -104,25 +104,36 @@ class MetricsLog:
     """metrics.jsonl of a run, continued after `done_steps` steps, and its mirrors.
 
     Records of steps beyond done_steps (written after the checkpoint that is resumed from) are
-    dropped: they are computed again.
+    dropped: they are computed again. Of the processes of one run, one writes: the others only
+    remember.
     """
 
-    def __init__(self, path: Path, done_steps: int, mirrors: list[Mirror] | None = None):
+    def __init__(
+        self,
+        path: Path,
+        done_steps: int,
+        mirrors: list[Mirror] | None = None,
+        writes: bool = True,
+    ):
         kept = [r for r in read_records(path) if r["step"] <= done_steps]
-        write_atomically(path, "".join(json.dumps(r) + "\n" for r in kept))
         self.records = kept
         self.mirrors = mirrors or []
-        self._file: TextIO = path.open("a", buffering=1)
+        self._file: TextIO | None = None
+        if writes:
+            write_atomically(path, "".join(json.dumps(r) + "\n" for r in kept))
+            self._file = path.open("a", buffering=1)
 
     def log(self, record: Record) -> None:
         """Write one record; it holds `step`, the number of steps done."""
-        self._file.write(json.dumps(record) + "\n")
+        if self._file is not None:
+            self._file.write(json.dumps(record) + "\n")
         self.records.append(record)
         for mirror in self.mirrors:
             mirror.log(record)
 
     def close(self, finished: bool) -> None:
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
         for mirror in self.mirrors:
             mirror.close(finished)
 
@@ -218,11 +229,13 @@ class Progress:
 
 
 class ProgressReport:
-    """A bar on a terminal; elsewhere a plain line now and then."""
+    """A bar on a terminal, elsewhere a plain line now and then; nothing if not `spoken`."""
 
-    def __init__(self, n_steps: int, done_steps: int, line_due: Callable[[int], bool]):
-        self._line_due, self._bar = line_due, None
-        if sys.stderr.isatty():
+    def __init__(
+        self, n_steps: int, done_steps: int, line_due: Callable[[int], bool], spoken: bool = True
+    ):
+        self._line_due, self._bar, self._spoken = line_due, None, spoken
+        if spoken and sys.stderr.isatty():
             from rich import progress
             from rich.console import Console
 
@@ -246,6 +259,8 @@ class ProgressReport:
 
     def say(self, text: str) -> None:
         """A line above the bar."""
+        if not self._spoken:
+            return
         if self._bar is not None:
             self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
         else:

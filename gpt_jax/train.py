@@ -25,7 +25,8 @@ from gpt_jax.data.batch import Batch
 from gpt_jax.dispatch import Pace
 from gpt_jax.evaluate.validation import Validation, validate
 from gpt_jax.experiment import Experiment, facts, prepare
-from gpt_jax.feed import put_batch, put_count, read_batches
+from gpt_jax.feed import put_batch, put_count, put_vote, read_batches
+from gpt_jax.processes import is_writer
 from gpt_jax.recorder import RunRecorder, describe_bad
 from gpt_jax.run import RunDirectory
 from gpt_jax.step import Metrics, TrainState, evaluation_params
@@ -50,6 +51,13 @@ class Pending:
     """[K] arrays."""
     data_wait: float
     """Seconds that their batches took."""
+    stop: jax.Array | None
+    """Of several processes: whether any was told to stop before these steps; not read yet."""
+
+    @property
+    def voted(self) -> bool:
+        """Whether a process of several was told to stop: the same answer in each."""
+        return self.stop is not None and bool(self.stop)
 
 
 def train(
@@ -104,7 +112,9 @@ def opened(experiment: Experiment, resume_changed: bool = False) -> Iterator[Che
 
 
 def begin(experiment: Experiment) -> None:
-    """Write what the run's directory holds before its first step."""
+    """Write what the run's directory holds before its first step: one process does."""
+    if not is_writer():
+        return
     run = experiment.run
     run.write_config(experiment.config, facts(experiment))
     run.result.unlink(missing_ok=True)  # of the run before its config was changed
@@ -162,7 +172,8 @@ def take_over(experiment: Experiment, trunk: RunDirectory, step: int) -> tuple[T
         )
     state = restore_state(trunk.checkpoints, experiment.steps.abstract_state, step)
     kept = [r for r in read_records(trunk.metrics) if r["step"] <= step]
-    write_atomically(experiment.run.metrics, "".join(json.dumps(r) + "\n" for r in kept))
+    if is_writer():
+        write_atomically(experiment.run.metrics, "".join(json.dumps(r) + "\n" for r in kept))
     return state, step
 
 
@@ -188,11 +199,14 @@ class _Loop:
         self, experiment: Experiment, checkpoints: Checkpoints, done_steps: int, profile: bool
     ):
         config, timetable = experiment.config, experiment.timetable
-        self.experiment, self.checkpoints, self.profile = experiment, checkpoints, profile
+        self.experiment, self.checkpoints = experiment, checkpoints
+        self.profile = profile and is_writer()
         self.first_step = done_steps
         self.recorder = RunRecorder(experiment, checkpoints, done_steps)
         every = config.tracking.print_every_tokens or timetable.n_tokens // LINES_IN_ALL
-        self.report = ProgressReport(timetable.n_steps, done_steps, timetable.due(every))
+        self.report = ProgressReport(
+            timetable.n_steps, done_steps, timetable.due(every), is_writer()
+        )
         self.pace = Pace(config, experiment.steps_per_dispatch)
         self.last_time = self.started = time.monotonic()
         self.seconds_per_token = math.nan
@@ -219,21 +233,25 @@ class _Loop:
             count = put_count(len(steps), experiment.layout.everywhere)
             with self._profiled(steps):
                 state, metrics = experiment.steps.train(state, batches, count, experiment.settings)
-            previous, pending = pending, Pending(steps, metrics, data_wait)
+            vote = put_vote(bool(stop), experiment.layout)
+            previous, pending = pending, Pending(steps, metrics, data_wait, vote)
             done = steps.stop
             call = self._next_call(done)
             if previous is not None:
                 self._read(previous)
+            stopping = bool(stop) if vote is None else previous is not None and previous.voted
             validating = self.recorder.validation_due(done)
             saving = self.recorder.save_due(done)
-            if validating or saving or stop:
+            if validating or saving or stopping:
                 self._read(pending)
+                stopping |= pending.voted
                 pending = None
-                self._milestone(state, done, validating, saving or bool(stop))
-            if stop and done < n_steps:
+                self._milestone(state, done, validating, saving or stopping)
+            if stopping and done < n_steps:
                 self.checkpoints.wait()
+                name = signal.Signals(stop[0]).name if stop else "another process's signal"
                 raise Interrupted(
-                    f"stopped by {signal.Signals(stop[0]).name} after step {done:,} of "
+                    f"stopped by {name} after step {done:,} of "
                     f"{n_steps:,}; saved: the same command continues"
                 )
         return state
@@ -245,10 +263,16 @@ class _Loop:
         if step >= experiment.timetable.n_steps:
             return None
         n = self.recorder.steps_until_due(step, self.pace.steps)
+        layout, sequences = experiment.layout, experiment.timetable.batch_sequences(step)
         batches, seconds = read_batches(
-            experiment.stream, experiment.timetable, step, n, experiment.steps_per_dispatch
+            experiment.stream,
+            experiment.timetable,
+            step,
+            n,
+            experiment.steps_per_dispatch,
+            layout.batch,
         )
-        return range(step, step + n), put_batch(batches, experiment.layout.batches), seconds
+        return range(step, step + n), put_batch(batches, layout.batches, sequences), seconds
 
     def _read(self, pending: Pending) -> None:
         """Wait for steps, write their records, show them, and stop the run if one went wrong."""

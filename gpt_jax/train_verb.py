@@ -5,7 +5,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from gpt_jax import overrides
+from gpt_jax import overrides, processes
 from gpt_jax.config import Config
 from gpt_jax.run import RunDirectory, default_directory
 from gpt_jax.runtime import INTERRUPTED
@@ -32,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--profile", action="store_true", help="record a jax trace of a few steps in DIR/profile"
     )
+    processes.add_arguments(parser)
     parser.set_defaults(takes_overrides=True)
     parser.epilog = _list_fields(Config())
 
@@ -39,6 +40,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     config = overrides.load(arguments.config, overrides.parse_arguments(arguments.rest))
     directory = arguments.workdir or default_directory(config)
+    where = processes.place(arguments)
+    if where is None:
+        return _train(config, directory, arguments)
+    processes.join(where)
+    try:
+        return _train(config, directory, arguments)
+    except Exception as error:
+        processes.leave(error)
+
+
+def _train(config: Config, directory: Path, arguments: argparse.Namespace) -> int:
     # Imported here: --help and a mistyped override should not wait for jax.
     from gpt_jax.train import Interrupted, train
 
@@ -55,10 +67,12 @@ def run(arguments: argparse.Namespace) -> int:
     except Interrupted as interrupted:
         print(f"gpt-jax: {interrupted}", file=sys.stderr)
         return INTERRUPTED
+    if not processes.is_writer():
+        return 0
     if was_done:
         print(f"{directory} is done; delete it, or choose another --workdir, to train anew\n")
     _print_result(result, directory)
-    if config.evaluate.sample_tokens and not was_done:
+    if config.evaluate.sample_tokens and not was_done and processes.place(arguments) is None:
         _print_sample(config, directory)
     _print_next(arguments.config, directory)
     return 0

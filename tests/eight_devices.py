@@ -31,7 +31,10 @@ from gpt_jax import overrides
 from gpt_jax.config import Config
 from gpt_jax.data.batch import Batch
 from gpt_jax.feed import put_count, stack
+from gpt_jax.models import attention
 from gpt_jax.models.gpt import make_gpt
+from gpt_jax.models.products import precision
+from gpt_jax.models.ring import zigzag
 from gpt_jax.sharding import make_layout
 from gpt_jax.step import (
     TrainState,
@@ -74,8 +77,13 @@ RUNS: dict[str, dict[str, Any]] = {
     "2x2x2": {},
     "1x1x1 microbatches": {"compute.microbatches": 4},
     "2x2x2 microbatches": {"compute.microbatches": 2},
+    "1x8x1": {},
+    "1x2x1 sequence": {"mesh.sequence": 4},
+    "1x1x1 sequence": {"mesh.sequence": 4},
+    "1x1x2 sequence": {"mesh.sequence": 2},
+    "2x2x1 slices": {"mesh.slices": 2},
 }
-"""Name, beginning with data x fsdp x tensor -> overrides."""
+"""Name, beginning with data x fsdp x tensor -> overrides, of further axes too."""
 
 REFUSED: dict[str, dict[str, Any]] = {
     "3x1x1": {},
@@ -87,6 +95,8 @@ REFUSED: dict[str, dict[str, Any]] = {
     "1x8x1": {"model.d_model": 20, "model.head_size": 2},
     "8x1x1": {"train.batch_sequences": 12},
     "8x1x1 microbatches": {"compute.microbatches": 2},
+    "1x1x1 sequence": {"mesh.sequence": 8},
+    "1x1x8 norms": {"model.seq_len": 12},
     "8x1x1 ramp": {"train.ramp_from_sequences": 4, "train.ramp_tokens": 100},
 }
 """Meshes over 8 devices that do not fit."""
@@ -107,7 +117,9 @@ def batches() -> list[Batch]:
 def configure(name: str, changes: dict[str, Any]) -> tuple[Config, list[jax.Device]]:
     data, fsdp, tensor = map(int, name.split()[0].split("x"))
     mesh: dict[str, Any] = {"mesh.data": data, "mesh.fsdp": fsdp, "mesh.tensor": tensor}
-    return overrides.override(BASE, mesh | changes), jax.devices()[: data * fsdp * tensor]
+    config = overrides.override(BASE, mesh | changes)
+    more = config.mesh.sequence * config.mesh.slices
+    return config, jax.devices()[: data * fsdp * tensor * more]
 
 
 def start() -> TrainState:
@@ -149,7 +161,13 @@ def program_facts(hlo: str, jaxpr: str, state: TrainState) -> dict[str, Any]:
     return {
         "collectives": {
             kind: len(re.findall(rf" {kind}(?:-start)?\(", hlo))
-            for kind in ("all-reduce", "all-gather", "reduce-scatter", "all-to-all")
+            for kind in (
+                "all-reduce",
+                "all-gather",
+                "reduce-scatter",
+                "all-to-all",
+                "collective-permute",
+            )
         },
         "arguments": arguments,
         "shapes": {
@@ -208,6 +226,76 @@ def data_parallel(kind: str, state: TrainState) -> tuple[list[float], Any, dict]
     return losses, state.params, {}
 
 
+RINGS: dict[str, dict[str, Any]] = {
+    "dense": {},
+    "banded": {"window": 5},
+    "segments": {"segmented": True},
+    "banded segments, blocks, few key heads": {
+        "window": 7,
+        "segmented": True,
+        "block": 2,
+        "kv_heads": 2,
+    },
+    "alibi, one key head": {"slopes": (0.5, 0.25, 0.125, 0.0625), "kv_heads": 1},
+}
+"""Attention whose sequence is split over 4 devices, its heads and its batch over 2 (the heads only
+if there are key heads to split)."""
+
+
+def compare_ring(
+    window: int | None = None,
+    segmented: bool = False,
+    block: int = 64,
+    kv_heads: int = 4,
+    slopes: tuple[float, ...] | None = None,
+) -> dict[str, Any]:
+    """Largest differences of the ring kernel from the reference, and the ring's collectives."""
+    mesh = {"mesh.sequence": 4, "mesh.tensor": 2} if kv_heads > 1 else {"mesh.sequence": 4}
+    changes = {"model.seq_len": 32, "model.n_kv_heads": min(kv_heads, 8), **mesh}
+    layout = make_layout(configure("1x1x1", changes | {"mesh.data": -1})[0])
+    random = np.random.default_rng(1)
+    q, k, v, weight = (
+        jnp.asarray(random.normal(size=(2, 32, n, 4)), jnp.float32)
+        for n in (4, kv_heads, kv_heads, 4)
+    )
+    segments = jnp.asarray(np.sort(random.integers(1, 4, (2, 32))), jnp.int32)
+    pattern = attention.Pattern(window, slopes)
+    how = precision("float32", "plain", "cpu")
+
+    def reference(q, k, v):
+        ids = segments if segmented else None
+        return attention.attend("reference", q, k, v, pattern, how, block, ids)
+
+    def ring(q, k, v):
+        def turned(x: jax.Array, back: bool = False) -> jax.Array:
+            axes = ("act_batch", "act_seq", None, None)[: x.ndim]
+            return zigzag(x, layout, axes, back)
+
+        ids = turned(segments) if segmented else None
+        q, k, v = turned(q), turned(k), turned(v)
+        out = attention.attend("ring", q, k, v, pattern, how, block, ids, layout=layout)
+        return turned(out, back=True)
+
+    def graded(function):
+        def loss(q, k, v):
+            out = function(q, k, v)
+            return jnp.sum(out * weight), out
+
+        return jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True))
+
+    (_, want), gradients = graded(reference)(q, k, v)
+    compiled = graded(ring).lower(q, k, v).compile()
+    (_, got), ring_gradients = compiled(q, k, v)
+    pairs = [(got, want), *zip(ring_gradients, gradients, strict=True)]
+    hlo = compiled.as_text()
+    return {
+        "differences": [float(jnp.max(jnp.abs(a - b))) for a, b in pairs],
+        "sizes": [float(jnp.max(jnp.abs(b))) for _, b in pairs],
+        "permutes": len(re.findall(r" collective-permute(?:-start)?\(", hlo)),
+        "gathers": len(re.findall(r" all-gather(?:-start)?\(", hlo)),
+    }
+
+
 def refusal(name: str, changes: dict[str, Any]) -> str:
     """What is said of a mesh that does not fit; empty if nothing is."""
     config, _ = configure(name, changes)
@@ -230,6 +318,7 @@ def main() -> None:
         arrays[f"{name}: losses"] = np.array(losses)
         arrays |= {f"{name}: {key}": np.asarray(x) for key, x in named(params).items()}
     facts["refused"] = {name: refusal(name, changes) for name, changes in REFUSED.items()}
+    facts["rings"] = {name: compare_ring(**settings) for name, settings in RINGS.items()}
     np.savez(sys.argv[1], **arrays)
     Path(sys.argv[2]).write_text(json.dumps(facts))
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 LAYERS = (
-    {"gpt_jax", "runtime", "config"},
-    {"overrides", "timetable", "flops", "hardware", "scaling", "parametrization"},
+    {"gpt_jax", "runtime", "config", "processes"},
+    {"overrides", "timetable", "flops", "meshes", "hardware", "scaling", "parametrization"},
     {"published"},
     {"sharding", "data", "optim"},
     {"models"},

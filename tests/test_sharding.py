@@ -3,24 +3,27 @@
 tests/eight_devices.py trains; here is what must come out.
 """
 
+import contextlib
 import json
 import math
 import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from jax.sharding import PartitionSpec
 from once import once
 
-from gpt_jax import overrides
+from gpt_jax import meshes, overrides
 from gpt_jax.config import Config, MeshConfig
 from gpt_jax.models.gpt import make_gpt
-from gpt_jax.sharding import make_layout, make_mesh
+from gpt_jax.sharding import _slices, make_layout, make_mesh
 from gpt_jax.step import make_steps, state_shardings
 
 RTOL, ATOL = 2e-5, 2e-5
@@ -68,7 +71,19 @@ def test_meshes_train_alike_with_the_same_dropout(results, mesh):
 
 
 @pytest.mark.parametrize(
-    "run", ["2x2x2", "1x1x1 microbatches", "2x2x2 microbatches", "shard_map", "pmap"]
+    "run",
+    [
+        "2x2x2",
+        "1x8x1",
+        "1x1x1 sequence",
+        "1x2x1 sequence",
+        "1x1x2 sequence",
+        "2x2x1 slices",
+        "1x1x1 microbatches",
+        "2x2x2 microbatches",
+        "shard_map",
+        "pmap",
+    ],
 )
 def test_splits_of_the_batch_train_alike(results, run):
     assert_trained_alike(results[0], run, "1x1x1")
@@ -88,19 +103,47 @@ def test_dropout_and_training_do_something(results):
 def test_collectives_are_those_of_the_mesh(results):
     _, facts = results
     assert collectives(facts, "8x1x1 dropout") == {"all-reduce"}
+    # XLA:CPU writes a reduce-scatter as an all-reduce of which each device keeps its part.
+    assert collectives(facts, "1x8x1") == {"all-reduce", "all-gather"}
+    assert collectives(facts, "1x1x1 sequence") == {"all-reduce", "collective-permute"}
+    fsdp_and_sequence = {"all-reduce", "all-gather", "collective-permute"}
+    assert collectives(facts, "1x2x1 sequence") == fsdp_and_sequence
     assert {"all-reduce", "all-gather"} <= collectives(facts, "2x2x2 dropout")
     # Megatron with a residual stream split by sequence: sub-blocks gather their inputs, and their
-    # outputs are summed (reduce-scattered: on CPU an all-reduce of which each keeps its part);
-    # looked-up embeddings change from parts of the width to parts of the sequence.
+    # outputs are summed; looked-up embeddings change from parts of the width to parts of the
+    # sequence.
     tensor = collectives(facts, "1x1x8 dropout")
     assert {"all-gather", "all-reduce", "all-to-all"} <= tensor
     one_sum = facts["8x1x1 dropout"]["collectives"]["all-reduce"]
     assert facts["1x1x8 dropout"]["collectives"]["all-reduce"] > one_sum
 
 
-@pytest.mark.parametrize(("mesh", "parts"), [("2x2x2", 4), ("1x1x8", 8)])
+RING_CASES = (
+    "dense",
+    "banded",
+    "segments",
+    "banded segments, blocks, few key heads",
+    "alibi, one key head",
+)
+
+
+@pytest.mark.parametrize("case", RING_CASES)
+def test_the_ring_computes_what_the_reference_does(results, case):
+    """Output, and gradients of queries, keys and values; nobody gathers a sequence."""
+    found = results[1]["rings"][case]
+    assert len(found["differences"]) == 4
+    for difference, size in zip(found["differences"], found["sizes"], strict=True):
+        assert size > 1
+        assert difference < 2e-6 * size
+    assert found["permutes"] >= 10
+
+
+@pytest.mark.parametrize(
+    ("mesh", "parts"),
+    [("2x2x2 dropout", 4), ("1x1x8 dropout", 8), ("1x8x1", 8), ("1x2x1 sequence", 2)],
+)
 def test_no_device_is_given_a_whole_copy_of_a_split_parameter(results, mesh, parts):
-    facts = results[1][f"{mesh} dropout"]
+    facts = results[1][mesh]
     arguments = set(facts["arguments"])
     split = {key: shapes for key, shapes in facts["shapes"].items() if shapes[0] != shapes[1]}
     kernels = [key for key in facts["shapes"] if key.endswith("kernel")]
@@ -193,16 +236,22 @@ def test_the_single_head_of_multi_query_attention_is_everywhere():
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("3x1x1", "3 x 1 x 1 does not make up 8 devices; what does: 8x1x1, 1x8x1, 1x1x8"),
-        ("1x3x1", "the rest x 3 x 1 does not make up 8 devices"),
+        ("3x1x1", "mesh.data = 3 does not make up 8 devices; what fits: --mesh.data 8"),
+        (
+            "1x3x1",
+            "mesh.fsdp = 3 does not divide 8 devices; what fits: --mesh.data 2 --mesh.fsdp 4, or "
+            "--mesh.data 4 --mesh.fsdp 2, or --mesh.data 1 --mesh.fsdp 8",
+        ),
+        ("1x1x1 sequence", "model.seq_len = 8 is not divisible by 2 x mesh.sequence"),
+        ("1x1x8 norms", "model.seq_len = 12 is not divisible by mesh.sequence x mesh.tensor = 8"),
         ("1x1x8", "model.n_heads = 4 is not divisible by mesh.tensor = 8"),
         ("1x1x4", "model.n_kv_heads = 2 is not divisible by mesh.tensor = 4"),
         ("1x1x8 mlp", "model.ffn_size = 20 is not divisible by mesh.tensor = 8"),
         ("1x1x8 vocabulary", "(see model.vocab_multiple) = 33 is not divisible by mesh.tensor = 8"),
         ("1x8x1", "model.d_model = 20 is not divisible by mesh.fsdp = 8"),
-        ("8x1x1", "= 12 is not divisible by mesh.data x mesh.fsdp = 8"),
-        ("8x1x1 microbatches", "compute.microbatches) = 4 is not divisible by mesh.data"),
-        ("8x1x1 ramp", "train.ramp_from_sequences, divided by compute.microbatches) = 4 is not"),
+        ("8x1x1", "= 12 is not divisible by mesh.data x mesh.fsdp = 8; what fits: --mesh.data 4"),
+        ("8x1x1 microbatches", "/ compute.microbatches = 8 / 2 = 4 is not divisible by mesh.data"),
+        ("8x1x1 ramp", "train.ramp_from_sequences = 4 is not divisible by mesh.data x mesh.fsdp"),
     ],
 )
 def test_what_does_not_divide_is_named(results, name, said):
@@ -213,5 +262,38 @@ def test_what_does_not_divide_is_named(results, name, said):
 
 @pytest.mark.smoke
 def test_too_many_devices_wanted():
-    with pytest.raises(ValueError, match="4 x 1 x 1 does not make up 1 device; what does: 1x1x1"):
+    with pytest.raises(ValueError, match=r"mesh\.data = 4 does not make up 1 device"):
         make_mesh(MeshConfig(data=4), jax.devices()[:1])
+
+
+devices_and_sizes = st.tuples(
+    st.integers(1, 96), st.integers(1, 9), st.integers(1, 9), st.integers(1, 4), st.integers(1, 3)
+)
+
+
+@given(devices_and_sizes)
+def test_what_is_proposed_fits(drawn):
+    n_devices, *sizes = drawn
+    names = ("fsdp", "tensor", "sequence", "slices")
+    changes = {f"mesh.{name}": size for name, size in zip(names, sizes, strict=True)}
+    config = small(changes | {"train.batch_sequences": 32})
+    proposed = meshes.nearest(config, n_devices)
+    for sizes in proposed:
+        assert math.prod(sizes.values()) == n_devices
+        again = {f"mesh.{meshes.FIELDS[axis]}": size for axis, size in sizes.items()}
+        assert meshes.check(overrides.override(config, again), n_devices) == sizes
+    with contextlib.suppress(ValueError):
+        assert meshes.check(config, n_devices) == proposed[0]
+
+
+def test_slices_are_kept_together():
+    class Device(NamedTuple):
+        id: int
+        process_index: int
+        slice_index: int
+
+    devices = [Device(i, i // 2, i % 2) for i in range(8)]
+    grouped = _slices(devices, 2)
+    assert [{device.slice_index for device in part} for part in grouped] == [{0}, {1}]
+    with pytest.raises(ValueError, match=r"mesh\.slices = 4, but the devices are in 2 slices"):
+        _slices(devices, 4)

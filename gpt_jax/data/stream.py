@@ -62,10 +62,12 @@ class Stream:
         self._component_keys = fold(root, np.arange(1, len(components) + 1, dtype=U64))
         self._locate_block = functools.lru_cache(maxsize=8)(self._compute_block)
 
-    def batch(self, first_sample: int, batch_sequences: int, rows: slice | None = None) -> Batch:
+    def batch(
+        self, first_sample: int, batch_sequences: int, rows: slice | np.ndarray | None = None
+    ) -> Batch:
         """Samples [first_sample, first_sample + batch_sequences), or those `rows` of them."""
-        samples = range(first_sample, first_sample + batch_sequences)[rows or slice(None)]
-        component, _, start = self._locate(samples)
+        located = self._locate(range(first_sample, first_sample + batch_sequences))
+        component, _, start = (x if rows is None else x[rows] for x in located)
         places = zip(component.tolist(), start.tolist(), strict=True)
         windows = [(self.components[c], s) for c, s in places]
         return _make_batch(windows, self.seq_len, len(windows), self.separate_documents)
@@ -117,7 +119,7 @@ def evaluation_batches(
     seq_len: int,
     batch_sequences: int,
     max_sequences: int | None = None,
-    rows: slice | None = None,
+    rows: slice | np.ndarray | None = None,
     separate_documents: bool = False,
 ) -> Iterator[Batch]:
     """A split in order, in floor((n_tokens - 1) / seq_len) blocks that do not overlap.
@@ -131,7 +133,8 @@ def evaluation_batches(
     if max_sequences is not None:
         n_blocks = min(n_blocks, max_sequences)
     for first in range(0, n_blocks, batch_sequences):
-        blocks = range(first, first + batch_sequences)[rows or slice(None)]
+        blocks = np.arange(first, first + batch_sequences)
+        blocks = (blocks if rows is None else blocks[rows]).tolist()
         chosen = [block * n_all // n_blocks for block in blocks if block < n_blocks]
         windows = [(shards, block * seq_len) for block in chosen]
         yield _make_batch(windows, seq_len, len(blocks), separate_documents)

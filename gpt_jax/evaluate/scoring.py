@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt_jax.evaluate.requests import Request, Score
-from gpt_jax.feed import process_rows
+from gpt_jax.feed import process_rows, put_batch
 from gpt_jax.losses import VOCABULARY_PART
 from gpt_jax.models import cpu
 from gpt_jax.models.gpt import GPT, Params
@@ -197,10 +197,8 @@ def _power_of_four(n: int) -> int:
 
 def _put(arrays: tuple[NDArray[Any], ...], layout: Layout) -> list[jax.Array]:
     """Arrays that every process has whole, split by rows over the mesh."""
-    if jax.process_count() == 1:
-        return [jax.device_put(x, layout.batch) for x in arrays]
-    put = functools.partial(jax.make_array_from_process_local_data, layout.batch)
-    return [put(x[process_rows(len(x))]) for x in arrays]
+    rows = layout.sharding(("act_batch", None))
+    return [put_batch(x[process_rows(len(x), rows)], rows, len(x)) for x in arrays]
 
 
 @functools.partial(jax.jit, static_argnames="model")

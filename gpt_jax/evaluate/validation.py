@@ -102,10 +102,10 @@ def validation_batches(
         config.model.seq_len,
         sequences,
         max_sequences,
-        rows=process_rows(sequences),
+        rows=process_rows(sequences, layout.batch),
         separate_documents=config.data.separate_documents,
     )
-    return (put_batch(batch, layout.batch) for batch in batches)
+    return (put_batch(batch, layout.batch, sequences) for batch in batches)
 
 
 def _standard_error(means: np.ndarray, weights: np.ndarray) -> float:

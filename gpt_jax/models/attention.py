@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from gpt_jax.config import ComputeConfig, ModelConfig
-from gpt_jax.models import cpu
+from gpt_jax.models import cpu, ring
 from gpt_jax.models.products import Precision
 from gpt_jax.sharding import Layout
 
@@ -54,8 +54,12 @@ class Pattern(NamedTuple):
         return q_BTNH / (self.divisor or math.sqrt(q_BTNH.shape[-1]))
 
 
-def choose_kernel(model: ModelConfig, compute: ComputeConfig, backend: str) -> Kernel:
+def choose_kernel(
+    model: ModelConfig, compute: ComputeConfig, backend: str, sequence_parts: int = 1
+) -> Kernel:
     """The attention kernel that runs on a backend (cpu, gpu, tpu) for training and scoring.
+
+    sequence_parts: devices that split the sequence (`mesh.sequence`).
 
     Raises ValueError if a kernel is requested by name that cannot compute this model there.
     """
@@ -64,7 +68,11 @@ def choose_kernel(model: ModelConfig, compute: ComputeConfig, backend: str) -> K
         "blockwise": "",
         "cudnn": _cudnn_obstacle(model, compute, backend),
         "splash": _splash_obstacle(model, backend),
+        "ring": _ring_obstacle(model, sequence_parts),
     }
+    if sequence_parts > 1:
+        split = f"the sequence is split over {sequence_parts} devices (mesh.sequence)"
+        obstacles |= dict.fromkeys(("cudnn", "splash"), split)
     if compute.attention != "auto":
         if obstacles[compute.attention]:
             allowed = ", ".join(name for name, why in obstacles.items() if not why)
@@ -73,6 +81,10 @@ def choose_kernel(model: ModelConfig, compute: ComputeConfig, backend: str) -> K
                 f"{obstacles[compute.attention]}; allowed here: auto, {allowed}"
             )
         return Kernel(compute.attention, "requested")
+    if sequence_parts > 1:
+        if obstacles["ring"]:
+            raise ValueError(f"mesh.sequence = {sequence_parts} cannot run: {obstacles['ring']}")
+        return Kernel("ring", f"the sequence is split over {sequence_parts} devices")
     for name, home in (("splash", "tpu"), ("cudnn", "gpu")):
         if backend == home and not obstacles[name]:
             return Kernel(name, f"the fused kernel for {home}")
@@ -109,6 +121,14 @@ def _splash_obstacle(model: ModelConfig, backend: str) -> str:
     return _fused_obstacle(model)
 
 
+def _ring_obstacle(model: ModelConfig, sequence_parts: int) -> str:
+    if sequence_parts == 1:
+        return "ring attention needs a split sequence (mesh.sequence > 1)"
+    if model.dropout_attention:
+        return "ring attention has no attention dropout (model.dropout_attention)"
+    return ""
+
+
 def _fused_obstacle(model: ModelConfig) -> str:
     if model.position == "alibi":
         return "it has no ALiBi"
@@ -129,8 +149,14 @@ def attend(
     dropout_key: jax.Array | None = None,
     layout: Layout | None = None,
 ) -> jax.Array:
-    """Self-attention over whole sequences, [B, T, N, H]; position = index."""
+    """Self-attention over whole sequences, [B, T, N, H]; position = index, but for the ring kernel,
+    whose sequences are in zig-zag order.
+    """
     n_tokens = q_BTNH.shape[1]
+    if kernel == "ring":
+        assert layout is not None
+        q_BTNH, seen = pattern.scale(q_BTNH), (pattern.window, pattern.slopes)
+        return ring.attend(q_BTNH, k_BTKH, v_BTKH, *seen, how, block, segments_BT, layout)
     if kernel == "splash":
         return splash(q_BTNH, k_BTKH, v_BTKH, pattern, segments_BT, layout)
     if kernel == "cudnn":

@@ -28,6 +28,7 @@ from gpt_jax.models.layers import (
     rotate,
 )
 from gpt_jax.models.products import Precision, look_up, precision, project
+from gpt_jax.models.ring import zigzag
 from gpt_jax.sharding import Axes, Layout
 
 Params = dict[str, Any]
@@ -57,15 +58,22 @@ class Execution:
 
 
 def decide_execution(
-    model: ModelConfig, compute: ComputeConfig, backend: str, n_devices: int = 1
+    model: ModelConfig,
+    compute: ComputeConfig,
+    backend: str,
+    n_devices: int = 1,
+    sequence_parts: int = 1,
 ) -> Execution:
-    """Resolve every `auto` of the compute config for a backend (cpu, gpu or tpu)."""
+    """Resolve every `auto` of the compute config for a backend (cpu, gpu or tpu).
+
+    sequence_parts: of the n_devices, those that split the sequence (`mesh.sequence`).
+    """
     unroll = compute.layers == "unroll"
     if compute.layers == "auto":
         unroll = backend == "cpu" and model.n_layers <= UNROLL_UP_TO
     return Execution(
         how=precision(compute.dtype, compute.products, backend, n_devices),
-        kernel=attention.choose_kernel(model, compute, backend),
+        kernel=attention.choose_kernel(model, compute, backend, sequence_parts),
         attention_block=attention.block_length(model, compute, backend),
         unroll=unroll,
         remat=compute.remat,
@@ -265,6 +273,10 @@ class Transformer(nn.Module):
         config = self.config
         if positions_BT is None:
             positions_BT = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1]), tokens_BT.shape)
+        in_ring = self.execution.kernel.name == "ring" and cache is None
+        if in_ring:  # from here to the last layer, positions are in the order of the ring
+            tokens_BT, positions_BT = self._zigzag(tokens_BT), self._zigzag(positions_BT)
+            segments_BT = None if segments_BT is None else self._zigzag(segments_BT)
         embedding = Embedding(config, self.execution.how, self.layout, name="embedding")
         x_BTD = embedding(tokens_BT, positions_BT)
         x_BTD = nn.Dropout(config.dropout_embedding, deterministic=not train)(x_BTD)
@@ -275,6 +287,8 @@ class Transformer(nn.Module):
             x_BTD, cache = self._layer_by_layer(x_BTD, cache, positions_BT)
         else:
             x_BTD, cache = self._stacked(x_BTD, cache, positions_BT, segments_BT, train)
+        if in_ring:
+            x_BTD = self._zigzag(x_BTD, back=True)
         if config.final_norm:
             how = self.execution.how
             norm = Norm(config.norm, config.norm_epsilon, config.bias, how, name="final_norm")
@@ -312,6 +326,11 @@ class Transformer(nn.Module):
             x_BTD, group_cache = group(x_BTD, group_cache, positions_BT, None)
             new_cache += group_cache
         return x_BTD, new_cache
+
+    def _zigzag(self, x: jax.Array, back: bool = False) -> jax.Array:
+        assert self.layout is not None
+        axes: Axes = ("act_batch", "act_seq", "act_embed")[: x.ndim]
+        return zigzag(x, self.layout, axes, back)
 
     def _logits(self, x_BTD: jax.Array, embedding: Embedding) -> jax.Array:
         if self.config.tied_embeddings:
@@ -503,5 +522,8 @@ def make_gpt(
     if backend is None:
         backend = jax.default_backend() if layout is None else layout.mesh.devices.flat[0].platform
     n_devices = 1 if layout is None else layout.mesh.size
-    execution = decide_execution(config, compute or ComputeConfig(), backend, n_devices)
+    sequence_parts = 1 if layout is None else layout.sequence_parts
+    execution = decide_execution(
+        config, compute or ComputeConfig(), backend, n_devices, sequence_parts
+    )
     return GPT(config, execution, layout)

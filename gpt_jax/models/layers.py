@@ -123,15 +123,18 @@ class MLP(nn.Module):
             inner = ((config.d_model,), (config.d_ff,), ("embed",), ("mlp",))
             return Projection(*inner, std, config.bias, self.how, name=name)
 
+        def constrain(y_BTF: jax.Array) -> jax.Array:
+            """Hidden units split over the tensor axis: XLA may gather whole kernels otherwise."""
+            if self.layout is None:
+                return y_BTF
+            return self.layout.constrain_even(y_BTF, "act_batch", "act_seq", "act_mlp")
+
         activation = ACTIVATIONS[config.activation]
-        hidden_BTF = into("up")(x_BTD)
+        hidden_BTF = constrain(into("up")(x_BTD))
         if config.gated:
-            hidden_BTF = activation(into("gate")(x_BTD)) * hidden_BTF
+            hidden_BTF = activation(constrain(into("gate")(x_BTD))) * hidden_BTF
         else:
             hidden_BTF = activation(hidden_BTF)
-        if self.layout is not None:
-            # Or XLA may gather the kernels of all tensor shards, not the activations.
-            hidden_BTF = self.layout.constrain(hidden_BTF, "act_batch", "act_seq", "act_mlp")
         std = projection_std(config, config.d_ff, residual=True)
         outer = ((config.d_ff,), (config.d_model,), ("mlp",), ("embed",))
         return Projection(*outer, std, config.bias, self.how, name="down")(hidden_BTF)

@@ -1,7 +1,8 @@
-"""A config's mesh on a number of devices, and why it may not fit. Must not import jax."""
+"""A config's mesh, as far as plans know it. Must not import jax."""
 
 import dataclasses
 
+from gpt_jax import meshes
 from gpt_jax.config import Config
 
 
@@ -29,38 +30,13 @@ class MeshSizes:
 
 
 def mesh_sizes(config: Config, n_devices: int) -> MeshSizes:
-    """The config's mesh on so many devices; ValueError where `obstacle` finds one."""
-    problem = obstacle(config, n_devices)
-    if problem:
-        raise ValueError(problem)
-    mesh = config.mesh
-    data = n_devices // (mesh.fsdp * mesh.tensor) if mesh.data == -1 else mesh.data
-    return MeshSizes(data, mesh.fsdp, mesh.tensor)
+    """The config's mesh on so many devices.
 
-
-def obstacle(config: Config, n_devices: int) -> str:
-    """Why the config's mesh and batch cannot be laid out on these devices; empty if they can.
-
-    The common part of what `gpt_jax.sharding.make_layout` checks, without jax.
+    Raises ValueError where it does not fit, or has an axis that plans do not know.
     """
-    mesh, model, n = config.mesh, config.model, n_devices
-    fixed = mesh.fsdp * mesh.tensor
-    data = n // fixed if mesh.data == -1 else mesh.data
-    if data * fixed != n:
-        return (
-            f"mesh.data x mesh.fsdp x mesh.tensor = {mesh.data} x {mesh.fsdp} x {mesh.tensor} "
-            f"does not make up {n} device{'s' * (n != 1)}"
-        )
-    sequences = config.train.batch_sequences // config.compute.microbatches
-    kv_tensor = mesh.tensor if model.kv_heads > 1 else 1
-    for value, what, parts, axes in (
-        (sequences, "a microbatch of sequences", data * mesh.fsdp, "mesh.data x mesh.fsdp"),
-        (model.d_model, "model.d_model", mesh.fsdp, "mesh.fsdp"),
-        (model.n_heads, "model.n_heads", mesh.tensor, "mesh.tensor"),
-        (model.kv_heads, "model.n_kv_heads", kv_tensor, "mesh.tensor"),
-        (model.d_ff, "model.ffn_size", mesh.tensor, "mesh.tensor"),
-        (model.padded_vocab_size, "the padded vocabulary", mesh.tensor, "mesh.tensor"),
-    ):
-        if value % parts:
-            return f"{what} = {value} is not divisible by {axes} = {parts}"
-    return ""
+    sizes = meshes.check(config, n_devices)
+    for axis in ("slice", "sequence"):
+        if sizes[axis] > 1:
+            field = meshes.FIELDS[axis]
+            raise ValueError(f"plans know no mesh.{field} yet; it is {sizes[axis]}, allowed: 1")
+    return MeshSizes(sizes["data"], sizes["fsdp"], sizes["tensor"])

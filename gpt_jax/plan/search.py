@@ -2,8 +2,8 @@
 
 from gpt_jax import overrides
 from gpt_jax.config import Config
+from gpt_jax.meshes import obstacle
 from gpt_jax.plan.estimate import Plan, make_plan
-from gpt_jax.plan.mesh import obstacle
 from gpt_jax.plan.topology import Topology
 
 REMAT = ("none", "attention", "dots", "full")

@@ -5,9 +5,8 @@ import functools
 import os
 from pathlib import Path
 
-from gpt_jax import flops, hardware
+from gpt_jax import flops, hardware, meshes
 from gpt_jax.config import Config
-from gpt_jax.plan import mesh
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +40,11 @@ class Machine:
 
     def obstacle(self, config: Config) -> str:
         """Why the config's mesh and batch do not fit these devices; empty if they do."""
-        return mesh.obstacle(config, self.n_devices)
+        try:
+            meshes.check(config, self.n_devices)
+        except ValueError as error:
+            return str(error)
+        return ""
 
 
 def named_chips(name: str, n_devices: int) -> Machine:

@@ -10,7 +10,7 @@ import numpy as np
 from gpt_jax.config import Config
 from gpt_jax.data.batch import Batch
 from gpt_jax.dispatch import capacity
-from gpt_jax.feed import process_rows, put_batch, put_count, stack
+from gpt_jax.feed import put_batch, put_count, stack
 from gpt_jax.models.gpt import make_gpt
 from gpt_jax.sharding import make_layout
 from gpt_jax.step import compile_steps, make_settings
@@ -56,9 +56,8 @@ def measure(config: Config) -> Speed:
 
 
 def _random_batch(config: Config) -> Batch:
-    """This process's rows of a full batch."""
-    rows = process_rows(config.train.batch_sequences)
-    shape = (rows.stop - rows.start, config.model.seq_len)
+    """A full batch; sweeps train in one process."""
+    shape = (config.train.batch_sequences, config.model.seq_len)
     random = np.random.default_rng(0)
     tokens, targets = random.integers(0, config.model.vocab_size, (2, *shape), np.int32)
     segments = np.ones(shape, np.int32) if config.data.separate_documents else None

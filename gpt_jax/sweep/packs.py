@@ -304,7 +304,8 @@ def common_step(checkpoints: Sequence[Checkpoints]) -> int | None:
 
 def _devices_per_trial(config: Config) -> int:
     """What the mesh asks for: one device where it leaves the data axis open."""
-    return max(1, config.mesh.data) * config.mesh.fsdp * config.mesh.tensor
+    mesh = config.mesh
+    return max(1, mesh.data) * mesh.slices * mesh.fsdp * mesh.sequence * mesh.tensor
 
 
 def _next_steps(trials: Sequence[_Trial], step: int, pace: Pace) -> range:
@@ -327,6 +328,7 @@ def _batches(trials: Sequence[_Trial], steps: range) -> tuple[list[Batch], float
             steps.start,
             len(steps),
             trial.experiment.steps_per_dispatch,
+            trial.experiment.layout.batch,
         )
         for trial in (trials[:1] if len(seeds) == 1 else trials)
     ]

@@ -266,7 +266,7 @@ def test_what_does_not_fit_memory_says_so(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"mesh.fsdp": 3}, "does not make up 8 devices"),
+        ({"mesh.fsdp": 3}, "does not divide 8 devices"),
         ({"train.batch_sequences": 12}, "= 12 is not divisible by mesh.data x mesh.fsdp = 8"),
         ({"mesh.tensor": 8}, "model.n_heads = 4 is not divisible by mesh.tensor = 8"),
         ({"mesh.fsdp": 8}, ""),
