@@ -16,7 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt_jax.models.gpt import GPT, Cache, Params
+from gpt_jax.models.gpt import GPT, Params
+from gpt_jax.models.transformer import Cache
 from gpt_jax.sampling import SamplingConfig, choose_tokens
 
 STEPS_A_DISPATCH = 8

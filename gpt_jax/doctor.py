@@ -23,7 +23,7 @@ from gpt_jax.runtime import cache_directory
 if TYPE_CHECKING:
     import jax
 
-    from gpt_jax.models.gpt import Execution
+    from gpt_jax.models.execution import Execution
 
 Row = tuple[str, str]
 """What, and how it stands with it."""
@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     import jax
 
     from gpt_jax.dispatch import capacity
-    from gpt_jax.models.gpt import decide_execution
+    from gpt_jax.models.execution import decide_execution
 
     devices = jax.devices()
     platform = devices[0].platform

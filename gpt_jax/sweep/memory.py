@@ -23,7 +23,7 @@ LOGIT_COPIES = 2
 SCANNED = 1.3
 """Scanned layers stack what unrolled ones could leave in place."""
 UNROLL_UP_TO = 24
-"""Layers that `compute.layers = auto` unrolls on CPU (gpt_jax.models.gpt has the same)."""
+"""Layers that `compute.layers = auto` unrolls on CPU (gpt_jax.models.execution has the same)."""
 
 
 @dataclasses.dataclass(frozen=True)

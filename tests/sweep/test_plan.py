@@ -313,9 +313,9 @@ def test_the_estimate_is_within_a_quarter_of_what_the_compiler_reported(changes)
 
 
 def test_layers_are_unrolled_as_the_model_does():
-    from gpt_jax.models import gpt
+    from gpt_jax.models import execution
 
-    assert memory.UNROLL_UP_TO == gpt.UNROLL_UP_TO
+    assert memory.UNROLL_UP_TO == execution.UNROLL_UP_TO
 
 
 # --- text ---------------------------------------------------------------------------------------

@@ -1,0 +1,313 @@
+"""The transformer as Linen modules: attention, blocks, groups of them, and the whole."""
+
+import functools
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from gpt_jax import parametrization
+from gpt_jax.config import ModelConfig
+from gpt_jax.models import attention
+from gpt_jax.models.execution import Execution
+from gpt_jax.models.layers import (
+    MLP,
+    Embedding,
+    Head,
+    Norm,
+    Projection,
+    alibi_slopes,
+    projection_std,
+    rotate,
+)
+from gpt_jax.models.products import Precision, look_up, project
+from gpt_jax.models.ring import zigzag
+from gpt_jax.sharding import Axes, Layout
+
+Cache = list[dict[str, jax.Array]]
+"""Keys and values [B K, S, H]: of each layer if layers are unrolled; if they are scanned, of each
+member of layer_pattern, on a leading dim of groups. Rows and heads share a dim, so that products
+take the arrays as they are."""
+
+ACTIVATIONS = "intermediates"
+"""Linen's collection of what `GPT.activations` looks at; not collected, it costs nothing."""
+
+
+class Attention(nn.Module):
+    """Multi-, grouped- or multi-query causal self-attention."""
+
+    config: ModelConfig
+    execution: Execution
+    layout: Layout | None
+    window: int | None
+
+    @nn.compact
+    def __call__(
+        self,
+        x_BTD: jax.Array,
+        positions_BT: jax.Array,
+        segments_BT: jax.Array | None,
+        cache: dict[str, jax.Array] | None,
+        train: bool,
+    ) -> tuple[jax.Array, dict[str, jax.Array] | None]:
+        config, how = self.config, self.execution.how
+
+        def heads(name: str, n_heads: int, axis: str) -> jax.Array:
+            std = projection_std(config, config.d_model, residual=False)
+            outputs, axes = (n_heads, config.d_head), (axis, "head_dim")
+            y = Projection(
+                (config.d_model,), outputs, ("embed",), axes, std, config.bias, how, name=name
+            )(x_BTD)
+            return self._constrain(y, "act_batch", "act_seq", f"act_{axis}", None)
+
+        q_BTNH = heads("query", config.n_heads, "heads")
+        k_BTKH = heads("key", config.kv_heads, "kv_heads")
+        v_BTKH = heads("value", config.kv_heads, "kv_heads")
+        if config.qk_norm:
+            norm = functools.partial(
+                Norm, "rmsnorm", config.norm_epsilon, bias=False, how=how, axes=("head_dim",)
+            )
+            q_BTNH, k_BTKH = norm(name="query_norm")(q_BTNH), norm(name="key_norm")(k_BTKH)
+        if config.position == "rotary":
+            q_BTNH = rotate(q_BTNH, positions_BT, config.rotary_base)
+            k_BTKH = rotate(k_BTKH, positions_BT, config.rotary_base)
+        slopes = tuple(alibi_slopes(config.n_heads)) if config.position == "alibi" else None
+        dropout = config.dropout_attention if train else 0.0
+        divisor = parametrization.score_divisor(config)
+        pattern = attention.Pattern(self.window, slopes, dropout, divisor)
+        if self.is_mutable_collection(ACTIVATIONS):
+            self.sow(ACTIVATIONS, "scores", attention.causal_scores(q_BTNH, k_BTKH, pattern))
+        if cache is None:
+            attend: Callable[..., jax.Array] = functools.partial(
+                attention.attend,
+                self.execution.kernel.name,
+                pattern=pattern,
+                how=how,
+                block=self.execution.attention_block,
+                segments_BT=segments_BT,
+                dropout_key=self.make_rng("dropout") if dropout else None,
+                layout=self.layout,
+            )
+            if self.execution.remat == "attention":
+                attend = jax.checkpoint(attend)
+            out_BTNH = attend(q_BTNH, k_BTKH, v_BTKH)
+        else:
+            cache = {
+                "key": _write(cache["key"], k_BTKH, positions_BT),
+                "value": _write(cache["value"], v_BTKH, positions_BT),
+            }
+            out_BTNH = attention.attend_cached(
+                q_BTNH, cache["key"], cache["value"], positions_BT, pattern, how
+            )
+        out_BTNH = self._constrain(out_BTNH, "act_batch", "act_seq", "act_heads", None)
+        n_inputs = config.n_heads * config.d_head
+        y_BTD = Projection(
+            (config.n_heads, config.d_head),
+            (config.d_model,),
+            ("heads", "head_dim"),
+            ("embed",),
+            projection_std(config, n_inputs, residual=True),
+            config.bias,
+            how,
+            name="out",
+        )(out_BTNH)
+        return y_BTD, cache
+
+    def _constrain(self, x: jax.Array, *axes: str | None) -> jax.Array:
+        return x if self.layout is None else self.layout.constrain(x, *axes)
+
+
+def _write(cache_CSH: jax.Array, new_BTKH: jax.Array, positions_BT: jax.Array) -> jax.Array:
+    """Each row's new keys or values, stored from its own first position on."""
+    n_batch, _, n_kv_heads, head_size = new_BTKH.shape
+    new_BKTH = new_BTKH.swapaxes(1, 2).astype(cache_CSH.dtype)
+    begin_B = positions_BT[:, 0]
+    update = functools.partial(jax.lax.dynamic_update_slice_in_dim, axis=1)
+    if n_batch == 1:  # the scatter that follows would copy the cache
+        return update(cache_CSH, new_BKTH[0], begin_B[0])
+    cache_BKSH = cache_CSH.reshape(n_batch, n_kv_heads, -1, head_size)
+    return jax.vmap(update)(cache_BKSH, new_BKTH, begin_B).reshape(cache_CSH.shape)
+
+
+class Block(nn.Module):
+    """One layer: attention and MLP with residual additions, pre- or post-norm, or in parallel."""
+
+    config: ModelConfig
+    execution: Execution
+    layout: Layout | None
+    window: int | None
+
+    @nn.compact
+    def __call__(self, x_BTD, positions_BT, segments_BT, cache, train: bool):
+        config = self.config
+        how = self.execution.how
+        norm = functools.partial(Norm, config.norm, config.norm_epsilon, config.bias, how)
+        attend = Attention(config, self.execution, self.layout, self.window, name="attention")
+        mlp = MLP(config, self.execution.how, self.layout, name="mlp")
+
+        multiplier = parametrization.residual_multiplier(config)
+
+        def attended(x: jax.Array) -> tuple[jax.Array, dict[str, jax.Array] | None]:
+            y, new_cache = attend(x, positions_BT, segments_BT, cache, train)
+            self.sow(ACTIVATIONS, "attention_output", y)
+            return y, new_cache
+
+        def fed_forward(x: jax.Array) -> jax.Array:
+            y = mlp(x)
+            self.sow(ACTIVATIONS, "mlp_output", y)
+            return y
+
+        def drop(y: jax.Array) -> jax.Array:
+            """What is added to the stream, of a sub-block's output."""
+            y = y if multiplier == 1 else multiplier * y
+            return nn.Dropout(config.dropout_residual, deterministic=not train)(y)
+
+        def constrain(y: jax.Array) -> jax.Array:
+            if self.layout is None:
+                return y
+            return self.layout.constrain_stream(y)
+
+        attention_norm = norm(name="attention_norm")
+        if config.parallel_block:
+            normed = attention_norm(x_BTD)
+            y_BTD, cache = attended(normed)
+            return constrain(x_BTD + drop(y_BTD + fed_forward(normed))), cache
+        mlp_norm = norm(name="mlp_norm")
+        if config.norm_position == "post":
+            y_BTD, cache = attended(x_BTD)
+            x_BTD = constrain(attention_norm(x_BTD + drop(y_BTD)))
+            return constrain(mlp_norm(x_BTD + drop(fed_forward(x_BTD)))), cache
+        y_BTD, cache = attended(attention_norm(x_BTD))
+        x_BTD = constrain(x_BTD + drop(y_BTD))
+        return constrain(x_BTD + drop(fed_forward(mlp_norm(x_BTD)))), cache
+
+
+class LayerGroup(nn.Module):
+    """One period of `layer_pattern`: the body that is scanned over depth."""
+
+    config: ModelConfig
+    execution: Execution
+    layout: Layout | None
+    train: bool
+
+    @nn.compact
+    def __call__(self, x_BTD, cache: Cache | None, positions_BT, segments_BT):
+        new_cache = []
+        for i, kind in enumerate(self.config.layer_pattern):
+            window = self.config.window if kind == "banded" else None
+            layer = Block(self.config, self.execution, self.layout, window, name=str(i))
+            layer_cache = None if cache is None else cache[i]
+            x_BTD, layer_cache = layer(x_BTD, positions_BT, segments_BT, layer_cache, self.train)
+            self.sow(ACTIVATIONS, f"stream_{i}", x_BTD)
+            new_cache.append(layer_cache)
+        return x_BTD, None if cache is None else new_cache
+
+
+class Transformer(nn.Module):
+    """Embeddings, layers, final norm and output projection."""
+
+    config: ModelConfig
+    execution: Execution
+    layout: Layout | None
+
+    @nn.compact
+    def __call__(
+        self,
+        tokens_BT: jax.Array,
+        positions_BT: jax.Array | None = None,
+        segments_BT: jax.Array | None = None,
+        cache: Cache | None = None,
+        train: bool = False,
+        logits: bool = True,
+    ) -> tuple[jax.Array, Cache | None]:
+        """Logits, or what they are made of; and the cache."""
+        config = self.config
+        if positions_BT is None:
+            positions_BT = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1]), tokens_BT.shape)
+        in_ring = self.execution.kernel.name == "ring" and cache is None
+        if in_ring:  # from here to the last layer, positions are in the order of the ring
+            tokens_BT, positions_BT = self._zigzag(tokens_BT), self._zigzag(positions_BT)
+            segments_BT = None if segments_BT is None else self._zigzag(segments_BT)
+        embedding = Embedding(config, self.execution.how, self.layout, name="embedding")
+        x_BTD = embedding(tokens_BT, positions_BT)
+        x_BTD = nn.Dropout(config.dropout_embedding, deterministic=not train)(x_BTD)
+        if self.layout is not None:
+            x_BTD = self.layout.constrain_stream(x_BTD)
+        self.sow(ACTIVATIONS, "embedded", x_BTD)
+        if cache is not None and self.execution.unroll:
+            x_BTD, cache = self._layer_by_layer(x_BTD, cache, positions_BT)
+        else:
+            x_BTD, cache = self._stacked(x_BTD, cache, positions_BT, segments_BT, train)
+        if in_ring:
+            x_BTD = self._zigzag(x_BTD, back=True)
+        if config.final_norm:
+            how = self.execution.how
+            norm = Norm(config.norm, config.norm_epsilon, config.bias, how, name="final_norm")
+            x_BTD = norm(x_BTD)
+        multiplier = parametrization.output_multiplier(config)
+        x_BTD = x_BTD if multiplier == 1 else multiplier * x_BTD
+        return self._logits(x_BTD, embedding) if logits else x_BTD, cache
+
+    def _stacked(self, x_BTD, cache: Cache | None, positions_BT, segments_BT, train: bool):
+        """All groups of layers, with each parameter of theirs in one array."""
+        n_groups = self.config.n_layers // len(self.config.layer_pattern)
+        group = LayerGroup
+        if self.execution.remat in ("full", "dots") and cache is None:
+            dots = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+            policy = dots if self.execution.remat == "dots" else None
+            # A group at a time: what is kept is one residual stream for each.
+            group = nn.remat(LayerGroup, policy=policy, prevent_cse=self.execution.unroll)
+        layers = nn.scan(
+            group,
+            variable_axes={"params": 0, ACTIVATIONS: 0},
+            split_rngs={"params": True, "dropout": True},
+            in_axes=(0, nn.broadcast, nn.broadcast),
+            length=n_groups,
+            unroll=n_groups if self.execution.unroll else 1,
+            metadata_params={nn.PARTITION_NAME: "layer"},
+        )(self.config, self.execution, self.layout, train, name="blocks")
+        return layers(x_BTD, cache, positions_BT, segments_BT)
+
+    def _layer_by_layer(self, x_BTD, cache: Cache, positions_BT):
+        """The same with arrays of their own for each group, so that decoding slices none."""
+        period, new_cache = len(self.config.layer_pattern), []
+        for i in range(self.config.n_layers // period):
+            group = LayerGroup(self.config, self.execution, self.layout, False, name=f"blocks_{i}")
+            group_cache = cache[i * period : (i + 1) * period]
+            x_BTD, group_cache = group(x_BTD, group_cache, positions_BT, None)
+            new_cache += group_cache
+        return x_BTD, new_cache
+
+    def _zigzag(self, x: jax.Array, back: bool = False) -> jax.Array:
+        assert self.layout is not None
+        axes: Axes = ("act_batch", "act_seq", "act_embed")[: x.ndim]
+        return zigzag(x, self.layout, axes, back)
+
+    def _logits(self, x_BTD: jax.Array, embedding: Embedding) -> jax.Array:
+        if self.config.tied_embeddings:
+            weights = embedding.table()
+        else:
+            weights = Head(self.config, name="head")()
+        return output_logits(self.config, self.execution.how, self.layout, x_BTD, weights)
+
+
+def output_logits(
+    config: ModelConfig, how: Precision, layout: Layout | None, x_BTD: jax.Array, weights: jax.Array
+) -> jax.Array:
+    """[B, T, padded V] float32; padded ids hold a very negative number.
+
+    weights: the token embeddings [padded V, D] where they are tied, else the head's kernel.
+    """
+    if config.tied_embeddings:
+        logits = look_up(x_BTD, weights, how)
+    else:
+        logits = project(x_BTD, weights, 1, how, result=jnp.dtype(jnp.float32))
+    if layout is not None:
+        logits = layout.constrain(logits, "act_batch", "act_seq", "act_vocab")
+    if config.logit_soft_cap is not None:
+        logits = config.logit_soft_cap * jnp.tanh(logits / config.logit_soft_cap)
+    if config.padded_vocab_size > config.vocab_size:
+        ids = jnp.arange(config.padded_vocab_size)
+        logits = jnp.where(ids < config.vocab_size, logits, attention.MASKED)
+    return logits
