@@ -96,7 +96,6 @@ REFUSED: dict[str, dict[str, Any]] = {
     "8x1x1": {"train.batch_sequences": 12},
     "8x1x1 microbatches": {"compute.microbatches": 2},
     "1x1x1 sequence": {"mesh.sequence": 8},
-    "1x1x8 norms": {"model.seq_len": 12},
     "8x1x1 ramp": {"train.ramp_from_sequences": 4, "train.ramp_tokens": 100},
 }
 """Meshes over 8 devices that do not fit."""

@@ -30,11 +30,11 @@ class MeshSizes:
 
 
 def mesh_sizes(config: Config, n_devices: int) -> MeshSizes:
-    """The config's mesh on so many devices.
+    """The config's mesh on so many devices, for its full batch: a ramp's own are not planned.
 
     Raises ValueError where it does not fit, or has an axis that plans do not know.
     """
-    sizes = meshes.check(config, n_devices)
+    sizes = meshes.check(config, n_devices, ramp=False)
     for axis in ("slice", "sequence"):
         if sizes[axis] > 1:
             field = meshes.FIELDS[axis]

@@ -29,7 +29,7 @@ def search(config: Config, topology: Topology, price: float | None = None) -> li
     plans = []
     for changes in candidates(config, topology):
         changed = overrides.draft(config, changes)
-        if not obstacle(changed, topology.n_devices):
+        if not obstacle(changed, topology.n_devices, ramp=False):
             plans.append(make_plan(changed, topology, price))
     fitting = [plan for plan in plans if plan.fits]
     if not fitting:

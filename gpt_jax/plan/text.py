@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from gpt_jax import flops
+from gpt_jax import flops, meshes
 from gpt_jax.plan.estimate import MEMORY_SHARE, Plan, weight_flops_per_sequence
 from gpt_jax.plan.units import compact, duration, scientific
 
@@ -55,10 +55,14 @@ def _section(title: str, lines: Lines) -> str:
 def _size(plan: Plan) -> Lines:
     counts = flops.count_parameters(plan.config.model)
     batch = plan.config.train.batch_sequences
+    ramp = []
+    if not_in_ramp := meshes.obstacle(plan.config, plan.topology.n_devices):
+        ramp = [("", "", f"but {not_in_ramp}: to be changed before it is trained")]
     return [
         ("parameters", compact(counts.n_params), "all"),
         ("", compact(counts.n_params_non_embedding), "without embeddings"),
         ("batch", compact(plan.step_tokens), f"tokens: {batch} x {plan.config.model.seq_len}"),
+        *ramp,
         ("training", compact(plan.n_tokens), f"tokens in {plan.n_steps:,} steps"),
     ]
 

@@ -195,8 +195,8 @@ def test_the_bound_is_the_slowest_of_three():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"mesh__fsdp": 3}, "-1 x 3 x 1 does not make up 8 devices"),
-        ({"mesh__data": 16}, "16 x 1 x 1 does not make up 8 devices"),
+        ({"mesh__fsdp": 3}, "mesh.fsdp = 3 does not divide 8 devices"),
+        ({"mesh__data": 16}, "mesh.data = 16 does not make up 8 devices"),
         ({"train__batch_sequences": 4}, "= 4 is not divisible by mesh.data x mesh.fsdp = 8"),
         ({"model__n_heads": 4, "mesh__tensor": 8}, "model.n_heads = 4 is not divisible"),
     ],
