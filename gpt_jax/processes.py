@@ -15,6 +15,8 @@ HEARTBEAT_SECONDS = 30
 """Without a sign of life for so long, a process counts as dead, and the run ends."""
 JOIN_SECONDS = 300
 """How long the processes of a run wait for each other at the start."""
+COLLECTIVES = ("Gloo", "NCCL", "coordination service", "barrier")
+"""Words of failures to reach another process that come as other errors too."""
 LOST = 75
 """Exit status of a process whose run lost another one (EX_TEMPFAIL: start again)."""
 
@@ -111,7 +113,8 @@ def leave(error: BaseException) -> NoReturn:
     import jax
 
     mine, n_processes = jax.process_index(), jax.process_count()
-    if isinstance(error, jax.errors.JaxRuntimeError):
+    by_runtime = isinstance(error, jax.errors.JaxRuntimeError)
+    if by_runtime or any(word in str(error) for word in COLLECTIVES):
         status = LOST
         said = (
             f"lost another process of the run: {str(error).strip().partition(chr(10))[0][:200]}\n"

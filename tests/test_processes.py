@@ -1,0 +1,121 @@
+"""Several real processes of one run, by jax's distributed runtime and CPU collectives."""
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from once import once
+from tiny_run import N_STEPS, Workspace, last_step, make_workspace, records
+
+from gpt_jax import cli
+from gpt_jax.run import RunDirectory
+
+FLOAT32 = ("--compute.dtype", "float32")
+"""Several devices of a CPU compute in float32; so does the one process they are compared with."""
+LOST_WITHIN = 60
+"""Seconds after the death of a process in which the others have to end."""
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory) -> Workspace:
+    return Workspace(once(tmp_path_factory, "tiny_run", make_workspace))
+
+
+@pytest.fixture(scope="module")
+def alone(workspace, tmp_path_factory) -> RunDirectory:
+    """The run of one process."""
+
+    def train(root: Path) -> None:
+        done = workspace.train(root / "run", *FLOAT32)
+        assert done.returncode == 0, done.stderr
+
+    return RunDirectory(once(tmp_path_factory, "float32_run", train) / "run")
+
+
+def start(
+    workspace: Workspace, workdir: Path, n_processes: int, settings: tuple[str, ...] = FLOAT32
+) -> list[subprocess.Popen[str]]:
+    """The processes of one run, which find each other at a free port."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    place = ["--coordinator", f"localhost:{port}", "--processes", str(n_processes)]
+    return [
+        subprocess.Popen(
+            workspace.command(workdir, *settings, *place, "--process", str(i)),
+            env=os.environ | workspace.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for i in range(n_processes)
+    ]
+
+
+def assert_same_losses(run: RunDirectory, other: RunDirectory) -> None:
+    """Every record once, with the same numbers but for the order of sums."""
+    ours, theirs = records(run), records(other)
+    assert [r["step"] for r in ours] == [r["step"] for r in theirs]
+    assert ours[-1]["step"] == N_STEPS
+    for mine, its in zip(ours, theirs, strict=True):
+        for name in ("loss", "validation_loss", "gradient_norm", "target_tokens"):
+            assert mine.get(name) == pytest.approx(its.get(name), rel=1e-3), (mine["step"], name)
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_ends_the_run_and_one_goes_on(workspace, alone, tmp_path):
+    workdir = tmp_path / "run"
+    first, second = start(workspace, workdir, 2)
+    try:
+        give_up = time.monotonic() + 300
+        while last_step(workdir) < 60 and first.poll() is None:
+            assert time.monotonic() < give_up
+            time.sleep(0.01)
+        second.send_signal(signal.SIGKILL)
+        _, errors = first.communicate(timeout=LOST_WITHIN)
+    finally:
+        first.kill()
+        second.kill()
+    assert first.returncode not in (0, None), errors
+    assert "lost another process of the run" in errors
+    assert not RunDirectory(workdir).result.exists()
+    done = workspace.train(workdir, *FLOAT32)
+    assert done.returncode == 0, done.stderr
+    assert_same_losses(RunDirectory(workdir), alone)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n_processes", [2, 4])
+def test_several_processes_have_the_losses_of_one(workspace, tmp_path, n_processes):
+    """Four processes divide no batch of two: the ramp begins with four sequences."""
+    settings = (*FLOAT32, "--train.ramp_from_sequences", str(n_processes))
+    done = workspace.train(tmp_path / "alone", *settings)
+    assert done.returncode == 0, done.stderr
+    started = start(workspace, tmp_path / "run", n_processes, settings)
+    ended = [process.communicate(timeout=300) for process in started]
+    assert [process.returncode for process in started] == [0] * n_processes, ended
+    assert [bool(out.strip()) for out, _ in ended] == [True] + [False] * (n_processes - 1)
+    assert_same_losses(RunDirectory(tmp_path / "run"), RunDirectory(tmp_path / "alone"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--coordinator", "node1:5000"], "--processes and --process missing"),
+        (
+            ["--coordinator", "node1", "--processes", "2", "--process", "0"],
+            "--coordinator node1; it is HOST:PORT",
+        ),
+        (
+            ["--coordinator", "node1:5000", "--processes", "2", "--process", "2"],
+            "--process 2 of --processes 2; allowed: 0 to 1",
+        ),
+    ],
+)
+def test_mistaken_places(workspace, tmp_path, capsys, arguments, said):
+    assert cli.main(["train", str(workspace.config_file), *arguments]) == 2
+    assert said in capsys.readouterr().err
