@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from once import once
-from tiny_run import N_STEPS, Workspace, last_step, make_workspace, records
+from tiny_run import Workspace, last_step, make_workspace, records
 
 from gpt_jax import cli
 from gpt_jax.run import RunDirectory
@@ -60,7 +60,7 @@ def assert_same_losses(run: RunDirectory, other: RunDirectory) -> None:
     """Every record once, with the same numbers but for the order of sums."""
     ours, theirs = records(run), records(other)
     assert [r["step"] for r in ours] == [r["step"] for r in theirs]
-    assert ours[-1]["step"] == N_STEPS
+    assert run.result.exists()
     for mine, its in zip(ours, theirs, strict=True):
         assert mine.keys() == its.keys()
         for name in {"loss", "validation_loss", "gradient_norm", "target_tokens"} & mine.keys():
