@@ -35,6 +35,15 @@ COMPUTING = ("train", "sweep", "generate", "eval", "coord-check")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit status: 0 done, 2 a mistake in what was asked for."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _run(given, restart=arguments is None)
+    except BrokenPipeError:  # the reader, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _run(given: list[str], restart: bool) -> int:
+    """restart: whether this process may start again, with huge pages."""
     if not given or given[0] in ("-h", "--help"):
         print(_help())
         return 0 if given else USER_ERROR
@@ -45,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"gpt-jax: unknown verb '{given[0]}'; one of {', '.join(VERBS)}", file=sys.stderr)
         return USER_ERROR
     module_name, summary = VERBS[given[0]]
-    if arguments is None and given[0] in COMPUTING:
+    if restart and given[0] in COMPUTING:
         use_huge_pages()
     prepare_process()
     module = importlib.import_module(module_name)
@@ -58,9 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             parser.error(f"unrecognised arguments: {' '.join(rest)}")
         parsed.rest = rest
         return module.run(parsed)
-    except BrokenPipeError:  # the reader, such as head, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except BrokenPipeError:
+        raise
     except (ValueError, OSError) as error:
         print(f"gpt-jax: {error}", file=sys.stderr)
         return USER_ERROR

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
+from gpt_jax.buckets import round_up
 from gpt_jax.models.gpt import GPT, Params
 from gpt_jax.models.transformer import Cache
 from gpt_jax.sampling import SamplingConfig, choose_tokens
@@ -102,7 +103,7 @@ def generate_tokens(
     n_slots = rows.cache[0]["key"].shape[-2]
     begin_B = np.array(rows.length_B)
     # Decoding reads a row's last token itself: prompts of one token need no prefill.
-    fill_B, width = begin_B > 1, min(_bucket(int(begin_B.max())), n_slots)
+    fill_B, width = begin_B > 1, min(round_up(int(begin_B.max())), n_slots)
     outputs: list[list[int]] = [[] for _ in texts]
     while True:
         if fill_B.any():
@@ -143,24 +144,13 @@ def _checked(prompt: NDArray[Any], vocab_size: int) -> NDArray[np.int32]:
     return ids.astype("<i4")
 
 
-def _bucket(n: int) -> int:
-    """The next power of two."""
-    return 1 << (n - 1).bit_length()
-
-
-def _half_bucket(n: int) -> int:
-    """The next power of two, or three quarters of it where they are enough."""
-    size = _bucket(n)
-    return size - size // 4 if n <= size - size // 4 else size
-
-
 def _start(model: GPT, texts: list[NDArray[np.int32]], max_new_tokens: int) -> Rows:
     """The batch before its first step, padded with rows that are done."""
     seq_len = model.config.seq_len
     parts = 1 if model.layout is None else model.layout.batch_parts
-    n_batch = -(-_bucket(len(texts)) // parts) * parts
+    n_batch = -(-round_up(len(texts)) // parts) * parts
     read = [text[-seq_len:] for text in texts]
-    capacity = _half_bucket(max(map(len, read)) + max_new_tokens)
+    capacity = round_up(max(map(len, read)) + max_new_tokens, per_octave=2)
     tokens_BT = np.zeros((n_batch, capacity), np.int32)
     seen_BV = np.zeros((n_batch, model.config.padded_vocab_size), bool)
     length_B = np.ones(n_batch, np.int32)

@@ -3,16 +3,13 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import Any, TextIO
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TextIO
 
 from gpt_jax.checkpoint_files import parse_which
 from gpt_jax.decode import decoding_params, generate_tokens
 from gpt_jax.models.gpt import GPT, Params
 from gpt_jax.sampling import SamplingConfig
-from gpt_jax.streaming import SEPARATOR, Continuation, Printer, Tokenizer
+from gpt_jax.streaming import SEPARATOR, Continuation, Printer, Tokenizer, encode_prompt
 
 
 def generate_text(
@@ -39,7 +36,7 @@ def generate_text(
     if "" in stop:
         raise ValueError("a stop string is empty; leave --stop out to stop nowhere")
     shown = [prompt for prompt in prompts for _ in range(n_samples)]
-    encoded = [_encode_prompt(tokenizer, prompt) for prompt in shown]
+    encoded = [encode_prompt(tokenizer, prompt) for prompt in shown]
     rows = [Continuation(tokenizer, ids, stop) for ids in encoded]
     printer = Printer(stream, shown, rows) if stream and rows else None
 
@@ -63,19 +60,6 @@ def generate_text(
         for row, output in zip(rows, outputs, strict=True):
             row.add(output.tolist())
     return [row.text for row in rows]
-
-
-def _encode_prompt(tokenizer: Tokenizer, prompt: str) -> NDArray[Any]:
-    ids = tokenizer.encode(prompt)
-    if len(ids):
-        return ids
-    if tokenizer.end_of_text is not None:
-        return np.array([tokenizer.end_of_text])
-    try:
-        newline = tokenizer.encode("\n")[:1]
-    except ValueError:  # a character tokenizer whose corpus has one line
-        return np.array([0])
-    return newline if len(newline) else np.array([0])
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -9,7 +9,10 @@ coordinator (process 0) counts stay out. Must not import jax at import time, nor
 import argparse
 import os
 import sys
+import traceback
 from typing import NamedTuple, NoReturn
+
+from gpt_jax.runtime import USER_ERROR
 
 HEARTBEAT_SECONDS = 30
 """Without a sign of life for so long, a process counts as dead, and the run ends."""
@@ -109,7 +112,10 @@ def is_writer() -> bool:
 
 
 def leave(error: BaseException) -> NoReturn:
-    """End this process after a failure, without waiting for the others; they end as well."""
+    """End this process after a failure, without waiting for the others; they end as well.
+
+    A user's mistake and a lost process are a line; anything else is shown with its traceback.
+    """
     import jax
 
     mine, n_processes = jax.process_index(), jax.process_count()
@@ -121,8 +127,10 @@ def leave(error: BaseException) -> NoReturn:
             f"gpt-jax: start it again, on as many processes as there are: it continues from the "
             f"last checkpoint"
         )
+    elif isinstance(error, (ValueError, OSError)):
+        status, said = USER_ERROR, str(error)
     else:
-        status, said = 2, str(error)
+        status, said = 1, "".join(traceback.format_exception(error)).rstrip()
     print(f"gpt-jax: process {mine} of {n_processes}: {said}", file=sys.stderr, flush=True)
     sys.stdout.flush()
     os._exit(status)  # an orderly end waits for processes that may be gone

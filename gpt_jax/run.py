@@ -25,6 +25,7 @@ from gpt_jax.tracking import Record, provenance, write_json
 
 if TYPE_CHECKING:
     from gpt_jax.models.gpt import GPT, Params
+    from gpt_jax.sharding import Layout
 
 
 class RunDirectory:
@@ -39,6 +40,13 @@ class RunDirectory:
     def read_config(self) -> Config | None:
         """The config of the run that is here, if there is one."""
         return overrides.load(self.config) if self.config.exists() else None
+
+    def require_config(self) -> Config:
+        """The config of the run that is here. Raises ValueError if there is none."""
+        config = self.read_config()
+        if config is None:
+            raise ValueError(f"{self.path} is not a run directory: it has no config.json")
+        return config
 
     def read_facts(self) -> Record | None:
         """All that config.json records: sizes, devices, data, provenance; None without a run."""
@@ -91,20 +99,31 @@ def load_run(
 
     Raises ValueError if `path` holds no run, or not that checkpoint.
     """
+    run = RunDirectory(path)
+    config = run.require_config()
+    model, params = load_model(run, config, checkpoint)
+    return config, model, params, load_tokenizer(run.tokenizer)
+
+
+def load_model(
+    run: RunDirectory, config: Config, checkpoint: Which, layout: "Layout | None" = None
+) -> "tuple[GPT, Params]":
+    """The model of a run, computed as `config` says, and its parameters on the layout's mesh."""
     import jax
 
     from gpt_jax.checkpoint import restore_params
     from gpt_jax.models.gpt import make_gpt
 
-    run = RunDirectory(path)
-    config = run.read_config()
-    if config is None:
-        raise ValueError(f"{path} is not a run directory: it has no config.json")
-    model = make_gpt(config.model, config.compute)
+    model = make_gpt(config.model, config.compute, layout)
     abstract = jax.eval_shape(model.init, jax.random.key(0))
+    if layout is not None:
+        abstract = jax.tree.map(
+            lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+            abstract,
+            layout.shardings(model.param_axes()),
+        )
     field = "ema" if config.optimizer.ema_decay else "params"
-    params = restore_params(run.checkpoints, abstract, checkpoint, field)
-    return config, model, params, load_tokenizer(run.tokenizer)
+    return model, restore_params(run.checkpoints, abstract, checkpoint, field)
 
 
 def default_directory(config: Config) -> Path:

@@ -110,12 +110,12 @@ class Layout:
     @property
     def sequence_parts(self) -> int:
         """The number of parts that the sequence dim is split into."""
-        return self.mesh.shape[SEQUENCE_AXIS]
+        return self.n_parts("act_seq")
 
     @property
     def batch_parts(self) -> int:
         """The number of parts that the batch dim is split into."""
-        return math.prod(self.mesh.shape[a] for a in RULES["act_batch"])
+        return self.n_parts("act_batch")
 
 
 def stack_layout(layout: Layout, devices: Sequence[jax.Device], n_parts: int) -> Layout:

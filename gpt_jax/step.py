@@ -20,6 +20,7 @@ import numpy as np
 import optax
 
 from gpt_jax import overrides
+from gpt_jax.buckets import round_up
 from gpt_jax.config import Config
 from gpt_jax.data.batch import Batch
 from gpt_jax.losses import LossSums, batch_loss
@@ -103,7 +104,7 @@ def program_config(config: Config) -> Config:
 def make_settings(config: Config, timetable: Timetable) -> Settings:
     """The numbers of a config that its steps take as arguments, on the host."""
     n_steps = timetable.n_steps
-    padded = 1 << (n_steps - 1).bit_length()
+    padded = round_up(n_steps)
     steps = np.minimum(np.arange(padded), n_steps - 1)
     numbers = Hyperparameters.of(config.optimizer)
     return Settings(

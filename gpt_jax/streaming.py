@@ -6,6 +6,7 @@ Must not import jax.
 from collections.abc import Sequence
 from typing import Any, Protocol, TextIO
 
+import numpy as np
 from numpy.typing import NDArray
 
 SEPARATOR = "-" * 15
@@ -21,6 +22,22 @@ class Tokenizer(Protocol):
     def encode(self, text: str) -> NDArray[Any]: ...
 
     def decode(self, ids: Sequence[int]) -> str: ...
+
+
+def begin_tokens(tokenizer: Tokenizer) -> tuple[int, ...]:
+    """What stands before a text without context: the end of text, a line break, or token 0."""
+    if tokenizer.end_of_text is not None:
+        return (tokenizer.end_of_text,)
+    try:
+        return tuple(int(i) for i in tokenizer.encode("\n")[:1]) or (0,)
+    except ValueError:  # a character tokenizer whose corpus has one line
+        return (0,)
+
+
+def encode_prompt(tokenizer: Tokenizer, prompt: str) -> NDArray[Any]:
+    """The tokens of a prompt; of an empty one, `begin_tokens`."""
+    ids = tokenizer.encode(prompt)
+    return ids if len(ids) else np.array(begin_tokens(tokenizer))
 
 
 class Continuation:

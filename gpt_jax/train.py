@@ -157,9 +157,7 @@ def take_over(experiment: Experiment, trunk: RunDirectory, step: int) -> tuple[T
     and randomness are functions of the step. Raises ValueError if the trunk is another experiment,
     or its rate decays before the step.
     """
-    config, source = experiment.config, trunk.read_config()
-    if source is None:
-        raise ValueError(f"{trunk.path} is not a run directory: it has no config.json")
+    config, source = experiment.config, trunk.require_config()
     changed = overrides.differences(source, config)
     tokens = experiment.timetable.tokens_before(step)
     stable = min(c.train.tokens - c.schedule.cooldown_tokens for c in (config, source))

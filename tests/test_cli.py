@@ -101,6 +101,21 @@ def test_every_verb_has_help(verb, capsys):
 # --- mistakes -----------------------------------------------------------------------------------
 
 
+def test_a_reader_that_has_seen_enough_is_no_failure():
+    """As in `gpt-jax --help | head -1`, unbuffered, so that nothing waits for the end."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-u", "-m", "gpt_jax", "--help"],
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        check=False,
+        text=True,
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_no_verb(capsys):
     assert cli.main([]) == 2
     assert "usage" in capsys.readouterr().out

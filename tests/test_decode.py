@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gpt_jax.config import ComputeConfig, ModelConfig
-from gpt_jax.decode import STEPS_A_DISPATCH, _decode, _prefill, generate_tokens
+from gpt_jax.decode import STEPS_A_DISPATCH, _decode, _prefill, decoding_params, generate_tokens
 from gpt_jax.models.gpt import make_gpt
 from gpt_jax.sampling import SamplingConfig
 
@@ -148,6 +148,23 @@ def test_similar_sizes_share_a_compiled_program():
         sampling = dataclasses.replace(SAMPLED, max_new_tokens=n_new, seed=n_new)
         generate_tokens(model, params, prompts, sampling, end_of_text=n_rows, vocab_size=9)
     assert _decode._cache_size() + _prefill._cache_size() == n_compiled
+
+
+@pytest.mark.parametrize("layers", ["scan", "unroll"])
+def test_prepared_parameters_give_the_same_tokens_and_are_prepared_once(layers):
+    compute = ComputeConfig(dtype="bfloat16", products="cpu", layers=layers)
+    model = make_gpt(base_model()[0].config, compute)
+    params = base_model()[1]
+    prepared = decoding_params(model, params)
+    assert ("blocks" in prepared) == (layers == "scan")
+    assert prepared["embedding"]["tokens"].dtype == jnp.bfloat16
+    assert decoding_params(model, prepared) is prepared
+    for given, made in zip(
+        generate_tokens(model, params, PROMPTS, SAMPLED),
+        generate_tokens(model, prepared, PROMPTS, SAMPLED),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(given, made)
 
 
 def test_mistakes_in_prompts_are_named():

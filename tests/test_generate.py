@@ -12,10 +12,10 @@ import gpt_jax.run
 from gpt_jax import cli
 from gpt_jax.config import ComputeConfig, ModelConfig
 from gpt_jax.data.tokenizers import ByteTokenizer, CharTokenizer
-from gpt_jax.generate import _encode_prompt, generate_text
+from gpt_jax.generate import generate_text
 from gpt_jax.models.gpt import make_gpt
 from gpt_jax.sampling import SamplingConfig
-from gpt_jax.streaming import SEPARATOR
+from gpt_jax.streaming import SEPARATOR, encode_prompt
 
 LETTERS = CharTokenizer("abcdefgh öß😀")
 SAMPLING = SamplingConfig(max_new_tokens=40, temperature=1.0, seed=1)
@@ -72,11 +72,11 @@ def test_an_empty_prompt_begins_a_new_document():
         def encode(self, text):
             return super().encode(text.strip())
 
-    assert _encode_prompt(ByteTokenizer(), "").tolist() == [256]
-    assert _encode_prompt(CharTokenizer("ab\n"), "").tolist() == [2]
-    assert _encode_prompt(CharTokenizer("ab"), "").tolist() == [0]
-    assert _encode_prompt(WithoutLineBreaks(), "").tolist() == [0]
-    assert _encode_prompt(WithoutLineBreaks(), "a").tolist() == [97]
+    assert encode_prompt(ByteTokenizer(), "").tolist() == [256]
+    assert encode_prompt(CharTokenizer("ab\n"), "").tolist() == [2]
+    assert encode_prompt(CharTokenizer("ab"), "").tolist() == [0]
+    assert encode_prompt(WithoutLineBreaks(), "").tolist() == [0]
+    assert encode_prompt(WithoutLineBreaks(), "a").tolist() == [97]
 
 
 def test_mistakes_are_named():

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 LAYERS = (
-    {"gpt_jax", "runtime", "config", "processes"},
+    {"gpt_jax", "runtime", "config", "config_fields", "config_how", "processes", "buckets"},
     {"overrides", "timetable", "flops", "meshes", "hardware", "scaling", "parametrization"},
     {"published"},
     {"sharding", "data", "optim"},

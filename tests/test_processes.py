@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -11,8 +12,10 @@ import pytest
 from once import once
 from tiny_run import Workspace, last_step, make_workspace, records
 
-from gpt_jax import cli
+from gpt_jax import cli, processes
+from gpt_jax.checkpoint_files import saved_steps
 from gpt_jax.run import RunDirectory
+from gpt_jax.runtime import INTERRUPTED
 
 FLOAT32 = ("--compute.dtype", "float32")
 """Several devices of a CPU compute in float32; so does the one process they are compared with."""
@@ -105,6 +108,44 @@ def test_several_processes_have_the_losses_of_one(workspace, tmp_path, n_process
     spoke = ["validation loss" in out for out, _ in ended]
     assert spoke == [True] + [False] * (n_processes - 1)
     assert_same_losses(RunDirectory(tmp_path / "run"), RunDirectory(tmp_path / "alone"))
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_stops_all_after_the_same_step(workspace, alone, tmp_path):
+    workdir = tmp_path / "run"
+    started = start(workspace, workdir, 2)
+    give_up = time.monotonic() + 300
+    while last_step(workdir) < 30 and started[0].poll() is None:
+        assert time.monotonic() < give_up
+        time.sleep(0.01)
+    started[1].send_signal(signal.SIGTERM)
+    ended = [process.communicate(timeout=120) for process in started]
+    assert [process.returncode for process in started] == [INTERRUPTED] * 2, ended
+    assert saved_steps(RunDirectory(workdir).checkpoints)[-1] == last_step(workdir) >= 30
+    assert not RunDirectory(workdir).result.exists()
+    done = workspace.train(workdir, *FLOAT32)
+    assert done.returncode == 0, done.stderr
+    assert_same_losses(RunDirectory(workdir), alone)
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (ValueError("seq_len = 3; allowed: 4"), 2, "process 0 of 1: seq_len = 3; allowed: 4\n"),
+        (ValueError("Gloo AllReduce failed: reset"), processes.LOST, "lost another process"),
+        (KeyError("a bug"), 1, "Traceback"),
+    ],
+)
+def test_how_a_process_leaves(monkeypatch, capsys, error, status, said):
+    monkeypatch.setattr(processes.os, "_exit", lambda status: sys.exit(status))
+    with pytest.raises(type(error)) as raised:
+        raise error  # for its traceback
+    with pytest.raises(SystemExit) as left:
+        processes.leave(raised.value)
+    assert left.value.code == status
+    shown = capsys.readouterr().err
+    assert said in shown
+    assert ("Traceback" in shown) == (status == 1)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from gpt_jax.sampling import (
     keep_min_p,
     keep_top_k,
     keep_top_p,
+    likeliest,
     penalise_repetition,
 )
 
@@ -110,6 +111,12 @@ def test_draws_follow_the_filtered_distribution_in_the_documented_order():
     # Four standard deviations; what is filtered out has probability and deviation zero.
     allowed = 4 * np.sqrt(probability * (1 - probability) / n)
     assert (abs(frequency - probability) <= allowed).all()
+
+
+@given(st.lists(st.sampled_from([-np.inf, -2.0, 0.0, 1.5]), min_size=1, max_size=9))
+def test_the_likeliest_of_equals_is_the_first(logits):
+    logits_BV = np.array([logits, logits[::-1]], np.float32)
+    np.testing.assert_array_equal(likeliest(logits_BV), np.argmax(logits_BV, axis=1))
 
 
 def test_greedy_is_the_argmax_after_the_penalty():

@@ -75,7 +75,7 @@ def theirs(asked: list[Any], dtype: str) -> tuple[np.ndarray, float]:
     import torch
 
     model, _ = model_and_weights(0)
-    model = model.to(getattr(torch, dtype))
+    model = model.to({"float32": torch.float32, "bfloat16": torch.bfloat16}[dtype])
     order = sorted(range(len(asked)), key=lambda i: -len(asked[i].context))
     found = np.zeros(len(asked))
 

@@ -74,8 +74,7 @@ def profile(
     from gpt_jax.step import compile_steps, make_settings
     from gpt_jax.timetable import make_timetable
 
-    pairs = zip(changes[::2], changes[1::2], strict=True)
-    config = overrides.load(Path(path), {key.removeprefix("--"): value for key, value in pairs})
+    config = overrides.load(Path(path), overrides.parse_arguments(changes))
     layout = make_layout(config)
     steps = compile_steps(config, make_gpt(config.model, config.compute, layout), layout)
     state = steps.init(jax.random.key(0))

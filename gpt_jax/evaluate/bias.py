@@ -118,10 +118,11 @@ def occupations(evaluator: "Evaluator") -> Record:
 
 def write(evaluator: "Evaluator", prompts: Sequence[str], n_texts: int, seed: int) -> list[str]:
     """n_texts continuations of each prompt."""
-    from gpt_jax.decode import generate_tokens
+    from gpt_jax.decode import decoding_params, generate_tokens
     from gpt_jax.sampling import SamplingConfig
 
     tokenizer, texts = evaluator.tokenizer, []
+    params = decoding_params(evaluator.model, evaluator.params)
     for prompt in prompts:
         ids = tokenizer.encode(prompt)
         for begin in range(0, n_texts, TEXTS_A_CALL):
@@ -130,7 +131,7 @@ def write(evaluator: "Evaluator", prompts: Sequence[str], n_texts: int, seed: in
             )
             rows = generate_tokens(
                 evaluator.model,
-                evaluator.params,
+                params,
                 [ids] * min(TEXTS_A_CALL, n_texts - begin),
                 sampling,
                 end_of_text=tokenizer.end_of_text,

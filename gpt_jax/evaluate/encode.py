@@ -5,16 +5,7 @@ Must not import jax.
 
 from gpt_jax.data.tokenizers import Tokenizer
 from gpt_jax.evaluate.requests import Request
-
-
-def begin_tokens(tokenizer: Tokenizer) -> tuple[int, ...]:
-    """What stands before a text without context: the end of text, a line break, or token 0."""
-    if tokenizer.end_of_text is not None:
-        return (tokenizer.end_of_text,)
-    try:
-        return tuple(int(i) for i in tokenizer.encode("\n")[:1]) or (0,)
-    except ValueError:  # a character tokenizer whose corpus has one line
-        return (0,)
+from gpt_jax.streaming import begin_tokens
 
 
 def encode_pair(tokenizer: Tokenizer, context: str, continuation: str) -> Request:

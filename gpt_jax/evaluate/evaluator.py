@@ -9,26 +9,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from gpt_jax import overrides
-from gpt_jax.checkpoint import restore_params
 from gpt_jax.checkpoint_files import Which, find_sound
 from gpt_jax.config import Config
 from gpt_jax.data.tokenizers import Tokenizer, load_tokenizer
-from gpt_jax.decode import generate_tokens
+from gpt_jax.decode import decoding_params, generate_tokens
 from gpt_jax.evaluate import measures, readers
 from gpt_jax.evaluate.cache import Cache, digest_of
 from gpt_jax.evaluate.detokenize import DETOKENIZERS, prepare
-from gpt_jax.evaluate.encode import begin_tokens, encode_pair
+from gpt_jax.evaluate.encode import encode_pair
 from gpt_jax.evaluate.requests import Request, Score
-from gpt_jax.evaluate.scoring import BATCH_TOKENS, Scorer
+from gpt_jax.evaluate.scoring import BATCH_TOKENS, Scorer, windows
 from gpt_jax.evaluate.tasks import Item, Task, prompts
 from gpt_jax.evaluate.ticker import Ticker
-from gpt_jax.models.gpt import GPT, Params, make_gpt
-from gpt_jax.run import RunDirectory
+from gpt_jax.models.gpt import GPT, Params
+from gpt_jax.run import RunDirectory, load_model
 from gpt_jax.sampling import SamplingConfig
 from gpt_jax.sharding import Layout, make_layout
+from gpt_jax.streaming import begin_tokens, encode_prompt
 from gpt_jax.tracking import Record
 
 ROWS_A_CALL = 32
@@ -61,24 +59,16 @@ def load(path: Path, which: Which, changes: dict[str, Any]) -> tuple[Config, Eva
     Raises ValueError if `path` holds no run or checkpoint, or another section is changed.
     """
     run = RunDirectory(path)
-    if run.read_config() is None:
-        raise ValueError(f"{path} is not a run directory: it has no config.json")
+    run.require_config()
     for key in changes:
         if key.split(".")[0] not in ("mesh", "compute"):
             raise ValueError(f"--{key} would change the model that was trained; allowed: mesh.*, "
                              "compute.*")  # fmt: skip
     config = overrides.load(run.config, changes)
     layout = make_layout(config)
-    model = make_gpt(config.model, config.compute, layout)
-    abstract = jax.tree.map(
-        lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
-        jax.eval_shape(model.init, jax.random.key(0)),
-        layout.shardings(model.param_axes()),
-    )
     checkpoint, _ = find_sound(run.checkpoints.absolute(), which)
     step = int(checkpoint.name)
-    field = "ema" if config.optimizer.ema_decay else "params"
-    params = restore_params(run.checkpoints, abstract, step, field)
+    model, params = load_model(run, config, step, layout)
     identity = {
         "fingerprint": overrides.fingerprint(config),
         "checkpoint": step,
@@ -221,15 +211,15 @@ def _write(
         if known is not None:
             texts[index] = known
         else:
-            ids = tokenizer.encode(text)
-            waiting.append((index, digest, ids if len(ids) else list(begin_tokens(tokenizer))))
+            waiting.append((index, digest, encode_prompt(tokenizer, text)))
     waiting.sort(key=lambda row: -len(row[2]))
+    params = decoding_params(evaluator.model, evaluator.params) if waiting else {}
     with Ticker(task.name, len(items), len(texts)) as ticker:
         for begin in range(0, len(waiting), ROWS_A_CALL):
             rows = waiting[begin : begin + ROWS_A_CALL]
             outputs = generate_tokens(
                 evaluator.model,
-                evaluator.params,
+                params,
                 [ids for _, _, ids in rows],
                 sampling,
                 end_of_text=tokenizer.end_of_text,
@@ -298,8 +288,6 @@ def _score_text(
     evaluator: Evaluator, request: Request, stride: int, cache: Cache, task: str, digest: str
 ) -> float:
     """The log-probability of a text, in pieces of which each is kept when it is done."""
-    from gpt_jax.evaluate.scoring import windows
-
     ids = (*request.context, *request.continuation)
     seq_len = evaluator.model.config.seq_len
     cut = windows(len(ids), len(request.context), seq_len, stride)

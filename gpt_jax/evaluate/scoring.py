@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
+from gpt_jax.buckets import round_up
 from gpt_jax.evaluate.requests import Request, Score
 from gpt_jax.feed import process_rows, put_batch
 from gpt_jax.losses import VOCABULARY_PART
@@ -66,11 +67,8 @@ def windows(n_tokens: int, n_given: int, seq_len: int, stride: int | None = None
 
 
 def bucket(n: int) -> int:
-    """n rounded up to a length with two significant bits and a half: at most a quarter more."""
-    if n <= SHORTEST:
-        return SHORTEST
-    step = max(1, 1 << ((n - 1).bit_length() - 3))
-    return -(-n // step) * step
+    """n rounded up to one of few lengths: at most a quarter more, and SHORTEST at least."""
+    return max(SHORTEST, round_up(n, per_octave=4))
 
 
 @dataclasses.dataclass(frozen=True)
