@@ -48,32 +48,29 @@ def batch_parts(sizes: Sizes) -> int:
     return sizes["slice"] * sizes["data"] * sizes["fsdp"]
 
 
-def check(config: Config, n_devices: int, ramp: bool = True) -> Sizes:
+def check(config: Config, n_devices: int) -> Sizes:
     """`axis_sizes`, after checking that every split dim divides.
 
     The one key and value head of multi-query attention is held by every tensor shard; everything
     else must divide. Raises ValueError naming the two numbers, and the nearest meshes that fit.
     """
-    why = obstacle(config, n_devices, ramp)
+    why = obstacle(config, n_devices)
     if not why:
         return axis_sizes(config.mesh, n_devices)
-    near = [_text(sizes) for sizes in nearest(config, n_devices, ramp)]
+    near = [_text(sizes) for sizes in nearest(config, n_devices)]
     rest = f"; what fits: {', or '.join(near)}" if near else ""
     raise ValueError(why + rest)
 
 
-def obstacle(config: Config, n_devices: int, ramp: bool = True) -> str:
-    """Why the config's mesh and batch do not fit so many devices; empty if they do.
-
-    ramp: whether the smaller batches of a ramp have to fit as well.
-    """
+def obstacle(config: Config, n_devices: int) -> str:
+    """Why the config's mesh and batch do not fit so many devices; empty if they do."""
     try:
-        return _obstacle(config, axis_sizes(config.mesh, n_devices), ramp)
+        return _obstacle(config, axis_sizes(config.mesh, n_devices))
     except ValueError as error:
         return str(error)
 
 
-def nearest(config: Config, n_devices: int, ramp: bool = True) -> list[Sizes]:
+def nearest(config: Config, n_devices: int) -> list[Sizes]:
     """Meshes of all devices that fit the config, nearest first; axes of one device stay so if any.
 
     Near is a small sum of the logarithms of the factors by which axes change.
@@ -86,9 +83,7 @@ def nearest(config: Config, n_devices: int, ramp: bool = True) -> list[Sizes]:
         return sum(changes), *sizes.values()
 
     for axes in (varied, ["fsdp", "sequence", "tensor"]):
-        fitting = [
-            sizes for sizes in _meshes(n_devices, axes) if not _obstacle(config, sizes, ramp)
-        ]
+        fitting = [sizes for sizes in _meshes(n_devices, axes) if not _obstacle(config, sizes)]
         if fitting:
             return sorted(fitting, key=distance)[:PROPOSED]
     return []
@@ -109,7 +104,7 @@ def _meshes(n_devices: int, varied: list[str]) -> Iterator[Sizes]:
             yield {axis: given.get(axis, 1) for axis in FIELDS}
 
 
-def _obstacle(config: Config, sizes: Sizes, ramp: bool) -> str:
+def _obstacle(config: Config, sizes: Sizes) -> str:
     """The first dim that does not divide, and by what; empty if all do."""
     model, tensor, sequence = config.model, sizes["tensor"], sizes["sequence"]
     rows = [
@@ -130,7 +125,7 @@ def _obstacle(config: Config, sizes: Sizes, ramp: bool) -> str:
         rows.insert(0, (model.seq_len, "model.seq_len", 2 * sequence, halves))
     batch = "train.batch_sequences", config.train.batch_sequences
     first = "train.ramp_from_sequences", config.train.ramp_from_sequences
-    for name, sequences in (batch, first) if ramp else (batch,):
+    for name, sequences in (batch, first):
         if sequences is not None:
             parts = config.compute.microbatches
             name += f" / compute.microbatches = {sequences} / {parts}" if parts > 1 else ""

@@ -17,12 +17,12 @@ import jax
 import numpy as np
 from jax.experimental import topologies
 
-from gpt_jax import overrides
 from gpt_jax.config import Config
 from gpt_jax.data.batch import Batch
 from gpt_jax.models.gpt import make_gpt
 from gpt_jax.plan import hlo
 from gpt_jax.plan.estimate import FUSED_BACKWARD, Plan, attention_flops_per_sequence
+from gpt_jax.plan.mesh import without_ramp
 from gpt_jax.plan.topology import Topology
 from gpt_jax.sharding import Layout, make_layout
 from gpt_jax.step import CompiledSteps, compile_steps, make_settings
@@ -156,11 +156,6 @@ def _without_cache() -> Iterator[None]:
         yield
     finally:
         jax.config.update("jax_enable_compilation_cache", before)
-
-
-def without_ramp(config: Config) -> Config:
-    """The config whose every batch is whole: the ramp's first batches may be too small."""
-    return overrides.override(config, {"train.ramp_from_sequences": None, "train.ramp_tokens": 0})
 
 
 def abstract_arguments(config: Config, layout: Layout, steps: CompiledSteps) -> tuple[Any, ...]:

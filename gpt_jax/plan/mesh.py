@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from gpt_jax import meshes
+from gpt_jax import meshes, overrides
 from gpt_jax.config import Config
 
 
@@ -34,9 +34,14 @@ def mesh_sizes(config: Config, n_devices: int) -> MeshSizes:
 
     Raises ValueError where it does not fit, or has an axis that plans do not know.
     """
-    sizes = meshes.check(config, n_devices, ramp=False)
+    sizes = meshes.check(without_ramp(config), n_devices)
     for axis in ("slice", "sequence"):
         if sizes[axis] > 1:
             field = meshes.FIELDS[axis]
             raise ValueError(f"plans know no mesh.{field} yet; it is {sizes[axis]}, allowed: 1")
     return MeshSizes(sizes["data"], sizes["fsdp"], sizes["tensor"])
+
+
+def without_ramp(config: Config) -> Config:
+    """The config whose every batch is whole: the ramp's first batches may be too small."""
+    return overrides.override(config, {"train.ramp_from_sequences": None, "train.ramp_tokens": 0})

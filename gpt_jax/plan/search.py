@@ -4,6 +4,7 @@ from gpt_jax import overrides
 from gpt_jax.config import Config
 from gpt_jax.meshes import obstacle
 from gpt_jax.plan.estimate import Plan, make_plan
+from gpt_jax.plan.mesh import without_ramp
 from gpt_jax.plan.topology import Topology
 
 REMAT = ("none", "attention", "dots", "full")
@@ -29,7 +30,7 @@ def search(config: Config, topology: Topology, price: float | None = None) -> li
     plans = []
     for changes in candidates(config, topology):
         changed = overrides.draft(config, changes)
-        if not obstacle(changed, topology.n_devices, ramp=False):
+        if not obstacle(without_ramp(changed), topology.n_devices):
             plans.append(make_plan(changed, topology, price))
     fitting = [plan for plan in plans if plan.fits]
     if not fitting:
