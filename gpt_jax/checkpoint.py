@@ -225,7 +225,12 @@ def _async_checkpointer() -> Any:
 
     # Trained floats hardly compress (8%), and trying takes three times as long as writing.
     handler = ocp.PyTreeCheckpointHandler(use_compression=False)
-    return ocp.AsyncCheckpointer(handler, timeout_secs=SAVE_TIMEOUT_SECONDS)
+    # Made in the background, a directory is waited for by the number of the process's last save:
+    # with saves from several threads (packs) it may be another's.
+    options = ocp.AsyncOptions(
+        timeout_secs=SAVE_TIMEOUT_SECONDS, create_directories_asynchronously=False
+    )
+    return ocp.AsyncCheckpointer(handler, async_options=options)
 
 
 def _restore(path: Path, manifest: Manifest, abstract: State, prefix: str) -> State:

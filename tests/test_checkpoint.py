@@ -1,5 +1,6 @@
 """Checkpoints come back bit for bit, or are named as damaged; whatever happens, one is left."""
 
+import concurrent.futures
 import contextlib
 import json
 import os
@@ -119,6 +120,22 @@ def test_buffers_may_be_donated_as_soon_as_save_returns(tmp_path):
             overwrite(state["params"]).block_until_ready()
             restored, _ = checkpoints.restore({"params": jax.ShapeDtypeStruct(want.shape, "f4")})
             np.testing.assert_array_equal(restored["params"], want)
+
+
+def test_threads_save_side_by_side(tmp_path):
+    """As packs on devices of their own do."""
+
+    def save_some(directory: Path) -> None:
+        with opened(directory) as checkpoints:
+            for step in range(1, 9):
+                checkpoints.save(step, make_state(step))
+            restored, step = checkpoints.restore(abstract(make_state(8)))
+        assert step == 8
+        assert_same(restored, make_state(8))
+
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(save_some, tmp_path / str(i)) for i in range(4)]:
+            done.result()
 
 
 def test_params_alone(tmp_path):
