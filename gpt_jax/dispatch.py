@@ -32,6 +32,15 @@ def capacity(config: Config, platform: str, n_devices: int) -> int:
     return MOST_STEPS if small else 1
 
 
+def waits(capacity: int, platform: str) -> bool:
+    """Whether a call begins when the one before has ended.
+
+    A CPU gives temporary buffers of its own to every call that is under way; where a call is one
+    long step, they are large, and there is nothing to gain.
+    """
+    return platform == "cpu" and capacity == 1
+
+
 class Pace:
     """Steps of the next call, from how long those before it took."""
 

@@ -17,8 +17,9 @@ from gpt_jax.models.gpt import GPT, Params
 
 VOCABULARY_PART = 12_288
 """Ids whose logits are computed at a time: of more, a CPU's products are slower."""
-LOGIT_BYTES = 1 << 27
-"""Of the float32 logits of the tokens that are taken at a time."""
+LOGIT_BYTES, CPU_LOGIT_BYTES = 1 << 27, 1 << 28
+"""Of the float32 logits of the tokens that are taken at a time. A CPU adds up gradients of the
+table for each part, which is as large as the logits of a thousand tokens."""
 
 
 class LossSums(NamedTuple):
@@ -265,7 +266,7 @@ def _split_vocabulary(table_VD: jax.Array) -> list[jax.Array]:
 def _split_tokens(x_MD, targets_M, weights_M, table_VD) -> _Tokens:
     """[parts, R, ...] each, of every parts-th token, so that parts take from every device alike."""
     n_tokens = x_MD.shape[0]
-    n_parts = -(-n_tokens * table_VD.shape[0] * 4 // LOGIT_BYTES)
+    n_parts = -(-n_tokens * table_VD.shape[0] * 4 // CPU_LOGIT_BYTES)
 
     def split(x: jax.Array) -> jax.Array:
         padding = [(0, -n_tokens % n_parts)] + [(0, 0)] * (x.ndim - 1)

@@ -25,7 +25,12 @@ from gpt_jax.config import Config
 from gpt_jax.data.batch import Batch
 from gpt_jax.losses import LossSums, batch_loss
 from gpt_jax.models.gpt import GPT, Params, make_gpt
-from gpt_jax.optim import Hyperparameters, learning_rate_schedule, make_optimizer
+from gpt_jax.optim import (
+    Hyperparameters,
+    clip_factor,
+    learning_rate_schedule,
+    make_optimizer,
+)
 from gpt_jax.sharding import Layout
 from gpt_jax.timetable import Timetable
 
@@ -244,19 +249,23 @@ def apply_gradients(
 ) -> tuple[TrainState, Metrics]:
     """Divide the summed gradients by the target tokens, once, and update the state."""
     target_tokens = jnp.maximum(sums.weight, 1.0)
-    gradients = jax.tree.map(lambda g: g / target_tokens, gradients)
     loss = sums.cross_entropy / target_tokens
-    gradient_norm = optax.global_norm(gradients)
+    gradient_norm = optax.global_norm(gradients) / target_tokens
+    numbers, factor = settings.hyperparameters, 1 / target_tokens
+    if numbers.clip_norm is not None:  # in the one pass over the gradients that divides them
+        factor *= clip_factor(gradient_norm, numbers.clip_norm)
+        numbers = numbers._replace(clip_norm=None)
+    gradients = jax.tree.map(lambda g: factor * g, gradients)
     learning_rate = jnp.asarray(settings.learning_rates)[state.step]
     optimizer = make_optimizer(
-        config.optimizer,
-        state.params,
-        learning_rate,
-        settings.hyperparameters,
-        model=config.model,
+        config.optimizer, state.params, learning_rate, numbers, model=config.model
     )
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
+    update_norm = optax.global_norm(updates)
+    # Nothing, but it makes the new parameters follow the norm: who reads the old ones has done so,
+    # and XLA keeps no copy of them to write the new ones in their place.
+    nothing = jnp.minimum(0.0, update_norm)
+    params = jax.tree.map(lambda p, u: p + (u + nothing), state.params, updates)
 
     bad = ~(jnp.isfinite(loss) & jnp.isfinite(gradient_norm))
     # Not step == 0: where the first steps were left out there is no mean to compare with yet.
@@ -277,7 +286,7 @@ def apply_gradients(
         target_tokens=sums.weight,
         learning_rate=learning_rate,
         gradient_norm=gradient_norm,
-        update_norm=optax.global_norm(updates),
+        update_norm=update_norm,
         parameter_norm=optax.global_norm(params),
         bad=bad,
     )

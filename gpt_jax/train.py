@@ -22,7 +22,7 @@ from gpt_jax import overrides
 from gpt_jax.checkpoint import Checkpoints, check_fingerprint, restore_params, restore_state
 from gpt_jax.config import Config
 from gpt_jax.data.batch import Batch
-from gpt_jax.dispatch import Pace
+from gpt_jax.dispatch import Pace, waits
 from gpt_jax.evaluate.validation import Validation, validate
 from gpt_jax.experiment import Experiment, facts, prepare
 from gpt_jax.feed import put_batch, put_count, put_vote, read_batches
@@ -206,6 +206,8 @@ class _Loop:
             timetable.n_steps, done_steps, timetable.due(every), is_writer()
         )
         self.pace = Pace(config, experiment.steps_per_dispatch)
+        platform = experiment.layout.mesh.devices.flat[0].platform
+        self.waits = waits(experiment.steps_per_dispatch, platform)
         self.last_time = self.started = time.monotonic()
         self.seconds_per_token = math.nan
 
@@ -229,6 +231,8 @@ class _Loop:
         while call is not None:
             steps, batches, data_wait = call
             count = put_count(len(steps), experiment.layout.everywhere)
+            if pending is not None and self.waits:
+                jax.block_until_ready(pending.metrics)
             with self._profiled(steps):
                 state, metrics = experiment.steps.train(state, batches, count, experiment.settings)
             vote = put_vote(bool(stop), experiment.layout)

@@ -69,7 +69,7 @@ def test_bfloat16_logits_are_summed_in_float32(batch):
 def test_in_parts_the_loss_and_its_gradients_are_the_whole_ones(monkeypatch, soft_cap, n_tokens):
     """Three parts of the vocabulary, the last one smaller, by three or four parts of the tokens."""
     monkeypatch.setattr(losses, "VOCABULARY_PART", 4)
-    monkeypatch.setattr(losses, "LOGIT_BYTES", 100)
+    monkeypatch.setattr(losses, "CPU_LOGIT_BYTES", 100)
     generator = np.random.default_rng(0)
     x_MD = jnp.asarray(generator.normal(size=(n_tokens, 5)), jnp.float32)
     table_VD = jnp.asarray(generator.normal(size=(11, 5)), jnp.float32)
@@ -103,7 +103,8 @@ def test_in_parts_the_loss_and_its_gradients_are_the_whole_ones(monkeypatch, sof
 @pytest.mark.parametrize("changes", [{}, {"tied_embeddings": False}, {"vocab_multiple": 8}])
 def test_a_model_has_the_same_loss_in_parts(monkeypatch, changes, products):
     monkeypatch.setattr(losses, "VOCABULARY_PART", 6)
-    monkeypatch.setattr(losses, "LOGIT_BYTES", 300)
+    for limit in ("LOGIT_BYTES", "CPU_LOGIT_BYTES"):
+        monkeypatch.setattr(losses, limit, 300)
     shape = {"vocab_size": 13, "seq_len": 8, "n_layers": 1, "d_model": 8, "n_heads": 2}
     config = ModelConfig(**shape, logit_soft_cap=5.0, **changes)
     parts, whole = (

@@ -270,7 +270,8 @@ def _on_cpu(
     segments_BT: jax.Array | None,
 ) -> jax.Array:
     """Blocks of queries as `cpu.attend` takes them: at most CPU_BLOCKS, all in the program."""
-    n_tokens, group = q_BTNH.shape[1], q_BTNH.shape[2] // k_BTKH.shape[2]
+    n_batch, n_tokens, n_heads, head_size = q_BTNH.shape
+    grouped = (k_BTKH.shape[2], n_heads // k_BTKH.shape[2])
     block = max(block, -(-n_tokens // CPU_BLOCKS))
     biases = []
     for start in range(0, n_tokens, block):
@@ -281,13 +282,23 @@ def _on_cpu(
         if segments_BT is not None:
             query_segments, key_segments = segments_BT[:, start:stop], segments_BT[:, keys]
         positions = jnp.arange(start, stop)[None], jnp.arange(keys.start, stop)[None]
-        biases.append(_bias(*positions, query_segments, key_segments, pattern))
-    k_BTNH, v_BTNH = (jnp.repeat(x, group, axis=2) if group > 1 else x for x in (k_BTKH, v_BTKH))
-    q_BNTH, k_BNTH, v_BNTH = (
-        x.swapaxes(1, 2).astype(jnp.float32) for x in (pattern.scale(q_BTNH), k_BTNH, v_BTNH)
-    )
-    out_BNTH = cpu.attend(q_BNTH, k_BNTH, v_BNTH, biases, block, how.operands)
-    return out_BNTH.swapaxes(1, 2).astype(how.activations)
+        bias_BNtS = _bias(*positions, query_segments, key_segments, pattern)
+        biases.append(_by_key_head(bias_BNtS, grouped))
+    q_BKRH = _by_key_head(pattern.scale(q_BTNH).astype(jnp.float32).swapaxes(1, 2), grouped)
+    k_BKTH, v_BKTH = (x.astype(jnp.float32).swapaxes(1, 2) for x in (k_BTKH, v_BTKH))
+    out_BKRH = cpu.attend(q_BKRH, k_BKTH, v_BKTH, biases, block, how.operands)
+    out_BKTGH = out_BKRH.reshape(n_batch, -1, n_tokens, grouped[1], head_size)
+    return out_BKTGH.swapaxes(1, 2).reshape(q_BTNH.shape).astype(how.activations)
+
+
+def _by_key_head(x_BNTX: jax.Array, grouped: tuple[int, int]) -> jax.Array:
+    """[B, K, T G, X] of [B, N, T, X], (K, G) being grouped; N may be 1 for all heads."""
+    n_batch, n_heads, n_rows, size = x_BNTX.shape
+    n_kv_heads, group = grouped
+    if n_heads == 1:
+        return jnp.repeat(x_BNTX, group, axis=2)
+    x_BKGTX = x_BNTX.reshape(n_batch, n_kv_heads, group, n_rows, size)
+    return x_BKGTX.swapaxes(2, 3).reshape(n_batch, n_kv_heads, -1, size)
 
 
 def _bias(

@@ -10,7 +10,9 @@ was measured (jax 0.10, x86-64 with AVX-512; `tools/benchmark.py` shows what it 
   the speed, and XLA folds `.T` into it. A concatenation of transposed slices is not folded.
 - Two dims are faster than three: gradients of more are written transposed.
 - Wide results (a vocabulary) are slow: `losses` multiplies by a part of the vocabulary at a time.
-- Softmax weights of a block of queries are kept, in the operands' type, and not computed twice.
+- Softmax weights of a block of queries are kept, in the operands' type, and not computed twice;
+  what would pass over them once more (their sums, the mean of their gradient) is done by products,
+  or on outputs, which are a fraction of their size.
 
 The plain forms stand where these are called: in `products`, `attention`, `layers` and `losses`.
 """
@@ -23,8 +25,6 @@ import jax.numpy as jnp
 SLICE, MOST_SLICES = 64, 32
 """Rows of a slice that is transposed: they stay in a core's cache, as far as there are not too many
 slices to compile."""
-SLICED_UP_TO = 64
-"""Softmax weights of longer blocks are faster multiplied as they lie."""
 
 
 def transposed(x: jax.Array) -> jax.Array:
@@ -108,71 +108,85 @@ scale_columns.defvjp(lambda x, scale: (x * scale, (x, scale)), _scale_backward)
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
 def attend(
-    q_BNTH: jax.Array,
-    k_BNTH: jax.Array,
-    v_BNTH: jax.Array,
+    q_BKRH: jax.Array,
+    k_BKTH: jax.Array,
+    v_BKTH: jax.Array,
     biases: list[jax.Array],
     block: int,
     operands: jnp.dtype,
 ) -> jax.Array:
-    """softmax(q k + bias) v in float32, for blocks of queries; q is scaled.
+    """softmax(q k + bias) v in float32, [B, K, R, H], for blocks of queries; q is scaled.
 
-    biases: for each block of `block` queries (the last may be shorter) [B or 1, N or 1, t, S]: for
-    S keys that end where the block ends, and begin where a block begins. They have no gradient.
+    R = T G rows, of G queries to a key's head at each position. biases: for each block of `block`
+    positions (the last may be shorter) [B or 1, K or 1, rows, S]: for S keys that end where the
+    block ends, and begin where a block begins. They have no gradient.
+
+    Keys and values are not repeated G times: it would be slower, and jax 0.10's CPU compiler gives
+    wrong numbers where a product of a repeated operand is fused with a sum over the other one.
     """
-    return _attend_forward(q_BNTH, k_BNTH, v_BNTH, biases, block, operands)[0]
+    return _attend_forward(q_BKRH, k_BKTH, v_BKTH, biases, block, operands)[0]
 
 
-def _attend_forward(q_BNTH, k_BNTH, v_BNTH, biases, block, operands):
-    q_BNTH, k_BNTH, v_BNTH = (x.astype(operands) for x in (q_BNTH, k_BNTH, v_BNTH))
-    outputs, all_weights = [], []
-    for queries, keys, bias in _spans(biases, block):
-        scores_BNTS = multiply(q_BNTH[:, :, queries], k_BNTH[:, :, keys], b_dim=-1) + bias
-        weights_BNTS = jax.nn.softmax(scores_BNTS, axis=-1).astype(operands)
-        outputs.append(multiply(weights_BNTS, v_BNTH[:, :, keys]))
-        all_weights.append(weights_BNTS)
-    return _joined(outputs), (q_BNTH, k_BNTH, v_BNTH, biases, all_weights)
+def _attend_forward(q_BKRH, k_BKTH, v_BKTH, biases, block, operands):
+    q_BKRH, k_BKTH, v_BKTH = (x.astype(operands) for x in (q_BKRH, k_BKTH, v_BKTH))
+    # A last column of ones sums the weights in the product that adds up the values.
+    v1_BKTH = jnp.concatenate([v_BKTH, jnp.ones_like(v_BKTH[..., :1])], axis=-1)
+    sums, all_weights = [], []
+    for queries, keys, bias in _spans(biases, block, q_BKRH.shape[2] // k_BKTH.shape[2]):
+        scores_BKRS = multiply(q_BKRH[:, :, queries], k_BKTH[:, :, keys], b_dim=-1) + bias
+        highest_BKR1 = jnp.max(scores_BKRS, axis=-1, keepdims=True)
+        weights_BKRS = jnp.exp(scores_BKRS - highest_BKR1).astype(operands)
+        sums.append(multiply(weights_BKRS, v1_BKTH[:, :, keys]))
+        all_weights.append(weights_BKRS)
+    sums_BKRH = _joined(sums)
+    total_BKR1 = sums_BKRH[..., -1:]
+    out_BKRH = sums_BKRH[..., :-1] / total_BKR1
+    return out_BKRH, (q_BKRH, k_BKTH, v_BKTH, biases, all_weights, out_BKRH, total_BKR1)
 
 
-def _attend_backward(block, operands, saved, gradient_BNTH):
-    q_BNTH, k_BNTH, v_BNTH, biases, all_weights = saved
-    gradient_BNTH = gradient_BNTH.astype(operands)
+def _attend_backward(block, operands, saved, gradient_BKRH):
+    """Weights are saved as exponentials, not divided by their sum: the gradient is, instead.
+
+    The mean of a softmax's gradient is that of the output times the output (FlashAttention, Dao et
+    al. 2022, appendix B.2).
+    """
+    q_BKRH, k_BKTH, v_BKTH, biases, all_weights, out_BKRH, total_BKR1 = saved
+    gradient_BKRH = (gradient_BKRH / total_BKR1).astype(operands)
+    mean_BKR1 = jnp.sum(gradient_BKRH.astype(jnp.float32) * out_BKRH, axis=-1, keepdims=True)
     q_gradients = []
     k_gradients: list[jax.Array | float] = [0.0] * len(biases)
     v_gradients: list[jax.Array | float] = [0.0] * len(biases)
-    for (queries, keys, _), weights in zip(_spans(biases, block), all_weights, strict=True):
-        q, gradient = q_BNTH[:, :, queries], gradient_BNTH[:, :, queries]
-        by_weight = multiply(gradient, v_BNTH[:, :, keys], b_dim=-1)
-        exact = weights.astype(jnp.float32)
-        mean = jnp.sum(exact * by_weight, axis=-1, keepdims=True)
-        by_score = (exact * (by_weight - mean)).astype(operands)
-        q_gradients.append(multiply(by_score, k_BNTH[:, :, keys]))
-        by_key, by_value = _by_key(by_score, q), _by_key(weights, gradient)
+    spans = _spans(biases, block, q_BKRH.shape[2] // k_BKTH.shape[2])
+    for (queries, keys, _), weights in zip(spans, all_weights, strict=True):
+        q, gradient = q_BKRH[:, :, queries], gradient_BKRH[:, :, queries]
+        by_weight = multiply(gradient, v_BKTH[:, :, keys], b_dim=-1)
+        by_score = (weights * (by_weight - mean_BKR1[:, :, queries])).astype(operands)
+        q_gradients.append(multiply(by_score, k_BKTH[:, :, keys]))
+        by_key_BKHS = multiply(transposed(q), by_score)
+        by_value_BKHS = multiply(transposed(gradient), weights)
         for j in range(keys.start // block, -(-keys.stop // block)):
             part = slice(j * block - keys.start, (j + 1) * block - keys.start)
-            k_gradients[j] += by_key[:, :, part]
-            v_gradients[j] += by_value[:, :, part]
-    return _joined(q_gradients), _joined(k_gradients), _joined(v_gradients), None
+            k_gradients[j] += by_key_BKHS[..., part]
+            v_gradients[j] += by_value_BKHS[..., part]
+    k_gradient, v_gradient = (
+        jnp.concatenate(parts, axis=-1).swapaxes(-1, -2) for parts in (k_gradients, v_gradients)
+    )
+    return _joined(q_gradients), k_gradient, v_gradient, None
 
 
 attend.defvjp(_attend_forward, _attend_backward)
 
 
-def _spans(biases: list[jax.Array], block: int) -> list[tuple[slice, slice, jax.Array]]:
-    """(queries, keys, bias) of every block."""
+def _spans(biases: list[jax.Array], block: int, group: int) -> list[tuple[slice, slice, jax.Array]]:
+    """(rows of queries, keys, bias) of every block."""
     spans = []
     for i, bias in enumerate(biases):
-        stop = i * block + bias.shape[-2]
-        spans.append((slice(i * block, stop), slice(stop - bias.shape[-1], stop), bias))
+        first = i * block
+        stop = first + bias.shape[-2] // group
+        queries = slice(group * first, group * stop)
+        spans.append((queries, slice(stop - bias.shape[-1], stop), bias))
     return spans
 
 
 def _joined(blocks: list) -> jax.Array:
     return blocks[0] if len(blocks) == 1 else jnp.concatenate(blocks, axis=2)
-
-
-def _by_key(a_BNTS: jax.Array, b_BNTH: jax.Array) -> jax.Array:
-    """a^T b, [B, N, S, H]."""
-    if a_BNTS.shape[-2] <= SLICED_UP_TO and a_BNTS.dtype == jnp.bfloat16:
-        return multiply(transposed(a_BNTS), b_BNTH)
-    return multiply(a_BNTS, b_BNTH, a_dim=-2)
