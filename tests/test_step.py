@@ -4,6 +4,7 @@ The update is tested on toy parameters, which compile at once; one tiny GPT is c
 only the whole program shows. Meshes and microbatches: test_sharding.py.
 """
 
+import re
 from typing import Any, NamedTuple
 
 import jax
@@ -301,6 +302,10 @@ def test_the_step_is_one_program_a_batch_size_in_place_and_without_transfers(com
     assert int(state.step) == 6
     state, _ = steps.train(state, two, one, compiled.settings)
     assert steps.train._cache_size() == 2
+    program = steps.train.lower(state, four, one, compiled.settings).compile().as_text()
+    state_arrays = re.compile(r" copy\((f32\[[\d,]+\]\S* )?%state_(params|opt_state)")
+    assert "%state_params" in program
+    assert not state_arrays.search(program), "the step keeps a copy of the old state"
     # The state comes back as it went in: else the next step would be compiled again.
     leaves = zip(jax.tree.leaves(state), jax.tree.leaves(steps.abstract_state), strict=True)
     for got, planned in leaves:
