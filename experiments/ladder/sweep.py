@@ -6,8 +6,8 @@ gpt-jax sweep report experiments/ladder/sweep.py
 
 Bytes of the Python standard library's own sources. Each size is one warmup-stable trunk, from which
 a cooldown is branched off at each compute budget: many points (N, D) for little more than the
-longest runs. Budgets are half a decade apart and count all products, attention's included (`flops`,
-exact). The last branch, the dearest run, is what experiments/gpt4 predicts from runs of at most a
+longest runs. Budgets are half a decade apart, a quarter up to 3e10, and count all products,
+attention's included (`flops`, exact). The last branch, the dearest run, is what experiments/gpt4 predicts from runs of at most a
 thousandth of its compute.
 """
 
@@ -32,7 +32,7 @@ BASE = Config(
     optimizer=OptimizerConfig(name="muon", learning_rate=0.03, b1=0.95, b2=0.98, weight_decay=0.05),
     evaluate=EvaluateConfig(batch_sequences=64),
 )  # fmt: skip
-BUDGETS = (1e9, 3e9, 1e10, 3e10, 1e11, 3e11, 1e12, 3e12, 1e13, 3e13)
+BUDGETS = (1e9, 1.8e9, 3e9, 5.6e9, 1e10, 1.8e10, 3e10, 1e11, 3e11, 1e12, 3e12, 1e13, 3e13)
 LADDER = {
     # width: (layers, sequences a batch, lowest budget, highest budget)
     8: (2, 4, 1e9, 1e11),
