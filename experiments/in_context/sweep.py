@@ -1,4 +1,4 @@
-"""Small GPTs that learn in context to decipher: four sizes, one corpus.
+"""Small GPTs that learn in context to decipher: three sizes, one corpus.
 
 python experiments/in_context/make_data.py runs/in_context/ciphers.jsonl
 gpt-jax sweep run experiments/in_context/sweep.py
@@ -32,10 +32,10 @@ BASE = Config(
     schedule=ScheduleConfig(name="linear"),
     evaluate=EvaluateConfig(batch_sequences=32),
 )  # fmt: skip
-TOKENS = 8_000_000
+TOKENS = 6_000_000
 SHAPES = [
     {"model.n_layers": n_layers, "model.d_model": width, "model.n_heads": width // 16}
-    for n_layers, width in [(2, 16), (2, 32), (3, 64), (4, 128)]
+    for n_layers, width in [(2, 16), (2, 32), (3, 64)]
 ]
 
 

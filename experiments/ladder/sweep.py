@@ -1,4 +1,4 @@
-"""One ladder of small GPTs, from 4 thousand to 2 million parameters, behind the papers' folders.
+"""One ladder of small GPTs, from 4 thousand to a million parameters, behind the papers' folders.
 
 gpt-jax sweep plan experiments/ladder/sweep.py --measure
 gpt-jax sweep run experiments/ladder/sweep.py
@@ -42,8 +42,7 @@ LADDER = {
     40: (3, 8, 1e11, 3e12),
     56: (3, 16, 3e11, 1e13),
     64: (4, 16, 1e12, 1e13),
-    128: (5, 16, 3e12, 3e13),
-    160: (6, 16, 3e12, 1e13),
+    128: (5, 16, 3e12, 1e13),
     80: (4, 16, 1e12, 3e13),
 }
 """From small to large, but for the size of the run that is to be predicted: it comes last."""
