@@ -105,7 +105,8 @@ def main() -> None:
         f"{loss:.4f} +- {float(row['loss_standard_error']):.4f} nats per byte. Said before its "
         f"loss was read: {json.loads(PREDICTION.read_text())['predicted_loss']:.4f}.\n"
     )
-    print("| fit sees at most | runs | law | predicted | measured | error |\n|---|---|---|---|---|---|")
+    header = ("fit sees at most", "runs", "law", "predicted", "measured", "error")
+    print("| " + " | ".join(header) + " |\n" + "|---" * len(header) + "|")
     for share in SHARES:
         predicted, fit = predict(runs, share * flops, flops)
         print(
