@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from tasks import document, text
 
-N_DOCUMENTS = 40_000
+N_DOCUMENTS = 60_000
 SEED = 1
 """Evaluation items are drawn from other seeds: tasks.items."""
 

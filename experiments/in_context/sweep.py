@@ -1,4 +1,4 @@
-"""Small GPTs that learn in context to decipher: three sizes, one corpus.
+"""Small GPTs that learn in context what letters stand for: four sizes, one corpus.
 
 python experiments/in_context/make_data.py runs/in_context/ciphers.jsonl
 gpt-jax sweep run experiments/in_context/sweep.py
@@ -20,7 +20,7 @@ from gpt_jax.sweep.trial import make_trials
 
 BASE = Config(
     model=ModelConfig(
-        vocab_size=257, seq_len=256, position="rotary", norm="rmsnorm", bias=False,
+        vocab_size=257, seq_len=128, position="rotary", norm="rmsnorm", bias=False,
         activation="relu_squared", init_matrices="fan_in", init_residual="zero",
     ),
     data=DataConfig(
@@ -32,10 +32,10 @@ BASE = Config(
     schedule=ScheduleConfig(name="linear"),
     evaluate=EvaluateConfig(batch_sequences=32),
 )  # fmt: skip
-TOKENS = 6_000_000
+TOKENS = 4_000_000
 SHAPES = [
-    {"model.n_layers": n_layers, "model.d_model": width, "model.n_heads": width // 16}
-    for n_layers, width in [(2, 16), (2, 32), (3, 64)]
+    {"model.n_layers": n_layers, "model.d_model": width, "model.n_heads": width // 8}
+    for n_layers, width in [(2, 8), (2, 16), (2, 32), (3, 64)]
 ]
 
 
