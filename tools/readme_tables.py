@@ -50,7 +50,9 @@ def printed(command: str) -> str:
             status = _script(arguments)
     if status:
         raise ValueError(f"{command}: exit status {status}")
-    return output.getvalue().rstrip() + "\n"
+    text = output.getvalue().rstrip() + "\n"
+    is_plan = program == "gpt-jax" and arguments[0] == "plan"
+    return f"```\n{text}```\n" if is_plan else text
 
 
 def _script(arguments: Sequence[str]) -> object:
