@@ -19,7 +19,8 @@ SWEEPS = sorted(p for p in EXPERIMENTS.glob("*/*.py") if "def get_sweep" in p.re
 
 def load(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"experiment_{path.stem}", path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -76,4 +77,5 @@ def test_the_best_guesser_of_the_ciphers_is_the_best(shots):
         hits += known[letter] == capital if letter in known else 1 / hidden
     assert hits / n_items == pytest.approx(tasks.best_accuracy(shots), abs=0.03)
     item = tasks.items(0, shots)[0]
-    assert item.choices[0].isupper() and item.context.count(" ") == shots
+    assert item.choices[0].isupper()
+    assert item.context.count(" ") == shots

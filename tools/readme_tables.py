@@ -44,10 +44,7 @@ def printed(command: str) -> str:
     program, *arguments = shlex.split(command)
     output = io.StringIO()
     with contextlib.redirect_stdout(output), contextlib.chdir(ROOT):
-        if program == "gpt-jax":
-            status = gpt_jax(arguments)
-        else:
-            status = _script(arguments)
+        status = gpt_jax(arguments) if program == "gpt-jax" else _script(arguments)
     if status:
         raise ValueError(f"{command}: exit status {status}")
     text = output.getvalue().rstrip() + "\n"

@@ -1,4 +1,4 @@
-"""Small GPTs that learn in context what letters stand for: four sizes, one corpus.
+"""Small GPTs that learn in context what letters stand for: three sizes, one corpus.
 
 python experiments/in_context/make_data.py runs/in_context/ciphers.jsonl
 gpt-jax sweep run experiments/in_context/sweep.py
@@ -32,10 +32,10 @@ BASE = Config(
     schedule=ScheduleConfig(name="linear"),
     evaluate=EvaluateConfig(batch_sequences=32),
 )  # fmt: skip
-TOKENS = 4_000_000
+TOKENS = 8_000_000
 SHAPES = [
     {"model.n_layers": n_layers, "model.d_model": width, "model.n_heads": width // 8}
-    for n_layers, width in [(2, 8), (2, 16), (2, 32), (3, 64)]
+    for n_layers, width in [(3, 16), (3, 32), (3, 64)]
 ]
 
 

@@ -1,8 +1,8 @@
 """A family of tasks that can only be learned from the context: a new substitution cipher each time.
 
 A document draws five of twelve letters and a capital for each, and shows small letters, each
-followed by the capital that it stands for. That is told by the pairs before alone, so accuracy at the next letter
-can rise with the number of pairs shown, K, and no amount of training replaces them:
+followed by the capital that it stands for. That is told by the pairs before alone, so accuracy at
+the next letter can rise with the number of pairs shown, K, and no training replaces them:
 
     gpt-jax eval runs/in_context/trials/TRIAL --tasks cipher-0,cipher-8 --task-file \
         experiments/in_context/tasks.py

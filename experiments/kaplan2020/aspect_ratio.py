@@ -29,9 +29,7 @@ def get_sweep():
     base = dataclasses.replace(
         ours.BASE,
         train=dataclasses.replace(ours.BASE.train, batch_sequences=8),
-        optimizer=dataclasses.replace(
-            ours.BASE.optimizer, learning_rate=ours.learning_rate(32, 8)
-        ),
+        optimizer=dataclasses.replace(ours.BASE.optimizer, learning_rate=ours.learning_rate(32, 8)),
         schedule=dataclasses.replace(ours.BASE.schedule, name="linear"),
     )
     shapes = by_aspect_ratio(base.model, RATIOS, N_NON_EMBEDDING, head_size=4)

@@ -1,6 +1,6 @@
 """Loss against the shape at a fixed number of non-embedding parameters, from aspect_ratio.csv.
 
-    python experiments/kaplan2020/make_table.py
+python experiments/kaplan2020/make_table.py
 """
 
 import csv

@@ -1,6 +1,6 @@
 """Loss of each size at each budget, from runs.csv.
 
-    python experiments/ladder/make_table.py
+python experiments/ladder/make_table.py
 """
 
 import csv

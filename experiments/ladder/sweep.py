@@ -7,8 +7,8 @@ gpt-jax sweep report experiments/ladder/sweep.py
 Bytes of the Python standard library's own sources. Each size is one warmup-stable trunk, from which
 a cooldown is branched off at each compute budget: many points (N, D) for little more than the
 longest runs. Budgets are half a decade apart, a quarter up to 3e10, and count all products,
-attention's included (`flops`, exact). The last branch, the dearest run, is what experiments/gpt4 predicts from runs of at most a
-thousandth of its compute.
+attention's included (`flops`, exact). The last branch, the dearest run, is what experiments/gpt4
+predicts from runs of at most a thousandth of its compute.
 """
 
 from gpt_jax.config import (
