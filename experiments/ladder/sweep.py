@@ -50,7 +50,7 @@ WARMUP_STEPS = 10
 
 
 def learning_rate(width: int, batch_sequences: int) -> float:
-    """The peak rate, by the best of each width and batch in rates.py."""
+    """The peak rate: a power law through the best of a few trial runs (README.md)."""
     return round(0.03 * (24 / width) ** 0.65 * (batch_sequences / 16) ** 0.5, 4)
 
 
