@@ -48,8 +48,8 @@ def printed(command: str) -> str:
     if status:
         raise ValueError(f"{command}: exit status {status}")
     text = output.getvalue().rstrip() + "\n"
-    is_plan = program == "gpt-jax" and arguments[0] == "plan"
-    return f"```\n{text}```\n" if is_plan else text
+    is_plain = program == "gpt-jax" and arguments[0] in ("plan", "fit")
+    return f"```\n{text}```\n" if is_plain else text
 
 
 def _script(arguments: Sequence[str]) -> object:
