@@ -113,3 +113,16 @@ def text(comparison: Comparison) -> str:
         )
     lines += ["", *(f"oddity: {oddity}" for oddity in comparison.oddities), *comparison.notes]
     return "\n".join(lines).rstrip()
+
+
+def markdown(comparison: Comparison) -> str:
+    """The comparison as a Markdown table: the paper's, ours, what differs."""
+    lines = [f"**{comparison.title}** ({comparison.paper}). {comparison.conventions}.", ""]
+    lines += ["| | | paper | ours | what differs |", "|---|---|---|---|---|"]
+    for row in comparison.rows:
+        for k, cell in enumerate(row.cells):
+            shown = (row.label if k == 0 else "", cell.name, cell.printed, cell.ours, cell.verdict)
+            lines.append("| " + " | ".join(text.replace("|", "/") for text in shown) + " |")
+    said = [f"Oddity: {oddity}" for oddity in comparison.oddities]
+    said += [" ".join(note.split()) for note in comparison.notes]
+    return "\n".join([*lines, "", *(f"- {line}" for line in said)]).rstrip()

@@ -8,7 +8,8 @@ from pathlib import Path
 
 DESCRIPTION = """\
 A paper's table beside what this code computes or measured: every number matches, differs by x, or
-is not comparable because of something said. Without a name: the tables there are.
+is not comparable because of something said. Without a name: the tables there are, each with its
+state (reproduced here, at small scale here, or ready to run) and its folder.
 """
 EPILOG = """\
 your own exponents beside a paper's:
@@ -34,17 +35,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=COLUMN[,...]",
         help="with --runs: which column is n_params, n_tokens, flops, loss, run, ...",
     )
+    parser.add_argument("--markdown", action="store_true", help="print it as Markdown")
     parser.add_argument("--json", metavar="OUT", help="write the comparison to this file")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the comparison; raises ValueError for a user's mistake."""
     from gpt_jax.published import fits, tables
-    from gpt_jax.published.compare import text
+    from gpt_jax.published.compare import markdown, text
     from gpt_jax.scaling.verb import pairs
 
     if arguments.name is None:
-        print("\n".join(tables.TABLES))
+        print(tables.listing())
         return 0
     table = tables.find_table(arguments.name)
     if (arguments.fits or arguments.runs) and not table.laws:
@@ -58,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
         columns = pairs("--columns", ",".join(arguments.columns))
         ours = fits.fit_runs(Path(arguments.runs), columns, table.laws)
     comparison = tables.build_table(arguments.name, ours)
-    print(text(comparison))
+    print(markdown(comparison) if arguments.markdown else text(comparison))
     if arguments.json:
         path = Path(arguments.json)
         path.parent.mkdir(parents=True, exist_ok=True)

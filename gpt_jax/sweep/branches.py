@@ -4,7 +4,8 @@ A study of several training lengths costs one long run and a cooldown for each l
 run for each (Hägele et al. 2024, arXiv:2405.18392). Must not import jax.
 """
 
-from collections.abc import Iterable, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from gpt_jax import overrides
@@ -23,6 +24,9 @@ from gpt_jax.sweep.trial import (
     resolve_cell,
 )
 
+Totals = Iterable[float | Changes]
+"""Lengths of branches: tokens, or budgets."""
+
 STAGE, TRUNK = "stage", "trunk"
 """What a trunk varies besides its grid point."""
 
@@ -30,7 +34,7 @@ STAGE, TRUNK = "stage", "trunk"
 def wsd_branches(
     base: Config,
     grid: Grid,
-    totals: Iterable[float | Changes],
+    totals: Totals | Callable[[Changes], Totals],
     fraction: float = 0.2,
     derive: Derive | None = None,
 ) -> list[Cell]:
@@ -43,30 +47,41 @@ def wsd_branches(
 
     Args:
       totals: tokens of the branches, cooldown included, rounded to whole batches; or budgets such
-        as `flops_budgets([1e15, 4e15])`, spent anew at each grid point.
+        as `flops_budgets([1e15, 4e15])`, spent anew at each grid point; or a function from a grid
+        point to its totals, such as more of them for larger models.
       fraction: cooldown tokens as a fraction of D; the branch begins at the nearest whole batch.
       derive: as of `make_trials`; it sees the longest branch's config, and what it returns holds
         for trunk and branches alike, so that they share the stable part.
     """
-    budgets = [plain_changes({TOKENS: t} if isinstance(t, int | float) else t) for t in totals]
-    if not budgets:
-        raise ValueError("wsd_branches needs at least one total number of tokens")
     if not 0 < fraction < 1:
         raise ValueError(f"wsd_branches: fraction = {fraction}; allowed: between 0 and 1")
     points = [plain_changes(changes) for changes in grid]
+    fixed = None if callable(totals) else list(totals)
+    budgets = []
     for changes in points:
         _refuse_length(changes)
+        budgets.append(_budgets(totals(changes) if callable(totals) else fixed))
     varied = [{**point, STAGE: TRUNK} for point in points]
-    varied += [{**point, **budget} for point in points for budget in budgets]
+    varied += [{**p, **budget} for p, own in zip(points, budgets, strict=True) for budget in own]
     names = name_trials(varied, base.name)
-    trunk_names, branch_names = names[: len(points)], names[len(points) :]
+    branch_names = iter(names[len(points) :])
     trunks, branches = [], []
-    for i, point in enumerate(points):
-        mine = branch_names[i * len(budgets) : (i + 1) * len(budgets)]
-        trunk, *cut = _point(base, point, budgets, fraction, derive, [trunk_names[i], *mine])
+    for point, own, name in zip(points, budgets, names, strict=False):
+        mine = list(itertools.islice(branch_names, len(own)))
+        trunk, *cut = _point(base, point, own, fraction, derive, [name, *mine])
         trunks.append(trunk)
         branches += cut
     return one_of_each([*trunks, *branches])
+
+
+def _budgets(totals: Totals | None) -> list[dict[str, Any]]:
+    """The totals as changes that set a budget; raises ValueError if there are none."""
+    budgets = [
+        plain_changes({TOKENS: t} if isinstance(t, int | float) else t) for t in totals or ()
+    ]
+    if not budgets:
+        raise ValueError("wsd_branches needs at least one total number of tokens")
+    return budgets
 
 
 def _refuse_length(changes: Changes) -> None:

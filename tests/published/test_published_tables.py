@@ -259,7 +259,17 @@ def test_options_without_a_place_are_refused(tmp_path, capsys):
 
 def test_without_a_name_the_tables_are_listed(capsys):
     assert main([]) == 0
-    assert capsys.readouterr().out.split() == list(TABLES)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(TABLES)
+    assert lines[1].endswith("ready to run                    experiments/gpt1")
+
+
+def test_a_table_as_markdown(capsys):
+    assert main(["gpt3-table-d1", "--markdown"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("**GPT-3, Table D.1: training compute** (Brown et al. 2020")
+    assert "| Small | parameters (M) | 125 | 125.226 | matches |" in lines
+    assert lines[-1].startswith("- state: reproduced here (experiments/gpt3)")
 
 
 def test_data_equal_the_shared_papers(shared_data):

@@ -98,6 +98,19 @@ def test_totals_may_be_budgets_spent_at_each_grid_point():
     assert trials[2].name == "n_layers=1,flops=1e11"
 
 
+def test_totals_may_depend_on_the_grid_point():
+    totals = {1e-2: [20 * BATCH], 1e-3: [20 * BATCH, 40 * BATCH]}
+    trials = branches(BASE, GRID, lambda point: totals[point["optimizer.learning_rate"]])
+    assert [t.name for t in trials] == [
+        "learning_rate=0.01,stage=trunk",
+        "learning_rate=0.001,stage=trunk",
+        "learning_rate=0.01,tokens=5120",
+        "learning_rate=0.001,tokens=5120",
+        "learning_rate=0.001,tokens=10240",
+    ]
+    assert [t.trunk for t in trials[2:]] == [trials[i].config for i in (0, 1, 1)]
+
+
 def test_derive_holds_for_trunk_and_branches_alike():
     trials = branches(
         BASE,
