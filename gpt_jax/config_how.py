@@ -21,6 +21,9 @@ class ComputeConfig:
     """Form of matrix products: as written, or as XLA is fast at on a CPU (auto: there)."""
     attention: Literal["auto", "reference", "blockwise", "cudnn", "splash", "ring"] = "auto"
     """Attention kernel; `gpt-jax doctor` and the run log say which one runs."""
+    strict: bool = False
+    """Refuse to run where compute.attention = auto falls back from the accelerator's fused kernel,
+    instead of warning."""
     attention_block: Positive | None = None
     """Block length of the blockwise kernel, in tokens; none = 128, on CPU 64 up to 512 tokens."""
     loss: Literal["auto", "whole", "parts"] = "auto"

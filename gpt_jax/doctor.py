@@ -143,7 +143,7 @@ def describe_execution(execution: "Execution", steps: int) -> list[Row]:
     unrolled = "unrolled" if execution.unroll else "scanned: compile time does not grow with depth"
     return [
         ("matrix products", f"{execution.how.operands} operands, float32 sums, {form}"),
-        ("attention", f"{execution.kernel.name}: {execution.kernel.reason}"),
+        ("attention", execution.kernel.warning or ": ".join(execution.kernel[:2])),
         ("layers", unrolled),
         ("logits of the loss", logits),
         ("steps a call", f"up to {steps}"),

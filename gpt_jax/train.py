@@ -357,6 +357,8 @@ class _Loop:
             f"devices: {known['devices']}, mesh "
             + " x ".join(f"{axis} {size}" for axis, size in known["mesh"].items())
         )
+        if warning := experiment.model.execution.kernel.warning:
+            self.report.say(warning)
 
     @contextlib.contextmanager
     def _profiled(self, steps: range) -> Iterator[None]:

@@ -38,6 +38,18 @@ class Kernel(NamedTuple):
 
     name: str
     reason: str
+    fell_back: bool = False
+    """Whether the fused kernel of this accelerator cannot compute the model."""
+
+    @property
+    def warning(self) -> str:
+        """For the user, if it fell back; else empty."""
+        if not self.fell_back:
+            return ""
+        return (
+            f"WARNING: attention runs as {self.name}, slower than it could be: {self.reason} "
+            f"(--compute.strict true refuses this)"
+        )
 
 
 class Pattern(NamedTuple):
@@ -61,7 +73,8 @@ def choose_kernel(
 
     sequence_parts: devices that split the sequence (`mesh.sequence`).
 
-    Raises ValueError if a kernel is requested by name that cannot compute this model there.
+    Raises ValueError if a kernel is requested by name that cannot compute this model there, or if
+    `auto` would fall back from an accelerator's own under `compute.strict`.
     """
     obstacles = {
         "reference": "",
@@ -89,11 +102,21 @@ def choose_kernel(
         if backend == home and not obstacles[name]:
             return Kernel(name, f"the fused kernel for {home}")
         if backend == home:
-            return Kernel("blockwise", f"{name} cannot run: {obstacles[name]}")
+            return _fall_back(name, obstacles[name], compute.strict)
     block = block_length(model, compute, backend)
     if model.seq_len <= block:
         return Kernel("reference", f"one block of at most {block} tokens")
     return Kernel("blockwise", f"blocks of {block} tokens on {backend}")
+
+
+def _fall_back(name: str, obstacle: str, strict: bool) -> Kernel:
+    if strict:
+        raise ValueError(
+            f"compute.strict: {name} attention cannot run: {obstacle}; change what it names, or "
+            f"run the slower blockwise kernel with compute.attention = blockwise or compute.strict "
+            f"= false"
+        )
+    return Kernel("blockwise", f"{name} cannot run: {obstacle}", fell_back=True)
 
 
 def block_length(model: ModelConfig, compute: ComputeConfig, backend: str) -> int:

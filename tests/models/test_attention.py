@@ -178,6 +178,17 @@ def test_the_kernel_that_runs(model, compute, backend, kernel):
     chosen = choose_kernel(ModelConfig(**MODEL | model), ComputeConfig(**compute), backend)
     assert chosen.name == kernel
     assert chosen.reason
+    fell_back = "attention" not in compute and kernel not in ("splash", "cudnn", "ring")
+    assert chosen.fell_back == (backend != "cpu" and fell_back)
+    if chosen.fell_back:
+        assert chosen.warning.startswith("WARNING: attention runs as blockwise")
+        strict = ComputeConfig(**compute, strict=True)
+        with pytest.raises(
+            ValueError, match=r"compute.strict: .* cannot run: .*compute.attention = "
+        ):
+            choose_kernel(ModelConfig(**MODEL | model), strict, backend)
+    else:
+        assert not chosen.warning
 
 
 @pytest.mark.parametrize(
