@@ -20,6 +20,8 @@ from typing import Any
 
 import numpy as np
 
+from gpt_jax.runtime import prepare_process, use_huge_pages
+
 BATCH_TOKENS = 2048
 
 
@@ -114,6 +116,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.side:
+        if arguments.side == "ours":  # as the command line does
+            use_huge_pages()
+            prepare_process()
         asked = requests(arguments.data, arguments.limit)
         side = ours if arguments.side == "ours" else theirs
         logs, seconds = side(asked, arguments.dtype)
