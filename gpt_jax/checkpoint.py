@@ -189,7 +189,7 @@ def check_fingerprint(saved: Config, new: Config) -> None:
         )
         raise ValueError(
             f"the checkpoint belongs to another config: {fields}. Continue it all the same with "
-            f"--resume-changed, or start a new run from its weights with --init-from RUN"
+            f"--resume-changed, or start a new run from its weights with --base RUN"
         )
 
 

@@ -14,6 +14,8 @@ from gpt_jax.runtime import INTERRUPTED, USER_ERROR, prepare_process, use_huge_p
 
 VERBS = {
     "train": ("gpt_jax.train_verb", "train a config, or continue it"),
+    "finetune": ("gpt_jax.finetune_verb", "adapt a trained run to a task, by examples"),
+    "predict": ("gpt_jax.predict", "what a fine-tuned run says of new examples"),
     "data": ("gpt_jax.data.verb", "build token shards from text, or look into them"),
     "sweep": ("gpt_jax.sweep.verb", "declare, plan, run and report a grid of experiments"),
     "generate": ("gpt_jax.generate", "continue a prompt with a trained run"),
@@ -28,7 +30,7 @@ VERBS = {
 }
 """Verb -> module, one line of help."""
 
-COMPUTING = ("train", "sweep", "generate", "eval", "coord-check")
+COMPUTING = ("train", "finetune", "predict", "sweep", "generate", "eval", "coord-check")
 """Verbs whose time is spent in jax."""
 
 

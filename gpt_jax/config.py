@@ -1,9 +1,9 @@
 """The experiment configuration: what may be set, its meaning, unit, default and allowed values.
 
-A config is frozen data. `model`, `data`, `train`, `optimizer` and `schedule` say *what* is
-computed and make up the fingerprint; `compute`, `mesh`, `evaluate`, `checkpoint` and `tracking`
-say *how* and may change when a run is resumed. Durations are in tokens, so that sweeps over the
-batch size stay comparable. Loading, overriding and saving live in `gpt_jax.overrides`.
+A config is frozen data. `model`, `data`, `task`, `adapt`, `train`, `optimizer` and `schedule` say
+*what* is computed and make up the fingerprint; `compute`, `mesh`, `evaluate`, `checkpoint` and
+`tracking` say *how* and may change when a run is resumed. Durations are in tokens, so that sweeps
+over the batch size stay comparable. Loading, overriding and saving live in `gpt_jax.overrides`.
 
 Must not import jax.
 """
@@ -12,6 +12,7 @@ from typing import Literal
 
 from pydantic import Field, ValidationInfo
 
+from gpt_jax.config_adapt import AdaptConfig
 from gpt_jax.config_fields import (
     DRAFT,
     Fraction,
@@ -30,6 +31,7 @@ from gpt_jax.config_how import (
     MeshConfig,
     TrackingConfig,
 )
+from gpt_jax.config_task import TaskConfig
 
 
 @section
@@ -196,7 +198,8 @@ class DataConfig:
     mixture: tuple[MixtureComponent, ...] = ()
     """Prepared corpora to mix, with weights (source = mixture)."""
     tokenizer: str = "gpt2"
-    """byte | char | gpt2 | gpt1 | bpe:SIZE (trained on the corpus) | a tokenizer.json or .model."""
+    """byte | char | gpt2 | gpt1 | bpe:SIZE (trained on the corpus) | a tokenizer.json, .model, or
+    the tokenizer_spec.json of a run or corpus."""
     tokenizer_path: str = ""
     """Directory of the gpt2 or gpt1 vocabulary files, where no installed package has them."""
     validation: Literal["document", "tail"] = "document"
@@ -301,10 +304,14 @@ class Config:
 
     name: str = "experiment"
     """Names the run, its directory and its pages."""
+    base: str = ""
+    """Directory of the run whose parameters this one begins with; empty = fresh ones."""
     seed: NonNegative = 0
     """Initialisation, data order and dropout all follow from it."""
     model: ModelConfig = Field(default_factory=ModelConfig)
     data: DataConfig = Field(default_factory=DataConfig)
+    task: TaskConfig = Field(default_factory=TaskConfig)
+    adapt: AdaptConfig = Field(default_factory=AdaptConfig)
     train: TrainConfig = Field(default_factory=TrainConfig)
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = Field(default_factory=ScheduleConfig)
@@ -329,6 +336,13 @@ class Config:
                 f"schedule.warmup_tokens + schedule.cooldown_tokens = "
                 f"{self.schedule.warmup_tokens + self.schedule.cooldown_tokens:,} exceed "
                 f"train.tokens = {tokens:,}"
+            )
+        if self.task.name != "language_model" and not self.task.train:
+            raise ValueError(f"task.name = {self.task.name} needs task.train, a file of examples")
+        if self.task.has_head and self.mesh.sequence > 1:
+            raise ValueError(
+                f"task.name = {self.task.name} reads whole sequences: mesh.sequence = "
+                f"{self.mesh.sequence} must be 1"
             )
         parts = self.compute.microbatches
         for sequences in {self.train.batch_sequences, self.train.ramp_from_sequences or parts}:
@@ -358,5 +372,5 @@ class Config:
             )
 
 
-WHAT = ("seed", "model", "data", "train", "optimizer", "schedule")
+WHAT = ("base", "seed", "model", "data", "task", "adapt", "train", "optimizer", "schedule")
 """The parts of a Config that the fingerprint covers: what is computed, not how."""

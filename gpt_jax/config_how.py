@@ -71,6 +71,9 @@ class EvaluateConfig:
     """Sequences in an evaluation batch; none = train.batch_sequences."""
     max_sequences: Positive | None = None
     """Validate on at most this many sequences while training; the end always uses all."""
+    all_corpora: bool = False
+    """Validate on every corpus of a mixture, not the first alone (has the old one been forgotten?).
+    """
     sample_prompt: str = ""
     """Prompt of the sample printed at the end; empty = a new document."""
     sample_tokens: NonNegative = 0

@@ -1,19 +1,44 @@
-"""What a config becomes before training starts: corpus, mesh, model, timetable, compiled steps."""
+"""What a config becomes before training starts: data, mesh, model, timetable, compiled steps."""
+
+from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import jax
+import numpy as np
 
 from gpt_jax import dispatch, flops, hardware
 from gpt_jax.config import Config
 from gpt_jax.data import Corpus, Stream, prepare_mixture
-from gpt_jax.evaluate.validation import validation_batches
-from gpt_jax.losses import in_parts
-from gpt_jax.models.gpt import GPT, make_gpt
-from gpt_jax.run import RunDirectory
+from gpt_jax.data.batch import Batch
+from gpt_jax.data.shards import TokenShards
+from gpt_jax.data.stream import Samples
+from gpt_jax.data.tokenizers import Tokenizer, load_tokenizer, make_tokenizer
+from gpt_jax.evaluate.examples import predict, validate_examples
+from gpt_jax.evaluate.validation import Validation, validate, validation_batches
+from gpt_jax.finetune.examples import (
+    Examples,
+    ExampleStream,
+    fingerprint,
+    load_rows,
+    resolve,
+    split_records,
+)
+from gpt_jax.finetune.heads import sequence_log_probabilities
+from gpt_jax.losses import LossSums, in_parts, no_loss
+from gpt_jax.models.gpt import GPT, Params, make_gpt
+from gpt_jax.run import RunDirectory, base_fingerprint
 from gpt_jax.sharding import Layout, make_layout
-from gpt_jax.step import CompiledSteps, Settings, compile_steps, make_settings
+from gpt_jax.step import (
+    CompiledSteps,
+    Settings,
+    TrainState,
+    compile_steps,
+    evaluation_params,
+    make_settings,
+)
 from gpt_jax.timetable import Timetable, make_timetable
 from gpt_jax.tracking import Record
 
@@ -24,66 +49,194 @@ class Experiment:
 
     config: Config
     run: RunDirectory
-    corpora: tuple[tuple[Corpus, float], ...]
+    data: CorpusData | TaskData
     layout: Layout
     model: GPT
     timetable: Timetable
     steps: CompiledSteps
     settings: Settings
     """On the devices."""
-    stream: Stream
     steps_per_dispatch: int
     """Batches that the compiled step takes, and steps it computes at most: `dispatch.capacity`."""
     peak_flops: float | None
     """FLOP/s of all devices, at the operands' type; None for an unknown device."""
 
     @property
-    def corpus(self) -> Corpus:
-        """The corpus that is validated on: the only one, or a mixture's first."""
-        return self.corpora[0][0]
+    def stream(self) -> Samples:
+        return self.data.stream
+
+    def validate(self, params: Params, max_sequences: int | None = None) -> Validation:
+        """Held-out loss, and scores of a task; params: all of the model's."""
+        return self.data.validate(self, params, max_sequences)
+
+    @property
+    def needs_base(self) -> bool:
+        """Whether parameters, or what they say of the examples, are needed at every start."""
+        return self.config.adapt.method != "full" or self.config.task.name == "prefer"
+
+    def on(self, params: Params, frozen: Params) -> Experiment:
+        """The experiment with the model that training begins at: what of it is not trained, and
+        what it says of responses."""
+        experiment = dataclasses.replace(self, settings=self.settings._replace(frozen=frozen))
+        if self.config.task.name == "prefer":
+            assert isinstance(self.data, TaskData)
+            data = with_reference(experiment, self.data, params)
+            return dataclasses.replace(experiment, data=data)
+        return experiment
+
+    def whole(self, state: TrainState) -> Params:
+        """All of the model's parameters (their moving average if kept), to be evaluated."""
+        return self.steps.combine(self.settings.frozen, evaluation_params(state))
+
+
+@dataclasses.dataclass(frozen=True)
+class CorpusData:
+    """Token shards: pretraining."""
+
+    corpora: tuple[tuple[Corpus, float], ...]
+    stream: Stream
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return self.corpora[0][0].tokenizer
+
+    @property
+    def fingerprints(self) -> list[str]:
+        return [str(corpus.fingerprint) for corpus, _ in self.corpora]
+
+    @property
+    def validation_split(self) -> TokenShards:
+        """Of the only corpus, or a mixture's first."""
+        return self.corpora[0][0].split("validation")
+
+    def validate(
+        self, experiment: Experiment, params: Params, max_sequences: int | None
+    ) -> Validation:
+        """Of the first corpus; with evaluate.all_corpora, the losses on the others beside it."""
+        config, evaluate, layout = experiment.config, experiment.steps.evaluate, experiment.layout
+        found = validate(config, evaluate, params, self.validation_split, layout, max_sequences)
+        if not config.evaluate.all_corpora:
+            return found
+        losses = {
+            f"loss_of_{corpus.directory.name}": validate(
+                config, evaluate, params, corpus.split("validation"), layout, max_sequences
+            ).loss
+            for corpus, _ in self.corpora[1:]
+        }
+        return dataclasses.replace(found, scores=losses)
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskData:
+    """Examples: fine-tuning."""
+
+    tokenizer: Tokenizer
+    stream: ExampleStream
+    validation: Examples
+    fingerprints: list[str]
+
+    def validate(
+        self, experiment: Experiment, params: Params, max_sequences: int | None
+    ) -> Validation:
+        config, outputs, layout = experiment.config, experiment.steps.outputs, experiment.layout
+        return validate_examples(config, outputs, params, self.validation, layout, max_sequences)
+
+
+def with_reference(experiment: Experiment, data: TaskData, params: Params) -> TaskData:
+    """The examples of a preference, labelled with the log-probabilities of their responses."""
+    config, model, layout = experiment.config, experiment.model, experiment.layout
+
+    @functools.partial(jax.jit, out_shardings=layout.everywhere)
+    def compute(params: Params, batch: Batch) -> tuple[LossSums, jax.Array]:
+        return no_loss(), sequence_log_probabilities(config, model, params, batch)
+
+    def labelled(examples: Examples) -> Examples:
+        found = predict(config, compute, params, examples, layout)
+        read = np.asarray(examples.batch.label_weights_BT)
+        shape = (*found.outputs.shape, -1)
+        labels = np.where(read.reshape(shape) > 0, found.outputs[..., None], 0.0)
+        batch = examples.batch._replace(labels_BT=labels.reshape(read.shape).astype(np.float32))
+        return dataclasses.replace(examples, batch=batch)
+
+    stream = ExampleStream(labelled(data.stream.examples), config.seed)
+    return dataclasses.replace(data, stream=stream, validation=labelled(data.validation))
 
 
 def prepare(
     config: Config, run: RunDirectory, devices: Sequence[jax.Device] | None = None
 ) -> Experiment:
-    """Corpus, mesh, model and compiled steps of a config; checks all that can be checked.
+    """Corpus or examples, mesh, model and compiled steps of a config; checks all that can be
+    checked. config: `resolved`.
 
     devices: of the mesh; none = all there are.
     """
     layout = make_layout(config, devices)
-    corpora = prepare_mixture(config.data)
-    for corpus, _ in corpora:
-        if corpus.tokenizer.vocab_size > config.model.vocab_size:
-            raise ValueError(
-                f"the tokenizer of {corpus.directory} has {corpus.tokenizer.vocab_size:,} ids, "
-                f"more than model.vocab_size = {config.model.vocab_size:,}; raise model.vocab_size"
-            )
+    data: CorpusData | TaskData
+    if config.task.name == "language_model":
+        data = _corpus_data(config, layout)
+    else:
+        data = _task_data(config)
+    if data.tokenizer.vocab_size > config.model.vocab_size:
+        raise ValueError(
+            f"the tokenizer has {data.tokenizer.vocab_size:,} ids, more than model.vocab_size = "
+            f"{config.model.vocab_size:,}; raise model.vocab_size"
+        )
     model = make_gpt(config.model, config.compute, layout)
     timetable = make_timetable(config)
-    steps = compile_steps(config, model, layout)
-    settings = jax.device_put(make_settings(config, timetable), layout.everywhere)
+    return Experiment(
+        config=config,
+        data=data,
+        run=run,
+        layout=layout,
+        model=model,
+        timetable=timetable,
+        steps=compile_steps(config, model, layout),
+        settings=jax.device_put(make_settings(config, timetable), layout.everywhere),
+        steps_per_dispatch=dispatch.capacity(
+            config, layout.mesh.devices.flat[0].platform, layout.mesh.size
+        ),
+        peak_flops=_peak_flops(model, layout),
+    )
+
+
+def resolved(config: Config) -> Config:
+    """The config with what its task's training examples decide; of pretraining, as it is."""
+    if config.task.name == "language_model":
+        return config
+    return resolve(config, task_tokenizer(config))
+
+
+def task_tokenizer(config: Config) -> Tokenizer:
+    """The tokenizer of the run that a task begins from; without one, the one that data names."""
+    if config.base:
+        return load_tokenizer(RunDirectory(config.base).tokenizer)
+    return make_tokenizer(config.data.tokenizer, config.data.tokenizer_path)
+
+
+def _corpus_data(config: Config, layout: Layout) -> CorpusData:
+    corpora = prepare_mixture(config.data)
     # A split too short to validate on should not be found at the end of training.
-    next(validation_batches(config, corpora[0][0].split("validation"), layout, 1))
+    for corpus, _ in corpora if config.evaluate.all_corpora else corpora[:1]:
+        next(validation_batches(config, corpus.split("validation"), layout, 1))
     stream = Stream(
         [(corpus.split("train"), weight) for corpus, weight in corpora],
         config.model.seq_len,
         config.seed,
         config.data.separate_documents,
     )
-    return Experiment(
-        config=config,
-        run=run,
-        corpora=corpora,
-        layout=layout,
-        model=model,
-        timetable=timetable,
-        steps=steps,
-        settings=settings,
-        stream=stream,
-        steps_per_dispatch=dispatch.capacity(
-            config, layout.mesh.devices.flat[0].platform, layout.mesh.size
-        ),
-        peak_flops=_peak_flops(model, layout),
+    return CorpusData(corpora, stream)
+
+
+def _task_data(config: Config) -> TaskData:
+    tokenizer, task = task_tokenizer(config), config.task
+    training, validation = split_records(config)
+    rows = load_rows(config, tokenizer, training, task.train, training=True)
+    held_out = load_rows(config, tokenizer, validation, task.validation or task.train)
+    return TaskData(
+        tokenizer,
+        ExampleStream(rows, config.seed),
+        held_out,
+        [fingerprint(training), fingerprint(validation)],
     )
 
 
@@ -113,5 +266,6 @@ def facts(experiment: Experiment) -> Record:
         "loss": "parts of logits" if in_parts(experiment.model) else "whole logits",
         "steps_per_dispatch": experiment.steps_per_dispatch,
         "peak_flops": experiment.peak_flops,
-        "data": [str(corpus.fingerprint) for corpus, _ in experiment.corpora],
+        "data": experiment.data.fingerprints,
+        "base": base_fingerprint(experiment.config),
     }

@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec, Sharding
 
 from gpt_jax.data.batch import Batch
-from gpt_jax.data.stream import Stream
+from gpt_jax.data.stream import Samples
 from gpt_jax.sharding import Layout
 from gpt_jax.timetable import Timetable
 
@@ -38,7 +38,7 @@ def _held_rows(sharding: Sharding, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def read_batches(
-    stream: Stream,
+    stream: Samples,
     timetable: Timetable,
     first_step: int,
     n_steps: int,

@@ -60,11 +60,18 @@ def batch_loss(
     dropout_key: jax.Array | None = None,
 ) -> tuple[jax.Array, LossSums]:
     """(cross-entropy + z_loss times z-loss, the sums) of a batch; the first has a gradient."""
+    inputs = params, batch.tokens_BT, batch.segments_BT, dropout_key, not in_parts(model)
+    return output_loss(model, params, model.apply(*inputs), batch, z_loss)
+
+
+def output_loss(
+    model: GPT, params: Params, y: jax.Array, batch: Batch, z_loss: float
+) -> tuple[jax.Array, LossSums]:
+    """`batch_loss` from logits, or from the last activations where it is computed in parts."""
     if not in_parts(model):
-        logits = model.apply(params, batch.tokens_BT, batch.segments_BT, dropout_key)
-        sums = cross_entropy_sums(logits, batch.targets_BT, batch.weights_BT)
+        sums = cross_entropy_sums(y, batch.targets_BT, batch.weights_BT)
         return sums.cross_entropy + z_loss * sums.z_loss, sums
-    x_BTD = model.apply(params, batch.tokens_BT, batch.segments_BT, dropout_key, logits=False)
+    x_BTD = y
     if not model.execution.how.cpu:
         return _loss_by_tokens(model, params, x_BTD, batch, z_loss)
     table_VD = model.output_table(params)
@@ -133,7 +140,7 @@ def _sum_parts(objective, as_stored, weights, x_parts, targets, counted):
         x, *rest = part
         return jax.tree.map(jnp.add, total, objective(x, weights, *rest)), None
 
-    total, _ = jax.lax.scan(add, (jnp.zeros(()), _no_loss()), (x_parts, targets, counted))
+    total, _ = jax.lax.scan(add, (jnp.zeros(()), no_loss()), (x_parts, targets, counted))
     return total
 
 
@@ -147,7 +154,7 @@ def _sum_parts_forward(objective, as_stored, weights, x_parts, targets, counted)
         total = jax.tree.map(jnp.add, total, added)
         return (total, as_stored(weight_gradient + as_stored(more))), x_gradient
 
-    start = ((jnp.zeros(()), _no_loss()), as_stored(jnp.zeros_like(weights)))
+    start = ((jnp.zeros(()), no_loss()), as_stored(jnp.zeros_like(weights)))
     (total, weight_gradient), x_gradients = jax.lax.scan(add, start, (x_parts, targets, counted))
     return total, (weight_gradient, x_gradients)
 
@@ -191,7 +198,7 @@ def loss_in_parts(
         _, sums, _ = _scores(part, table, options)
         return jax.tree.map(jnp.add, total, sums), None
 
-    sums, _ = jax.lax.scan(add, _no_loss(), _split_tokens(x_MD, targets_M, weights_M, table_VD))
+    sums, _ = jax.lax.scan(add, no_loss(), _split_tokens(x_MD, targets_M, weights_M, table_VD))
     return sums.cross_entropy + options.z_loss * sums.z_loss, sums
 
 
@@ -220,7 +227,7 @@ def _forward(x_MD, table_VD, targets_M, weights_M, options):
         return (jax.tree.map(jnp.add, total, sums), added), x_gradient
 
     zeros = [jnp.zeros(rows.shape) for rows in table]
-    (sums, table_gradient), x_gradient = jax.lax.scan(add, (_no_loss(), zeros), parts)
+    (sums, table_gradient), x_gradient = jax.lax.scan(add, (no_loss(), zeros), parts)
     x_gradient = x_gradient.swapaxes(0, 1).reshape(-1, x_MD.shape[1])[: x_MD.shape[0]]
     objective = sums.cross_entropy + options.z_loss * sums.z_loss
     return (objective, sums), (x_gradient, jnp.concatenate(table_gradient))
@@ -275,5 +282,6 @@ def _split_tokens(x_MD, targets_M, weights_M, table_VD) -> _Tokens:
     return _Tokens(split(x_MD), split(targets_M), split(weights_M))
 
 
-def _no_loss() -> LossSums:
+def no_loss() -> LossSums:
+    """The sums of no tokens."""
     return LossSums(*[jnp.zeros(())] * len(LossSums._fields))

@@ -51,6 +51,9 @@ RULES = (
     Rule(r"final_norm/bias", "bias", "vector"),
     Rule(r"final_norm/scale", "gain", "vector"),
     Rule(r"head/kernel", "head", "output"),
+    Rule(r"embedding/special", "embedding", "input"),
+    Rule(r"task_head/kernel", "head", "output"),
+    Rule(r"task_head/bias", "bias", "vector"),
 )
 """Every parameter matches exactly one rule."""
 

@@ -10,6 +10,7 @@ import difflib
 import functools
 import hashlib
 import importlib.util
+import inspect
 import json
 import types
 import typing
@@ -19,25 +20,32 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from gpt_jax.config import DRAFT, WHAT, Config
+from gpt_jax.config import DRAFT, WHAT, AdaptConfig, Config, TaskConfig
 
 FINGERPRINT_IGNORES = ("data.cache", "data.tokenizer_path")
 """Machine-local places: the same corpus elsewhere is the same experiment."""
 
 FINGERPRINT_ADDED = {
+    "base": "",
     "model.parametrization": "standard",
     "model.base_d_model": None,
     "model.base_n_layers": None,
     "model.base_head_size": None,
+    **{f"task.{name}": neutral for name, neutral in dataclasses.asdict(TaskConfig()).items()},
+    **{f"adapt.{name}": neutral for name, neutral in dataclasses.asdict(AdaptConfig()).items()},
 }
 """Fields younger than the first runs, left out at the value that computes what those computed:
 adding a field changes no fingerprint."""
 
 
-def load(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Config:
+def load(
+    path: str | Path, overrides: Mapping[str, Any] | None = None, base: Config | None = None
+) -> Config:
     """The config of a `configs/*.py` file (its `get_config()`) or of a saved `config.json`.
 
-    Raises ValueError for a missing file, a file without get_config, or a bad override.
+    base: the config of the run that this one begins from, which a file of fine-tuning takes:
+    `get_config(base)`. Raises ValueError for a missing file, a file without get_config, one that
+    needs a base, or a bad override.
     """
     path = Path(path)
     if not path.is_file():
@@ -54,7 +62,12 @@ def load(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Config
     spec.loader.exec_module(module)
     if not hasattr(module, "get_config"):
         raise ValueError(f"{path} defines no get_config() -> Config")
-    config = module.get_config()
+    takes_base = bool(inspect.signature(module.get_config).parameters)
+    if takes_base and base is None:
+        raise ValueError(
+            f"{path} changes the config of another run: gpt-jax finetune {path} --from RUN"
+        )
+    config = module.get_config(base) if takes_base else module.get_config()
     if not isinstance(config, Config):
         raise ValueError(f"get_config() in {path} returned {type(config).__name__}, not a Config")
     return override(config, overrides or {})

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from gpt_jax import flops, overrides
 from gpt_jax.checkpoint import Checkpoints, steps_to_keep
+from gpt_jax.config import Config
 from gpt_jax.evaluate.validation import Validation
 from gpt_jax.experiment import Experiment
 from gpt_jax.processes import is_writer
@@ -41,11 +42,27 @@ class RunRecorder:
         kept, every = steps_to_keep(config), timetable.due(config.checkpoint.every_tokens)
         self.save_due = lambda done: done in kept or every(done)
         self.validation_due = timetable.due(config.evaluate.every_tokens)
-        losses = [loss for _, loss in finite_values(self.log.records, "validation_loss")]
-        self.best_validation = min(losses, default=math.inf)
-        self.last_validation = losses[-1] if losses else None
+        self.losses = [loss for _, loss in finite_values(self.log.records, "validation_loss")]
+        validated = [r for r in self.log.records if "validation_loss" in r]
+        self.ranked = [(r["step"], ranking(config, r)) for r in validated]
         self.flops_per_token = flops.training_flops_per_token(config.model, "palm")
         self.exact_flops_per_token = flops.training_flops_per_token(config.model, "exact")
+
+    @property
+    def last_validation(self) -> float | None:
+        return self.losses[-1] if self.losses else None
+
+    @property
+    def end_step(self) -> int | None:
+        """The step after which task.patience has run out; None as long as it has not."""
+        patience, best = self.experiment.config.task.patience, math.inf
+        waited = 0
+        for step, rank in self.ranked:
+            waited = 0 if rank < best else waited + 1
+            best = min(best, rank)
+            if patience is not None and waited >= patience:
+                return step
+        return None
 
     def steps_until_due(self, step: int, most: int) -> int:
         """Steps from `step` on, at most so many, before something is due or the batch grows."""
@@ -121,23 +138,30 @@ class RunRecorder:
         if validation is not None:
             tokens = self.experiment.timetable.tokens_before(done)
             self.log.log({"step": done, "tokens": tokens, **finite(validation.record())})
-            self.last_validation = validation.loss
-            if config.checkpoint.keep_best and validation.loss < self.best_validation:
+            self.losses.append(validation.loss)
+            rank = ranking(config, validation.record())
+            if config.checkpoint.keep_best and rank < min(
+                [r for _, r in self.ranked] or [math.inf]
+            ):
                 saving = True
-            self.best_validation = min(self.best_validation, validation.loss)
-        if saving:
-            self.checkpoints.save(done, state(), None if validation is None else validation.loss)
+            self.ranked.append((done, rank))
+        if saving or self.end_step is not None:
+            self.checkpoints.save(done, state(), None if validation is None else rank)
 
     def is_validated(self) -> bool:
         """Whether the end of training has been validated."""
         record = self._last_validation()
-        return record is not None and record["step"] == self.experiment.timetable.n_steps
+        end = self.end_step or self.experiment.timetable.n_steps
+        return record is not None and record["step"] == end
 
-    def finish(self) -> Record:
-        """Of a run that is trained, validated and saved: loss curve and result.json."""
+    def finish(self, more: Record | None = None) -> Record:
+        """Of a run that is trained, validated and saved: loss curve and result.json.
+
+        more: what else result.json is to hold.
+        """
         run = self.experiment.run
         self.checkpoints.wait()
-        result = self._result()
+        result = self._result() | (more or {})
         if self.writes:
             draw_loss_curve(self.log.records, run.loss_curve, self.experiment.config.name)
             write_json(run.result, result)
@@ -150,7 +174,8 @@ class RunRecorder:
         config, timetable = self.experiment.config, self.experiment.timetable
         validation = self._last_validation() or {}
         steps = [r for r in self.log.records if "step_seconds" in r]
-        counts, n_tokens = flops.count_parameters(config.model), timetable.n_tokens
+        n_steps = self.end_step or timetable.n_steps
+        counts, n_tokens = flops.count_parameters(config.model), timetable.tokens_before(n_steps)
         return {
             "name": config.name,
             "fingerprint": overrides.fingerprint(config),
@@ -158,13 +183,13 @@ class RunRecorder:
             "n_params_non_embedding": counts.n_params_non_embedding,
             "n_params_matmul": counts.n_params_matmul,
             "n_tokens": n_tokens,
-            "n_steps": timetable.n_steps,
+            "n_steps": n_steps,
             "flops": flops.training_flops(config.model, n_tokens, "exact"),
             "flops_6nd": flops.training_flops(config.model, n_tokens, "6nd"),
             "cooled": is_cooled(config),
             "train_loss": steps[-1]["loss"],
             **{k: v for k, v in validation.items() if k.startswith("validation_")},
-            "best_validation_loss": self.best_validation,
+            "best_validation_loss": min(self.losses, default=math.inf),
             "training_seconds": sum(r["step_seconds"] for r in steps),
             "config": overrides.to_dict(config),
         }
@@ -173,3 +198,12 @@ class RunRecorder:
 def describe_bad(values: dict[str, float]) -> str:
     """Of a step that went wrong, the numbers that show it."""
     return f"loss {values['loss']:.4g}, gradient norm {values['gradient_norm']:.4g}"
+
+
+def ranking(config: Config, validation: Record) -> float:
+    """By what the best checkpoint has the least: the loss, or minus a task's metric."""
+    metric = config.task.chosen_by
+    value = validation[f"validation_{metric}"]
+    if not isinstance(value, float) or math.isnan(value):
+        return math.inf
+    return value if metric == "loss" else -value

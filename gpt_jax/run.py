@@ -9,7 +9,9 @@ result.json     written last: the run is done when it exists
 """
 
 import contextlib
+import dataclasses
 import fcntl
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -17,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpt_jax import overrides
-from gpt_jax.checkpoint_files import Which
+from gpt_jax.checkpoint_files import Which, read_manifest, saved_steps
 from gpt_jax.config import Config
 from gpt_jax.data.tokenizers import Tokenizer, load_tokenizer
 from gpt_jax.processes import is_writer
@@ -113,17 +115,74 @@ def load_model(
 
     from gpt_jax.checkpoint import restore_params
     from gpt_jax.models.gpt import make_gpt
+    from gpt_jax.step import abstract_params, combine_params
 
     model = make_gpt(config.model, config.compute, layout)
-    abstract = jax.eval_shape(model.init, jax.random.key(0))
-    if layout is not None:
-        abstract = jax.tree.map(
-            lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
-            abstract,
-            layout.shardings(model.param_axes()),
-        )
+    frozen, abstract = abstract_params(config, model, layout)
     field = "ema" if config.optimizer.ema_decay else "params"
-    return model, restore_params(run.checkpoints, abstract, checkpoint, field)
+    trained = restore_params(run.checkpoints, abstract, checkpoint, field)
+    if not jax.tree.leaves(frozen):
+        return model, trained
+    return model, combine_params(config, model, base_params(config, model, layout), trained)
+
+
+def base_params(config: Config, model: "GPT", layout: "Layout | None") -> "Params":
+    """Parameters of the model that `config` begins from: of its base run, or fresh ones.
+
+    What a task or an adaptation added to the base's is merged into it, or left behind. Raises
+    ValueError for a base that is no run, or of another architecture.
+    """
+    import jax
+
+    from gpt_jax.adapt import make_adaptation
+
+    if not config.base:
+        return jax.jit(model.init)(jax.random.key(config.seed))
+    run = RunDirectory(config.base)
+    base = run.require_config()
+    differing = _other_architecture(base, config)
+    if differing:
+        raise ValueError(
+            f"{config.base} is of another architecture: {differing}; a run that begins from it "
+            "has its model"
+        )
+    how = dataclasses.replace(base, compute=config.compute)
+    _, params = load_model(run, how, "latest", layout)
+    params = make_adaptation(base.adapt, model).merge(params)
+    own = jax.eval_shape(model.init, jax.random.key(0))
+    return {
+        name: {k: params[name][k] for k in part} if name == "embedding" else params[name]
+        for name, part in own.items()
+    }
+
+
+def _other_architecture(base: Config, config: Config) -> str:
+    """The fields in which two models compute different functions of the same parameters."""
+    free = {"model.seq_len"} if config.model.position != "learned" else set()
+    changed = {
+        key: values
+        for key, values in overrides.differences(base, config).items()
+        if key.startswith("model.")
+        and not key.startswith(("model.dropout", "model.init"))
+        and key not in free
+    }
+    return "; ".join(
+        f"{key} is {overrides.show(old)} there, {overrides.show(new)} here"
+        for key, (old, new) in changed.items()
+    )
+
+
+def base_fingerprint(config: Config) -> str | None:
+    """12 hex digits over the files of the base's latest checkpoint; None without a base."""
+    if not config.base:
+        return None
+    base = RunDirectory(config.base)
+    base.require_config()
+    steps = saved_steps(base.checkpoints)
+    if not steps:
+        raise ValueError(f"the base run {config.base} has no checkpoint yet")
+    manifest = read_manifest(base.checkpoints / str(steps[-1]))
+    return hashlib.sha256(json.dumps(manifest.files, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def default_directory(config: Config) -> Path:

@@ -20,10 +20,18 @@ import numpy as np
 import optax
 
 from gpt_jax import overrides
+from gpt_jax.adapt import Adaptation, make_adaptation
 from gpt_jax.buckets import round_up
 from gpt_jax.config import Config
 from gpt_jax.data.batch import Batch
-from gpt_jax.losses import LossSums, batch_loss
+from gpt_jax.finetune.heads import (
+    FRESH_AXES,
+    fresh_parameters,
+    task_loss,
+    task_outputs,
+    with_fresh,
+)
+from gpt_jax.losses import LossSums
 from gpt_jax.models.gpt import GPT, Params, make_gpt
 from gpt_jax.optim import (
     Hyperparameters,
@@ -34,6 +42,8 @@ from gpt_jax.optim import (
 from gpt_jax.sharding import Layout
 from gpt_jax.timetable import Timetable
 
+ADAPTATION = 2**31
+"""Folded into the step's key for what an adaptation draws: beyond any microbatch."""
 LOSS_MEMORY = 0.98
 """Weight of the past in the running mean of the loss, against which a spike is measured."""
 
@@ -44,6 +54,7 @@ class TrainState(NamedTuple):
     step: jax.Array
     """Steps done, int32."""
     params: Params
+    """Those that are trained."""
     opt_state: Any
     ema: Params | None
     """Moving average of the parameters, if optimizer.ema_decay is set."""
@@ -52,8 +63,8 @@ class TrainState(NamedTuple):
 
 
 class Settings(NamedTuple):
-    """What the compiled step takes as an argument of a run's config; all arrays float32 scalars
-    but for the first and the last."""
+    """What the compiled step takes as an argument of a run: numbers of its config, all float32
+    scalars but for the first and the integers; and the parameters that it does not train."""
 
     learning_rates: jax.Array | np.ndarray
     """[S] of each step, the schedule applied. S is the number of steps, padded to a power of two
@@ -61,15 +72,27 @@ class Settings(NamedTuple):
     hyperparameters: Hyperparameters
     seed: jax.Array | np.uint32
     """Of dropout."""
+    n_steps: jax.Array | np.int32
+    """Of the whole run."""
+    frozen: Params
+    """Parameters that are not trained (config.adapt); empty where all are."""
 
 
 AS_SETTINGS = (
     "name",
+    "base",
     "seed",
     "model.init_std",
     "model.init_matrices",
     "model.init_residual",
     "data",
+    "task.train",
+    "task.validation",
+    "task.test",
+    "task.epochs",
+    "task.class_weights",
+    "task.metric",
+    "task.patience",
     "train.tokens",
     "train.batch_sequences",
     "train.ramp_from_sequences",
@@ -116,6 +139,8 @@ def make_settings(config: Config, timetable: Timetable) -> Settings:
         learning_rates=np.asarray(learning_rate_schedule(config, timetable)(steps), np.float32),
         hyperparameters=jax.tree.map(np.float32, numbers),
         seed=np.uint32(config.seed % 2**32),
+        n_steps=np.int32(n_steps),
+        frozen={},
     )
 
 
@@ -123,7 +148,8 @@ class Metrics(NamedTuple):
     """Scalars of one step, on the device until somebody reads them."""
 
     loss: jax.Array
-    """Mean cross-entropy in nats per target token, before the update."""
+    """Mean cross-entropy in nats per target token, before the update; of a task, its own loss per
+    label."""
     z_loss: jax.Array
     """Mean squared log-normaliser, not weighted."""
     target_tokens: jax.Array
@@ -138,12 +164,20 @@ class Metrics(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Steps:
-    """The functions of one experiment: `init`, `train` and `evaluate`, not yet compiled."""
+    """The functions of one experiment, not yet compiled."""
 
     init: Callable[[jax.Array], TrainState]
+    """A state of fresh parameters."""
+    begin: Callable[[jax.Array, Params], tuple[TrainState, Params]]
+    """(state, parameters that are not trained) of a model's parameters."""
     train: Callable[[TrainState, Batch, Settings], tuple[TrainState, Metrics]]
     """One step."""
     evaluate: Callable[[Params, Batch], LossSums]
+    """Of all of the model's parameters, as `combine` gives them."""
+    outputs: Callable[[Params, Batch], tuple[LossSums, jax.Array]]
+    """`task_outputs`, of all of the model's parameters."""
+    combine: Callable[[Params, Params], Params]
+    """All of the model's parameters, of those that are not trained and those that are."""
 
     def train_many(
         self, state: TrainState, batches: Batch, n_steps: jax.Array, settings: Settings
@@ -174,47 +208,73 @@ class Steps:
 def make_steps(config: Config, model: GPT) -> Steps:
     """The pure functions of a config; see `compile_steps` for the compiled ones."""
 
-    def init(key: jax.Array) -> TrainState:
-        params = model.init(key)
-        optimizer = make_optimizer(config.optimizer, params, learning_rate=0.0, model=config.model)
-        return TrainState(
+    adaptation = make_adaptation(config.adapt, model)
+
+    def begin(key: jax.Array, params: Params) -> tuple[TrainState, Params]:
+        fresh_key, adapt_key = (jax.random.fold_in(key, i) for i in (1, 2))
+        params = with_fresh(params, fresh_parameters(config, fresh_key))
+        frozen, trained = adaptation.init(adapt_key, params)
+        optimizer = _make_optimizer(config, adaptation, trained, 0.0)
+        state = TrainState(
             step=jnp.zeros((), jnp.int32),
-            params=params,
-            opt_state=optimizer.init(params),
+            params=trained,
+            opt_state=optimizer.init(trained),
             # A copy: the state is donated, and a buffer can be donated once.
-            ema=jax.tree.map(jnp.copy, params) if config.optimizer.ema_decay else None,
+            ema=jax.tree.map(jnp.copy, trained) if config.optimizer.ema_decay else None,
             mean_loss=jnp.zeros(()),
         )
+        return state, frozen
+
+    def init(key: jax.Array) -> TrainState:
+        return begin(key, model.init(key))[0]
 
     def train(state: TrainState, batch: Batch, settings: Settings) -> tuple[TrainState, Metrics]:
         key = dropout_key(config, settings.seed, state.step)
-        gradients, sums = sum_gradients(config, model, state.params, batch, key)
-        return apply_gradients(config, settings, state, gradients, sums)
+        gradients, sums = sum_gradients(config, model, state.params, batch, key, settings.frozen)
+        return apply_gradients(config, settings, state, gradients, sums, adaptation)
 
     def evaluate(params: Params, batch: Batch) -> LossSums:
-        return batch_loss(model, params, batch)[1]
+        return outputs(params, batch)[0]
 
-    return Steps(init, train, evaluate)
+    def outputs(params: Params, batch: Batch) -> tuple[LossSums, jax.Array]:
+        return task_outputs(config, model, params, batch)
+
+    return Steps(init, begin, train, evaluate, outputs, adaptation.combine)
 
 
 def dropout_key(config: Config, seed: Any, step: jax.Array) -> jax.Array | None:
-    """The step's key for dropout; None if the model has none."""
+    """The step's key for dropout, and for what else an adaptation draws; None if there is none."""
     model = config.model
-    if not (model.dropout_embedding or model.dropout_residual or model.dropout_attention):
+    dropout = model.dropout_embedding or model.dropout_residual or model.dropout_attention
+    head = config.task.has_head and config.task.head_dropout
+    if not (dropout or head or config.adapt.draws):
         return None
     return jax.random.fold_in(jax.random.key(seed), step)
 
 
 def sum_gradients(
-    config: Config, model: GPT, params: Params, batch: Batch, key: jax.Array | None
+    config: Config,
+    model: GPT,
+    params: Params,
+    batch: Batch,
+    key: jax.Array | None,
+    frozen: Params | None = None,
 ) -> tuple[Params, LossSums]:
     """Gradients of the summed objective, and its sums, over compute.microbatches parts.
 
     Sums add over any split of the batch, so data-parallel code only has to add them (`psum`).
+    frozen: parameters of the model that are not among params.
     """
+    adaptation = make_adaptation(config.adapt, model)
 
     def objective(params: Params, part: Batch, key: jax.Array | None):
-        return batch_loss(model, params, part, config.train.z_loss, key)
+        # Dropout draws from the key itself, an adaptation from one that follows from it.
+        drawn = None if key is None else jax.random.fold_in(key, ADAPTATION)
+        whole = adaptation.combine(frozen or {}, params, drawn)
+        total, sums = task_loss(config, model, whole, part, key)
+        if adaptation.has_penalty:  # added to the mean
+            total += sums.weight * adaptation.penalty(params)
+        return total, sums
 
     gradient = jax.grad(objective, has_aux=True)
     n_parts = config.compute.microbatches
@@ -246,6 +306,7 @@ def apply_gradients(
     state: TrainState,
     gradients: Params,
     sums: LossSums,
+    adaptation: Adaptation | None = None,
 ) -> tuple[TrainState, Metrics]:
     """Divide the summed gradients by the target tokens, once, and update the state."""
     target_tokens = jnp.maximum(sums.weight, 1.0)
@@ -257,9 +318,7 @@ def apply_gradients(
         numbers = numbers._replace(clip_norm=None)
     gradients = jax.tree.map(lambda g: factor * g, gradients)
     learning_rate = jnp.asarray(settings.learning_rates)[state.step]
-    optimizer = make_optimizer(
-        config.optimizer, state.params, learning_rate, numbers, model=config.model
-    )
+    optimizer = _make_optimizer(config, adaptation, state.params, learning_rate, numbers, settings)
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     update_norm = optax.global_norm(updates)
     # Nothing, but it makes the new parameters follow the norm: who reads the old ones has done so,
@@ -293,15 +352,43 @@ def apply_gradients(
     return new, metrics
 
 
+def _make_optimizer(
+    config: Config,
+    adaptation: Adaptation | None,
+    params: Params,
+    learning_rate: Any,
+    numbers: Hyperparameters | None = None,
+    settings: Settings | None = None,
+) -> optax.GradientTransformation:
+    """The optimizer of the trained parameters, as the adaptation changes it."""
+    optimizer = make_optimizer(config.optimizer, params, learning_rate, numbers, config.model)
+    if adaptation is None:
+        return optimizer
+    return adaptation.wrap(optimizer, 0 if settings is None else settings.n_steps)
+
+
 def evaluation_params(state: TrainState) -> Params:
     """What is evaluated and sampled: the moving average if there is one."""
     return state.params if state.ema is None else state.ema
 
 
-def state_shardings(steps: Steps, model: GPT, layout: Layout) -> Any:
+def all_axes(config: Config, model: GPT) -> Params:
+    """Logical names of the dims of all parameters, those that a task adds among them."""
+    fresh = jax.eval_shape(lambda: fresh_parameters(config, jax.random.key(0)))
+    return with_fresh(model.param_axes(), {path: FRESH_AXES[path] for path in fresh})
+
+
+def adapted_axes(config: Config, model: GPT) -> tuple[Params, Params]:
+    """(frozen, trained): logical names of the dims of the parameters that are not trained, and of
+    those that are."""
+    return make_adaptation(config.adapt, model).axes(all_axes(config, model))
+
+
+def state_shardings(config: Config, steps: Steps, model: GPT, layout: Layout) -> Any:
     """A TrainState of shardings: where each array lives. Moments lie as their parameters do."""
     abstract = jax.eval_shape(steps.init, jax.random.key(0))
-    params = layout.shardings(model.param_axes())
+    _, axes = adapted_axes(config, model)
+    params = layout.shardings(axes)
     return abstract._replace(
         step=layout.everywhere,
         params=params,
@@ -333,14 +420,45 @@ def optimizer_shardings(opt_state: Any, abstract_params: Params, params: Params,
     return jax.tree_util.tree_map_with_path(place, opt_state)
 
 
+def abstract_params(config: Config, model: GPT, layout: Layout | None) -> tuple[Params, Params]:
+    """(frozen, trained) parameters as shapes, with their shardings on the layout's mesh."""
+    adaptation = make_adaptation(config.adapt, model)
+
+    def made(key: jax.Array) -> tuple[Params, Params]:
+        return adaptation.init(key, with_fresh(model.init(key), fresh_parameters(config, key)))
+
+    abstract = jax.eval_shape(made, jax.random.key(0))
+    if layout is None:
+        return abstract
+    return jax.tree.map(
+        lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+        abstract,
+        tuple(layout.shardings(axes) for axes in adapted_axes(config, model)),
+    )
+
+
+def combine_params(config: Config, model: GPT, base: Params, trained: Params) -> Params:
+    """All of the model's parameters, of the model that training began at and the trained ones."""
+    steps = make_steps(config, model)
+
+    def combined(base: Params, trained: Params) -> Params:
+        frozen = steps.begin(jax.random.key(config.seed), base)[1]
+        return steps.combine(frozen, trained)
+
+    return jax.jit(combined)(base, trained)
+
+
 @dataclasses.dataclass(frozen=True)
 class CompiledSteps:
     """`Steps` as jitted functions with fixed shardings; the training state is donated."""
 
     init: Callable[[jax.Array], TrainState]
+    begin: Callable[[jax.Array, Params], tuple[TrainState, Params]]
     train: Callable[[TrainState, Batch, jax.Array, Settings], tuple[TrainState, Metrics]]
     """`Steps.train_many`: one compilation for each shape of the stacked batches."""
     evaluate: Callable[[Params, Batch], LossSums]
+    outputs: Callable[[Params, Batch], tuple[LossSums, jax.Array]]
+    combine: Callable[[Params, Params], Params]
     abstract_state: TrainState
     """Shapes, types and shardings, for restoring a checkpoint."""
 
@@ -348,40 +466,53 @@ class CompiledSteps:
 def compile_steps(config: Config, model: GPT, layout: Layout) -> CompiledSteps:
     """Jit the steps over the layout's mesh; each compiles at its first call.
 
-    `train` and `evaluate` are shared, with what they have compiled, by all configs of one process
-    that have the same `program_config`.
+    `train`, `evaluate` and `outputs` are shared, with what they have compiled, by all configs of
+    one process that have the same `program_config`.
     """
     steps = make_steps(config, model)
-    shardings = state_shardings(steps, model, layout)
+    shardings = state_shardings(config, steps, model, layout)
     abstract = jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
         jax.eval_shape(steps.init, jax.random.key(0)),
         shardings,
     )
-    train, evaluate = _compiled_program(program_config(config), layout)
+    frozen = layout.shardings(adapted_axes(config, model)[0])
+    whole = layout.shardings(all_axes(config, model))
+    train, evaluate, outputs = _compiled_program(program_config(config), layout)
     return CompiledSteps(
         init=jax.jit(steps.init, out_shardings=shardings),
+        begin=jax.jit(steps.begin, out_shardings=(shardings, frozen)),
         train=train,
         evaluate=evaluate,
+        outputs=outputs,
+        # Where all is trained, nothing is computed or copied.
+        combine=jax.jit(steps.combine, out_shardings=whole) if frozen else steps.combine,
         abstract_state=abstract,
     )
 
 
 @functools.lru_cache(maxsize=4)
-def _compiled_program(program: Config, layout: Layout) -> tuple[Any, Any]:
-    """(train, evaluate) of every config that has this program config."""
+def _compiled_program(program: Config, layout: Layout) -> tuple[Any, Any, Any]:
+    """(train, evaluate, outputs) of every config that has this program config."""
     model = make_gpt(program.model, program.compute, layout)
     steps = make_steps(program, model)
-    shardings = state_shardings(steps, model, layout)
+    shardings = state_shardings(program, steps, model, layout)
+    frozen = layout.shardings(adapted_axes(program, model)[0])
+    everywhere: Any = [layout.everywhere] * len(Settings._fields)
     train = jax.jit(
         steps.train_many,
-        in_shardings=(shardings, layout.batches, layout.everywhere, layout.everywhere),
+        in_shardings=(
+            shardings,
+            layout.batches,
+            layout.everywhere,
+            Settings(*everywhere)._replace(frozen=frozen),
+        ),
         out_shardings=(shardings, layout.everywhere),
         donate_argnums=0,
     )
-    evaluate = jax.jit(
-        steps.evaluate,
-        in_shardings=(shardings.params, layout.batch),
-        out_shardings=layout.everywhere,
+    in_shardings = layout.shardings(all_axes(program, model)), layout.batch
+    evaluate, outputs = (
+        jax.jit(function, in_shardings=in_shardings, out_shardings=layout.everywhere)
+        for function in (steps.evaluate, steps.outputs)
     )
-    return train, evaluate
+    return train, evaluate, outputs

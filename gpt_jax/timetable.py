@@ -31,6 +31,7 @@ class Timetable:
     stages: tuple[Stage, ...]
     n_steps: int
     seq_len: int
+    """Tokens of a sample."""
 
     def stage(self, step: int) -> Stage:
         return self.stages[bisect.bisect(self.stages, step, key=lambda s: s.first_step) - 1]
@@ -83,7 +84,7 @@ def make_timetable(config: Config) -> Timetable:
     divides the first batch divides them all), each held for an equal share of train.ramp_tokens
     (GPT-3: 32k tokens to the full batch over the first 4 to 12 billion).
     """
-    train, seq_len = config.train, config.model.seq_len
+    train, seq_len = config.train, sample_tokens(config)
     full, start = train.batch_sequences, train.ramp_from_sequences
     stages: list[Stage] = []
     step = sample = 0
@@ -101,6 +102,14 @@ def make_timetable(config: Config) -> Timetable:
     # A stair that got no step is dropped: two stages never begin at the same step.
     last = {stage.first_step: stage for stage in stages if stage.first_step < n_steps}
     return Timetable(tuple(last.values()), n_steps, seq_len)
+
+
+def sample_tokens(config: Config) -> int:
+    """Tokens of a sample: model.seq_len of a corpus; of a task, its K sequences of task.length."""
+    task = config.task
+    if task.name == "language_model":
+        return config.model.seq_len
+    return task.n_sequences * (task.length or config.model.seq_len)
 
 
 def is_cooled(config: Config) -> bool:

@@ -19,17 +19,18 @@ from pathlib import Path
 import jax
 
 from gpt_jax import overrides
-from gpt_jax.checkpoint import Checkpoints, check_fingerprint, restore_params, restore_state
+from gpt_jax.checkpoint import Checkpoints, check_fingerprint, restore_state
 from gpt_jax.config import Config
 from gpt_jax.data.batch import Batch
 from gpt_jax.dispatch import Pace, waits
-from gpt_jax.evaluate.validation import Validation, validate
-from gpt_jax.experiment import Experiment, facts, prepare
+from gpt_jax.evaluate.validation import Validation
+from gpt_jax.experiment import Experiment, facts, prepare, resolved
 from gpt_jax.feed import put_batch, put_count, put_vote, read_batches
 from gpt_jax.processes import is_writer
 from gpt_jax.recorder import RunRecorder, describe_bad
-from gpt_jax.run import RunDirectory
-from gpt_jax.step import Metrics, TrainState, evaluation_params
+from gpt_jax.run import RunDirectory, base_params
+from gpt_jax.step import Metrics, TrainState
+from gpt_jax.task_report import test
 from gpt_jax.tracking import Progress, ProgressReport, Record, read_records, write_atomically
 
 LINES_IN_ALL = 20
@@ -65,26 +66,24 @@ def train(
     directory: Path,
     *,
     resume_changed: bool = False,
-    init_from: Path | None = None,
     branch: tuple[RunDirectory, int] | None = None,
     profile: bool = False,
 ) -> Record:
     """Train to the end, or on from the last checkpoint; returns what result.json holds.
 
-    init_from: a run whose parameters a new run starts with. branch: a run and a step of it that a
-    new run takes over as its own past: see `take_over`.
+    branch: a run and a step of it that a new run takes over as its own past: see `take_over`.
 
     Raises ValueError for a config that cannot run here or differs from the run's, `Diverged`, or
     `Interrupted`.
     """
-    run = RunDirectory(directory)
+    config, run = resolved(config), RunDirectory(directory)
     with run.locked():
         result = finished_result(run, config, resume_changed)
         if result is not None:
             return result
         experiment = prepare(config, run)
         with opened(experiment, resume_changed) as checkpoints:
-            state, done_steps = initial_state(experiment, checkpoints, init_from, branch)
+            experiment, state, done_steps = initial_state(experiment, checkpoints, branch)
             begin(experiment)
             return _Loop(experiment, checkpoints, done_steps, profile).run(state)
 
@@ -118,32 +117,33 @@ def begin(experiment: Experiment) -> None:
     run = experiment.run
     run.write_config(experiment.config, facts(experiment))
     run.result.unlink(missing_ok=True)  # of the run before its config was changed
-    experiment.corpus.tokenizer.save(_made(run.tokenizer))
+    experiment.data.tokenizer.save(_made(run.tokenizer))
 
 
 def initial_state(
     experiment: Experiment,
     checkpoints: Checkpoints,
-    init_from: Path | None = None,
     branch: tuple[RunDirectory, int] | None = None,
     step: int | None = None,
-) -> tuple[TrainState, int]:
-    """The state to go on from and the number of steps done: a checkpoint's, or a new one.
+) -> tuple[Experiment, TrainState, int]:
+    """The state to go on from and the number of steps done: a checkpoint's, or a new one; and the
+    experiment with what is not trained of the run it begins from.
 
     step: of the checkpoint to go on from; none = the latest.
     """
-    if checkpoints.steps():
-        return checkpoints.restore(experiment.steps.abstract_state, step)
+    config, resuming = experiment.config, bool(checkpoints.steps())
+    state: TrainState | None = None
+    if experiment.needs_base or (config.base and not resuming):
+        params = base_params(config, experiment.model, experiment.layout)
+        state, frozen = experiment.steps.begin(jax.random.key(config.seed), params)
+        experiment = experiment.on(params, frozen)
+    if resuming:
+        return experiment, *checkpoints.restore(experiment.steps.abstract_state, step)
     if branch is not None:
-        return take_over(experiment, *branch)
-    state = experiment.steps.init(jax.random.key(experiment.config.seed))
-    if init_from is not None:
-        source = RunDirectory(init_from)
-        abstract = experiment.steps.abstract_state.params
-        params = restore_params(source.checkpoints, abstract)
-        ema = None if state.ema is None else jax.tree.map(lambda x: x.copy(), params)
-        state = state._replace(params=params, ema=ema)
-    return state, 0
+        return experiment, *take_over(experiment, *branch)
+    if state is None:
+        state = experiment.steps.init(jax.random.key(config.seed))
+    return experiment, state, 0
 
 
 LENGTH = ("train.tokens", "schedule.cooldown_tokens")
@@ -176,8 +176,13 @@ def take_over(experiment: Experiment, trunk: RunDirectory, step: int) -> tuple[T
 
 
 def _check_data(run: RunDirectory, new: Record) -> None:
-    """Refuse to continue on other tokens than the run began with: its order would mean nothing."""
+    """Refuse to continue on other tokens, or from another base, than the run began with."""
     old = run.read_facts()
+    if old is not None and old.get("base") != new["base"]:
+        raise ValueError(
+            f"the base run has changed since {run.path} began (its weights were {old.get('base')}, "
+            f"are {new['base']}); restore it, or start anew in another --workdir"
+        )
     if old is not None and old["data"] != new["data"]:
         raise ValueError(
             f"the corpus has changed since {run.path} began (fingerprint {', '.join(old['data'])} "
@@ -227,7 +232,8 @@ class _Loop:
         experiment, n_steps = self.experiment, self.experiment.timetable.n_steps
         self._say_start()
         pending: Pending | None = None
-        call = self._next_call(self.first_step)
+        over = self.recorder.end_step is not None
+        call = None if over else self._next_call(self.first_step)
         while call is not None:
             steps, batches, data_wait = call
             count = put_count(len(steps), experiment.layout.everywhere)
@@ -249,6 +255,10 @@ class _Loop:
                 stopping |= pending.voted
                 pending = None
                 self._milestone(state, done, validating, saving or stopping)
+            if self.recorder.end_step is not None:
+                n, metric = experiment.config.task.patience, experiment.config.task.chosen_by
+                self.report.say(f"stopped early: {n} validations without a better {metric}")
+                break
             if stopping and done < n_steps:
                 self.checkpoints.wait()
                 name = signal.Signals(stop[0]).name if stop else "another process's signal"
@@ -325,21 +335,17 @@ class _Loop:
 
     def _validate(self, state: TrainState, done: int) -> Validation:
         experiment = self.experiment
-        return validate(
-            experiment.config,
-            experiment.steps.evaluate,
-            evaluation_params(state),
-            experiment.corpus.split("validation"),
-            experiment.layout,
-            self.recorder.max_sequences(done),
-        )
+        return experiment.validate(experiment.whole(state), self.recorder.max_sequences(done))
 
     def _finish(self, state: TrainState) -> Record:
         """Final validation if the last step had none, loss curve, result.json."""
         if not self.recorder.is_validated():
             n_steps = self.experiment.timetable.n_steps
             self._milestone(state, n_steps, validating=True, saving=True)
-        return self.recorder.finish()
+        task = self.experiment.config.task
+        if task.name == "language_model" or not task.test:
+            return self.recorder.finish()
+        return self.recorder.finish(test(self.experiment, self.checkpoints, state))
 
     def _say_start(self) -> None:
         experiment, n_steps = self.experiment, self.experiment.timetable.n_steps

@@ -16,12 +16,14 @@ from gpt_jax.tracking import Record, format_seconds
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = "gpt-jax train CONFIG [--workdir DIR] [options] [--KEY VALUE ...]"
     parser.add_argument("config", metavar="CONFIG", help="a configs/*.py, or a run's config.json")
+    add_options(parser)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """What `gpt-jax train` and `gpt-jax finetune` take besides the config."""
     parser.add_argument("--workdir", type=Path, help="the run's directory (default: runs/NAME)")
     parser.add_argument(
         "--resume-changed", action="store_true", help="continue although the config has changed"
-    )
-    parser.add_argument(
-        "--init-from", type=Path, metavar="RUN", help="start from another run's parameters"
     )
     parser.add_argument(
         "--branch-from",
@@ -39,7 +41,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     config = overrides.load(arguments.config, overrides.parse_arguments(arguments.rest))
-    directory = arguments.workdir or default_directory(config)
+    return launch(config, arguments.workdir or default_directory(config), arguments)
+
+
+def launch(config: Config, directory: Path, arguments: argparse.Namespace) -> int:
+    """Train in this process, as one of several if the arguments say so; the exit status."""
     where = processes.place(arguments)
     if where is None:
         return _train(config, directory, arguments)
@@ -60,7 +66,6 @@ def _train(config: Config, directory: Path, arguments: argparse.Namespace) -> in
             config,
             directory,
             resume_changed=arguments.resume_changed,
-            init_from=arguments.init_from,
             branch=_branch(config, arguments.branch_from),
             profile=arguments.profile,
         )
@@ -74,7 +79,7 @@ def _train(config: Config, directory: Path, arguments: argparse.Namespace) -> in
     _print_result(result, directory)
     if config.evaluate.sample_tokens and not was_done and processes.place(arguments) is None:
         _print_sample(config, directory)
-    _print_next(arguments.config, directory)
+    _print_next(config, arguments.config, directory)
     return 0
 
 
@@ -90,10 +95,14 @@ def _print_result(result: Record, directory: Path) -> None:
     error = result["validation_loss_standard_error"]
     deviation = f" +- {error:.4f}" if isinstance(error, float) else ""
     seconds = format_seconds(result["training_seconds"])
+    loss = f"validation loss {result['validation_loss']:.4f}{deviation}"
+    if "validation_bits_per_byte" in result:
+        loss += (
+            f" nats per token, {result['validation_bits_per_byte']:.4f} bits per byte "
+            f"({result['validation_tokens']:,} tokens)"
+        )
     print(
-        f"validation loss {result['validation_loss']:.4f}{deviation} nats per token, "
-        f"{result['validation_bits_per_byte']:.4f} bits per byte "
-        f"({result['validation_tokens']:,} tokens)\n"
+        f"{loss}\n"
         f"trained on {result['n_tokens']:,} tokens in {seconds}; loss curve: "
         f"{directory / 'loss.png'}"
     )
@@ -112,15 +121,21 @@ def _print_sample(config: Config, directory: Path) -> None:
     print(f"\nsample:\n{'-' * 80}\n{prompt}{text}\n{'-' * 80}")
 
 
-def _print_next(config_path: str, directory: Path) -> None:
+def _print_next(config: Config, config_path: str, directory: Path) -> None:
     place, config_path = shlex.quote(str(directory)), shlex.quote(config_path)
+    files = f"  {place}/metrics.jsonl holds every step; result.json and config.json the rest"
+    if config.task.name not in ("language_model", "prefer"):
+        print(
+            f"\nnext:\n  gpt-jax predict {place} --input FILE.jsonl    label new examples\n{files}"
+        )
+        return
     print(
         f"\nnext:\n"
         f"  gpt-jax generate {place} --prompt 'def '         continue a prompt\n"
         f"  gpt-jax train {config_path} --workdir {place}    say that it is done, or continue it\n"
         f"  gpt-jax train {config_path} --name wider --model.d_model 256    change a setting\n"
         f"  gpt-jax train {config_path} --help               list every setting\n"
-        f"  {place}/metrics.jsonl holds every step; result.json and config.json the rest"
+        f"{files}"
     )
 
 

@@ -13,21 +13,23 @@ from pathlib import Path
 import pytest
 
 LAYERS = (
-    {"gpt_jax", "runtime", "config", "config_fields", "config_how", "processes", "buckets"},
+    {"gpt_jax", "runtime", "config", "config_fields", "config_how"}
+    | {"config_task", "config_adapt", "processes", "buckets"},
     {"overrides", "timetable", "flops", "meshes", "hardware", "scaling", "parametrization"},
     {"published"},
     {"sharding", "data", "optim"},
     {"models"},
-    {"losses", "sampling", "streaming", "decode", "dispatch", "feed"},
+    {"losses", "sampling", "streaming", "decode", "dispatch", "feed", "adapt"},
+    {"finetune"},
     {"step", "coord_check", "checkpoint_files", "tracking"},
     {"checkpoint"},
     {"run"},
     {"evaluate", "generate", "interop"},
     {"experiment"},
-    {"recorder", "plan"},
+    {"recorder", "plan", "task_report"},
     {"train"},
     {"sweep"},
-    {"train_verb", "doctor", "coord_check_verb"},
+    {"train_verb", "finetune_verb", "predict", "doctor", "coord_check_verb"},
     {"cli"},
     {"__main__"},
 )
@@ -51,6 +53,8 @@ JAX_FREE = (
     "run",
     "runtime",
     "train_verb",
+    "finetune_verb",
+    "predict",
     "coord_check_verb",
     "plan.verb",
     "doctor",

@@ -216,7 +216,7 @@ def test_the_moving_average_is_what_is_evaluated_and_loaded(workspace, reference
     losses = {}
     for field in ("params", "ema"):
         params = restore_params(reference.checkpoints, abstract, field=field)
-        split = experiment.corpus.split("validation")
+        split = experiment.data.validation_split
         found = validate(config, experiment.steps.evaluate, params, split, experiment.layout)
         losses[field] = found.loss
     assert losses["ema"] == result["validation_loss"]

@@ -26,17 +26,17 @@ BATCH_TOKENS = 2048
 
 
 def requests(data: Path, limit: int | None) -> list[Any]:
+    from gpt_jax.data import records
     from gpt_jax.data.tokenizers import make_tokenizer
-    from gpt_jax.evaluate import readers
     from gpt_jax.evaluate.catalog import CATALOG
     from gpt_jax.evaluate.encode import encode_pair
 
-    vocabulary = readers.find(data, ("vocab.bpe", "merges.txt"))
-    path = readers.find(data, CATALOG["lambada"].files)
+    vocabulary = records.find(data, ("vocab.bpe", "merges.txt"))
+    path = records.find(data, CATALOG["lambada"].files)
     if vocabulary is None or path is None:
         raise SystemExit(f"{data} holds no LAMBADA items, or not GPT-2's tokenizer files")
     tokenizer = make_tokenizer("gpt2", str(vocabulary.parent))
-    items = [item for record in readers.records(path) for item in CATALOG["lambada"].read(record)]
+    items = [item for record in records.read(path) for item in CATALOG["lambada"].read(record)]
     return [encode_pair(tokenizer, *item.pairs()[0]) for item in items[:limit]]
 
 

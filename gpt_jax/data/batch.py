@@ -12,9 +12,16 @@ class Batch(NamedTuple):
     weights_BT is 1 where a target counts, and 0 where there is none: padding rows, and the last
     token of a document when documents are kept apart and no end-of-text token follows it.
     segments_BT numbers the documents within a row from 1; None: attention crosses documents.
+
+    A task's examples (`gpt_jax.finetune`) are rows of K sequences side by side, T tokens in all,
+    and have labels where a head reads them; both float32.
     """
 
     tokens_BT: Array
     targets_BT: Array
     weights_BT: Array
     segments_BT: Array | None
+    labels_BT: Array | None = None
+    """The label at each position that is read: a class, a value, or 1 for the right option."""
+    label_weights_BT: Array | None = None
+    """What the label counts for; 0 where none is read."""

@@ -11,7 +11,7 @@ needed, so nothing is prefetched.
 
 import functools
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -31,6 +31,16 @@ class SampleLocation(NamedTuple):
     corpus: str
     epoch: int
     first_token: int
+
+
+class Samples(Protocol):
+    """An endless, seekable stream of samples, of a corpus or of a task's examples."""
+
+    def batch(
+        self, first_sample: int, batch_sequences: int, rows: slice | np.ndarray | None = None
+    ) -> Batch: ...
+
+    def sample_locations(self, first_sample: int, n: int) -> list[SampleLocation]: ...
 
 
 class Stream:

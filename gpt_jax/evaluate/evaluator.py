@@ -12,9 +12,10 @@ from typing import Any
 from gpt_jax import overrides
 from gpt_jax.checkpoint_files import Which, find_sound
 from gpt_jax.config import Config
+from gpt_jax.data import records
 from gpt_jax.data.tokenizers import Tokenizer, load_tokenizer
 from gpt_jax.decode import decoding_params, generate_tokens
-from gpt_jax.evaluate import measures, readers
+from gpt_jax.evaluate import measures
 from gpt_jax.evaluate.cache import Cache, digest_of
 from gpt_jax.evaluate.detokenize import DETOKENIZERS, prepare
 from gpt_jax.evaluate.encode import encode_pair
@@ -84,12 +85,12 @@ def read_items(
     if tfds and task.tfds:
         name, *splits = task.tfds
         split = splits[1 if training else 0]
-        found = readers.tfds_records(name, split)
+        found = records.tfds_records(name, split)
         return [item for record in found for item in task.read(record)], f"TFDS {name} {split}"
     names = task.demonstrations if training else task.files
-    path = readers.find(data, names) if names else None
+    path = records.find(data, names) if names else None
     if path is not None:
-        found = readers.records(path)
+        found = records.read(path)
         return [item for record in found for item in task.read(record)], path.name
     if training:
         return [], ""
@@ -251,7 +252,7 @@ def evaluate_text(
     what there is); the first follows the end-of-text token. Per word, byte and character count the
     units of the file as it is, before de-tokenising: the published perplexities do.
     """
-    text = prepare(readers.read_text(path), detokenize)
+    text = prepare(records.read_text(path), detokenize)
     seq_len = evaluator.model.config.seq_len
     stride = max(1, seq_len // 2) if stride is None else stride
     ids = tuple(evaluator.tokenizer.encode(text.text).tolist())

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import jax
 import numpy as np
@@ -25,22 +25,27 @@ class Validation:
     """A mean loss with its uncertainty and the size of what it was measured on."""
 
     loss: float
-    """Nats per target token."""
+    """Nats per target token; of a task, its own loss per label."""
     standard_error: float
     """Of the loss, over evaluation batches; nan for a single batch."""
-    bits_per_byte: float
-    """The loss in bits, times the split's tokens per UTF-8 byte."""
     n_tokens: int
-    """Target tokens scored: the whole blocks of the split, or the first so many."""
+    """Target tokens scored: the whole blocks of the split, or the first so many; of a task, labels.
+    """
+    bits_per_byte: float | None = None
+    """The loss in bits, times the split's tokens per UTF-8 byte; of a corpus."""
+    scores: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    """Of a task: accuracy and the like; of several corpora, the loss on each."""
 
     def record(self) -> dict[str, float]:
         """The values under the names they have in metrics.jsonl and result.json."""
-        return {
+        values = {
             "validation_loss": self.loss,
             "validation_loss_standard_error": self.standard_error,
             "validation_bits_per_byte": self.bits_per_byte,
             "validation_tokens": self.n_tokens,
+            **{f"validation_{name}": score for name, score in self.scores.items()},
         }
+        return {name: value for name, value in values.items() if value is not None}
 
 
 def validate(
@@ -85,9 +90,9 @@ def _validation(losses: np.ndarray, weights: np.ndarray, bytes_per_token: float)
     mean = losses.sum() / weights.sum()
     return Validation(
         loss=float(mean),
-        standard_error=_standard_error(losses / weights, weights),
-        bits_per_byte=float(mean / math.log(2) / bytes_per_token),
+        standard_error=standard_error(losses / weights, weights),
         n_tokens=int(weights.sum()),
+        bits_per_byte=float(mean / math.log(2) / bytes_per_token),
     )
 
 
@@ -108,7 +113,7 @@ def validation_batches(
     return (put_batch(batch, layout.batch, sequences) for batch in batches)
 
 
-def _standard_error(means: np.ndarray, weights: np.ndarray) -> float:
+def standard_error(means: np.ndarray, weights: np.ndarray) -> float:
     """Standard error of a weighted mean of independent batches."""
     if len(means) < 2:
         return math.nan

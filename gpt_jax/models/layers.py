@@ -161,7 +161,17 @@ class Embedding(nn.Module):
 
     def __call__(self, tokens_BT: jax.Array, positions_BT: jax.Array) -> jax.Array:
         config = self.config
-        x_BTD = self._by_width(self.tokens)[tokens_BT]
+        table = self._by_width(self.tokens)
+        if self.has_variable("params", "special"):
+            n = config.padded_vocab_size
+            sp = self.get_variable("params", "special")
+            x_BTD = jnp.where(
+                (tokens_BT >= n)[..., None],
+                sp[jnp.clip(tokens_BT - n, 0, len(sp) - 1)],
+                table[jnp.minimum(tokens_BT, n - 1)],
+            )
+        else:
+            x_BTD = table[tokens_BT]
         if config.position == "learned":
             x_BTD = x_BTD + self._by_width(self.positions)[positions_BT]
         elif config.position == "sinusoidal":

@@ -19,8 +19,8 @@ import numpy as np
 
 from gpt_jax.config import Config
 from gpt_jax.data.batch import Batch
-from gpt_jax.evaluate.validation import Validation, validate, validate_lanes
-from gpt_jax.experiment import Experiment
+from gpt_jax.evaluate.validation import Validation, validate_lanes
+from gpt_jax.experiment import CorpusData, Experiment
 from gpt_jax.feed import put_batch, put_count
 from gpt_jax.models.gpt import make_gpt
 from gpt_jax.sharding import TRIAL_AXIS, Layout, stack_layout, stacked
@@ -85,14 +85,7 @@ class TurnLanes:
 
     def validate(self, max_sequences: int | None) -> list[Validation]:
         return [
-            validate(
-                experiment.config,
-                experiment.steps.evaluate,
-                evaluation_params(state),
-                experiment.corpus.split("validation"),
-                experiment.layout,
-                max_sequences,
-            )
+            experiment.validate(experiment.whole(state), max_sequences)
             for experiment, state in zip(self._experiments, self._states, strict=True)
         ]
 
@@ -106,7 +99,9 @@ class VectorLanes:
         states: Sequence[TrainState],
         devices: Sequence[jax.Device],
     ):
-        self._experiment = experiments[0]
+        self._experiment, data = experiments[0], experiments[0].data
+        assert isinstance(data, CorpusData), "packs are pretraining"
+        self._split = data.validation_split
         config, solo = experiments[0].config, experiments[0].layout
         n_parts = trial_parts(len(experiments), len(devices), solo.mesh.size)
         self._layout = stack_layout(solo, devices[: n_parts * solo.mesh.size], n_parts)
@@ -141,7 +136,7 @@ class VectorLanes:
             self._experiment.config,
             self._program.evaluate,
             evaluation_params(self._state),
-            self._experiment.corpus.split("validation"),
+            self._split,
             self._layout,
             max_sequences,
         )
@@ -165,7 +160,7 @@ def _vector_program(program: Config, layout: Layout) -> _VectorProgram:
     """Shared by all packs of one shape in this process."""
     model = make_gpt(program.model, program.compute, layout)
     steps = make_steps(program, model)
-    shardings = jax.tree.map(stacked, state_shardings(steps, model, layout))
+    shardings = jax.tree.map(stacked, state_shardings(program, steps, model, layout))
     everywhere = stacked(layout.everywhere)
 
     def compiled(batch_dim: int | None) -> Any:

@@ -160,6 +160,12 @@ class _Pack:
 
     def _train(self, entries: Sequence[Entry], stack: contextlib.ExitStack) -> None:
         span = _devices_per_trial(entries[0].config)
+        for entry in entries:
+            if entry.config.task.name != "language_model" or entry.config.adapt.method != "full":
+                raise ValueError(
+                    f"{entry.name} is fine-tuning, which is not packed; run the sweep with "
+                    f"--launcher local or slurm"
+                )
         experiments = [
             prepare(e.config, self.sweep.run(e.name), self.devices[:span]) for e in entries
         ]
@@ -168,7 +174,7 @@ class _Pack:
         states: list[TrainState] = []
         for entry, experiment, saved in zip(entries, experiments, checkpoints, strict=True):
             branch = self.sweep.branch_step(entry)
-            state, done = initial_state(experiment, saved, branch=branch, step=common)
+            _, state, done = initial_state(experiment, saved, branch, common)
             begin(experiment)
             states.append(state)
         trials = [

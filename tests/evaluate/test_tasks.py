@@ -5,8 +5,9 @@ import math
 import numpy as np
 import pytest
 
+from gpt_jax.data import records
 from gpt_jax.data.tokenizers import ByteTokenizer
-from gpt_jax.evaluate import bias, generated, measures, readers
+from gpt_jax.evaluate import bias, generated, measures
 from gpt_jax.evaluate.catalog import CATALOG
 from gpt_jax.evaluate.detokenize import DETOKENIZERS, prepare
 from gpt_jax.evaluate.encode import encode_pair
@@ -21,8 +22,8 @@ from gpt_jax.evaluate.tasks import Item, Task, load_tasks, prompts, select
 )  # fmt: skip
 def test_real_items(shared_data, name, n, n_choices):
     task = CATALOG[name]
-    path = readers.find(shared_data, task.files)
-    items = [item for record in readers.records(path) for item in task.read(record)]
+    path = records.find(shared_data, task.files)
+    items = [item for record in records.read(path) for item in task.read(record)]
     assert len(items) == n
     for item in items:
         assert len(item.pairs()) in (n_choices, *([3, 5] if name == "wsc273" else []))
@@ -57,7 +58,7 @@ def test_published_forms_of_the_records():
     copa = {"premise": "It fell.", "choice1": "I ran.", "choice2": "It broke.",
             "question": "effect", "label": 1}  # fmt: skip
     assert items("copa", copa) == [Item("It fell, therefore", (" i ran.", " it broke."), 1)]
-    (record,) = readers.parse("1 A cat sat .\n21 He saw XXXXX .\tcat\t\tdog|cat\n", ".txt")
+    (record,) = records.parse("1 A cat sat .\n21 He saw XXXXX .\tcat\t\tdog|cat\n", ".txt")
     (item,) = items("cbt_cn", record)
     assert item.pairs()[1] == ("A cat sat. He saw", " cat.")
     assert item.gold == 1
@@ -126,8 +127,8 @@ def test_a_pair_is_tokenised_as_one_text():
 @pytest.mark.parametrize("name", generated.ARITHMETIC)
 def test_arithmetic_is_the_papers(shared_data, name):
     """Their answers are what we work out; ours have their form and ranges."""
-    path = readers.find(shared_data, (f"{name}.jsonl.gz",))
-    theirs, ours = list(readers.records(path)), generated.arithmetic(name, seed=0)
+    path = records.find(shared_data, (f"{name}.jsonl.gz",))
+    theirs, ours = list(records.read(path)), generated.arithmetic(name, seed=0)
     assert len(theirs) == len(ours) == 2000
     for record in [*theirs, *ours]:
         assert record["completion"] == f" {generated.solve(record['context'])}"
@@ -140,8 +141,8 @@ def test_arithmetic_is_the_papers(shared_data, name):
 
 
 def test_scrambles(shared_data):
-    path = readers.find(shared_data, ("reversed_words.jsonl.gz",))
-    for record in list(readers.records(path))[:500]:
+    path = records.find(shared_data, ("reversed_words.jsonl.gz",))
+    for record in list(records.read(path))[:500]:
         word = record["completion"].strip()
         assert record["context"] == f"\n{generated.scramble(word, 'reversed')} ="
         assert generated.scramble(word, "cycle") in word + word

@@ -35,7 +35,10 @@ __all__ = [
     "tokenizer_identity",
 ]
 
-ALLOWED = "byte | char | gpt2 | gpt1 | bpe:SIZE | a path to a tokenizer.json or .model file"
+ALLOWED = (
+    "byte | char | gpt2 | gpt1 | bpe:SIZE | a path to a tokenizer.json or .model file, or to the "
+    f"{SPEC_FILE} of a run or corpus"
+)
 
 
 def make_tokenizer(
@@ -56,6 +59,8 @@ def make_tokenizer(
         return load_gpt2(path)
     if name == "gpt1":
         return load_gpt1(path)
+    if Path(name).name == SPEC_FILE:
+        return from_spec(json.loads(_read(name)))
     if name.endswith(".json"):
         return JsonTokenizer(_read(name).decode())
     if name.endswith(".model"):

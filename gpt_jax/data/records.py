@@ -1,4 +1,4 @@
-"""Records of a task's local file, or of TensorFlow Datasets. Must not import jax."""
+"""Records of a local file of examples, or of TensorFlow Datasets. Must not import jax."""
 
 import bz2
 import csv
@@ -33,7 +33,7 @@ def find(data: Path, names: Sequence[str]) -> Path | None:
     return None
 
 
-def records(path: Path) -> Iterator[dict[str, Any]]:
+def read(path: Path) -> Iterator[dict[str, Any]]:
     """Records of a file: jsonl, json, csv, tsv, txt, with .gz or .bz2; of a folder, all its files.
 
     A .txt file is a JSON document (RACE), CBT's numbered lines, or HellaSwag's six lines an item.
@@ -44,7 +44,7 @@ def records(path: Path) -> Iterator[dict[str, Any]]:
         return
     if path.is_dir():
         for file in sorted(p for p in path.rglob("*") if p.is_file() and p.name[0] != "."):
-            yield from records(file)
+            yield from read(file)
         return
     suffix = path.with_suffix("").suffix if path.suffix in UNPACK else path.suffix
     try:

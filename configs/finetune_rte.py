@@ -1,0 +1,23 @@
+"""Recognising textual entailment (RTE), fine-tuned from any run by GPT-1's recipe.
+
+python experiments/finetune/prepare.py SHARED_DATA finetune_data
+gpt-jax finetune configs/finetune_rte.py --from runs/finetune_base
+"""
+
+from gpt_jax.config import Config, TaskConfig
+from gpt_jax.finetune.recipes import gpt1_recipe
+
+DATA = "finetune_data/rte"
+
+
+def get_config(base: Config) -> Config:
+    task = TaskConfig(
+        name="entail",
+        train=f"{DATA}/train.jsonl",
+        validation=f"{DATA}/validation.jsonl",
+        test=f"{DATA}/test.jsonl",
+        epochs=3,
+        warmup=0.002,
+        validations=2,
+    )
+    return gpt1_recipe(base, "finetune_rte", task, optimizer__learning_rate=5e-4)

@@ -1,0 +1,147 @@
+"""The texts and examples of this experiment, from real data, as the files that its configs read.
+
+    python experiments/finetune/prepare.py SHARED_DATA finetune_data
+
+SHARED_DATA holds `text/`, `eval/` and `finetune/` as README.md beside this file lists them.
+Writes `finetune_data/english.jsonl` (unlabelled text for the base model; held-out sentences of the
+tasks are not among it) and `finetune_data/TASK/{train,validation,test}.jsonl`.
+"""
+
+import bz2
+import gzip
+import json
+import random
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+Example = dict[str, Any]
+
+
+def main(source: Path, target: Path) -> None:
+    tasks = {
+        "sst2": sst2(source / "finetune/sst2"),
+        "rte": rte(source / "finetune/rte"),
+        "wnut17": wnut17(source / "finetune/wnut17"),
+        "multi30k": multi30k(source / "finetune/multi30k_en_de"),
+    }
+    for task, splits in tasks.items():
+        for split, examples in splits.items():
+            lines = [json.dumps(example, ensure_ascii=False) for example in examples]
+            write(target / task / f"{split}.jsonl", lines)
+            print(f"{task:<10}{split:<12}{len(lines):>7,} examples")
+    texts = []
+    for name, documents in english(source, tasks):
+        texts += documents
+        print(f"english   {name:<12}{sum(map(len, documents)):>11,} characters")
+    write(target / "english.jsonl", [json.dumps({"text": t}, ensure_ascii=False) for t in texts])
+
+
+def write(path: Path, lines: Iterable[str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a file, compressed or not; only the newline ends one."""
+    opened = {".gz": gzip.open, ".bz2": bz2.open}.get(path.suffix, open)
+    with opened(path, "rt", encoding="utf-8") as file:
+        return file.read().rstrip("\n").split("\n")
+
+
+def sst2(folder: Path) -> dict[str, list[Example]]:
+    """SST-2 (Socher et al. 2013), sentences alone: a digit, a blank, the sentence."""
+    names = {"0": "negative", "1": "positive"}
+
+    def read(split: str) -> list[Example]:
+        pairs = [line.split(" ", 1) for line in read_lines(folder / f"stsa.binary.{split}")]
+        return [{"text": text, "label": names[digit]} for digit, text in pairs]
+
+    return {"train": read("train"), "validation": read("dev"), "test": read("test")}
+
+
+def rte(folder: Path) -> dict[str, list[Example]]:
+    """RTE in SuperGLUE's form. Its test labels are not public: the validation split is the test,
+    and every tenth training example is for validation."""
+    train = [json.loads(line) for line in read_lines(folder / "train.jsonl")]
+    test = [json.loads(line) for line in read_lines(folder / "val.jsonl")]
+    kept = [example for i, example in enumerate(train) if i % 10]
+    return {"train": kept, "validation": train[::10], "test": test}
+
+
+def wnut17(folder: Path) -> dict[str, list[Example]]:
+    """WNUT-17 (Derczynski et al. 2017): a word and its IOB2 tag a line, an empty line between
+    sentences."""
+
+    def read(name: str) -> list[Example]:
+        sentences: list[list[list[str]]] = [[]]
+        for line in read_lines(folder / name):
+            if line.strip():
+                sentences[-1].append(line.split("\t")[:2])
+            elif sentences[-1]:
+                sentences.append([])
+        return [
+            {"tokens": [word for word, _ in rows], "tags": [tag for _, tag in rows]}
+            for rows in sentences
+            if rows
+        ]
+
+    return {
+        "train": read("wnut17train.conll"),
+        "validation": read("emerging.dev.conll"),
+        "test": read("emerging.test.annotated"),
+    }
+
+
+def multi30k(folder: Path) -> dict[str, list[Example]]:
+    """Multi30k (Elliott et al. 2016), English to German."""
+
+    def read(split: str) -> list[Example]:
+        english, german = (read_lines(folder / f"{split}.{code}.gz") for code in ("en", "de"))
+        return [
+            {"prompt": source, "response": target}
+            for source, target in zip(english, german, strict=True)
+        ]
+
+    return {
+        "train": read("train"),
+        "validation": read("val"),
+        "test": read("test_2016_flickr"),
+    }
+
+
+def english(
+    source: Path, tasks: dict[str, dict[str, list[Example]]]
+) -> Iterator[tuple[str, list[str]]]:
+    """(name, documents): public text for the base model, and training texts without labels."""
+    for name in ("tinyshakespeare", "wikitext2_valid", "wikitext2_test"):
+        yield name, joined(read_lines(source / f"text/{name}.txt"), 40)
+    passages = map(json.loads, read_lines(source / "eval/lambada_openai.jsonl"))
+    yield "lambada", [f"{p['context']} {p['continuation']}" for p in passages]
+    items = read_lines(source / "eval/hellaswag_val_full.txt.bz2")
+    groups = [items[i : i + 6] for i in range(0, len(items), 6)]
+    yield "hellaswag", [f"{group[0]} {group[2 + int(group[1])]}" for group in groups]
+    questions = map(json.loads, read_lines(source / "eval/piqa.jsonl"))
+    yield "piqa", [f"{q['query']}{q['choices'][q['gold']]}" for q in questions]
+    for task, fields in (
+        ("sst2", ("text",)),
+        ("rte", ("premise", "hypothesis")),
+        ("multi30k", ("prompt",)),
+        ("wnut17", ("tokens",)),
+    ):
+        texts = [example[field] for example in tasks[task]["train"] for field in fields]
+        sentences = [text if isinstance(text, str) else " ".join(text) for text in texts]
+        random.Random(0).shuffle(sentences)
+        yield task, joined(sentences, 8)
+
+
+def joined(lines: list[str], n: int) -> list[str]:
+    """Documents of n lines each."""
+    return ["\n".join(lines[i : i + n]) for i in range(0, len(lines), n)]
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

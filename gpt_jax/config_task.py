@@ -1,0 +1,171 @@
+"""What is learned: the next token of a corpus, or a task by examples (fine-tuning).
+
+Must not import jax.
+"""
+
+from typing import Literal
+
+from gpt_jax.config_fields import (
+    Fraction,
+    NonNegativeFloat,
+    Positive,
+    PositiveFloat,
+    Probability,
+    check,
+    section,
+)
+
+TaskName = Literal[
+    "language_model",
+    "classify",
+    "entail",
+    "similarity",
+    "choose",
+    "regress",
+    "tag",
+    "respond",
+    "prefer",
+]
+
+FIELDS: dict[str, tuple[str, ...]] = {
+    "language_model": (),
+    "classify": ("text",),
+    "entail": ("premise", "hypothesis"),
+    "similarity": ("first", "second"),
+    "choose": ("context", "options"),
+    "regress": ("text",),
+    "tag": ("tokens",),
+    "respond": ("prompt", "response"),
+    "prefer": ("prompt", "chosen", "rejected"),
+}
+"""Fields of an example's record that hold its texts, by task, unless `task.fields` names others."""
+
+WITH_CLASSES = ("classify", "entail", "similarity", "tag")
+WITH_LABELS = (*WITH_CLASSES, "choose", "regress")
+"""Tasks whose records have a label: they learn a head (GPT-1, section 3.2)."""
+
+METRICS: dict[str, tuple[str, ...]] = {
+    "classify": ("accuracy", "macro_f1", "f1", "matthews", "loss"),
+    "entail": ("accuracy", "macro_f1", "f1", "matthews", "loss"),
+    "similarity": ("accuracy", "macro_f1", "f1", "matthews", "loss"),
+    "choose": ("accuracy", "loss"),
+    "regress": ("pearson", "spearman", "loss"),
+    "tag": ("entity_f1", "accuracy", "loss"),
+    "respond": ("loss",),
+    "prefer": ("accuracy", "loss"),
+    "language_model": ("loss",),
+}
+"""By which a checkpoint is the best; the first is taken unless `task.metric` names another."""
+
+
+@section
+class TaskConfig:
+    """The next token of a corpus (data), or a task given by examples."""
+
+    name: TaskName = "language_model"
+    """language_model: pretraining; classify, entail, similarity, choose, regress, tag: GPT-1's
+    heads; respond: a response to a prompt (supervised fine-tuning); prefer: one response over
+    another (DPO)."""
+    train: str = ""
+    """Training examples: a .jsonl, .csv or .tsv file, a record an example."""
+    validation: str = ""
+    """Examples to validate on; empty = every tenth training example, which is not trained on."""
+    test: str = ""
+    """Examples that the finished run is scored on; empty = none."""
+    fields: tuple[str, ...] = ()
+    """Fields of a record that hold the texts, in the task's order; none = the task's own names."""
+    label: str = ""
+    """Field of a record that holds the label; empty = label (tag: tags)."""
+    labels: tuple[str, ...] = ()
+    """Names of the classes, in the order of their ids; none = those of the training examples."""
+    options: Positive | None = None
+    """choose: options of an example, at most; none = those of the training examples."""
+    length: Positive | None = None
+    """Tokens of a sequence, longer ones are cut; none = the longest training one, up to
+    model.seq_len."""
+    epochs: PositiveFloat | None = None
+    """Times that every example is seen; takes the place of train.tokens."""
+    warmup: Fraction | None = None
+    """Share of training for warmup, with epochs; takes the place of schedule.warmup_tokens."""
+    validations: Positive | None = None
+    """Validations an epoch, with epochs; takes the place of evaluate.every_tokens."""
+    language_loss: NonNegativeFloat = 0.5
+    """Weight of the language model's loss on the inputs, beside the head's (GPT-1: 0.5)."""
+    head_dropout: Probability = 0.1
+    """Dropout on what the head reads (GPT-1: 0.1)."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """balanced: an example counts inversely to how frequent its class is."""
+    repeat: bool = False
+    """tag: the sentence is read twice and tagged the second time, when every word is known."""
+    template: str = "plain"
+    """respond, prefer: how turns become text: plain, chat, or a JSON file (see
+    gpt_jax/finetune/templates.py)."""
+    pack: bool = False
+    """respond: several examples share a sequence and do not see each other."""
+    preference_beta: PositiveFloat = 0.1
+    """prefer: beta of DPO (Rafailov et al. 2023, equation 7)."""
+    metric: str = ""
+    """By which the best checkpoint is chosen; empty = the task's first: accuracy, entity_f1, ..."""
+    patience: Positive | None = None
+    """Validations without a better one after which training stops; none = it does not."""
+
+    @check()
+    def _consistent(self) -> "TaskConfig":
+        name = self.name
+        if name == "language_model":
+            if self.train:
+                raise ValueError("task.train = " + self.train + " needs task.name: which task?")
+            return self
+        n_fields = len(FIELDS[name])
+        allowed = (1, 2) if name in ("classify", "regress") else (n_fields,)
+        if self.fields and len(self.fields) not in allowed:
+            raise ValueError(
+                f"task.fields = {','.join(self.fields)}: task.name = {name} takes "
+                f"{' or '.join(map(str, allowed))}, as in {','.join(FIELDS[name])}"
+            )
+        if self.metric and self.metric not in METRICS[name]:
+            raise ValueError(
+                f"task.metric = {self.metric}; of task.name = {name} one of "
+                f"{', '.join(METRICS[name])}"
+            )
+        if self.epochs is None and (self.warmup is not None or self.validations is not None):
+            raise ValueError("task.warmup and task.validations are shares of task.epochs; set it")
+        for option, value, users in (
+            ("labels", self.labels, WITH_CLASSES),
+            ("repeat", self.repeat, ("tag",)),
+            ("pack", self.pack, ("respond",)),
+        ):
+            if value and name not in users:
+                raise ValueError(
+                    f"task.{option} is for task.name = {' or '.join(users)}, not {name}"
+                )
+        return self
+
+    @property
+    def has_head(self) -> bool:
+        return self.name in WITH_LABELS
+
+    @property
+    def record_fields(self) -> tuple[str, ...]:
+        return self.fields or FIELDS[self.name]
+
+    @property
+    def label_field(self) -> str:
+        return self.label or ("tags" if self.name == "tag" else "label")
+
+    @property
+    def chosen_by(self) -> str:
+        """The metric by which a checkpoint is the best."""
+        return self.metric or METRICS[self.name][0]
+
+    @property
+    def n_sequences(self) -> int:
+        """K: the sequences of an example, side by side in its row."""
+        match self.name:
+            case "similarity" | "prefer":
+                return 2
+            case "regress":
+                return len(self.record_fields)
+            case "choose":
+                return self.options or 1  # `gpt_jax.finetune.examples.resolve` sets it
+        return 1

@@ -1,0 +1,301 @@
+"""A task's examples as arrays, and the seekable stream of batches made of them.
+
+As with a corpus, sample i is a pure function of (seed, i): an epoch is a keyed permutation of the
+examples. Must not import jax.
+"""
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpt_jax import overrides
+from gpt_jax.config import Config
+from gpt_jax.data import records
+from gpt_jax.data.batch import Batch
+from gpt_jax.data.permutation import U64, fold, permute
+from gpt_jax.data.stream import SampleLocation
+from gpt_jax.data.tokenizers import Tokenizer
+from gpt_jax.finetune.inputs import Encoded, Encoder, Record, encoder
+from gpt_jax.timetable import sample_tokens
+
+HELD_OUT = 10
+"""Without a validation file, every so-maniest training example is for validation."""
+LENGTH_MULTIPLE = 8
+"""Lengths are rounded up to it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Examples:
+    """N rows of K sequences of T tokens, and the records that they are of."""
+
+    name: str
+    records: Sequence[Record]
+    batch: Batch
+    """All rows, as one batch of numpy arrays [N, K T]."""
+    n_sequences: int
+
+    @property
+    def n_rows(self) -> int:
+        return len(self.batch.tokens_BT)
+
+    def rows(self, indices: np.ndarray) -> Batch:
+        """The rows of these indices; those of -1 are padding, in which nothing counts."""
+        taken = [None if x is None else x[indices] for x in self.batch]
+        batch = Batch(*taken)
+        for x in (batch.weights_BT, batch.label_weights_BT):
+            if x is not None:
+                x[indices < 0] = 0
+        return batch
+
+
+class ExampleStream:
+    """An endless, seekable stream of shuffled examples: `gpt_jax.data.stream.Stream` of a task."""
+
+    def __init__(self, examples: Examples, seed: int):
+        self.examples = examples
+        self._key = fold(np.full(1, seed % 2**64, U64), np.zeros(1, U64))
+
+    def batch(
+        self, first_sample: int, batch_sequences: int, rows: slice | np.ndarray | None = None
+    ) -> Batch:
+        """Samples [first_sample, first_sample + batch_sequences), or those `rows` of them."""
+        _, example = self._locate(first_sample, batch_sequences)
+        return self.examples.rows(example if rows is None else example[rows])
+
+    def sample_locations(self, first_sample: int, n: int) -> list[SampleLocation]:
+        """Of each sample: file, epoch, and the index of the example in it."""
+        epoch, example = self._locate(first_sample, n)
+        return [
+            SampleLocation(first_sample + i, self.examples.name, e, x)
+            for i, (e, x) in enumerate(zip(epoch.tolist(), example.tolist(), strict=True))
+        ]
+
+    def _locate(self, first_sample: int, n: int) -> tuple[np.ndarray, np.ndarray]:
+        """(epoch, index of the example) of each sample."""
+        size = self.examples.n_rows
+        epoch, position = np.divmod(np.arange(first_sample, first_sample + n, dtype=U64), U64(size))
+        keys = fold(self._key, epoch)
+        return epoch.astype(np.int64), permute(position, size, keys).astype(np.int64)
+
+
+def in_order(
+    examples: Examples,
+    batch_rows: int,
+    max_rows: int | None = None,
+    rows: slice | np.ndarray | None = None,
+) -> Iterator[tuple[np.ndarray, Batch]]:
+    """(indices, batch) of all examples in order, in batches of one shape; -1 = padding.
+
+    max_rows takes so many, evenly spaced. rows: those of each batch that are read.
+    """
+    n = examples.n_rows if max_rows is None else min(max_rows, examples.n_rows)
+    chosen = np.arange(n) * examples.n_rows // n
+    for first in range(0, n, batch_rows):
+        indices = np.full(batch_rows, -1)
+        part = chosen[first : first + batch_rows]
+        indices[: len(part)] = part
+        yield indices, examples.rows(indices if rows is None else indices[rows])
+
+
+def read_records(path: str) -> list[Record]:
+    """The records of a file. Raises ValueError if there is none."""
+    if not Path(path).is_file():
+        raise ValueError(f"no file of examples {path}")
+    found = list(records.read(Path(path)))
+    if not found:
+        raise ValueError(f"{path} holds no examples")
+    return found
+
+
+def split_records(config: Config) -> tuple[list[Record], list[Record]]:
+    """(training, validation) records of a task."""
+    training = read_records(config.task.train)
+    if config.task.validation:
+        return training, read_records(config.task.validation)
+    if len(training) < 2:
+        raise ValueError(f"{config.task.train} has one example; set task.validation")
+    kept = [record for i, record in enumerate(training) if (i + 1) % HELD_OUT]
+    return kept, training[HELD_OUT - 1 :: HELD_OUT] or [training[-1]]
+
+
+def resolve(config: Config, tokenizer: Tokenizer) -> Config:
+    """The config with what its training examples decide: labels, length, tokens in all.
+
+    Identity for pretraining, and for a config that has been resolved.
+    """
+    task = config.task
+    if task.name == "language_model":
+        return config
+    training, _ = split_records(config)
+    changes: dict[str, Any] = {}
+    if task.name in ("classify", "entail", "similarity", "tag") and not task.labels:
+        changes["task.labels"] = class_names(training, config)
+    if task.length is None:
+        labelled = overrides.override(config, changes)
+        encode = encoder(config.model, labelled.task, tokenizer, n_prefix(config))
+        longest = max(len(s.tokens) for s in encode_all(encode, training, task.train, flat=True))
+        rounded = -(-longest // LENGTH_MULTIPLE) * LENGTH_MULTIPLE
+        changes["task.length"] = min(rounded, config.model.seq_len)
+    config = overrides.override(config, changes)
+    if task.name == "choose" and task.options is None:
+        most = max(len(record[task.record_fields[1]]) for record in training)
+        config = overrides.override(config, {"task.options": most})
+    if task.epochs is not None:
+        rows = load_rows(config, tokenizer, training, task.train).n_rows
+        config = overrides.override(config, _durations(config, rows * sample_tokens(config)))
+    return config
+
+
+def _durations(config: Config, epoch_tokens: int) -> dict[str, Any]:
+    """Epochs and shares of them as tokens."""
+    task = config.task
+    assert task.epochs is not None
+    tokens = math.ceil(task.epochs * epoch_tokens)
+    changes: dict[str, Any] = {
+        "train.tokens": tokens,
+        "task.epochs": None,
+        "task.warmup": None,
+        "task.validations": None,
+    }
+    if task.warmup is not None:
+        changes["schedule.warmup_tokens"] = round(task.warmup * tokens)
+    if task.validations is not None:
+        changes["evaluate.every_tokens"] = epoch_tokens // task.validations
+    return changes
+
+
+def class_names(training: Sequence[Record], config: Config) -> tuple[str, ...]:
+    """The labels that occur, sorted; of tags, O first."""
+    field, found = config.task.label_field, set()
+    for i, record in enumerate(training):
+        if field not in record:
+            raise ValueError(
+                f"{config.task.train}, example {i + 1} has no field {field!r}; name it with "
+                f"task.label"
+            )
+        value = record[field]
+        found |= {str(v) for v in value} if config.task.name == "tag" else {str(value)}
+    return tuple(sorted(found, key=lambda name: (name != "O", name)))
+
+
+def n_prefix(config: Config) -> int:
+    """Positions in front of every sequence that the model fills itself."""
+    return 0
+
+
+def encode_all(
+    encode: Encoder, found: Sequence[Record], path: str, flat: bool = False
+) -> list[Any]:
+    """Sequences of each record (flat: in one list). Raises ValueError naming file and example."""
+    encoded: list[Any] = []
+    for i, record in enumerate(found):
+        try:
+            sequences = encode(record)
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{path}, example {i + 1}: {error}") from None
+        encoded += sequences if flat else [sequences]
+    return encoded
+
+
+def load_rows(
+    config: Config,
+    tokenizer: Tokenizer,
+    found: Sequence[Record],
+    path: str,
+    training: bool = False,
+) -> Examples:
+    """Records of a task as rows; config: resolved. training: task.class_weights are applied."""
+    task, length = config.task, config.task.length
+    assert length is not None, "resolve() sets it"
+    encode = encoder(config.model, task, tokenizer, n_prefix(config))
+    rows = encode_all(encode, found, path)
+    if task.pack:
+        return Examples(path, found, _packed([row[0] for row in rows], length), 1)
+    n = task.n_sequences
+    batch = _arrays(rows, n, length, encode)
+    if training and task.class_weights == "balanced":
+        batch = batch._replace(label_weights_BT=_balanced(batch, len(task.labels)))
+    return Examples(path, found, batch, n)
+
+
+def fingerprint(found: Sequence[Record]) -> str:
+    """12 hex digits over records."""
+    text = json.dumps(found, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _arrays(rows: Sequence[list[Encoded]], n: int, length: int, encode: Encoder) -> Batch:
+    """Rows of n sequences of `length` tokens."""
+    shape = (len(rows), n, length)
+    tokens, targets = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
+    weights, labels, read = (np.zeros(shape, np.float32) for _ in range(3))
+    for row, sequences in enumerate(rows):
+        for k, sequence in enumerate(sequences[:n]):
+            size = len(sequence.tokens)
+            tokens[row, k, :size] = sequence.tokens
+            targets[row, k, : size - 1] = sequence.tokens[1:]
+            weights[row, k, : size - 1] = sequence.learned[1:]
+            read[row, k, sequence.read] = 1
+            if sequence.labels:
+                labels[row, k, sequence.read] = sequence.labels
+    targets[targets >= encode.first_special] = 0
+    if encode.task.has_head:
+        # The mean over an example's tokens, times what its labels count for: with sums of both
+        # losses divided by the labels, L3 = L2 + lambda L1 (GPT-1, equation 5).
+        counted = np.maximum((weights > 0).sum(axis=2, keepdims=True), 1)
+        used = np.maximum((weights > 0).any(axis=2).sum(axis=1), 1)[:, None, None]
+        per_label = read.sum(axis=(1, 2), keepdims=True)
+        if encode.task.name != "tag":
+            per_label = np.minimum(per_label, 1)
+        weights *= per_label / (counted * used)
+    batch = Batch(tokens, targets, weights, None)
+    if encode.task.name != "respond":
+        batch = batch._replace(labels_BT=labels, label_weights_BT=read)
+    return Batch(*[None if x is None else x.reshape(len(rows), -1) for x in batch])
+
+
+def _balanced(batch: Batch, n_classes: int) -> np.ndarray:
+    """Label weights that give every class the same sum, and the same sum in all."""
+    read, labels = np.asarray(batch.label_weights_BT), np.asarray(batch.labels_BT)
+    ids = labels.astype(np.int64)
+    counts = np.bincount(ids[read > 0], minlength=n_classes)
+    present = counts > 0
+    each = np.where(present, counts.sum() / (present.sum() * np.maximum(counts, 1)), 0.0)
+    return np.where(read > 0, each[ids], 0.0).astype(np.float32)
+
+
+def _packed(sequences: Sequence[Encoded], length: int) -> Batch:
+    """Several sequences a row, numbered as segments: the longest first, each into the row where it
+    leaves the least room."""
+    rows: list[list[int]] = []
+    with_room: list[list[int]] = [[] for _ in range(length + 1)]
+    for i in sorted(range(len(sequences)), key=lambda i: -len(sequences[i].tokens)):
+        size = len(sequences[i].tokens)
+        room = next((room for room in range(size, length + 1) if with_room[room]), None)
+        if room is None:
+            room = length
+            with_room[room].append(len(rows))
+            rows.append([])
+        row = with_room[room].pop()
+        rows[row].append(i)
+        with_room[room - size].append(row)
+    shape = (len(rows), length)
+    tokens, targets, segments = (np.zeros(shape, np.int32) for _ in range(3))
+    weights = np.zeros(shape, np.float32)
+    for row, members in enumerate(rows):
+        at = 0
+        for number, i in enumerate(members, 1):
+            sequence = sequences[i]
+            size = len(sequence.tokens)
+            tokens[row, at : at + size] = sequence.tokens
+            targets[row, at : at + size - 1] = sequence.tokens[1:]
+            weights[row, at : at + size - 1] = sequence.learned[1:]
+            segments[row, at : at + size] = number
+            at += size
+    return Batch(tokens, targets, weights, segments)

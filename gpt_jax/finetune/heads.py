@@ -1,0 +1,197 @@
+"""The loss and the outputs of a task: a linear layer on the last activations (GPT-1, section 3.2),
+beside the language model's loss; or the preference between two responses (DPO).
+
+Like `gpt_jax.losses`, sums over the rows of a batch: whoever has all of them divides, once.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gpt_jax.config import Config
+from gpt_jax.data.batch import Batch
+from gpt_jax.finetune.inputs import N_SPECIAL
+from gpt_jax.losses import LossSums, batch_loss, in_parts, output_loss
+from gpt_jax.models.gpt import GPT, Params
+from gpt_jax.sharding import Axes
+
+HEAD_STD = 0.02
+"""Standard deviation of the head's weights, and of the special tokens' embeddings, at the start."""
+NO_OPTION = -1e9
+"""The score of an option that an example does not have."""
+
+
+def n_outputs(config: Config) -> int:
+    """Outputs of the head: classes, or one number."""
+    return len(config.task.labels) or 1
+
+
+def fresh_parameters(config: Config, key: jax.Array) -> dict[str, Any]:
+    """What a task adds to a model's parameters: {path: array}, float32; empty for pretraining."""
+    if not config.task.has_head:
+        return {}
+    D, C = config.model.d_model, n_outputs(config)
+    head_key, special_key = jax.random.split(key)
+    return {
+        "task_head/kernel": HEAD_STD * jax.random.normal(head_key, (D, C)),
+        "task_head/bias": jnp.zeros(C),
+        "embedding/special": HEAD_STD * jax.random.normal(special_key, (N_SPECIAL, D)),
+    }
+
+
+FRESH_AXES: dict[str, Axes] = {
+    "task_head/kernel": ("embed", None),
+    "task_head/bias": (None,),
+    "embedding/special": (None, "embed"),
+}
+"""Logical names of the dims of what `fresh_parameters` adds."""
+
+
+def with_fresh(tree: Params, added: dict[str, Any]) -> Params:
+    """A tree of parameters (or of their axes) with {path: leaf} added, as a new tree."""
+    tree = {name: dict(x) if isinstance(x, dict) else x for name, x in tree.items()}
+    for path, leaf in added.items():
+        module, name = path.split("/")
+        tree.setdefault(module, {})[name] = leaf
+    return tree
+
+
+def task_loss(
+    config: Config, model: GPT, params: Params, batch: Batch, key: jax.Array | None = None
+) -> tuple[jax.Array, LossSums]:
+    """(objective, sums) of a batch; the objective has a gradient.
+
+    sums.cross_entropy is the task's own loss (nats; for a value, squared differences), sums.weight
+    what the labels count for. The objective adds task.language_loss times the language model's.
+    key: of dropout; None = there is none.
+    """
+    task = config.task
+    if task.name in ("language_model", "respond"):
+        return batch_loss(model, params, batch, config.train.z_loss, key)
+    if task.name == "prefer":
+        return _preference_loss(config, model, params, batch, key)
+    sequences = split_rows(config, batch)
+    x_BTD = _activations(model, params, sequences, key)
+    _, sums = _head_loss(config, params, x_BTD, batch, key)
+    objective = sums.cross_entropy
+    if task.language_loss:
+        y = x_BTD if in_parts(model) else model.logits(x_BTD, model.output_weights(params))
+        language, _ = output_loss(model, params, y, sequences, config.train.z_loss)
+        objective += task.language_loss * language
+    return objective, sums
+
+
+def task_outputs(
+    config: Config, model: GPT, params: Params, batch: Batch
+) -> tuple[LossSums, jax.Array]:
+    """(sums, outputs) of a batch, without dropout.
+
+    Outputs, float32: classify, entail, similarity: log-probabilities [B, C]; choose: of each option
+    [B, K]; regress: the value [B]; tag: log-probabilities at every position [B, T, C]; prefer: the
+    margin of the chosen response [B]; respond: none [B, 0].
+    """
+    if config.task.name in ("language_model", "respond"):
+        _, sums = batch_loss(model, params, batch)
+        return sums, jnp.zeros((len(batch.tokens_BT), 0))
+    if config.task.name == "prefer":
+        margin_B = _margins(config, model, params, batch, None)
+        return _preference_sums(config, batch, margin_B), margin_B
+    x_BTD = _activations(model, params, split_rows(config, batch), None)
+    outputs, sums = _head_loss(config, params, x_BTD, batch, None)
+    return sums, outputs
+
+
+def split_rows(config: Config, batch: Batch) -> Batch:
+    """[B, K T] arrays as [B K, T]: each sequence a row of its own."""
+    n = config.task.n_sequences
+    if n == 1:
+        return batch
+    return jax.tree.map(lambda x: x.reshape(x.shape[0] * n, -1), batch)
+
+
+def sequence_log_probabilities(
+    config: Config, model: GPT, params: Params, batch: Batch, key: jax.Array | None = None
+) -> jax.Array:
+    """log p of what is learned of each sequence [B, K], nats."""
+    sequences = split_rows(config, batch)
+    x_BTD = _activations(model, params, sequences, key)
+    logits_BTV = model.logits(x_BTD, model.output_weights(params))
+    logits_BTV = logits_BTV.astype(jnp.float32)
+    normaliser_BT = jax.nn.logsumexp(logits_BTV, axis=-1)
+    target_BT = jnp.take_along_axis(logits_BTV, sequences.targets_BT[..., None], axis=-1)[..., 0]
+    total_B = jnp.sum(sequences.weights_BT * (target_BT - normaliser_BT), axis=1)
+    return total_B.reshape(len(batch.tokens_BT), -1)
+
+
+def _activations(model: GPT, params: Params, sequences: Batch, key: jax.Array | None) -> jax.Array:
+    """The last activations [B K, T, D]."""
+    return model.apply(params, sequences.tokens_BT, sequences.segments_BT, key, logits=False)
+
+
+def _head_loss(
+    config: Config, params: Params, x_BTD: jax.Array, batch: Batch, key: jax.Array | None
+) -> tuple[jax.Array, LossSums]:
+    """(outputs, sums) of a head; x_BTD: [B K, T, D]."""
+    task, n_rows = config.task, len(batch.tokens_BT)
+    head = params["task_head"]
+    x_BTD = x_BTD.astype(jnp.float32)
+    if key is not None and task.head_dropout:
+        kept = 1 - task.head_dropout
+        mask = jax.random.bernoulli(jax.random.fold_in(key, 1), kept, x_BTD.shape)
+        x_BTD = jnp.where(mask, x_BTD / kept, 0.0)
+    assert batch.labels_BT is not None
+    assert batch.label_weights_BT is not None
+    if task.name == "tag":
+        outputs = jax.nn.log_softmax(x_BTD @ head["kernel"] + head["bias"])
+        labels_BT = batch.labels_BT.astype(jnp.int32)
+        taken_BT = jnp.take_along_axis(outputs, labels_BT[..., None], axis=-1)[..., 0]
+        return outputs, _sums(-taken_BT, batch.label_weights_BT)
+    # What the head reads of each sequence: one position of it, or none (an option too few).
+    K = task.n_sequences
+    read_BKT = (batch.label_weights_BT > 0).reshape(n_rows, K, -1)
+    labels_BK = jnp.sum(jnp.where(read_BKT, batch.labels_BT.reshape(read_BKT.shape), 0.0), axis=2)
+    weights_B = jnp.max(batch.label_weights_BT, axis=1)
+    x_BKTD = x_BTD.reshape(*read_BKT.shape, -1)
+    x_BKD = jnp.einsum("BKTD,BKT->BKD", x_BKTD, read_BKT.astype(jnp.float32))
+    if task.name == "choose":
+        scores_BK = (x_BKD @ head["kernel"] + head["bias"])[..., 0]
+        there_BK = jnp.any(read_BKT, axis=2)
+        outputs = jax.nn.log_softmax(jnp.where(there_BK, scores_BK, NO_OPTION))
+        return outputs, _sums(-jnp.sum(labels_BK * outputs, axis=1), weights_B)
+    y_BC = jnp.sum(x_BKD, axis=1) @ head["kernel"] + head["bias"]
+    if task.name == "regress":
+        outputs = y_BC[:, 0]
+        return outputs, _sums(jnp.square(outputs - labels_BK[:, 0]), weights_B)
+    outputs = jax.nn.log_softmax(y_BC)
+    label_B1 = labels_BK[:, :1].astype(jnp.int32)
+    taken_B = jnp.take_along_axis(outputs, label_B1, axis=1)[:, 0]
+    return outputs, _sums(-taken_B, weights_B)
+
+
+def _sums(losses: jax.Array, weights: jax.Array) -> LossSums:
+    return LossSums(jnp.sum(weights * losses), jnp.zeros(()), jnp.sum(weights))
+
+
+def _margins(
+    config: Config, model: GPT, params: Params, batch: Batch, key: jax.Array | None
+) -> jax.Array:
+    """beta times how much more the model has moved to the chosen response than to the rejected
+    one (Rafailov et al. 2023, equation 7) [B]; the labels hold where training began."""
+    assert batch.labels_BT is not None
+    now_BK = sequence_log_probabilities(config, model, params, batch, key)
+    began_BK = jnp.sum(batch.labels_BT.reshape(*now_BK.shape, -1), axis=2)
+    moved_BK = now_BK - began_BK
+    return config.task.preference_beta * (moved_BK[:, 0] - moved_BK[:, 1])
+
+
+def _preference_sums(config: Config, batch: Batch, margin_B: jax.Array) -> LossSums:
+    assert batch.label_weights_BT is not None
+    return _sums(jax.nn.softplus(-margin_B), jnp.max(batch.label_weights_BT, axis=1))
+
+
+def _preference_loss(
+    config: Config, model: GPT, params: Params, batch: Batch, key: jax.Array | None
+) -> tuple[jax.Array, LossSums]:
+    sums = _preference_sums(config, batch, _margins(config, model, params, batch, key))
+    return sums.cross_entropy, sums

@@ -1,0 +1,97 @@
+"""How well predictions agree with labels, as the papers measure it. Must not import jax.
+
+Accuracy, F1, Matthews and Pearson are those of GPT-1's table 4; entity F1 is that of the CoNLL
+evaluation, exact spans and types, by seqeval.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from gpt_jax.data.optional import require
+
+
+def class_scores(labels: np.ndarray, predicted: np.ndarray, n_classes: int) -> dict[str, float]:
+    """accuracy, macro_f1, and for two classes f1 (of the second) and matthews.
+
+    labels, predicted: integers in [0, n_classes).
+    """
+    counts = confusion(labels, predicted, n_classes)
+    f1 = f1_by_class(counts)
+    present = (counts.sum(axis=0) + counts.sum(axis=1)) > 0
+    scores = {
+        "accuracy": float(np.trace(counts) / counts.sum()),
+        "macro_f1": float(f1[present].mean()),
+        "matthews": matthews(counts),
+    }
+    if n_classes == 2:
+        scores["f1"] = float(f1[1])
+    return scores
+
+
+def confusion(labels: np.ndarray, predicted: np.ndarray, n_classes: int) -> np.ndarray:
+    """[C, C] counts: the label's row, the prediction's column."""
+    flat = np.asarray(labels, np.int64) * n_classes + np.asarray(predicted, np.int64)
+    return np.bincount(flat, minlength=n_classes**2).reshape(n_classes, n_classes)
+
+
+def f1_by_class(counts: np.ndarray) -> np.ndarray:
+    """[C] of a confusion matrix; 0 where a class neither occurs nor is predicted."""
+    return 2 * np.diag(counts) / np.maximum(counts.sum(axis=0) + counts.sum(axis=1), 1)
+
+
+def class_report(
+    counts: np.ndarray, names: Sequence[str]
+) -> list[tuple[str, float, float, float, int]]:
+    """(class, precision, recall, F1, examples) of each, of a confusion matrix."""
+    right = np.diag(counts)
+    precision = right / np.maximum(counts.sum(axis=0), 1)
+    recall = right / np.maximum(counts.sum(axis=1), 1)
+    rows = zip(names, precision, recall, f1_by_class(counts), counts.sum(axis=1), strict=True)
+    return [(name, float(p), float(r), float(f), int(n)) for name, p, r, f, n in rows]
+
+
+def matthews(counts: np.ndarray) -> float:
+    """Matthews's correlation of a confusion matrix, for any number of classes (Gorodkin 2004); 0
+    where labels or predictions are all one class."""
+    n, right = float(counts.sum()), float(np.trace(counts))
+    predicted, true = counts.sum(axis=0).astype(float), counts.sum(axis=1).astype(float)
+    spread = (n**2 - predicted @ predicted) * (n**2 - true @ true)
+    return float((right * n - predicted @ true) / math.sqrt(spread)) if spread else 0.0
+
+
+def value_scores(labels: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
+    """pearson and spearman; 0 where one side does not vary."""
+    from scipy import stats
+
+    if np.ptp(labels) == 0 or np.ptp(predicted) == 0:
+        return {"pearson": 0.0, "spearman": 0.0}
+    return {
+        "pearson": float(stats.pearsonr(labels, predicted).statistic),
+        "spearman": float(stats.spearmanr(labels, predicted).statistic),
+    }
+
+
+def entity_scores(
+    labels: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]
+) -> dict[str, float]:
+    """entity_f1, entity_precision, entity_recall over exact entities; accuracy of tags.
+
+    Tags are IOB2. Raises ValueError without the package seqeval.
+    """
+    require("seqeval", "finetune")
+    from seqeval import metrics
+
+    def score(measure: str) -> float:
+        return float(getattr(metrics, measure)(labels, predicted, zero_division=0))
+
+    right = [
+        a == b for x, y in zip(labels, predicted, strict=True) for a, b in zip(x, y, strict=True)
+    ]
+    return {
+        "entity_f1": score("f1_score"),
+        "entity_precision": score("precision_score"),
+        "entity_recall": score("recall_score"),
+        "accuracy": float(np.mean(right)),
+    }

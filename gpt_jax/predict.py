@@ -1,0 +1,137 @@
+"""`gpt-jax predict RUN --input FILE`: what a fine-tuned run says of new examples, as JSONL."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from gpt_jax.checkpoint_files import Which, parse_which
+from gpt_jax.finetune.inputs import Record
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("directory", metavar="RUN", help="a run of gpt-jax finetune")
+    parser.add_argument(
+        "--input",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="examples as they were for training, labels may be missing: .jsonl, .csv or .tsv; for "
+        "a task of one text also .txt, a text a line",
+    )
+    parser.add_argument(
+        "--output", type=Path, metavar="FILE", help="a .jsonl file; default: printed"
+    )
+    parser.add_argument(
+        "--checkpoint", metavar="latest|best|STEP", help="default: best if any is kept, else latest"
+    )
+    parser.add_argument("--batch", type=int, default=64, help="examples at a time; default 64")
+    parser.add_argument(
+        "--max-new-tokens", type=int, default=128, help="respond: tokens of a response, at most"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from gpt_jax.tracking import write_atomically
+
+    if arguments.batch < 1:
+        raise ValueError(f"--batch {arguments.batch}; allowed: 1 or more")
+    which = None if arguments.checkpoint is None else parse_which(arguments.checkpoint)
+    said = predict_file(
+        arguments.directory, arguments.input, which, arguments.batch, arguments.max_new_tokens
+    )
+    text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in said)
+    if arguments.output is None:
+        sys.stdout.write(text)
+    else:
+        write_atomically(arguments.output, text)
+        print(f"{len(said):,} predictions in {arguments.output}")
+    return 0
+
+
+def predict_file(
+    directory: str | Path,
+    path: Path,
+    which: Which | None = None,
+    batch_rows: int = 64,
+    max_new_tokens: int = 128,
+) -> list[Record]:
+    """The file's records with `predicted` (and probabilities) added; respond: `response`.
+
+    Raises ValueError for a run without a task, or records that are no examples of it.
+    """
+    import dataclasses
+
+    import jax
+
+    from gpt_jax.config import EvaluateConfig, MeshConfig
+    from gpt_jax.data.tokenizers import load_tokenizer
+    from gpt_jax.evaluate.examples import predict
+    from gpt_jax.finetune.examples import load_rows
+    from gpt_jax.finetune.heads import task_outputs
+    from gpt_jax.run import RunDirectory, load_model
+    from gpt_jax.sharding import make_layout
+    from gpt_jax.task_report import predictions
+
+    run_directory = RunDirectory(directory)
+    config = run_directory.require_config()
+    if config.task.name in ("language_model", "prefer"):
+        raise ValueError(
+            f"{directory} has task.name = {config.task.name}, which labels nothing; continue "
+            f"prompts with gpt-jax generate"
+        )
+    if which is None:
+        which = "best" if config.checkpoint.keep_best else "latest"
+    config = dataclasses.replace(
+        config, mesh=MeshConfig(), evaluate=EvaluateConfig(batch_sequences=batch_rows)
+    )
+    layout = make_layout(config)
+    tokenizer = load_tokenizer(run_directory.tokenizer)
+    model, params = load_model(run_directory, config, which, layout)
+    found = read_input(path, config.task.record_fields)
+    if config.task.name == "respond":
+        return _respond(config, model, params, tokenizer, found, max_new_tokens)
+    examples = load_rows(config, tokenizer, found, str(path))
+    outputs = jax.jit(
+        lambda params, batch: task_outputs(config, model, params, batch),
+        out_shardings=layout.everywhere,
+    )
+    return predictions(config, examples, predict(config, outputs, params, examples, layout))
+
+
+def read_input(path: Path, fields: Sequence[str]) -> list[Record]:
+    """Records of a file; of a .txt, its lines as the only field."""
+    from gpt_jax.finetune.examples import read_records
+
+    if path.suffix == ".txt" and len(fields) == 1:
+        if not path.is_file():
+            raise ValueError(f"no file of examples {path}")
+        lines = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
+        return [{fields[0]: line} for line in lines]
+    return read_records(str(path))
+
+
+def _respond(config, model, params, tokenizer, found, max_new_tokens: int) -> list[Record]:
+    """Each record with a greedy `response`."""
+    from gpt_jax.decode import decoding_params, generate_tokens
+    from gpt_jax.finetune.inputs import encoder
+    from gpt_jax.sampling import SamplingConfig
+
+    encode = encoder(config.model, config.task, tokenizer)
+    prompts = [encode.prompt(record) for record in found]
+    sampling = SamplingConfig(max_new_tokens=max_new_tokens, temperature=0.0)
+    said = []
+    params = decoding_params(model, params)
+    for first in range(0, len(prompts), config.evaluate.batch_sequences or 64):
+        rows = prompts[first : first + (config.evaluate.batch_sequences or 64)]
+        outputs = generate_tokens(
+            model,
+            params,
+            rows,
+            sampling,
+            end_of_text=tokenizer.end_of_text,
+            vocab_size=tokenizer.vocab_size,
+        )
+        said += [tokenizer.decode(output.tolist()) for output in outputs]
+    return [{**record, "response": text} for record, text in zip(found, said, strict=True)]

@@ -1,0 +1,122 @@
+"""The test of a fine-tuned run: scores, predictions as JSONL, a report by class, and a figure."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpt_jax.checkpoint import Checkpoints, restore_params
+from gpt_jax.config import Config
+from gpt_jax.evaluate.examples import Predicted, class_ids, predict, score, tags
+from gpt_jax.experiment import Experiment
+from gpt_jax.finetune.examples import Examples, load_rows, read_records
+from gpt_jax.finetune.scores import class_report, confusion
+from gpt_jax.processes import is_writer
+from gpt_jax.step import TrainState
+from gpt_jax.tracking import Record, write_atomically
+
+PREDICTIONS, REPORT, FIGURE = "predictions.jsonl", "report.txt", "confusion.png"
+
+
+def test(experiment: Experiment, checkpoints: Checkpoints, state: TrainState) -> Record:
+    """Scores on task.test, for result.json, of the best checkpoint if any is kept, else the last.
+
+    Writes predictions.jsonl, report.txt and confusion.png beside it.
+    """
+    config = experiment.config
+    if config.checkpoint.keep_best:
+        checkpoints.wait()
+        field = "params" if state.ema is None else "ema"
+        abstract = experiment.steps.abstract_state.params
+        best = restore_params(checkpoints.directory, abstract, "best", field)
+        state = state._replace(params=best, ema=None if state.ema is None else best)
+    examples = load_rows(
+        config, experiment.data.tokenizer, read_records(config.task.test), config.task.test
+    )
+    if config.task.name == "prefer":
+        raise ValueError("task.test is not for task.name = prefer; set task.validation")
+    params, layout = experiment.whole(state), experiment.layout
+    found = predict(config, experiment.steps.outputs, params, examples, layout)
+    scores = score(config, examples, found)
+    loss = float(found.losses.sum() / max(found.weights.sum(), 1e-9))
+    if is_writer():
+        write_report(config, experiment.run.path, examples, found, scores)
+    return {"test_loss": loss, "test_examples": examples.n_rows} | {
+        f"test_{name}": value for name, value in scores.items()
+    }
+
+
+def write_report(
+    config: Config,
+    directory: Path,
+    examples: Examples,
+    found: Predicted,
+    scores: dict[str, float],
+) -> None:
+    """predictions.jsonl; of classes, the report and the figure."""
+    said = predictions(config, examples, found)
+    if said:
+        lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in said]
+        write_atomically(directory / PREDICTIONS, "".join(lines))
+    if config.task.name in ("classify", "entail", "similarity"):
+        names = config.task.labels
+        labels = class_ids(config, examples, found)
+        counts = confusion(labels, found.outputs.argmax(1), len(names))
+        write_atomically(directory / REPORT, report(counts, names, scores))
+        draw_confusion(counts, names, directory / FIGURE)
+
+
+def predictions(config: Config, examples: Examples, found: Predicted) -> list[Record]:
+    """Each example's record with `predicted`, and what is known of how sure it is."""
+    task, said = config.task, []
+    if task.name == "tag":
+        tagged = tags(config, examples, found)
+        return [
+            {**examples.records[i], "predicted": tag}
+            for i, tag in zip(found.indices, tagged, strict=True)
+        ]
+    for i, outputs in zip(found.indices, found.outputs, strict=True):
+        record: dict[str, Any] = dict(examples.records[i])
+        if task.name == "regress":
+            record["predicted"] = float(outputs)
+        elif task.name in ("classify", "entail", "similarity", "choose"):
+            names = task.labels or range(len(outputs))
+            record["predicted"] = names[int(outputs.argmax())]
+            chances = [round(float(p), 4) for p in np.exp(outputs)]
+            record["probabilities"] = dict(zip(map(str, names), chances, strict=True))
+        else:
+            continue
+        said.append(record)
+    return said
+
+
+def report(counts: np.ndarray, names: tuple[str, ...], scores: dict[str, float]) -> str:
+    """Scores, and precision, recall and F1 of each class, as an aligned table."""
+    width = max(5, *map(len, names))
+    lines = [f"{name:<{width}}  {value:9.4f}" for name, value in scores.items()]
+    lines += ["", f"{'class':<{width}}  precision  recall      F1  examples"]
+    for name, precision, recall, f1, n in class_report(counts, names):
+        lines.append(f"{name:<{width}}  {precision:9.4f}  {recall:6.4f}  {f1:6.4f}  {n:8,}")
+    return "\n".join(lines) + "\n"
+
+
+def draw_confusion(counts: np.ndarray, names: tuple[str, ...], path: Path) -> None:
+    """Rows are labels, columns predictions; shades are shares of a row, numbers are examples."""
+    import matplotlib.figure
+
+    size = 2.2 + 0.7 * len(names)
+    figure = matplotlib.figure.Figure((size + 0.6, size), dpi=150, layout="constrained")
+    axes = figure.add_subplot()
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), n in np.ndenumerate(counts):
+        colour = "white" if shares[row, column] > 0.5 else "black"
+        axes.text(column, row, f"{n:,}", ha="center", va="center", color=colour)
+    axes.set_xticks(range(len(names)), names, rotation=30, ha="right")
+    axes.set_yticks(range(len(names)), names)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("label")
+    temporary = path.with_name(f".{path.name}")
+    figure.savefig(temporary, format="png")
+    temporary.replace(path)
