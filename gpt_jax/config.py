@@ -352,7 +352,22 @@ class Config:
                     f"compute.microbatches = {parts}"
                 )
         self._check_optimizer()
+        self._check_adapt()
         return self
+
+    def _check_adapt(self) -> None:
+        """What a method of adaptation cannot be computed with."""
+        method = self.adapt.method
+        apart = self.task.pack or self.data.separate_documents
+        if method == "prompt" and self.task.name == "language_model":
+            raise ValueError("adapt.method = prompt stands before examples; it needs task.name")
+        for wrong, what in (
+            (apart, "task.pack or data.separate_documents"),
+            (method == "prefix" and self.mesh.sequence > 1, "mesh.sequence above 1"),
+            (method == "prefix" and "banded" in self.model.layer_pattern, "banded layers"),
+        ):
+            if method in ("prefix", "prompt") and wrong:
+                raise ValueError(f"adapt.method = {method} does not go with {what}")
 
     def _check_optimizer(self) -> None:
         """Update rules for which the parametrization has no answer."""

@@ -25,7 +25,7 @@ from gpt_jax.timetable import Timetable
 
 Params: TypeAlias = Any
 Scalar: TypeAlias = float | jax.Array
-Role = Literal["embedding", "position", "matrix", "bias", "gain", "head"]
+Role = Literal["embedding", "position", "matrix", "bias", "gain", "head", "adapter"]
 
 
 class Rule(NamedTuple):
@@ -45,22 +45,29 @@ RULES = (
     Rule(r"blocks/\d+/attention/(query|key|value)/kernel", "matrix", "hidden", 1),
     Rule(r"blocks/\d+/attention/out/kernel", "matrix", "hidden", 2),
     Rule(r"blocks/\d+/mlp/(up|gate|down)/kernel", "matrix", "hidden", 1),
-    Rule(r"blocks/.*bias", "bias", "hidden_vector"),
+    Rule(r"blocks/.*/bias", "bias", "hidden_vector"),
     Rule(r"blocks/\d+/(attention|mlp)_norm/scale", "gain", "hidden_vector"),
     Rule(r"blocks/\d+/attention/(query|key)_norm/scale", "gain", "per_head"),
     Rule(r"final_norm/bias", "bias", "vector"),
     Rule(r"final_norm/scale", "gain", "vector"),
     Rule(r"head/kernel", "head", "output"),
-    Rule(r"embedding/special", "embedding", "input"),
+    Rule(r"embedding/(special|prompt)", "embedding", "input"),
     Rule(r"task_head/kernel", "head", "output"),
     Rule(r"task_head/bias", "bias", "vector"),
+    # What `gpt_jax.adapt` adds. To the parametrization they are vectors: the rate they were given.
+    Rule(r"blocks/\d+/(attention|mlp)/\w+/lora_[ab]", "adapter", "vector"),
+    Rule(r"blocks/\d+/(attention|mlp)/\w+/lora_lambda", "gain", "vector"),
+    Rule(r"blocks/\d+/(attention|mlp)_adapter/(down|up)/kernel", "adapter", "vector"),
+    Rule(r"blocks/\d+/attention/prefix_(key|value)", "adapter", "vector"),
+    Rule(r".*/difference", "adapter", "vector"),
+    Rule(r".*/gate", "gain", "vector"),
 )
 """Every parameter matches exactly one rule."""
 
 DECAYED: dict[str, frozenset[Role]] = {
     "matrices": frozenset({"matrix", "head"}),
-    "no_bias_or_gain": frozenset({"matrix", "head", "embedding", "position"}),
-    "all": frozenset({"matrix", "head", "embedding", "position", "bias", "gain"}),
+    "no_bias_or_gain": frozenset({"matrix", "head", "embedding", "position", "adapter"}),
+    "all": frozenset({"matrix", "head", "embedding", "position", "adapter", "bias", "gain"}),
 }
 """optimizer.decay -> the roles that decay. GPT-1 decays "all non bias or gain weights" (section
 4.1); nanoGPT's "all tensors of two or more dims" are the same ones."""
@@ -173,6 +180,11 @@ def roles(params_like: Params) -> Params:
 def decay_mask(params_like: Params, decay: str) -> Params:
     """Which parameters decay under `optimizer.decay`: a tree of bools."""
     return jax.tree.map(lambda role: role in DECAYED[decay], roles(params_like))
+
+
+def input_dims(path: str) -> int:
+    """How many dims of a kernel are inputs, by its path: blocks/0/attention/out/kernel."""
+    return next(rule.input_dims for rule in RULES if re.fullmatch(rule.pattern, path))
 
 
 def _rule(path: tuple[Any, ...]) -> Rule:

@@ -115,10 +115,11 @@ def read_input(path: Path, fields: Sequence[str]) -> list[Record]:
 def _respond(config, model, params, tokenizer, found, max_new_tokens: int) -> list[Record]:
     """Each record with a greedy `response`."""
     from gpt_jax.decode import decoding_params, generate_tokens
+    from gpt_jax.finetune.examples import n_prefix
     from gpt_jax.finetune.inputs import encoder
     from gpt_jax.sampling import SamplingConfig
 
-    encode = encoder(config.model, config.task, tokenizer)
+    encode = encoder(config.model, config.task, tokenizer, n_prefix(config))
     prompts = [encode.prompt(record) for record in found]
     sampling = SamplingConfig(max_new_tokens=max_new_tokens, temperature=0.0)
     said = []

@@ -103,6 +103,11 @@ def load_run(
     """
     run = RunDirectory(path)
     config = run.require_config()
+    if config.adapt.method == "prompt":
+        raise ValueError(
+            f"{path} learned a prompt of {config.adapt.length} positions, which stands before its "
+            f"task's examples: use gpt-jax predict"
+        )
     model, params = load_model(run, config, checkpoint)
     return config, model, params, load_tokenizer(run.tokenizer)
 

@@ -1,32 +1,11 @@
-"""stub, replaced by merge"""
+"""Parameter-efficient fine-tuning as transforms of the tree of parameters.
 
-from typing import Any, NamedTuple
+The model that training begins at is split into a frozen tree and a small trained one, and a step
+combines them again: what is in neither is computed by nobody. Leaves that a method adds (`lora_a`,
+`attention_adapter`, `prefix_key`, ...) lie in the tree where the model reads them; a model whose
+parameters have none computes what it always did.
+"""
 
+from gpt_jax.adapt.adaptation import Adaptation, make_adaptation
 
-class A:
-    has_penalty = False
-
-    def init(self, key, params):
-        return {}, params
-
-    def combine(self, frozen, trained, key=None):
-        return trained
-
-    def penalty(self, trained):
-        return 0.0
-
-    def merge(self, params):
-        return params
-
-    def wrap(self, optimizer, n_steps):
-        return optimizer
-
-    def axes(self, axes):
-        return {}, axes
-
-
-def make_adaptation(config, model):
-    return A()
-
-
-Adaptation = A
+__all__ = ["Adaptation", "make_adaptation"]

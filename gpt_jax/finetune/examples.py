@@ -186,7 +186,7 @@ def class_names(training: Sequence[Record], config: Config) -> tuple[str, ...]:
 
 def n_prefix(config: Config) -> int:
     """Positions in front of every sequence that the model fills itself."""
-    return 0
+    return config.adapt.length if config.adapt.method == "prompt" else 0
 
 
 def encode_all(

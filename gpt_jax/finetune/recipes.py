@@ -23,8 +23,8 @@ def gpt1_recipe(base: Config, name: str, task: TaskConfig, **changes: Any) -> Co
     epochs, a linear decay after warmup over 0.2% of training, dropout 0.1, weight decay 0.01 on all
     but biases and gains, gradients clipped at 1.
 
-    Of the dropouts, that of attention is left out: it takes the fused kernels away, and changes
-    nothing at the scale of `experiments/finetune`. changes: {dotted key with __ for the dot: value}, as in optimizer__learning_rate=1e-3.
+    The dropout of attention weights is left out: no fused kernel has it. changes: {dotted key with
+    __ for the dot: value}, as in optimizer__learning_rate=1e-3.
     """
     if task.epochs is None:
         task = dataclasses.replace(task, epochs=3, warmup=0.002, validations=1)

@@ -50,10 +50,13 @@ class GPT:
         segments_BT: jax.Array | None = None,
         dropout_key: jax.Array | None = None,
         logits: bool = True,
+        prefix_BPD: jax.Array | None = None,
     ) -> jax.Array:
         """Logits [B, T, padded V] in float32 of the token after each; dropout only with a key.
 
         logits: False = the last activations [B, T, D], whose products with `output_table` they are.
+        prefix_BPD: embeddings (of an image, say) in the place of each row's first P tokens.
+        What `gpt_jax.adapt` adds to the parameters is computed where it is there.
         """
         y, _ = self._module.apply(
             {"params": params},
@@ -61,6 +64,7 @@ class GPT:
             segments_BT=segments_BT,
             train=dropout_key is not None,
             logits=logits,
+            prefix_BPD=prefix_BPD,
             rngs=None if dropout_key is None else {"dropout": dropout_key},
         )
         return y
@@ -146,15 +150,20 @@ class GPT:
         return [{"key": zeros(), "value": zeros()} for _ in range(n_arrays)]
 
     def apply_cached(
-        self, params: Params, tokens_BT: jax.Array, positions_BT: jax.Array, cache: Cache
+        self,
+        params: Params,
+        tokens_BT: jax.Array,
+        positions_BT: jax.Array,
+        cache: Cache,
+        prefix_BPD: jax.Array | None = None,
     ) -> tuple[jax.Array, Cache]:
         """Logits of tokens at consecutive positions of each row, and the cache with them in it.
 
         params: `decoding_params`. positions_BT[b, 0] is where row b continues: rows may be of
-        different lengths.
+        different lengths. prefix_BPD: as in `apply`.
         """
         logits, new_cache = self._module.apply(
-            {"params": params}, tokens_BT, positions_BT, cache=cache
+            {"params": params}, tokens_BT, positions_BT, cache=cache, prefix_BPD=prefix_BPD
         )
         return logits, cast(Cache, new_cache)
 

@@ -18,6 +18,7 @@ from gpt_jax.models.layers import (
     Norm,
     Projection,
     alibi_slopes,
+    bottleneck,
     projection_std,
     rotate,
 )
@@ -91,14 +92,32 @@ class Attention(nn.Module):
             )
             if self.execution.remat == "attention":
                 attend = jax.checkpoint(attend)
-            out_BTNH = attend(q_BTNH, k_BTKH, v_BTKH)
+            if self._has_prefix:
+                # In front of all, with queries of nobody: any kernel computes that.
+                key, value = self._prefix(k_BTKH)
+                n = key.shape[1]
+                q_BTNH = jnp.pad(q_BTNH, ((0, 0), (n, 0), (0, 0), (0, 0)))
+                k_BTKH = jnp.concatenate([key, k_BTKH], axis=1)
+                v_BTKH = jnp.concatenate([value, v_BTKH], axis=1)
+                out_BTNH = attend(q_BTNH, k_BTKH, v_BTKH)[:, n:]
+            else:
+                out_BTNH = attend(q_BTNH, k_BTKH, v_BTKH)
         else:
             cache = {
                 "key": _write(cache["key"], k_BTKH, positions_BT),
                 "value": _write(cache["value"], v_BTKH, positions_BT),
             }
+            key_CSH, value_CSH = cache["key"], cache["value"]
+            if self._has_prefix:
+                key, value = (
+                    x.swapaxes(1, 2).reshape(len(key_CSH), -1, config.d_head)
+                    for x in self._prefix(k_BTKH.astype(key_CSH.dtype))
+                )
+                key_CSH = jnp.concatenate([key, key_CSH], axis=1)
+                value_CSH = jnp.concatenate([value, value_CSH], axis=1)
+                positions_BT = positions_BT + key.shape[1]
             out_BTNH = attention.attend_cached(
-                q_BTNH, cache["key"], cache["value"], positions_BT, pattern, how
+                q_BTNH, key_CSH, value_CSH, positions_BT, pattern, how
             )
         out_BTNH = self._constrain(out_BTNH, "act_batch", "act_seq", "act_heads", None)
         n_inputs = config.n_heads * config.d_head
@@ -113,6 +132,17 @@ class Attention(nn.Module):
             name="out",
         )(out_BTNH)
         return y_BTD, cache
+
+    @property
+    def _has_prefix(self) -> bool:
+        return self.has_variable("params", "prefix_key")
+
+    def _prefix(self, like_BTKH: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Keys and values [B, P, K, H] that every query sees (Li and Liang 2021, equation 2)."""
+        key, value = (self.get_variable("params", name) for name in ("prefix_key", "prefix_value"))
+        shape = (len(like_BTKH), *key.shape)
+        key, value = (jnp.broadcast_to(x.astype(like_BTKH.dtype), shape) for x in (key, value))
+        return key, value
 
     def _constrain(self, x: jax.Array, *axes: str | None) -> jax.Array:
         return x if self.layout is None else self.layout.constrain(x, *axes)
@@ -148,13 +178,20 @@ class Block(nn.Module):
 
         multiplier = parametrization.residual_multiplier(config)
 
+        def adapted(name: str, y: jax.Array) -> jax.Array:
+            """Through the adapter of that name, if the parameters have one."""
+            if not self.has_variable("params", name):
+                return y
+            return bottleneck(y, self.get_variable("params", name), how)
+
         def attended(x: jax.Array) -> tuple[jax.Array, dict[str, jax.Array] | None]:
             y, new_cache = attend(x, positions_BT, segments_BT, cache, train)
+            y = adapted("attention_adapter", y)
             self.sow(ACTIVATIONS, "attention_output", y)
             return y, new_cache
 
         def fed_forward(x: jax.Array) -> jax.Array:
-            y = mlp(x)
+            y = adapted("mlp_adapter", mlp(x))
             self.sow(ACTIVATIONS, "mlp_output", y)
             return y
 
@@ -220,6 +257,7 @@ class Transformer(nn.Module):
         cache: Cache | None = None,
         train: bool = False,
         logits: bool = True,
+        prefix_BPD: jax.Array | None = None,
     ) -> tuple[jax.Array, Cache | None]:
         """Logits, or what they are made of; and the cache."""
         config = self.config
@@ -230,7 +268,7 @@ class Transformer(nn.Module):
             tokens_BT, positions_BT = self._zigzag(tokens_BT), self._zigzag(positions_BT)
             segments_BT = None if segments_BT is None else self._zigzag(segments_BT)
         embedding = Embedding(config, self.execution.how, self.layout, name="embedding")
-        x_BTD = embedding(tokens_BT, positions_BT)
+        x_BTD = embedding(tokens_BT, positions_BT, prefix_BPD)
         x_BTD = nn.Dropout(config.dropout_embedding, deterministic=not train)(x_BTD)
         if self.layout is not None:
             x_BTD = self.layout.constrain_stream(x_BTD)
