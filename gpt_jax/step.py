@@ -372,23 +372,18 @@ def evaluation_params(state: TrainState) -> Params:
     return state.params if state.ema is None else state.ema
 
 
-def all_axes(config: Config, model: GPT) -> Params:
-    """Logical names of the dims of all parameters, those that a task adds among them."""
+def adapted_axes(config: Config, model: GPT) -> tuple[Params, Params, Params]:
+    """Logical names of the dims of the parameters that are not trained, of those that are, and of
+    all that the model takes."""
     fresh = jax.eval_shape(lambda: fresh_parameters(config, jax.random.key(0)))
-    return with_fresh(model.param_axes(), {path: FRESH_AXES[path] for path in fresh})
-
-
-def adapted_axes(config: Config, model: GPT) -> tuple[Params, Params]:
-    """(frozen, trained): logical names of the dims of the parameters that are not trained, and of
-    those that are."""
-    return make_adaptation(config.adapt, model).axes(all_axes(config, model))
+    base = with_fresh(model.param_axes(), {path: FRESH_AXES[path] for path in fresh})
+    return make_adaptation(config.adapt, model).axes(base)
 
 
 def state_shardings(config: Config, steps: Steps, model: GPT, layout: Layout) -> Any:
     """A TrainState of shardings: where each array lives. Moments lie as their parameters do."""
     abstract = jax.eval_shape(steps.init, jax.random.key(0))
-    _, axes = adapted_axes(config, model)
-    params = layout.shardings(axes)
+    params = layout.shardings(adapted_axes(config, model)[1])
     return abstract._replace(
         step=layout.everywhere,
         params=params,
@@ -433,7 +428,7 @@ def abstract_params(config: Config, model: GPT, layout: Layout | None) -> tuple[
     return jax.tree.map(
         lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
         abstract,
-        tuple(layout.shardings(axes) for axes in adapted_axes(config, model)),
+        tuple(map(layout.shardings, adapted_axes(config, model)[:2])),
     )
 
 
@@ -476,8 +471,7 @@ def compile_steps(config: Config, model: GPT, layout: Layout) -> CompiledSteps:
         jax.eval_shape(steps.init, jax.random.key(0)),
         shardings,
     )
-    frozen = layout.shardings(adapted_axes(config, model)[0])
-    whole = layout.shardings(all_axes(config, model))
+    frozen, _, whole = map(layout.shardings, adapted_axes(config, model))
     train, evaluate, outputs = _compiled_program(program_config(config), layout)
     return CompiledSteps(
         init=jax.jit(steps.init, out_shardings=shardings),
@@ -497,7 +491,7 @@ def _compiled_program(program: Config, layout: Layout) -> tuple[Any, Any, Any]:
     model = make_gpt(program.model, program.compute, layout)
     steps = make_steps(program, model)
     shardings = state_shardings(program, steps, model, layout)
-    frozen = layout.shardings(adapted_axes(program, model)[0])
+    frozen, _, whole = map(layout.shardings, adapted_axes(program, model))
     everywhere: Any = [layout.everywhere] * len(Settings._fields)
     train = jax.jit(
         steps.train_many,
@@ -510,7 +504,7 @@ def _compiled_program(program: Config, layout: Layout) -> tuple[Any, Any, Any]:
         out_shardings=(shardings, layout.everywhere),
         donate_argnums=0,
     )
-    in_shardings = layout.shardings(all_axes(program, model)), layout.batch
+    in_shardings = whole, layout.batch
     evaluate, outputs = (
         jax.jit(function, in_shardings=in_shardings, out_shardings=layout.everywhere)
         for function in (steps.evaluate, steps.outputs)

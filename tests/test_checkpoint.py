@@ -447,7 +447,7 @@ def test_changed_config_is_refused_with_its_fields(two_saved):
     assert "optimizer.learning_rate was 0.0003, is 0.01" in message
     assert "train.tokens was 300000000, is 1000000" in message
     assert "--resume-changed" in message
-    assert "--init-from RUN" in message
+    assert "--base RUN" in message
     with opened(two_saved, changed, allow_changed=True) as checkpoints:
         assert checkpoints.restore(abstract(make_state()))[1] == 2
 

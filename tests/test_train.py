@@ -288,7 +288,7 @@ def test_another_config_is_refused_with_the_fields_that_differ(reference, here, 
     assert "optimizer.learning_rate was 0.03, is 0.5" in said
     assert "train.z_loss was 0.0, is 0.0001" in said
     assert "--resume-changed" in said
-    assert "--init-from" in said
+    assert "--base" in said
 
 
 # --- damaged and misused ------------------------------------------------------------------------
@@ -393,7 +393,7 @@ def test_resumed_with_a_change_and_a_bad_step_left_out(
 
 
 def test_a_warm_start_takes_over_the_parameters_and_nothing_else(reference, here, tmp_path):
-    start = ["--init-from", str(reference.path), "--profile"]
+    start = ["--base", str(reference.path), "--profile"]
     assert here(tmp_path / "warm", *start) == 0
     warm, cold = records(RunDirectory(tmp_path / "warm")), records(reference)
     assert [r["step"] for r in warm] == [r["step"] for r in cold]
@@ -406,9 +406,9 @@ def test_a_warm_start_takes_over_the_parameters_and_nothing_else(reference, here
 
 
 def test_a_warm_start_from_another_model_is_refused(reference, here, tmp_path, capsys):
-    start = ["--init-from", str(reference.path), "--model.ffn_size", "32"]
+    start = ["--base", str(reference.path), "--model.ffn_size", "32"]
     assert here(tmp_path / "other", *start) == 2
-    assert "does not fit this model" in capsys.readouterr().err.splitlines()[-1]
+    assert "of another architecture: model.ffn_size" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_a_finished_run_goes_on_when_told_that_it_is_longer_now(reference, here, tmp_path):

@@ -83,8 +83,9 @@ class Adaptation:
             )
         return low_rank.merged(params) if method in ("lora", "adalora") else params
 
-    def axes(self, param_axes: Tree) -> tuple[Tree, Tree]:
-        """Logical names of the dims of (frozen, trained), from those of all parameters."""
+    def axes(self, param_axes: Tree) -> tuple[Tree, Tree, Tree]:
+        """Logical names of the dims of (frozen, trained, combined) parameters, from those of the
+        model that training begins at."""
         shapes = jax.eval_shape(self.model.init, jax.random.key(0))
         known = flatten(param_axes)
         added = {
@@ -93,11 +94,13 @@ class Adaptation:
             if path not in flatten(shapes)
         }
         whole = join(shapes, unflatten(added))
-        parts = jax.eval_shape(self.init, jax.random.key(0), whole)
-        frozen, trained = (
-            unflatten({path: _axes(path, known) for path in flatten(part)}) for part in parts
-        )
-        return frozen, trained
+        frozen, trained = jax.eval_shape(self.init, jax.random.key(0), whole)
+        combined = jax.eval_shape(self.combine, frozen, trained)
+
+        def named(part: Tree) -> Tree:
+            return unflatten({path: _axes(path, known) for path in flatten(part)})
+
+        return named(frozen), named(trained), named(combined)
 
     def _init(self, key: jax.Array, base: Tree) -> tuple[Tree, Tree]:
         config = self.config
@@ -138,7 +141,8 @@ class Adaptation:
 
     def _adapters(self, key: jax.Array) -> Flat:
         """Two in each layer, which begin as the identity."""
-        model, size, made = self.model.config, self.config.size, {}
+        model, size = self.model.config, self.config.size
+        made: Flat = {}
         groups, D = model.n_layers // len(model.layer_pattern), model.d_model
         for i in range(len(model.layer_pattern)):
             for j, name in enumerate(("attention_adapter", "mlp_adapter")):

@@ -91,7 +91,7 @@ class BudgetState(NamedTuple):
     """AdaLoRA's state beside the optimizer's."""
 
     inner: Any
-    count: jax.Array
+    n_done: jax.Array
     """Steps done."""
     importance: Tree
     """Running mean of |parameter x gradient| (equation 9)."""
@@ -131,7 +131,7 @@ def with_budget(
         flat, old = flatten(updates), flatten(params)
         names = sorted(path for path in flat if path.endswith("/lora_lambda"))
         scores = {path: _triplet_score(score, path) for path in names}
-        left = budget(config, len(names) and sum(len(old[p]) for p in names), state.count, n_steps)
+        left = budget(config, len(names) and sum(len(old[p]) for p in names), state.n_done, n_steps)
         everything = jnp.concatenate([scores[path].reshape(-1) for path in names])
         # By rank and not by a threshold, so that exactly so many are left where scores are equal.
         places = jnp.argsort(jnp.argsort(-everything))
@@ -141,7 +141,7 @@ def with_budget(
             kept = (places[at : at + size] < left).reshape(scores[path].shape)
             at += size
             flat[path] = jnp.where(kept, old[path] + flat[path], 0.0) - old[path]
-        new = BudgetState(inner_state, state.count + 1, importance, uncertainty)
+        new = BudgetState(inner_state, state.n_done + 1, importance, uncertainty)
         return unflatten(flat), new
 
     return optax.GradientTransformation(init, update)

@@ -188,7 +188,7 @@ class Embedding(nn.Module):
         config = self.config
         x_BTD = self._look_up(tokens_BT)
         if self.has_variable("params", "prompt"):
-            prompt_PD = self.get_variable("params", "prompt")
+            prompt_PD: jax.Array = self.get_variable("params", "prompt")
             x_BTD = _in_front(prompt_PD[None], x_BTD, positions_BT)
         if prefix_BPD is not None:
             x_BTD = _in_front(prefix_BPD, x_BTD, positions_BT)
@@ -207,7 +207,7 @@ class Embedding(nn.Module):
         table_VD = self._by_width(self.tokens)
         if not self.has_variable("params", "special"):
             return table_VD[tokens_BT]
-        special_SD = self.get_variable("params", "special")
+        special_SD: jax.Array = self.get_variable("params", "special")
         number_BT = tokens_BT - self.config.padded_vocab_size
         ordinary_BTD = table_VD[jnp.minimum(tokens_BT, self.config.padded_vocab_size - 1)]
         return jnp.where(

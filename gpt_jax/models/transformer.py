@@ -139,10 +139,12 @@ class Attention(nn.Module):
 
     def _prefix(self, like_BTKH: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Keys and values [B, P, K, H] that every query sees (Li and Liang 2021, equation 2)."""
-        key, value = (self.get_variable("params", name) for name in ("prefix_key", "prefix_value"))
-        shape = (len(like_BTKH), *key.shape)
-        key, value = (jnp.broadcast_to(x.astype(like_BTKH.dtype), shape) for x in (key, value))
-        return key, value
+
+        def of_rows(name: str) -> jax.Array:
+            x: jax.Array = self.get_variable("params", name)
+            return jnp.broadcast_to(x.astype(like_BTKH.dtype), (len(like_BTKH), *x.shape))
+
+        return of_rows("prefix_key"), of_rows("prefix_value")
 
     def _constrain(self, x: jax.Array, *axes: str | None) -> jax.Array:
         return x if self.layout is None else self.layout.constrain(x, *axes)
