@@ -339,7 +339,10 @@ class Config:
             )
         if self.task.name != "language_model" and not self.task.train:
             raise ValueError(f"task.name = {self.task.name} needs task.train, a file of examples")
-        if self.task.has_head and self.mesh.sequence > 1:
+        if bool(self.task.images) != (self.task.image_encoder != "none"):
+            raise ValueError("task.images and task.image_encoder go together; set both")
+        whole = self.task.has_head or self.task.image_encoder != "none"
+        if whole and self.mesh.sequence > 1:
             raise ValueError(
                 f"task.name = {self.task.name} reads whole sequences: mesh.sequence = "
                 f"{self.mesh.sequence} must be 1"
@@ -362,6 +365,7 @@ class Config:
         if method == "prompt" and self.task.name == "language_model":
             raise ValueError("adapt.method = prompt stands before examples; it needs task.name")
         for wrong, what in (
+            (method == "prompt" and self.task.image_encoder != "none", "task.images"),
             (apart, "task.pack or data.separate_documents"),
             (method == "prefix" and self.mesh.sequence > 1, "mesh.sequence above 1"),
             (method == "prefix" and "banded" in self.model.layer_pattern, "banded layers"),

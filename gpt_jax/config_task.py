@@ -44,6 +44,9 @@ WITH_CLASSES = ("classify", "entail", "similarity", "tag")
 WITH_LABELS = (*WITH_CLASSES, "choose", "regress")
 """Tasks whose records have a label: they learn a head (GPT-1, section 3.2)."""
 
+CONVOLUTION_STRIDE = 8
+"""Pixels to an embedding of the encoder `convolution`, along height and width."""
+
 METRICS: dict[str, tuple[str, ...]] = {
     "classify": ("accuracy", "macro_f1", "f1", "matthews", "loss"),
     "entail": ("accuracy", "macro_f1", "f1", "matthews", "loss"),
@@ -102,6 +105,17 @@ class TaskConfig:
     gpt_jax/finetune/templates.py)."""
     pack: bool = False
     """respond: several examples share a sequence and do not see each other."""
+    images: str = ""
+    """respond: a .npy file of images, uint8 [N, height, width] or [N, height, width, channels]; a
+    record's field `image` is the index of the one that stands before its prompt."""
+    image_encoder: Literal["none", "patches", "convolution"] = "none"
+    """Makes an image a few embeddings, and is trained with the rest."""
+    image_patch: Positive = 7
+    """patches: height and width of a patch, in pixels."""
+    image_width: Positive = 16
+    """convolution: channels of the first of three layers, which double and halve the image."""
+    image_shape: tuple[Positive, ...] = ()
+    """Height, width and channels of an image; none = those of the file."""
     preference_beta: PositiveFloat = 0.1
     """prefer: beta of DPO (Rafailov et al. 2023, equation 7)."""
     metric: str = ""
@@ -134,12 +148,28 @@ class TaskConfig:
             ("labels", self.labels, WITH_CLASSES),
             ("repeat", self.repeat, ("tag",)),
             ("pack", self.pack, ("respond",)),
+            ("images", self.images, ("respond",)),
         ):
             if value and name not in users:
                 raise ValueError(
                     f"task.{option} is for task.name = {' or '.join(users)}, not {name}"
                 )
+        self._check_images()
         return self
+
+    def _check_images(self) -> None:
+        if self.image_encoder != "none" and self.pack:
+            raise ValueError("task.images does not go with task.pack")
+        if self.image_shape and len(self.image_shape) != 3:
+            raise ValueError(
+                f"task.image_shape = {self.image_shape}: height, width and channels are needed"
+            )
+        for size in self.image_shape[:2]:
+            if self.image_encoder == "patches" and size % self.image_patch:
+                raise ValueError(
+                    f"task.image_patch = {self.image_patch} does not divide the image's {size} "
+                    f"pixels"
+                )
 
     @property
     def has_head(self) -> bool:
@@ -169,3 +199,12 @@ class TaskConfig:
             case "choose":
                 return self.options or 1  # `gpt_jax.finetune.examples.resolve` sets it
         return 1
+
+    @property
+    def image_tokens(self) -> int:
+        """P: embeddings that an image becomes, in front of a sequence; 0 without images."""
+        if self.image_encoder == "none":
+            return 0
+        height, width, _ = self.image_shape
+        each = self.image_patch if self.image_encoder == "patches" else CONVOLUTION_STRIDE
+        return -(-height // each) * -(-width // each)

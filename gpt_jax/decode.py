@@ -63,6 +63,7 @@ def generate_tokens(
     end_of_text: int | None = None,
     on_token: OnToken | None = None,
     vocab_size: int | None = None,
+    prefix_BPD: jax.Array | None = None,
 ) -> list[NDArray[np.int32]]:
     """Continuations of a batch of prompts of any lengths, without the prompts.
 
@@ -79,6 +80,8 @@ def generate_tokens(
       end_of_text: ends a row, and is not part of what is returned; None: nothing does.
       on_token: see OnToken. Without it everything is decoded in one dispatch.
       vocab_size: ids from here on are never drawn; by default, and at most, the model's.
+      prefix_BPD: embeddings in the place of each prompt's first P tokens; gone when the context is
+        full and starts again.
 
     Raises ValueError for an empty prompt or an id outside the model's vocabulary.
     """
@@ -105,9 +108,13 @@ def generate_tokens(
     # Decoding reads a row's last token itself: prompts of one token need no prefill.
     fill_B, width = begin_B > 1, min(round_up(int(begin_B.max())), n_slots)
     outputs: list[list[int]] = [[] for _ in texts]
+    if prefix_BPD is not None:
+        padding = len(rows.done_B) - len(prefix_BPD)
+        prefix_BPD = jnp.pad(prefix_BPD, ((0, padding), (0, 0), (0, 0)))
     while True:
         if fill_B.any():
-            rows = _prefill(model, params, rows, fill_B, width)
+            rows = _prefill(model, params, rows, fill_B, width, prefix_BPD)
+            prefix_BPD = None
         was_done_B = np.array(rows.done_B)
         rows = decode(rows=rows)
         rows = _deliver(rows, outputs, begin_B, was_done_B, on_token)
@@ -193,7 +200,14 @@ def _row_keys(hash_B: Array, earlier_B: Array, seed: np.uint32) -> jax.Array:
 
 
 @functools.partial(jax.jit, static_argnames=("model", "width"), donate_argnames="rows")
-def _prefill(model: GPT, params: Params, rows: Rows, fill_B: Array, width: int) -> Rows:
+def _prefill(
+    model: GPT,
+    params: Params,
+    rows: Rows,
+    fill_B: Array,
+    width: int,
+    prefix_BPD: jax.Array | None,
+) -> Rows:
     """The cache of `fill_B` rows made anew, from the `width` tokens that begin at start_B.
 
     Slots beyond a row's length hold keys of padding: no query sees a later position, and each is
@@ -202,7 +216,7 @@ def _prefill(model: GPT, params: Params, rows: Rows, fill_B: Array, width: int) 
     window = functools.partial(jax.lax.dynamic_slice_in_dim, slice_size=width)
     tokens_BT = jax.vmap(window)(jnp.asarray(rows.tokens_BT), rows.start_B)
     positions_BT = jnp.broadcast_to(jnp.arange(width), tokens_BT.shape)
-    _, filled = model.apply_cached(params, tokens_BT, positions_BT, rows.cache)
+    _, filled = model.apply_cached(params, tokens_BT, positions_BT, rows.cache, prefix_BPD)
     chosen_CSH = jnp.repeat(fill_B, model.config.kv_heads)[:, None, None]
     cache = jax.tree.map(lambda new, old: jnp.where(chosen_CSH, new, old), filled, rows.cache)
     return rows._replace(cache=cache)

@@ -58,9 +58,14 @@ def batch_loss(
     batch: Batch,
     z_loss: float = 0.0,
     dropout_key: jax.Array | None = None,
+    prefix_BPD: jax.Array | None = None,
 ) -> tuple[jax.Array, LossSums]:
-    """(cross-entropy + z_loss times z-loss, the sums) of a batch; the first has a gradient."""
-    inputs = params, batch.tokens_BT, batch.segments_BT, dropout_key, not in_parts(model)
+    """(cross-entropy + z_loss times z-loss, the sums) of a batch; the first has a gradient.
+
+    prefix_BPD: as in `GPT.apply`.
+    """
+    whole = not in_parts(model)
+    inputs = params, batch.tokens_BT, batch.segments_BT, dropout_key, whole, prefix_BPD
     return output_loss(model, params, model.apply(*inputs), batch, z_loss)
 
 

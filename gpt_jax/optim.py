@@ -54,6 +54,9 @@ RULES = (
     Rule(r"embedding/(special|prompt)", "embedding", "input"),
     Rule(r"task_head/kernel", "head", "output"),
     Rule(r"task_head/bias", "bias", "vector"),
+    Rule(r"vision/\w+/kernel", "adapter", "vector"),
+    Rule(r"vision/\w+/bias", "bias", "vector"),
+    Rule(r"vision/positions", "position", "vector"),
     # What `gpt_jax.adapt` adds. To the parametrization they are vectors: the rate they were given.
     Rule(r"blocks/\d+/(attention|mlp)/\w+/lora_[ab]", "adapter", "vector"),
     Rule(r"blocks/\d+/(attention|mlp)/\w+/lora_lambda", "gain", "vector"),

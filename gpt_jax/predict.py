@@ -91,7 +91,10 @@ def predict_file(
     model, params = load_model(run_directory, config, which, layout)
     found = read_input(path, config.task.record_fields)
     if config.task.name == "respond":
-        return _respond(config, model, params, tokenizer, found, max_new_tokens)
+        from gpt_jax.evaluate.responses import respond
+
+        said = respond(config, model, params, tokenizer, found, batch_rows, max_new_tokens)
+        return [{**record, "response": text} for record, text in zip(found, said, strict=True)]
     examples = load_rows(config, tokenizer, found, str(path))
     outputs = jax.jit(
         lambda params, batch: task_outputs(config, model, params, batch),
@@ -110,29 +113,3 @@ def read_input(path: Path, fields: Sequence[str]) -> list[Record]:
         lines = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
         return [{fields[0]: line} for line in lines]
     return read_records(str(path))
-
-
-def _respond(config, model, params, tokenizer, found, max_new_tokens: int) -> list[Record]:
-    """Each record with a greedy `response`."""
-    from gpt_jax.decode import decoding_params, generate_tokens
-    from gpt_jax.finetune.examples import n_prefix
-    from gpt_jax.finetune.inputs import encoder
-    from gpt_jax.sampling import SamplingConfig
-
-    encode = encoder(config.model, config.task, tokenizer, n_prefix(config))
-    prompts = [encode.prompt(record) for record in found]
-    sampling = SamplingConfig(max_new_tokens=max_new_tokens, temperature=0.0)
-    said = []
-    params = decoding_params(model, params)
-    for first in range(0, len(prompts), config.evaluate.batch_sequences or 64):
-        rows = prompts[first : first + (config.evaluate.batch_sequences or 64)]
-        outputs = generate_tokens(
-            model,
-            params,
-            rows,
-            sampling,
-            end_of_text=tokenizer.end_of_text,
-            vocab_size=tokenizer.vocab_size,
-        )
-        said += [tokenizer.decode(output.tolist()) for output in outputs]
-    return [{**record, "response": text} for record, text in zip(found, said, strict=True)]

@@ -25,7 +25,7 @@ from gpt_jax.buckets import round_up
 from gpt_jax.config import Config
 from gpt_jax.data.batch import Batch
 from gpt_jax.finetune.heads import (
-    FRESH_AXES,
+    fresh_axes,
     fresh_parameters,
     task_loss,
     task_outputs,
@@ -89,6 +89,7 @@ AS_SETTINGS = (
     "task.train",
     "task.validation",
     "task.test",
+    "task.images",
     "task.epochs",
     "task.class_weights",
     "task.metric",
@@ -375,8 +376,7 @@ def evaluation_params(state: TrainState) -> Params:
 def adapted_axes(config: Config, model: GPT) -> tuple[Params, Params, Params]:
     """Logical names of the dims of the parameters that are not trained, of those that are, and of
     all that the model takes."""
-    fresh = jax.eval_shape(lambda: fresh_parameters(config, jax.random.key(0)))
-    base = with_fresh(model.param_axes(), {path: FRESH_AXES[path] for path in fresh})
+    base = with_fresh(model.param_axes(), fresh_axes(config))
     return make_adaptation(config.adapt, model).axes(base)
 
 

@@ -9,9 +9,11 @@ import numpy as np
 from gpt_jax.checkpoint import Checkpoints, restore_params
 from gpt_jax.config import Config
 from gpt_jax.evaluate.examples import Predicted, class_ids, predict, score, tags
+from gpt_jax.evaluate.responses import respond, response_scores
 from gpt_jax.experiment import Experiment
 from gpt_jax.finetune.examples import Examples, load_rows, read_records
 from gpt_jax.finetune.scores import class_report, confusion
+from gpt_jax.models.gpt import Params
 from gpt_jax.processes import is_writer
 from gpt_jax.step import TrainState
 from gpt_jax.tracking import Record, write_atomically
@@ -31,6 +33,8 @@ def test(experiment: Experiment, checkpoints: Checkpoints, state: TrainState) ->
         abstract = experiment.steps.abstract_state.params
         best = restore_params(checkpoints.directory, abstract, "best", field)
         state = state._replace(params=best, ema=None if state.ema is None else best)
+    if config.task.name == "respond":
+        return _test_responses(experiment, experiment.whole(state))
     examples = load_rows(
         config, experiment.data.tokenizer, read_records(config.task.test), config.task.test
     )
@@ -45,6 +49,24 @@ def test(experiment: Experiment, checkpoints: Checkpoints, state: TrainState) ->
     return {"test_loss": loss, "test_examples": examples.n_rows} | {
         f"test_{name}": value for name, value in scores.items()
     }
+
+
+def _test_responses(experiment: Experiment, params: Params) -> Record:
+    """Of task.name = respond: how the model answers the prompts, beside the given answers."""
+    config, tokenizer = experiment.config, experiment.data.tokenizer
+    field = config.task.record_fields[1]
+    found = read_records(config.task.test)
+    asked = [{k: x for k, x in record.items() if k != field} for record in found]
+    n_rows = config.evaluate.batch_sequences or config.train.batch_sequences
+    said = list(respond(config, experiment.model, params, tokenizer, asked, n_rows))
+    if is_writer():
+        lines = [
+            json.dumps({**record, "predicted": text}, ensure_ascii=False) + "\n"
+            for record, text in zip(found, said, strict=True)
+        ]
+        write_atomically(experiment.run.path / PREDICTIONS, "".join(lines))
+    scores = response_scores(found, said, field)
+    return {"test_examples": len(found)} | {f"test_{name}": x for name, x in scores.items()}
 
 
 def write_report(

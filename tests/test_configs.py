@@ -44,10 +44,23 @@ def one_line(path: Path) -> str:
 def command_overrides(path: Path) -> dict[str, str]:
     """The overrides in the header's command, which must be for this file."""
     lines = header(path).replace("\\\n", " ").splitlines()
-    commands = [shlex.split(line) for line in lines if line.strip().startswith("gpt-jax train")]
+    verb = "finetune" if takes_base(path) else "train"
+    commands = [shlex.split(line) for line in lines if line.strip().startswith(f"gpt-jax {verb}")]
     assert len(commands) == 1
-    assert commands[0][:3] == ["gpt-jax", "train", f"configs/{path.name}"]
+    assert commands[0][:3] == ["gpt-jax", verb, f"configs/{path.name}"]
+    if takes_base(path):
+        assert commands[0][3:] == ["--from", "runs/finetune_base"]
+        return {}
     return parse_arguments(commands[0][3:])
+
+
+def takes_base(path: Path) -> bool:
+    return "get_config(base" in path.read_text()
+
+
+def base(path: Path) -> Config | None:
+    """What a config of fine-tuning changes; None for another."""
+    return named("finetune_base") if takes_base(path) else None
 
 
 def named(stem: str) -> Config:
@@ -62,12 +75,12 @@ def test_all_the_papers_models_are_there() -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_loads_round_trips_and_runs_by_its_header(path: Path) -> None:
-    config = load(path)
+    config = load(path, base=base(path))
     assert config.name == path.stem
     again = from_dict(json.loads(json.dumps(to_dict(config))))
     assert again == config
     assert fingerprint(again) == fingerprint(config)
-    load(path, command_overrides(path))
+    load(path, command_overrides(path), base(path))
 
 
 @pytest.mark.parametrize("stem", N_PARAMS)

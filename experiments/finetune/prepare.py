@@ -4,7 +4,7 @@
 
 SHARED_DATA holds `text/`, `eval/` and `finetune/` as README.md beside this file lists them.
 Writes `finetune_data/english.jsonl` (unlabelled text for the base model; held-out sentences of the
-tasks are not among it) and `finetune_data/TASK/{train,validation,test}.jsonl`.
+tasks are not among it) and `finetune_data/TASK/{train,validation,test}.jsonl`; of digits also `mnist/images.npy`.
 """
 
 import bz2
@@ -15,6 +15,8 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 Example = dict[str, Any]
 
@@ -31,6 +33,11 @@ def main(source: Path, target: Path) -> None:
             lines = [json.dumps(example, ensure_ascii=False) for example in examples]
             write(target / task / f"{split}.jsonl", lines)
             print(f"{task:<10}{split:<12}{len(lines):>7,} examples")
+    images, digits = mnist(source / "image/mnist_t10k")
+    for split, examples in digits.items():
+        write(target / "mnist" / f"{split}.jsonl", map(json.dumps, examples))
+        print(f"{'mnist':<10}{split:<12}{len(examples):>7,} examples")
+    np.save(target / "mnist" / "images.npy", images)
     texts = []
     for name, documents in english(source, tasks):
         texts += documents
@@ -109,6 +116,43 @@ def multi30k(folder: Path) -> dict[str, list[Example]]:
         "validation": read("val"),
         "test": read("test_2016_flickr"),
     }
+
+
+NUMERALS = "zero one two three four five six seven eight nine".split()
+CANVAS, DIGIT, JITTER = 48, 28, 4
+PLACEMENTS = 5
+"""Of each training digit: a digit of its own place and jitter each time."""
+
+
+def mnist(folder: Path) -> tuple[np.ndarray, dict[str, list[Example]]]:
+    """MNIST's 10,000 test digits (LeCun et al. 1998), each somewhere on a larger canvas, with a
+    caption of what it is and where: 8,000 to train, 1,000 to validate, 1,000 to test."""
+    with gzip.open(folder / "t10k-images-idx3-ubyte.gz") as file:
+        digits = np.frombuffer(file.read(), np.uint8, offset=16).reshape(-1, DIGIT, DIGIT)
+    with gzip.open(folder / "t10k-labels-idx1-ubyte.gz") as file:
+        labels = np.frombuffer(file.read(), np.uint8, offset=8)
+    draw = np.random.default_rng(0)
+    order = draw.permutation(len(digits))
+    splits = {
+        "train": np.tile(order[:8000], PLACEMENTS),
+        "validation": order[8000:9000],
+        "test": order[9000:],
+    }
+    images, examples = [], {}
+    for split, indices in splits.items():
+        examples[split] = []
+        for i in indices:
+            bottom, right = draw.integers(2, size=2)
+            y, x = draw.integers(JITTER + 1, size=2) + (CANVAS - DIGIT - JITTER) * np.array(
+                [bottom, right]
+            )
+            canvas = np.zeros((CANVAS, CANVAS), np.uint8)
+            canvas[y : y + DIGIT, x : x + DIGIT] = digits[i]
+            place = f"{'bottom' if bottom else 'top'} {'right' if right else 'left'}"
+            caption = f"a {NUMERALS[labels[i]]}, {place}"
+            examples[split].append({"image": len(images), "prompt": "", "response": caption})
+            images.append(canvas)
+    return np.stack(images), examples
 
 
 def english(

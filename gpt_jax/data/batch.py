@@ -25,3 +25,5 @@ class Batch(NamedTuple):
     """The label at each position that is read: a class, a value, or 1 for the right option."""
     label_weights_BT: Array | None = None
     """What the label counts for; 0 where none is read."""
+    images_BX: Array | None = None
+    """An image before each row, flattened: uint8 [B, height width channels]."""

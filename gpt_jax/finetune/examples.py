@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from gpt_jax import overrides
-from gpt_jax.config import Config
+from gpt_jax.config import Config, TaskConfig
 from gpt_jax.data import records
 from gpt_jax.data.batch import Batch
 from gpt_jax.data.permutation import U64, fold, permute
@@ -39,6 +39,8 @@ class Examples:
     batch: Batch
     """All rows, as one batch of numpy arrays [N, K T]."""
     n_sequences: int
+    images_NX: np.ndarray | None = None
+    """Of every row, flattened."""
 
     @property
     def n_rows(self) -> int:
@@ -48,6 +50,8 @@ class Examples:
         """The rows of these indices; those of -1 are padding, in which nothing counts."""
         taken = [None if x is None else x[indices] for x in self.batch]
         batch = Batch(*taken)
+        if self.images_NX is not None:
+            batch = batch._replace(images_BX=self.images_NX[indices])
         for x in (batch.weights_BT, batch.label_weights_BT):
             if x is not None:
                 x[indices < 0] = 0
@@ -136,6 +140,9 @@ def resolve(config: Config, tokenizer: Tokenizer) -> Config:
     changes: dict[str, Any] = {}
     if task.name in ("classify", "entail", "similarity", "tag") and not task.labels:
         changes["task.labels"] = class_names(training, config)
+    if task.images and not task.image_shape:
+        changes["task.image_shape"] = image_shape(open_images(task.images))
+        config = overrides.override(config, changes)
     if task.length is None:
         labelled = overrides.override(config, changes)
         encode = encoder(config.model, labelled.task, tokenizer, n_prefix(config))
@@ -150,6 +157,47 @@ def resolve(config: Config, tokenizer: Tokenizer) -> Config:
         rows = load_rows(config, tokenizer, training, task.train).n_rows
         config = overrides.override(config, _durations(config, rows * sample_tokens(config)))
     return config
+
+
+def load_images(task: TaskConfig, found: Sequence[Record]) -> np.ndarray | None:
+    """[N, height width channels] uint8, the image of each record; None for a task without.
+
+    Raises ValueError for a file that holds no images, or an index beyond them.
+    """
+    if not task.images:
+        return None
+    images = open_images(task.images)
+    shape = tuple(image_shape(images))
+    if task.image_shape and shape != tuple(task.image_shape):
+        raise ValueError(
+            f"{task.images} holds images of {shape}, the model reads {task.image_shape}"
+        )
+    index = np.asarray([int(record.get("image", -1)) for record in found])
+    outside = np.flatnonzero((index < 0) | (index >= len(images)))
+    if outside.size:
+        raise ValueError(
+            f"example {outside[0] + 1}: its image, {found[outside[0]].get('image')!r}, is none of "
+            f"the {len(images):,} in {task.images}"
+        )
+    return images[index].reshape(len(index), -1)
+
+
+def open_images(path: str) -> np.ndarray:
+    """The array of a .npy file, mapped. Raises ValueError if it is none of images."""
+    if not Path(path).is_file():
+        raise ValueError(f"task.images = {path}: no such file")
+    images = np.load(path, mmap_mode="r", allow_pickle=False)
+    if images.dtype != np.uint8 or images.ndim not in (3, 4):
+        raise ValueError(
+            f"{path} holds {images.dtype}{list(images.shape)}; images are uint8 [N, height, width] "
+            f"or [N, height, width, channels]"
+        )
+    return images
+
+
+def image_shape(images: np.ndarray) -> tuple[int, int, int]:
+    height, width, *channels = images.shape[1:]
+    return height, width, (channels or [1])[0]
 
 
 def _durations(config: Config, epoch_tokens: int) -> dict[str, Any]:
@@ -186,7 +234,8 @@ def class_names(training: Sequence[Record], config: Config) -> tuple[str, ...]:
 
 def n_prefix(config: Config) -> int:
     """Positions in front of every sequence that the model fills itself."""
-    return config.adapt.length if config.adapt.method == "prompt" else 0
+    prompt = config.adapt.length if config.adapt.method == "prompt" else 0
+    return prompt or config.task.image_tokens
 
 
 def encode_all(
@@ -218,10 +267,10 @@ def load_rows(
     if task.pack:
         return Examples(path, found, _packed([row[0] for row in rows], length), 1)
     n = task.n_sequences
-    batch = _arrays(rows, n, length, encode)
+    batch, images = _arrays(rows, n, length, encode), load_images(task, found)
     if training and task.class_weights == "balanced":
         batch = batch._replace(label_weights_BT=_balanced(batch, len(task.labels)))
-    return Examples(path, found, batch, n)
+    return Examples(path, found, batch, n, images)
 
 
 def fingerprint(found: Sequence[Record]) -> str:

@@ -9,11 +9,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from gpt_jax.adapt.trees import join, unflatten
 from gpt_jax.config import Config
 from gpt_jax.data.batch import Batch
 from gpt_jax.finetune.inputs import N_SPECIAL
 from gpt_jax.losses import LossSums, batch_loss, in_parts, output_loss
 from gpt_jax.models.gpt import GPT, Params
+from gpt_jax.models.vision import encode, fresh_encoder
 from gpt_jax.sharding import Axes
 
 HEAD_STD = 0.02
@@ -29,6 +31,8 @@ def n_outputs(config: Config) -> int:
 
 def fresh_parameters(config: Config, key: jax.Array) -> dict[str, Any]:
     """What a task adds to a model's parameters: {path: array}, float32; empty for pretraining."""
+    if config.task.image_encoder != "none":
+        return fresh_encoder(config.task, config.model.d_model, key)
     if not config.task.has_head:
         return {}
     D, C = config.model.d_model, n_outputs(config)
@@ -40,21 +44,25 @@ def fresh_parameters(config: Config, key: jax.Array) -> dict[str, Any]:
     }
 
 
-FRESH_AXES: dict[str, Axes] = {
-    "task_head/kernel": ("embed", None),
-    "task_head/bias": (None,),
-    "embedding/special": (None, "embed"),
-}
-"""Logical names of the dims of what `fresh_parameters` adds."""
+def with_fresh(params: Params, added: dict[str, Any]) -> Params:
+    """Parameters with {path: leaf} added, as a new tree."""
+    return join(params, unflatten(added))
 
 
-def with_fresh(tree: Params, added: dict[str, Any]) -> Params:
-    """A tree of parameters (or of their axes) with {path: leaf} added, as a new tree."""
-    tree = {name: dict(x) if isinstance(x, dict) else x for name, x in tree.items()}
-    for path, leaf in added.items():
-        module, name = path.split("/")
-        tree.setdefault(module, {})[name] = leaf
-    return tree
+def fresh_axes(config: Config) -> dict[str, Axes]:
+    """Logical names of the dims of what `fresh_parameters` adds: of a head, its width; an image
+    encoder is small and copied everywhere."""
+    known: dict[str, Axes] = {
+        "task_head/kernel": ("embed", None),
+        "embedding/special": (None, "embed"),
+    }
+    fresh = jax.eval_shape(lambda: fresh_parameters(config, jax.random.key(0)))
+    return {path: known.get(path, (None,) * x.ndim) for path, x in fresh.items()}
+
+
+def image_prefix(config: Config, vision: Any, images_BX: jax.Array) -> jax.Array:
+    """Embeddings [B, P, D] of images; vision: `params["vision"]`."""
+    return encode(config.task, vision, images_BX)
 
 
 def task_loss(
@@ -68,7 +76,8 @@ def task_loss(
     """
     task = config.task
     if task.name in ("language_model", "respond"):
-        return batch_loss(model, params, batch, config.train.z_loss, key)
+        prefix_BPD = _prefix(config, params, batch)
+        return batch_loss(model, params, batch, config.train.z_loss, key, prefix_BPD)
     if task.name == "prefer":
         return _preference_loss(config, model, params, batch, key)
     sequences = split_rows(config, batch)
@@ -92,7 +101,7 @@ def task_outputs(
     margin of the chosen response [B]; respond: none [B, 0].
     """
     if config.task.name in ("language_model", "respond"):
-        _, sums = batch_loss(model, params, batch)
+        _, sums = batch_loss(model, params, batch, prefix_BPD=_prefix(config, params, batch))
         return sums, jnp.zeros((len(batch.tokens_BT), 0))
     if config.task.name == "prefer":
         margin_B = _margins(config, model, params, batch, None)
@@ -122,6 +131,12 @@ def sequence_log_probabilities(
     target_BT = jnp.take_along_axis(logits_BTV, sequences.targets_BT[..., None], axis=-1)[..., 0]
     total_B = jnp.sum(sequences.weights_BT * (target_BT - normaliser_BT), axis=1)
     return total_B.reshape(len(batch.tokens_BT), -1)
+
+
+def _prefix(config: Config, params: Params, batch: Batch) -> jax.Array | None:
+    if batch.images_BX is None:
+        return None
+    return image_prefix(config, params["vision"], batch.images_BX)
 
 
 def _activations(model: GPT, params: Params, sequences: Batch, key: jax.Array | None) -> jax.Array:
