@@ -29,6 +29,11 @@ FINGERPRINT_ADDED = {
     "model.base_d_model": None,
     "model.base_n_layers": None,
     "model.base_head_size": None,
+    "model.n_experts": None,
+    "model.n_experts_per_token": 2,
+    "model.expert_capacity_factor": None,
+    "train.router_load_balance_loss": 0.01,
+    "train.router_z_loss": 0.001,
 }
 """Fields younger than the first runs, left out at the value that computes what those computed:
 adding a field changes no fingerprint."""
