@@ -8,6 +8,7 @@ over the batch size stay comparable. Loading, overriding and saving live in `gpt
 Must not import jax.
 """
 
+import math
 from typing import Literal
 
 from pydantic import Field, ValidationInfo
@@ -55,7 +56,13 @@ class ModelConfig:
     head_size: Positive | None = None
     """Size H of a head; none = d_model / n_heads."""
     ffn_size: Positive | None = None
-    """Hidden size F of the MLP; none = 4 d_model."""
+    """Hidden size F of the MLP, or of each of its experts; none = 4 d_model."""
+    n_experts: Positive | None = None
+    """Experts E of every MLP (mixture of experts); none = one MLP for all tokens."""
+    n_experts_per_token: Positive = 2
+    """Experts that each token is sent to: the ones with the highest router probabilities."""
+    expert_capacity_factor: PositiveFloat | None = None
+    """Tokens that an expert takes of a sequence, over an even share; none = all (dropless)."""
     norm: Literal["layernorm", "rmsnorm"] = "layernorm"
     """Normalisation layer."""
     norm_position: Literal["pre", "post"] = "pre"
@@ -133,7 +140,19 @@ class ModelConfig:
             raise ValueError(f"sinusoidal positions need an even d_model, got {self.d_model}")
         if self.parallel_block and self.norm_position == "post":
             raise ValueError("model.parallel_block needs model.norm_position = pre")
+        self._check_experts()
         return self
+
+    def _check_experts(self) -> None:
+        chosen, factor = self.n_experts_per_token, self.expert_capacity_factor
+        if self.n_experts is not None and chosen > self.n_experts:
+            raise ValueError(
+                f"model.n_experts_per_token = {chosen} exceeds model.n_experts = {self.n_experts}"
+            )
+        if self.n_experts is None and chosen != 2:
+            raise ValueError(f"model.n_experts_per_token = {chosen} needs model.n_experts")
+        if self.n_experts is None and factor is not None:
+            raise ValueError(f"model.expert_capacity_factor = {factor} needs model.n_experts")
 
     def _check_parametrization(self) -> None:
         name = self.parametrization
@@ -167,6 +186,18 @@ class ModelConfig:
     @property
     def gated(self) -> bool:
         return self.activation in ("swiglu", "geglu")
+
+    @property
+    def expert_capacity(self) -> int | None:
+        """Tokens of a sequence that an expert takes; None: all that are sent to it.
+
+        Of model.seq_len, however long a sequence is: what is dropped depends on what came before
+        alone, and a shorter text loses no more than the same beginning of a longer one.
+        """
+        if self.n_experts is None or self.expert_capacity_factor is None:
+            return None
+        even = self.n_experts_per_token * self.seq_len / self.n_experts
+        return min(self.seq_len, math.ceil(self.expert_capacity_factor * even))
 
     @property
     def padded_vocab_size(self) -> int:
@@ -236,6 +267,10 @@ class TrainConfig:
     """Tokens over which the batch grows linearly to batch_sequences."""
     z_loss: NonNegativeFloat = 0.0
     """Weight of the squared log-normaliser added to the loss (PaLM: 1e-4)."""
+    router_load_balance_loss: NonNegativeFloat = 0.01
+    """Experts: weight of the load-balance loss of every layer's router (Switch: 1e-2)."""
+    router_z_loss: NonNegativeFloat = 0.001
+    """Experts: weight of the router logits' squared log-normaliser, every layer (ST-MoE: 1e-3)."""
     on_bad_step: Literal["stop", "skip"] = "stop"
     """A non-finite loss or gradient, or a spike: stop the run, or leave this update out."""
     spike_threshold: PositiveFloat | None = None

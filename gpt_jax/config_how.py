@@ -49,6 +49,8 @@ class MeshConfig:
     """Split the batch and, along the width, parameters and optimizer state (ZeRO-3)."""
     tensor: Positive = 1
     """Split heads, MLP hidden units and vocabulary, and between them the sequence (Megatron)."""
+    expert: Positive = 1
+    """Split the batch and, by whole experts, their parameters: tokens travel to their experts."""
     sequence: Positive = 1
     """Split the sequence: ring attention, for contexts too long for a device."""
     slices: Positive = 1

@@ -11,8 +11,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gpt_jax.config import ModelConfig, TrainConfig
 from gpt_jax.data.batch import Batch
 from gpt_jax.models import cpu
+from gpt_jax.models.experts import choose
 from gpt_jax.models.gpt import GPT, Params
 
 VOCABULARY_PART = 12_288
@@ -20,6 +22,18 @@ VOCABULARY_PART = 12_288
 LOGIT_BYTES, CPU_LOGIT_BYTES = 1 << 27, 1 << 28
 """Of the float32 logits of the tokens that are taken at a time. A CPU adds up gradients of the
 table for each part, which is as large as the logits of a thousand tokens."""
+
+
+class RouterSums(NamedTuple):
+    """Sums over target tokens and over layers; all float32 scalars, not yet weighted."""
+
+    load_balance: jax.Array
+    """Switch's loss (see `router_sums`): 1 a token and layer if experts share tokens evenly."""
+    z_loss: jax.Array
+    """Squared log-normalisers of router logits (ST-MoE, equation 5)."""
+    dropped: jax.Array
+    """Choices that found no place with their expert (`model.expert_capacity_factor`), over the
+    choices of a token."""
 
 
 class LossSums(NamedTuple):
@@ -31,6 +45,8 @@ class LossSums(NamedTuple):
     """Squared log-normalisers (PaLM, section 5), not yet weighted."""
     weight: jax.Array
     """Target tokens counted."""
+    router: RouterSums | None = None
+    """Of a model with experts."""
 
 
 def cross_entropy_sums(
@@ -52,27 +68,81 @@ def cross_entropy_sums(
     )
 
 
+def router_sums(config: ModelConfig, logits_LBTE: jax.Array, weights_BT: jax.Array) -> RouterSums:
+    """The losses that keep routers balanced, summed with weights, in float32.
+
+    Load balance is Fedus et al. 2021 (arXiv:2101.03961), equations 4 to 6: E sum_i f_i P_i, f_i the
+    share of choices that fell on expert i and P_i its mean probability. It is a product of means,
+    so over what is decided once: each layer's, over the target tokens of each *sequence*, times
+    these tokens. Any split of the batch into sequences adds up to the same. (Means over a larger
+    group would let the experts' shares differ between sequences more.) Only P has a gradient.
+    """
+    n_experts, n_choices = logits_LBTE.shape[-1], config.n_experts_per_token
+    _, choices_LBTK = choose(logits_LBTE, n_choices)
+    chosen_LBTE = jnp.sum(jax.nn.one_hot(choices_LBTK, n_experts), axis=-2)
+    weights_BT = weights_BT.astype(jnp.float32)
+    tokens_B = jnp.sum(weights_BT, axis=1)
+    weights_BT1 = weights_BT[..., None]
+    chosen_LBE = jnp.sum(weights_BT1 * chosen_LBTE, axis=2) / n_choices
+    probable_LBE = jnp.sum(weights_BT1 * jax.nn.softmax(logits_LBTE, axis=-1), axis=2)
+    balance_LB = n_experts * jnp.sum(chosen_LBE * probable_LBE, axis=-1)
+    dropped = jnp.zeros(())
+    if config.expert_capacity is not None:
+        before_LBTE = jnp.cumsum(chosen_LBTE, axis=2) - chosen_LBTE
+        lost_LBTE = jnp.where(before_LBTE >= config.expert_capacity, chosen_LBTE, 0.0)
+        dropped = jnp.sum(weights_BT1 * lost_LBTE) / n_choices
+    return RouterSums(
+        # (chosen / tokens) (probable / tokens) tokens
+        load_balance=jnp.sum(balance_LB / jnp.maximum(tokens_B, 1.0)),
+        z_loss=jnp.sum(weights_BT * jnp.square(jax.nn.logsumexp(logits_LBTE, axis=-1))),
+        dropped=dropped,
+    )
+
+
+class LossWeights(NamedTuple):
+    """What each further loss is multiplied with before it is added to the cross-entropy."""
+
+    z_loss: float = 0.0
+    router_load_balance: float = 0.0
+    router_z_loss: float = 0.0
+
+    @classmethod
+    def of(cls, config: TrainConfig) -> "LossWeights":
+        return cls(config.z_loss, config.router_load_balance_loss, config.router_z_loss)
+
+
+NO_FURTHER_LOSS = LossWeights()
+
+
 def batch_loss(
     model: GPT,
     params: Params,
     batch: Batch,
-    z_loss: float = 0.0,
+    weights: LossWeights = NO_FURTHER_LOSS,
     dropout_key: jax.Array | None = None,
     prefix_BPD: jax.Array | None = None,
 ) -> tuple[jax.Array, LossSums]:
-    """(cross-entropy + z_loss times z-loss, the sums) of a batch; the first has a gradient.
+    """(cross-entropy and weighted further losses, the sums) of a batch; the first has a gradient.
 
-    prefix_BPD: as in `GPT.apply`.
+    Routers' losses are added for each layer, as in Switch. prefix_BPD: as in `GPT.apply`.
     """
     whole = not in_parts(model)
     inputs = params, batch.tokens_BT, batch.segments_BT, dropout_key, whole, prefix_BPD
-    return output_loss(model, params, model.apply(*inputs), batch, z_loss)
+    if model.config.n_experts is None:
+        return output_loss(model, params, model.apply(*inputs), batch, weights.z_loss)
+    y, router_logits = model.apply_with_routers(*inputs)
+    objective, sums = output_loss(model, params, y, batch, weights.z_loss)
+    router = router_sums(model.config, router_logits, batch.weights_BT)
+    objective += weights.router_load_balance * router.load_balance
+    objective += weights.router_z_loss * router.z_loss
+    return objective, sums._replace(router=router)
 
 
 def output_loss(
     model: GPT, params: Params, y: jax.Array, batch: Batch, z_loss: float
 ) -> tuple[jax.Array, LossSums]:
-    """`batch_loss` from logits, or from the last activations where it is computed in parts."""
+    """`batch_loss` from logits, or from the last activations where it is computed in parts; without
+    the routers' losses."""
     if not in_parts(model):
         sums = cross_entropy_sums(y, batch.targets_BT, batch.weights_BT)
         return sums.cross_entropy + z_loss * sums.z_loss, sums
@@ -289,4 +359,11 @@ def _split_tokens(x_MD, targets_M, weights_M, table_VD) -> _Tokens:
 
 def no_loss() -> LossSums:
     """The sums of no tokens."""
-    return LossSums(*[jnp.zeros(())] * len(LossSums._fields))
+    return LossSums(jnp.zeros(()), jnp.zeros(()), jnp.zeros(()))
+
+
+def no_sums(config: ModelConfig) -> LossSums:
+    """The sums of no tokens, for a model."""
+    if config.n_experts is None:
+        return no_loss()
+    return no_loss()._replace(router=RouterSums(jnp.zeros(()), jnp.zeros(()), jnp.zeros(())))

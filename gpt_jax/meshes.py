@@ -14,10 +14,14 @@ FIELDS = {
     "slice": "slices",
     "data": "data",
     "fsdp": "fsdp",
+    "expert": "expert",
     "sequence": "sequence",
     "tensor": "tensor",
 }
 """Mesh axis -> its field of MeshConfig; the slowest network is needed along the first."""
+
+BATCH_AXES = ("slice", "data", "fsdp", "expert")
+"""Mesh axes along which the batch lies."""
 
 Sizes = dict[str, int]
 """Devices along each mesh axis."""
@@ -45,7 +49,7 @@ def axis_sizes(mesh: MeshConfig, n_devices: int) -> Sizes:
 
 def batch_parts(sizes: Sizes) -> int:
     """The number of parts that the batch dim is split into."""
-    return sizes["slice"] * sizes["data"] * sizes["fsdp"]
+    return math.prod(sizes[axis] for axis in BATCH_AXES)
 
 
 def check(config: Config, n_devices: int) -> Sizes:
@@ -107,6 +111,14 @@ def _meshes(n_devices: int, varied: list[str]) -> Iterator[Sizes]:
 def _obstacle(config: Config, sizes: Sizes) -> str:
     """The first dim that does not divide, and by what; empty if all do."""
     model, tensor, sequence = config.model, sizes["tensor"], sizes["sequence"]
+    if sizes["expert"] > 1 and model.n_experts is None:
+        return f"mesh.expert = {sizes['expert']} needs a model with experts (model.n_experts)"
+    if sequence > 1 and model.expert_capacity is not None:
+        return (
+            f"mesh.sequence = {sequence} with model.expert_capacity_factor = "
+            f"{model.expert_capacity_factor}: places with an expert are given along a whole "
+            f"sequence; set model.expert_capacity_factor = none or mesh.sequence = 1"
+        )
     rows = [
         (model.n_heads, "model.n_heads", tensor, "mesh.tensor"),
         (model.d_ff, "model.ffn_size", tensor, "mesh.tensor"),
@@ -123,14 +135,16 @@ def _obstacle(config: Config, sizes: Sizes) -> str:
     if sequence > 1:
         halves = "2 x mesh.sequence (ring attention gives each device two chunks)"
         rows.insert(0, (model.seq_len, "model.seq_len", 2 * sequence, halves))
+    if sizes["expert"] > 1:
+        rows.append((model.n_experts or 1, "model.n_experts", sizes["expert"], "mesh.expert"))
     batch = "train.batch_sequences", config.train.batch_sequences
     first = "train.ramp_from_sequences", config.train.ramp_from_sequences
     for name, sequences in (batch, first):
         if sequences is not None:
             parts = config.compute.microbatches
             name += f" / compute.microbatches = {sequences} / {parts}" if parts > 1 else ""
-            axes = "mesh.data x mesh.fsdp"
-            axes = f"mesh.slices x {axes}" if sizes["slice"] > 1 else axes
+            given = [a for a in BATCH_AXES if sizes[a] > 1 or a in ("data", "fsdp")]
+            axes = " x ".join(f"mesh.{FIELDS[axis]}" for axis in given)
             rows.append((sequences // parts, name, batch_parts(sizes), axes))
     for value, name, divisor, by in rows:
         if value % divisor:

@@ -25,7 +25,7 @@ from gpt_jax.timetable import Timetable
 
 Params: TypeAlias = Any
 Scalar: TypeAlias = float | jax.Array
-Role = Literal["embedding", "position", "matrix", "bias", "gain", "head", "adapter"]
+Role = Literal["embedding", "position", "matrix", "bias", "gain", "head", "adapter", "router"]
 
 
 class Rule(NamedTuple):
@@ -37,6 +37,8 @@ class Rule(NamedTuple):
     """What it is to the parametrization (`model.parametrization`)."""
     input_dims: int = 0
     """Of a kernel in a stack of layers, [G, inputs..., outputs...]: how many dims are inputs."""
+    stack_dims: int = 1
+    """Of a parameter in the blocks: how many dims in front count layers, and experts of a layer."""
 
 
 RULES = (
@@ -45,7 +47,10 @@ RULES = (
     Rule(r"blocks/\d+/attention/(query|key|value)/kernel", "matrix", "hidden", 1),
     Rule(r"blocks/\d+/attention/out/kernel", "matrix", "hidden", 2),
     Rule(r"blocks/\d+/mlp/(up|gate|down)/kernel", "matrix", "hidden", 1),
-    Rule(r"blocks/.*/bias", "bias", "hidden_vector"),
+    Rule(r"blocks/\d+/mlp/experts/(up|gate|down)/kernel", "matrix", "hidden", 1, stack_dims=2),
+    Rule(r"blocks/\d+/mlp/experts/(up|gate|down)/bias", "bias", "hidden_vector", stack_dims=2),
+    Rule(r"blocks/\d+/mlp/router/kernel", "router", "router", 1),
+    Rule(r"blocks/(?!.*/experts/).*/bias", "bias", "hidden_vector"),
     Rule(r"blocks/\d+/(attention|mlp)_norm/scale", "gain", "hidden_vector"),
     Rule(r"blocks/\d+/attention/(query|key)_norm/scale", "gain", "per_head"),
     Rule(r"final_norm/bias", "bias", "vector"),
@@ -68,9 +73,11 @@ RULES = (
 """Every parameter matches exactly one rule."""
 
 DECAYED: dict[str, frozenset[Role]] = {
-    "matrices": frozenset({"matrix", "head"}),
-    "no_bias_or_gain": frozenset({"matrix", "head", "embedding", "position", "adapter"}),
-    "all": frozenset({"matrix", "head", "embedding", "position", "adapter", "bias", "gain"}),
+    "matrices": frozenset({"matrix", "head", "router"}),
+    "no_bias_or_gain": frozenset({"matrix", "head", "router", "embedding", "position", "adapter"}),
+    "all": frozenset(
+        {"matrix", "head", "router", "embedding", "position", "adapter", "bias", "gain"}
+    ),
 }
 """optimizer.decay -> the roles that decay. GPT-1 decays "all non bias or gain weights" (section
 4.1); nanoGPT's "all tensors of two or more dims" are the same ones."""
@@ -255,7 +262,8 @@ def make_optimizer(
     Weight decay is decoupled, times the learning rate of the step, except for `adam`: there it is
     the classic L2 term, added to the clipped gradient. Lion, SGD and Adafactor follow the papers,
     with `b1` as momentum; Adafactor's learning rate is relative to the RMS of each parameter.
-    Muon orthogonalises the kernels inside the blocks, each layer by itself; the rest is AdamW.
+    Muon orthogonalises the kernels inside the blocks, each layer's and each expert's by itself; the
+    rest, routers too, is AdamW.
     """
     h = hyperparameters or Hyperparameters.of(config)
     clip = optax.identity() if h.clip_norm is None else _clip(h.clip_norm)
@@ -290,11 +298,12 @@ def _direction(name: str, params_like: Params, h: Hyperparameters) -> optax.Grad
             )
             return optax.partition({"muon": _muon(h), "adam": _adam(h)}, labels)
         case "adafactor":
-            labels = jax.tree_util.tree_map_with_path(
-                lambda path, _: "layers" if path[0].key == "blocks" else "single", params_like
-            )
+            labels = jax.tree_util.tree_map_with_path(lambda path, _: _stack(path), params_like)
             single = _adafactor(h)
-            return optax.partition({"layers": _per_layer(single), "single": single}, labels)
+            rules = {"layers": _per_layer(single), "single": single}
+            if "experts" in jax.tree.leaves(labels):
+                rules["experts"] = _per_layer(single)
+            return optax.partition(rules, labels)
     raise ValueError(f"optimizer.name = {name} has no update rule in gpt_jax.optim")
 
 
@@ -362,13 +371,21 @@ def _adam(h: Hyperparameters) -> optax.GradientTransformation:
     return optax.GradientTransformation(init, update)
 
 
+def _stack(path: tuple[Any, ...]) -> Literal["single", "layers", "experts"]:
+    """What a parameter has one matrix for: what is stacked together has as many of them."""
+    if path[0].key != "blocks":
+        return "single"
+    return "experts" if _rule(path).stack_dims == 2 else "layers"
+
+
 def _muon(h: Hyperparameters) -> optax.GradientTransformation:
-    """Muon for kernels [G, inputs..., outputs...]: G matrices of inputs x outputs each."""
+    """Muon for kernels [stack..., inputs..., outputs...]: matrices of inputs x outputs."""
 
     def dimension_numbers(tree: Any) -> Any:
         def of_kernel(path: tuple[Any, ...], x: jax.Array) -> contrib.MuonDimensionNumbers:
-            split = 1 + _rule(path).input_dims
-            return contrib.MuonDimensionNumbers(tuple(range(1, split)), tuple(range(split, x.ndim)))
+            first, split = _rule(path).stack_dims, _rule(path).stack_dims + _rule(path).input_dims
+            inputs, outputs = tuple(range(first, split)), tuple(range(split, x.ndim))
+            return contrib.MuonDimensionNumbers(inputs, outputs)
 
         return jax.tree_util.tree_map_with_path(of_kernel, tree)
 
@@ -396,7 +413,7 @@ def _adafactor(h: Hyperparameters) -> optax.GradientTransformation:
 
 
 def _per_layer(inner: optax.GradientTransformation) -> optax.GradientTransformation:
-    """`inner` applied to each layer of the stacks by itself, with kernels as matrices.
+    """`inner` applied to each layer (and expert) of the stacks by itself, with kernels as matrices.
 
     Adafactor factors the two largest dims and takes root mean squares over a whole array: over
     [G, D, N, H] it would mix layers, and not factor heads smaller than its threshold at all.
@@ -416,8 +433,13 @@ def _per_layer(inner: optax.GradientTransformation) -> optax.GradientTransformat
 
 
 def _as_matrices(path: tuple[Any, ...], x: jax.Array) -> jax.Array:
-    """A kernel [G, inputs..., outputs...] as [G, inputs, outputs]; what is no kernel, as it is."""
+    """A kernel [G, inputs..., outputs...] as [G, inputs, outputs]; what is no kernel, as it is.
+
+    Stacks of two dims become one of G x E.
+    """
     rule = _rule(path)
-    if rule.role != "matrix":
-        return x
-    return x.reshape(x.shape[0], -1, math.prod(x.shape[1 + rule.input_dims :]))
+    n_stacked = math.prod(x.shape[: rule.stack_dims])
+    if rule.role not in ("matrix", "router"):
+        return x if rule.stack_dims == 1 else x.reshape(n_stacked, *x.shape[rule.stack_dims :])
+    n_outputs = math.prod(x.shape[rule.stack_dims + rule.input_dims :])
+    return x.reshape(n_stacked, -1, n_outputs)

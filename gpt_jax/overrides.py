@@ -33,6 +33,11 @@ FINGERPRINT_ADDED = {
     "model.base_head_size": None,
     **{f"task.{name}": neutral for name, neutral in dataclasses.asdict(TaskConfig()).items()},
     **{f"adapt.{name}": neutral for name, neutral in dataclasses.asdict(AdaptConfig()).items()},
+    "model.n_experts": None,
+    "model.n_experts_per_token": 2,
+    "model.expert_capacity_factor": None,
+    "train.router_load_balance_loss": 0.01,
+    "train.router_z_loss": 0.001,
 }
 """Fields younger than the first runs, left out at the value that computes what those computed:
 adding a field changes no fingerprint."""

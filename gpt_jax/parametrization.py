@@ -25,7 +25,7 @@ from typing import Literal, NamedTuple
 
 from gpt_jax.config import ModelConfig
 
-Group = Literal["input", "hidden", "hidden_vector", "per_head", "vector", "output"]
+Group = Literal["input", "hidden", "hidden_vector", "per_head", "vector", "output", "router"]
 """What the tables tell apart, by which dims of a parameter grow with the width.
 
 - input: token and position embeddings, finite -> width ("input weights");
@@ -33,7 +33,9 @@ Group = Literal["input", "hidden", "hidden_vector", "per_head", "vector", "outpu
 - hidden_vector: biases and gains in the blocks ("all biases"; CompleteP's pre-LN and bias rows);
 - per_head: gains of the query and key norms, of head size: no dim grows, all heads share them;
 - vector: gain and bias of the final norm ("all biases"; CompleteP's final-LN row);
-- output: the untied head, width -> finite ("output weights").
+- output: the untied head, width -> finite ("output weights");
+- router: of experts, width -> finite as well, in the blocks: the same but for depth. The experts'
+  own kernels are hidden ones.
 """
 
 UpdateRule = Literal["adam", "sgd", "muon"]
@@ -55,6 +57,7 @@ INIT_STD: dict[Group, Power] = {
     "per_head": Power(),
     "vector": Power(),
     "output": Power(),
+    "router": Power(),
 }
 """Standard deviation at initialisation, over that at the base.
 
@@ -70,6 +73,7 @@ LEARNING_RATE: dict[UpdateRule, dict[Group, Power]] = {
         "per_head": Power(),
         "vector": Power(),
         "output": Power(),
+        "router": Power(),
     },
     "sgd": {
         "input": Power(width=1),
@@ -78,6 +82,7 @@ LEARNING_RATE: dict[UpdateRule, dict[Group, Power]] = {
         "per_head": Power(depth=1),
         "vector": Power(width=1),
         "output": Power(width=1),
+        "router": Power(width=1, depth=1),
     },
     "muon": {"hidden": Power(width=-1 / 2)},
 }
@@ -105,6 +110,7 @@ GRADIENT: dict[Group, Power] = {
     "per_head": Power(depth=-1),
     "vector": Power(width=-1),
     "output": Power(width=-1),
+    "router": Power(width=-1, depth=-1),
 }
 """Size of a gradient's entries, over that at the base: Adam's epsilon has to keep pace with it.
 CompleteP table 1, "AdamW epsilon": 1 / (m l) in residual blocks; equation 40: 1 / m elsewhere. The
@@ -168,7 +174,7 @@ def score_divisor(model: ModelConfig) -> float:
 
 
 def output_multiplier(model: ModelConfig) -> float:
-    """What the final activations are multiplied with before the head: 1 / m.
+    """What activations are multiplied with before the head, or a router: 1 / m.
 
     TP5 table 8, "Multiplier", output weights; CompleteP table 1, "Unemb. fwd".
     """

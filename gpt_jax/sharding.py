@@ -20,6 +20,8 @@ from gpt_jax.config import Config, MeshConfig
 
 MESH_AXES = tuple(meshes.FIELDS)
 SEQUENCE_AXIS = "sequence"
+EXPERT_AXIS = "expert"
+"""Only in meshes with several devices along it: those of other models are what they were."""
 TRIAL_AXIS = "trial"
 """In front of the others in the mesh of a packed sweep: along it lie trials, not parts of one."""
 
@@ -35,8 +37,9 @@ RULES: dict[str, tuple[str, ...]] = {
     "mlp": ("tensor",),
     "vocab": ("tensor",),
     "layer": (),
+    "expert": (EXPERT_AXIS,),
     # activations
-    "act_batch": ("slice", "data", "fsdp"),
+    "act_batch": meshes.BATCH_AXES,
     "act_seq": (SEQUENCE_AXIS,),
     "act_stream_seq": (SEQUENCE_AXIS, "tensor"),  # between sub-blocks: norms and residuals
     "act_embed": (),
@@ -58,8 +61,13 @@ class Layout:
 
     def spec(self, axes: Axes) -> PartitionSpec:
         """Logical names of a tensor's dims -> its PartitionSpec on the mesh."""
-        parts = [() if a is None or a in self.replicated else RULES[a] for a in axes]
+        parts = [self.mesh_axes(axis) for axis in axes]
         return PartitionSpec(*[p[0] if len(p) == 1 else p or None for p in parts])
+
+    def mesh_axes(self, axis: str | None) -> tuple[str, ...]:
+        """The mesh axes that a dim of this logical name lies along."""
+        rule = () if axis is None or axis in self.replicated else RULES[axis]
+        return tuple(a for a in rule if a in self.mesh.shape)
 
     def sharding(self, axes: Axes) -> NamedSharding:
         return NamedSharding(self.mesh, self.spec(axes))
@@ -85,8 +93,7 @@ class Layout:
 
     def n_parts(self, axis: str) -> int:
         """The number of parts that a dim of this logical name is split into."""
-        rule = () if axis in self.replicated else RULES[axis]
-        return math.prod(self.mesh.shape[a] for a in rule)
+        return math.prod(self.mesh.shape[a] for a in self.mesh_axes(axis))
 
     def shardings(self, axes_tree: Any) -> Any:
         """A tree of `Axes` tuples -> the same tree of NamedShardings."""
@@ -120,11 +127,11 @@ class Layout:
 
 def stack_layout(layout: Layout, devices: Sequence[jax.Device], n_parts: int) -> Layout:
     """The layout of several models at once: `layout`, n_parts times over, along a trial axis."""
-    shape = tuple(layout.mesh.shape[axis] for axis in MESH_AXES)
+    shape = layout.mesh.shape
     mesh = jax.make_mesh(
-        (n_parts, *shape),
-        (TRIAL_AXIS, *MESH_AXES),
-        axis_types=(AxisType.Auto,) * (1 + len(MESH_AXES)),
+        (n_parts, *shape.values()),
+        (TRIAL_AXIS, *shape),
+        axis_types=(AxisType.Auto,) * (1 + len(shape)),
         devices=devices,
     )
     return Layout(mesh, layout.replicated)
@@ -149,16 +156,17 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
     """
     devices = jax.devices() if devices is None else list(devices)
     sizes = meshes.axis_sizes(config, len(devices))
-    shape = tuple(sizes[axis] for axis in MESH_AXES[1:])
-    grids = [_grid(shape, part) for part in _slices(devices, config.slices)]
-    return Mesh(np.stack(grids), MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
+    axes = tuple(axis for axis in MESH_AXES if axis != EXPERT_AXIS or sizes[axis] > 1)
+    each = {axis: sizes[axis] for axis in axes[1:]}
+    grids = [_grid(each, part) for part in _slices(devices, config.slices)]
+    return Mesh(np.stack(grids), axes, axis_types=(AxisType.Auto,) * len(axes))
 
 
-def _grid(shape: tuple[int, ...], devices: Sequence[jax.Device]) -> np.ndarray:
+def _grid(sizes: meshes.Sizes, devices: Sequence[jax.Device]) -> np.ndarray:
     """Devices of one slice in the shape of its axes, neighbours along an axis near each other."""
-    types = (AxisType.Auto,) * len(shape)
+    shape, types = tuple(sizes.values()), (AxisType.Auto,) * len(sizes)
     try:
-        return jax.make_mesh(shape, MESH_AXES[1:], axis_types=types, devices=devices).devices
+        return jax.make_mesh(shape, tuple(sizes), axis_types=types, devices=devices).devices
     except NotImplementedError:  # of a TPU's torus: an axis that is no product of its dims
         return create_device_mesh(shape, devices, allow_split_physical_axes=True)
 

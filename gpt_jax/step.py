@@ -22,7 +22,7 @@ import optax
 from gpt_jax import overrides
 from gpt_jax.adapt import Adaptation, make_adaptation
 from gpt_jax.buckets import round_up
-from gpt_jax.config import Config
+from gpt_jax.config import Config, ModelConfig
 from gpt_jax.data.batch import Batch
 from gpt_jax.finetune.heads import (
     fresh_axes,
@@ -31,7 +31,7 @@ from gpt_jax.finetune.heads import (
     task_outputs,
     with_fresh,
 )
-from gpt_jax.losses import LossSums
+from gpt_jax.losses import LossSums, no_sums
 from gpt_jax.models.gpt import GPT, Params, make_gpt
 from gpt_jax.optim import (
     Hyperparameters,
@@ -161,6 +161,16 @@ class Metrics(NamedTuple):
     parameter_norm: jax.Array
     bad: jax.Array
     """Whether loss or gradient is not finite, or the loss a spike."""
+    router_load_balance_loss: jax.Array | None = None
+    """Experts: mean over tokens and layers, not weighted; 1 if experts share tokens evenly."""
+    router_z_loss: jax.Array | None = None
+    """Experts: mean squared log-normaliser of router logits over layers, not weighted."""
+    dropped_choices: jax.Array | None = None
+    """Experts with a capacity: the share of tokens' choices that found no place."""
+
+    def columns(self) -> dict[str, Any]:
+        """{name: array} of those that the model has."""
+        return {name: column for name, column in self._asdict().items() if column is not None}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -292,10 +302,7 @@ def sum_gradients(
         return x.reshape(x.shape[0] // n_parts, n_parts, *x.shape[1:]).swapaxes(0, 1)
 
     parts = jax.tree.map(split, batch)
-    zeros = (
-        jax.tree.map(jnp.zeros_like, params),
-        LossSums(*[jnp.zeros(())] * len(LossSums._fields)),
-    )
+    zeros = (jax.tree.map(jnp.zeros_like, params), no_sums(config.model))
     total, _ = jax.lax.scan(add_part, zeros, (parts, jnp.arange(n_parts)))
     return total
 
@@ -350,7 +357,20 @@ def apply_gradients(
         parameter_norm=optax.global_norm(params),
         bad=bad,
     )
-    return new, metrics
+    return new, _with_routers(metrics, sums, config.model)
+
+
+def _with_routers(metrics: Metrics, sums: LossSums, model: ModelConfig) -> Metrics:
+    """The metrics with those of the routers, if there are any."""
+    if sums.router is None:
+        return metrics
+    each = jnp.maximum(sums.weight, 1.0) * model.n_layers
+    has_capacity = model.expert_capacity is not None
+    return metrics._replace(
+        router_load_balance_loss=sums.router.load_balance / each,
+        router_z_loss=sums.router.z_loss / each,
+        dropped_choices=sums.router.dropped / each if has_capacity else None,
+    )
 
 
 def _make_optimizer(

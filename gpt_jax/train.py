@@ -288,7 +288,7 @@ class _Loop:
 
     def _read(self, pending: Pending) -> None:
         """Wait for steps, write their records, show them, and stop the run if one went wrong."""
-        metrics = jax.device_get(pending.metrics)._asdict()
+        metrics = jax.device_get(pending.metrics).columns()
         columns = {name: column.tolist() for name, column in metrics.items()}
         now = time.monotonic()
         seconds, self.last_time = (now - self.last_time) / len(pending.steps), now

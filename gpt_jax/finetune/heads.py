@@ -13,7 +13,7 @@ from gpt_jax.adapt.trees import join, unflatten
 from gpt_jax.config import Config
 from gpt_jax.data.batch import Batch
 from gpt_jax.finetune.inputs import N_SPECIAL
-from gpt_jax.losses import LossSums, batch_loss, in_parts, output_loss
+from gpt_jax.losses import LossSums, LossWeights, batch_loss, in_parts, output_loss
 from gpt_jax.models.gpt import GPT, Params
 from gpt_jax.models.vision import encode, fresh_encoder
 from gpt_jax.sharding import Axes
@@ -77,7 +77,7 @@ def task_loss(
     task = config.task
     if task.name in ("language_model", "respond"):
         prefix_BPD = _prefix(config, params, batch)
-        return batch_loss(model, params, batch, config.train.z_loss, key, prefix_BPD)
+        return batch_loss(model, params, batch, LossWeights.of(config.train), key, prefix_BPD)
     if task.name == "prefer":
         return _preference_loss(config, model, params, batch, key)
     sequences = split_rows(config, batch)

@@ -163,6 +163,7 @@ def _carries(config: ModelConfig) -> dict[str, tuple[Any, ...]]:
         "qk_norm": (False,),
         "logit_soft_cap": (None,),
         "parametrization": ("standard",),
+        "n_experts": (None,),
     }
 
 

@@ -16,6 +16,8 @@ import jax.numpy as jnp
 from gpt_jax.config import ComputeConfig, ModelConfig
 from gpt_jax.models import attention
 from gpt_jax.models.execution import Execution, decide_execution
+from gpt_jax.models.experts import ROUTERS
+from gpt_jax.models.ring import zigzag
 from gpt_jax.models.transformer import ACTIVATIONS, Cache, Transformer, output_logits
 from gpt_jax.sharding import Axes, Layout
 
@@ -69,6 +71,40 @@ class GPT:
         )
         return y
 
+    def apply_with_routers(
+        self,
+        params: Params,
+        tokens_BT: jax.Array,
+        segments_BT: jax.Array | None = None,
+        dropout_key: jax.Array | None = None,
+        logits: bool = True,
+        prefix_BPD: jax.Array | None = None,
+    ) -> tuple[jax.Array, jax.Array]:
+        """`apply`, of a model with experts, and the router logits of every layer [L, B, T, E]."""
+        (y, _), variables = self._module.apply(
+            {"params": params},
+            tokens_BT,
+            segments_BT=segments_BT,
+            train=dropout_key is not None,
+            logits=logits,
+            prefix_BPD=prefix_BPD,
+            rngs=None if dropout_key is None else {"dropout": dropout_key},
+            mutable=[ROUTERS],
+        )
+        seen, n_members = variables[ROUTERS]["blocks"], len(self.config.layer_pattern)
+        routers = self._by_layer([seen[str(i)]["mlp"]["logits"] for i in range(n_members)])
+        if self.execution.kernel.name == "ring":  # back from the order of the ring
+            assert self.layout is not None
+            routers_BTLE = jnp.moveaxis(routers, 0, 2)
+            axes: Axes = ("act_batch", "act_seq", None, None)
+            routers = jnp.moveaxis(zigzag(routers_BTLE, self.layout, axes, back=True), 2, 0)
+        return y, routers
+
+    def _by_layer(self, arrays: list[tuple[jax.Array]]) -> jax.Array:
+        """[L, ...] of what each member of layer_pattern sowed: layer g P + i is i of group g."""
+        stacked = jnp.stack([array for (array,) in arrays], axis=1)
+        return stacked.reshape(self.config.n_layers, *stacked.shape[2:])
+
     def output_table(self, params: Params) -> jax.Array:
         """The output embeddings of all ids [V, D], without padding; a soft cap comes after them."""
         tied = self.config.tied_embeddings
@@ -93,13 +129,15 @@ class GPT:
     def decoding_params(self, params: Params) -> Params:
         """Parameters as `apply_cached` takes them: all of them are read for every token.
 
-        Kernels and token embeddings have the type that products round them to; each group of
-        layers that are unrolled has a tree of its own.
+        Kernels and token embeddings have the type that products round them to (a router's stay
+        float32); each group of layers that are unrolled has a tree of its own.
         """
         operands = self.execution.how.operands
 
         def rounded(path: tuple[Any, ...], x: jax.Array) -> jax.Array:
-            return x.astype(operands) if path[-1].key in ("kernel", "tokens") else x
+            of_router = len(path) > 1 and path[-2].key == "router"
+            is_rounded = path[-1].key in ("kernel", "tokens") and not of_router
+            return x.astype(operands) if is_rounded else x
 
         params = jax.tree_util.tree_map_with_path(rounded, params)
         if "blocks" not in params or not self.execution.unroll:
@@ -122,12 +160,7 @@ class GPT:
         )
         seen = variables[ACTIVATIONS]
         members = [seen["blocks"][str(i)] for i in range(len(config.layer_pattern))]
-
-        def by_layer(arrays: list[tuple[jax.Array]]) -> jax.Array:
-            """Layer g P + i is member i of group g."""
-            stacked = jnp.stack([array for (array,) in arrays], axis=1)
-            return stacked.reshape(config.n_layers, *stacked.shape[2:])
-
+        by_layer = self._by_layer
         return {
             "embedding": seen["embedded"][0],
             "scores": by_layer([member["attention"]["scores"] for member in members]),

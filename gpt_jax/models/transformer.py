@@ -11,6 +11,7 @@ from gpt_jax import parametrization
 from gpt_jax.config import ModelConfig
 from gpt_jax.models import attention
 from gpt_jax.models.execution import Execution
+from gpt_jax.models.experts import ROUTERS, Experts
 from gpt_jax.models.layers import (
     MLP,
     Embedding,
@@ -176,7 +177,12 @@ class Block(nn.Module):
         how = self.execution.how
         norm = functools.partial(Norm, config.norm, config.norm_epsilon, config.bias, how)
         attend = Attention(config, self.execution, self.layout, self.window, name="attention")
-        mlp = MLP(config, self.execution.how, self.layout, name="mlp")
+        mlp: Callable[[jax.Array], jax.Array]
+        if config.n_experts is None:
+            mlp = MLP(config, self.execution.how, self.layout, name="mlp")
+        else:
+            experts = Experts(config, self.execution.how, self.layout, name="mlp")
+            mlp = functools.partial(experts, decoding=cache is not None)
 
         multiplier = parametrization.residual_multiplier(config)
 
@@ -300,7 +306,7 @@ class Transformer(nn.Module):
             group = nn.remat(LayerGroup, policy=policy, prevent_cse=self.execution.unroll)
         layers = nn.scan(
             group,
-            variable_axes={"params": 0, ACTIVATIONS: 0},
+            variable_axes={"params": 0, ACTIVATIONS: 0, ROUTERS: 0},
             split_rngs={"params": True, "dropout": True},
             in_axes=(0, nn.broadcast, nn.broadcast),
             length=n_groups,

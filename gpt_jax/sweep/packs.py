@@ -344,5 +344,6 @@ def _batches(trials: Sequence[_Trial], steps: range) -> tuple[list[Batch], float
 def _by_lane(metrics: Sequence[Metrics], n_lanes: int) -> list[_Columns]:
     """Metrics on the host, of [lanes, K] or one Metrics of [K] a lane, as lists of K a lane."""
     if len(metrics) == 1 and metrics[0].loss.ndim == 2:
-        metrics = [Metrics(*(column[lane] for column in metrics[0])) for lane in range(n_lanes)]
-    return [{name: column.tolist() for name, column in m._asdict().items()} for m in metrics]
+        together = metrics[0]
+        metrics = [jax.tree.map(lambda x, i=i: x[i], together) for i in range(n_lanes)]
+    return [{name: column.tolist() for name, column in m.columns().items()} for m in metrics]
