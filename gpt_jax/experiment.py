@@ -258,6 +258,7 @@ def facts(experiment: Experiment) -> Record:
         "n_params": counts.n_params,
         "n_params_non_embedding": counts.n_params_non_embedding,
         "n_params_matmul": counts.n_params_matmul,
+        "n_params_active": counts.n_params_active,
         "devices": f"{devices.size} x {devices.flat[0].device_kind}",
         "mesh": dict(experiment.layout.mesh.shape),
         "operands": str(execution.how.operands),

@@ -3,7 +3,7 @@
 Published counts follow different conventions, and a scaling law fitted under one is wrong under
 another; here each has a name and its source. A product of [m, k] and [k, n] counts 2 m k n FLOPs.
 Tensor dims: T query position, S key position, D width, N heads, K kv heads, H head size, F hidden,
-V vocab, L layers. Plain arithmetic: must not import jax.
+V vocab, L layers, E experts. Plain arithmetic: must not import jax.
 """
 
 import dataclasses
@@ -63,10 +63,24 @@ def _block_shapes(model: ModelConfig) -> dict[str, Shape]:
         shapes |= {"attention/query_norm/scale": (H,), "attention/key_norm/scale": (H,)}
     if not model.parallel_block:
         shapes |= _norm("mlp_norm", model)
+    if model.n_experts is not None:
+        return shapes | _expert_shapes(model, model.n_experts)
     shapes |= _projection("mlp/up", (D,), (F,), model)
     if model.gated:
         shapes |= _projection("mlp/gate", (D,), (F,), model)
     return shapes | _projection("mlp/down", (F,), (D,), model)
+
+
+def _expert_shapes(model: ModelConfig, E: int) -> dict[str, Shape]:
+    D, F = model.d_model, model.d_ff
+    shapes: dict[str, Shape] = {"mlp/router/kernel": (D, E)}
+    for name, inputs, outputs in (("up", D, F), ("gate", D, F), ("down", F, D)):
+        if name == "gate" and not model.gated:
+            continue
+        shapes[f"mlp/experts/{name}/kernel"] = (E, inputs, outputs)
+        if model.bias:
+            shapes[f"mlp/experts/{name}/bias"] = (E, outputs)
+    return shapes
 
 
 def _norm(name: str, model: ModelConfig) -> dict[str, Shape]:
@@ -97,15 +111,25 @@ class ParameterCounts:
     """The output projection, if it is not the token embedding."""
 
     n_params_matmul: int
-    """Weights that a token is multiplied with: projections and the head, tied or not."""
+    """Weights that a token is multiplied with: projections and the head, tied or not; of experts,
+    those of the ones that it is sent to."""
     n_params_padded: int
     """All parameters as stored, the rows that pad the vocabulary included."""
+    n_params_inactive: int = 0
+    """Parameters of the experts that a token is not sent to."""
+    n_params_experts: int = 0
+    """Parameters of all experts."""
 
     @property
     def n_params(self) -> int:
         """All parameters: N of GPT-2, GPT-3 (Table D.1), Chinchilla and PaLM."""
         embeddings = self.token_embedding + self.position_embedding + self.head
         return embeddings + self.n_params_non_embedding
+
+    @property
+    def n_params_active(self) -> int:
+        """Those that compute one token: all, but for experts that it is not sent to."""
+        return self.n_params - self.n_params_inactive
 
     @property
     def n_params_non_embedding(self) -> int:
@@ -123,11 +147,15 @@ def count_parameters(model: ModelConfig) -> ParameterCounts:
     parts = dict.fromkeys(
         ("token_embedding", "position_embedding", "attention", "mlp", "norms", "head"), 0
     )
-    kernels = 0
+    kernels = inactive = experts = 0
     for path, shape in parameter_shapes(model).items():
-        parts[_part(path)] += math.prod(shape)
+        size = math.prod(shape)
+        unused = _inactive(model, path, size)
+        parts[_part(path)] += size
+        inactive += unused
+        experts += size if "/experts/" in path else 0
         if _is_block_kernel(path):
-            kernels += math.prod(shape)
+            kernels += size - unused
     n_params_padded = sum(parts.values())
     parts["token_embedding"] -= padding
     if not model.tied_embeddings:
@@ -136,7 +164,16 @@ def count_parameters(model: ModelConfig) -> ParameterCounts:
         **parts,
         n_params_matmul=kernels + model.vocab_size * model.d_model,
         n_params_padded=n_params_padded,
+        n_params_inactive=inactive,
+        n_params_experts=experts,
     )
+
+
+def _inactive(model: ModelConfig, path: str, size: int) -> int:
+    """Of a parameter's values, those of experts that a token is not sent to."""
+    if model.n_experts is None or "/experts/" not in path:
+        return 0
+    return size // model.n_experts * (model.n_experts - model.n_experts_per_token)
 
 
 def _part(path: str) -> str:
@@ -183,20 +220,28 @@ def forward_flops_per_sequence(model: ModelConfig, convention: Convention = "exa
     - palm: 2 N + 4 L N H T a token (6 N + 12 L H Q T with the backward pass in the notation of
       Chowdhery et al. 2022, appendix B), N all parameters: the FLOPs of MFU.
 
+    Of a mixture of experts, N counts the K experts that a token is sent to, in every convention.
+
     Raises ValueError for an unknown convention.
     """
     counts, T, D = count_parameters(model), model.seq_len, model.d_model
     kernels = counts.n_params_matmul - model.vocab_size * D
+    # Weights that a token meets, but for what a capacity leaves of those of experts.
+    n_all, n_blocks = counts.n_params_active, counts.n_params_non_embedding
+    n_blocks -= counts.n_params_inactive
+    executed, used = _expert_products(model)
     attention_width, L = model.n_heads * model.d_head, model.n_layers
     match convention:
         case "exact":
-            return 2 * T * (kernels + model.padded_vocab_size * D) + 4 * attention_width * L * T**2
+            scores = 4 * attention_width * L * T**2
+            return 2 * T * (kernels + model.padded_vocab_size * D) + executed + scores
         case "exact_causal":
-            return 2 * T * counts.n_params_matmul + 4 * attention_width * _visible_pairs(model)
+            products = 2 * T * counts.n_params_matmul + used
+            return products + 4 * attention_width * _visible_pairs(model)
         case "6nd":
-            return 2 * T * counts.n_params
+            return 2 * T * n_all
         case "kaplan":
-            return 2 * T * counts.n_params_non_embedding
+            return 2 * T * n_blocks
         case "kaplan_table_1":
             return 2 * T * kernels + 2 * L * T**2 * attention_width
         case "chinchilla":
@@ -204,10 +249,35 @@ def forward_flops_per_sequence(model: ModelConfig, convention: Convention = "exa
             products = 2 * T * (kernels + 2 * model.vocab_size * D)
             return products + 4 * attention_width * L * T**2 + softmax
         case "palm":
-            return 2 * T * counts.n_params + 4 * attention_width * L * T**2
+            return 2 * T * n_all + 4 * attention_width * L * T**2
     raise ValueError(
         f"FLOPs convention '{convention}' is unknown; allowed: {', '.join(get_args(Convention))}"
     )
+
+
+def mlp_rows_per_token(model: ModelConfig) -> float:
+    """Rows that MLPs compute for a token: 1; of experts K, or what their capacities add up to."""
+    if model.n_experts is None:
+        return 1
+    if model.expert_capacity is None:
+        return model.n_experts_per_token
+    return model.n_experts * model.expert_capacity / model.seq_len
+
+
+def _expert_products(model: ModelConfig) -> tuple[int, int]:
+    """(executed, used): FLOPs of experts beyond K of them a token, in one sequence; used ones are
+    fewer where choices certainly find no place.
+
+    Dropless, every choice is computed. With a capacity, each expert computes its C places, filled
+    or not.
+    """
+    if model.n_experts is None or model.expert_capacity is None:
+        return 0, 0
+    choices = model.n_experts_per_token * model.seq_len
+    places = model.n_experts * model.expert_capacity
+    n_kernels = 3 if model.gated else 2
+    each = 2 * model.n_layers * n_kernels * model.d_model * model.d_ff
+    return each * (places - choices), each * (min(places, choices) - choices)
 
 
 def _visible_pairs(model: ModelConfig) -> int:
@@ -280,17 +350,21 @@ def _optimizer_values(path: str, shape: Shape, optimizer: str) -> int:
         case "lion" | "sgd":
             return size
         case "muon":
-            return size if _is_block_kernel(path) else 2 * size
+            is_matrix = _is_block_kernel(path) and "/router/" not in path
+            return size if is_matrix else 2 * size
         case "adafactor":
             return size + _adafactor_second_moment(path, shape)
     raise AssertionError(optimizer)
 
 
 def _adafactor_second_moment(path: str, shape: Shape) -> int:
-    """Row and column means of what is a matrix, layer by layer; else one number a parameter."""
-    n_layers, dims = (shape[0], shape[1:]) if path.startswith("blocks/") else (1, shape)
+    """Row and column means of each matrix, by layer and expert; else one number a parameter."""
+    n_stacked = 0
+    if path.startswith("blocks/"):
+        n_stacked = 2 if "/experts/" in path else 1
+    n_matrices, dims = math.prod(shape[:n_stacked]), shape[n_stacked:]
     if _is_block_kernel(path):
         n_inputs = 2 if path.endswith("attention/out/kernel") else 1
         dims = (math.prod(dims[:n_inputs]), math.prod(dims[n_inputs:]))
     factored = len(dims) == 2 and min(dims) >= ADAFACTOR_MIN_DIM
-    return n_layers * (sum(dims) if factored else math.prod(dims))
+    return n_matrices * (sum(dims) if factored else math.prod(dims))

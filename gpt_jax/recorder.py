@@ -182,6 +182,7 @@ class RunRecorder:
             "n_params": counts.n_params,
             "n_params_non_embedding": counts.n_params_non_embedding,
             "n_params_matmul": counts.n_params_matmul,
+            "n_params_active": counts.n_params_active,
             "n_tokens": n_tokens,
             "n_steps": n_steps,
             "flops": flops.training_flops(config.model, n_tokens, "exact"),

@@ -68,6 +68,10 @@ BASE = overrides.override(
 )
 DROPOUT = {"model.dropout_residual": 0.2, "model.dropout_embedding": 0.2}
 
+EXPERTS = {"model.n_experts": 4, "train.router_load_balance_loss": 0.1}
+CAPACITY = EXPERTS | {"model.expert_capacity_factor": 0.75}
+LORA = {"adapt.method": "lora", "adapt.targets": ["query", "out", "up"], "adapt.rank": 2}
+
 RUNS: dict[str, dict[str, Any]] = {
     "1x1x1 dropout": DROPOUT,
     "8x1x1 dropout": DROPOUT,
@@ -82,6 +86,16 @@ RUNS: dict[str, dict[str, Any]] = {
     "1x1x1 sequence": {"mesh.sequence": 4},
     "1x1x2 sequence": {"mesh.sequence": 2},
     "2x2x1 slices": {"mesh.slices": 2},
+    "1x1x1 dropless": EXPERTS,
+    "2x1x1 dropless": EXPERTS | {"mesh.expert": 4},
+    "1x2x1 dropless": EXPERTS | {"mesh.expert": 2},
+    "1x1x2 dropless": EXPERTS | {"mesh.expert": 4},
+    "1x1x1 capacity": CAPACITY,
+    "2x1x1 capacity": CAPACITY | {"mesh.expert": 4},
+    "1x2x1 capacity": CAPACITY | {"mesh.expert": 4},
+    "8x1x1 capacity": CAPACITY,
+    "1x1x1 lora": LORA,
+    "2x2x2 lora": LORA,
 }
 """Name, beginning with data x fsdp x tensor -> overrides, of further axes too."""
 
@@ -96,6 +110,9 @@ REFUSED: dict[str, dict[str, Any]] = {
     "8x1x1": {"train.batch_sequences": 12},
     "8x1x1 microbatches": {"compute.microbatches": 2},
     "1x1x1 sequence": {"mesh.sequence": 8},
+    "1x1x1 experts": EXPERTS | {"mesh.expert": 8},
+    "2x1x1 no experts": {"mesh.expert": 4},
+    "1x1x1 capacity sequence": CAPACITY | {"mesh.sequence": 2, "mesh.data": 4},
     "8x1x1 ramp": {"train.ramp_from_sequences": 4, "train.ramp_tokens": 100},
 }
 """Meshes over 8 devices that do not fit."""
@@ -117,13 +134,14 @@ def configure(name: str, changes: dict[str, Any]) -> tuple[Config, list[jax.Devi
     data, fsdp, tensor = map(int, name.split()[0].split("x"))
     mesh: dict[str, Any] = {"mesh.data": data, "mesh.fsdp": fsdp, "mesh.tensor": tensor}
     config = overrides.override(BASE, mesh | changes)
-    more = config.mesh.sequence * config.mesh.slices
+    more = config.mesh.sequence * config.mesh.slices * config.mesh.expert
     return config, jax.devices()[: data * fsdp * tensor * more]
 
 
-def start() -> TrainState:
-    """Fresh state on the host, the same for every run."""
-    config, devices = configure("1x1x1", {})
+@functools.cache
+def start(experts: bool = False) -> TrainState:
+    """Fresh state on the host, the same for every run of a model."""
+    config, devices = configure("1x1x1", EXPERTS if experts else {})
     model = make_gpt(config.model, config.compute, make_layout(config, devices))
     steps = make_steps(config, model)
     return jax.device_get(jax.jit(steps.init)(jax.random.key(0)))
@@ -136,6 +154,9 @@ def run(name: str, changes: dict[str, Any], state: TrainState) -> tuple[list[flo
     model = make_gpt(config.model, config.compute, layout)
     steps = compile_steps(config, model, layout)
     settings = jax.device_put(make_settings(config, make_timetable(config)), layout.everywhere)
+    if config.adapt.method != "full":
+        state, frozen = steps.begin(jax.random.key(1), state.params)
+        settings = settings._replace(frozen=frozen)
     shardings = jax.tree.map(lambda x: x.sharding, steps.abstract_state)
     state = jax.device_put(state, shardings)
     one = put_count(1, layout.everywhere)
@@ -308,11 +329,10 @@ def refusal(name: str, changes: dict[str, Any]) -> str:
 def main() -> None:
     arrays: dict[str, np.ndarray] = {}
     facts: dict[str, Any] = {}
-    state = start()
     runs = {name: functools.partial(run, name, changes) for name, changes in RUNS.items()}
     runs |= {kind: functools.partial(data_parallel, kind) for kind in ("shard_map", "pmap")}
     for name, train in runs.items():
-        losses, params, found = train(state)
+        losses, params, found = train(start("model.n_experts" in RUNS.get(name, {})))
         facts[name] = found
         arrays[f"{name}: losses"] = np.array(losses)
         arrays |= {f"{name}: {key}": np.asarray(x) for key, x in named(params).items()}

@@ -24,6 +24,13 @@ ONE_LINE = r"^[^\n]+$"
 RAMP = {"train.ramp_from_sequences": 8, "train.ramp_tokens": 1000}
 MIXTURE = {"data.source": "mixture", "data.mixture": [{"path": "a"}, {"path": "b", "weight": 2}]}
 MUP = {"model.parametrization": "mup", "model.base_d_model": 64}
+TASK = {"task.name": "classify", "task.train": "x.jsonl"}
+IMAGES = {
+    "task.name": "respond",
+    "task.train": "x.jsonl",
+    "task.images": "x.npy",
+    "task.image_encoder": "convolution",
+}
 NOT_BY_TYPE: dict[str, dict[str, Any]] = {
     "model.n_kv_heads": {"model.n_kv_heads": 4},
     "model.n_heads": {"model.n_heads": 6},
@@ -37,6 +44,21 @@ NOT_BY_TYPE: dict[str, dict[str, Any]] = {
     "data.source": {"data.source": "text", "data.path": "x"},
     "data.mixture": MIXTURE,
     "mesh.data": {"mesh.data": 4},
+    "model.n_experts_per_token": {"model.n_experts": 8, "model.n_experts_per_token": 1},
+    "model.expert_capacity_factor": {"model.n_experts": 8, "model.expert_capacity_factor": 1.25},
+    **dict.fromkeys(("task.name", "task.train"), TASK),
+    "task.labels": TASK | {"task.labels": ["a", "b"]},
+    "task.fields": TASK | {"task.fields": ["a"]},
+    "task.metric": TASK | {"task.metric": "macro_f1"},
+    "task.warmup": TASK | {"task.epochs": 2.0, "task.warmup": 0.1},
+    "task.validations": TASK | {"task.epochs": 2.0, "task.validations": 2},
+    "task.repeat": TASK | {"task.name": "tag", "task.repeat": True},
+    "task.pack": TASK | {"task.name": "respond", "task.pack": True},
+    **dict.fromkeys(("task.images", "task.image_encoder"), IMAGES),
+    "task.image_shape": IMAGES | {"task.image_shape": [8, 8, 1]},
+    "adapt.targets": {"adapt.targets": ["up"]},
+    "adapt.train": {"adapt.method": "pattern", "adapt.train": [".*"]},
+    "adapt.initial_rank": {"adapt.initial_rank": 9},
     "checkpoint.keep_at_tokens": {"checkpoint.keep_at_tokens": [100, 200]},
 }
 """Changes to fields that a value made from the type alone would leave inconsistent."""

@@ -89,6 +89,38 @@ def test_splits_of_the_batch_train_alike(results, run):
     assert_trained_alike(results[0], run, "1x1x1")
 
 
+@pytest.mark.parametrize(
+    ("run", "reference"),
+    [
+        ("2x1x1 dropless", "1x1x1 dropless"),
+        ("1x2x1 dropless", "1x1x1 dropless"),
+        ("1x1x2 dropless", "1x1x1 dropless"),
+        ("2x1x1 capacity", "1x1x1 capacity"),
+        ("1x2x1 capacity", "1x1x1 capacity"),
+        ("8x1x1 capacity", "1x1x1 capacity"),
+        ("2x2x2 lora", "1x1x1 lora"),
+    ],
+)
+def test_experts_and_adapted_models_train_alike(results, run, reference):
+    assert_trained_alike(results[0], run, reference)
+
+
+def test_experts_lie_on_devices_of_their_own(results):
+    """Tokens come to them by all-to-all where their number is known, else by gathering."""
+    _, facts = results
+    assert not collectives(facts, "1x1x1 capacity")
+    assert collectives(facts, "2x1x1 capacity") == {"all-reduce", "all-to-all"}
+    assert "all-to-all" in collectives(facts, "1x2x1 capacity")
+    assert "all-to-all" not in collectives(facts, "8x1x1 capacity")
+    assert "all-gather" in collectives(facts, "2x1x1 dropless")
+    for run, parts in (("2x1x1 capacity", 4), ("1x2x1 dropless", 2), ("2x1x1 dropless", 4)):
+        for key, (whole, part) in facts[run]["shapes"].items():
+            if "/experts/" in key:
+                assert part[1] == whole[1] // parts, f"{run}: {key}"
+                full = f"f32[{','.join(map(str, whole))}]"
+                assert full not in facts[run]["arguments"], f"{run}: a full copy of {key}"
+
+
 def test_dropout_and_training_do_something(results):
     """Else the tests above compare nothing with nothing."""
     arrays, _ = results
@@ -252,6 +284,9 @@ def test_the_single_head_of_multi_query_attention_is_everywhere():
         ("1x8x1", "model.d_model = 20 is not divisible by mesh.fsdp = 8"),
         ("8x1x1", "= 12 is not divisible by mesh.data x mesh.fsdp = 8; what fits: --mesh.data 4"),
         ("8x1x1 microbatches", "/ compute.microbatches = 8 / 2 = 4 is not divisible by mesh.data"),
+        ("1x1x1 experts", "model.n_experts = 4 is not divisible by mesh.expert = 8"),
+        ("2x1x1 no experts", "mesh.expert = 4 needs a model with experts (model.n_experts)"),
+        ("1x1x1 capacity sequence", "set model.expert_capacity_factor = none or mesh.sequence = 1"),
         ("8x1x1 ramp", "train.ramp_from_sequences = 4 is not divisible by mesh.data x mesh.fsdp"),
     ],
 )

@@ -4,7 +4,8 @@
 
 SHARED_DATA holds `text/`, `eval/` and `finetune/` as README.md beside this file lists them.
 Writes `finetune_data/english.jsonl` (unlabelled text for the base model; held-out sentences of the
-tasks are not among it) and `finetune_data/TASK/{train,validation,test}.jsonl`; of digits also `mnist/images.npy`.
+tasks are not among it) and `finetune_data/TASK/{train,validation,test}.jsonl`; of
+digits also `mnist/images.npy`.
 """
 
 import bz2
@@ -118,7 +119,7 @@ def multi30k(folder: Path) -> dict[str, list[Example]]:
     }
 
 
-NUMERALS = "zero one two three four five six seven eight nine".split()
+NUMERALS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 CANVAS, DIGIT, JITTER = 48, 28, 4
 PLACEMENTS = 5
 """Of each training digit: a digit of its own place and jitter each time."""

@@ -22,12 +22,13 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 def get_sweep():
     base = RunDirectory(BASE)
+    model = base.require_config()
     tokenizer = load_tokenizer(base.tokenizer)
     # Of a run from scratch too.
     same = {"data.tokenizer": str(base.tokenizer / "tokenizer_spec.json")}
     trials = []
     for task in ("sst2", "rte", "wnut17"):
-        config = overrides.load(CONFIGS / f"finetune_{task}.py", same, base.require_config())
+        config = overrides.load(CONFIGS / f"finetune_{task}.py", same, model)
         grid = product(values("base", [BASE, ""]), seeds(3))
         trials += [named(task, trial) for trial in make_trials(resolve(config, tokenizer), grid)]
     return trials

@@ -103,10 +103,10 @@ class Adaptation:
         return named(frozen), named(trained), named(combined)
 
     def _init(self, key: jax.Array, base: Tree) -> tuple[Tree, Tree]:
-        config = self.config
-        match config.method:
+        adapt = self.config
+        match adapt.method:
             case "lora" | "adalora":
-                fixed, trained = low_rank.fresh_factors(key, config, base)
+                fixed, trained = low_rank.fresh_factors(key, adapt, base)
                 return join(base, unflatten(fixed)), unflatten(trained)
             case "adapter":
                 return base, unflatten(self._adapters(key))
@@ -115,7 +115,7 @@ class Adaptation:
             case "prompt":
                 # As embeddings of tokens drawn at random (Lester et al. 2021, section 3.2.1).
                 table = base["embedding"]["tokens"][: self.model.config.vocab_size]
-                rows = jax.random.randint(key, (config.length,), 0, len(table))
+                rows = jax.random.randint(key, (adapt.length,), 0, len(table))
                 return base, {"embedding": {"prompt": table[rows]}}
             case "difference":
                 return base, unflatten(difference.fresh(flatten(base)))
@@ -124,14 +124,14 @@ class Adaptation:
             case "bitfit":
                 return self._chosen(base, lambda path: path.endswith("/bias"), "it has no biases")
             case "pattern":
-                patterns = [re.compile(pattern) for pattern in config.train]
+                patterns = [re.compile(pattern) for pattern in adapt.train]
                 return self._chosen(
                     base,
                     lambda path: any(pattern.fullmatch(path) for pattern in patterns),
-                    f"no parameter matches adapt.train = {','.join(config.train)}; they are "
+                    f"no parameter matches adapt.train = {','.join(adapt.train)}; they are "
                     f"{', '.join(flatten(base))}",
                 )
-        raise AssertionError(config.method)
+        raise AssertionError(adapt.method)
 
     def _chosen(self, base: Tree, chosen: Callable[[str], bool], nothing: str) -> tuple[Tree, Tree]:
         frozen, trained = split(base, chosen)
@@ -169,14 +169,14 @@ class Adaptation:
     @property
     def _n_groups(self) -> int:
         """Groups of layers that are trained by last_layers."""
-        period = len(self.model.config.layer_pattern)
-        n_layers, layers = self.model.config.n_layers, self.config.layers
-        if layers % period or layers > n_layers:
+        model, adapt = self.model.config, self.config
+        period, n_layers = len(model.layer_pattern), model.n_layers
+        if adapt.layers % period or adapt.layers > n_layers:
             raise ValueError(
-                f"adapt.layers = {layers}; allowed: a multiple of the length of "
+                f"adapt.layers = {adapt.layers}; allowed: a multiple of the length of "
                 f"model.layer_pattern, {period}, up to model.n_layers = {n_layers}"
             )
-        return layers // period
+        return adapt.layers // period
 
     def _without_last_layers(self, base: Tree) -> tuple[Tree, Tree]:
         """The last layers and the final norm are trained."""

@@ -136,9 +136,8 @@ def fit(parts: Sequence[list[int]], room: int) -> list[list[int]]:
     lengths = [len(part) for part in parts]
     while sum(lengths) > room:
         longest = lengths.index(max(lengths))
-        rest = [n for i, n in enumerate(lengths) if i != longest]
         # At once down to the next longest, or to what is asked for.
-        floor = max([0, *(n for n in rest if n < lengths[longest])])
+        floor = max([0, *(n for i, n in enumerate(lengths) if i != longest)])
         lengths[longest] -= max(1, min(sum(lengths) - room, lengths[longest] - floor))
     return [part[:n] for part, n in zip(parts, lengths, strict=True)]
 

@@ -34,6 +34,11 @@ def mesh_sizes(config: Config, n_devices: int) -> MeshSizes:
 
     Raises ValueError where it does not fit, or has an axis that plans do not know.
     """
+    if config.model.n_experts is not None:
+        raise ValueError(
+            f"plans know no mixture of experts yet; model.n_experts is {config.model.n_experts}, "
+            f"allowed: none"
+        )
     sizes = meshes.check(without_ramp(config), n_devices)
     for axis in ("slice", "sequence"):
         if sizes[axis] > 1:

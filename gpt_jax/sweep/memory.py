@@ -48,9 +48,10 @@ def estimate(config: Config, backend: Backend, n_devices: int = 1) -> Memory:
     value_bytes = 4 if backend == "cpu" or config.compute.dtype == "float32" else 2
     kept = _values_per_token(config, backend) * value_bytes
     logits = LOGIT_COPIES * model.padded_vocab_size * 4
-    return Memory(
-        state / (config.mesh.fsdp * config.mesh.tensor), tokens * (kept + logits) / n_devices
-    )
+    counts, mesh = flops.count_parameters(model), config.mesh
+    experts = counts.n_params_experts / counts.n_params
+    share = (1 - experts + experts / mesh.expert) / (mesh.fsdp * mesh.tensor)
+    return Memory(state * share, tokens * (kept + logits) / n_devices)
 
 
 def _values_per_token(config: Config, backend: Backend) -> float:
@@ -59,7 +60,8 @@ def _values_per_token(config: Config, backend: Backend) -> float:
     products = _product_outputs(model)
     scores = _scores(config, backend)
     mlp_copies = 4 if model.gated else 2 if model.activation.startswith("relu") else 3
-    hidden = (mlp_copies - (2 if model.gated else 1)) * model.d_ff
+    rows = flops.mlp_rows_per_token(model)
+    hidden = (mlp_copies - (2 if model.gated else 1)) * model.d_ff * rows
     attention = model.n_heads * model.d_head
     layer = RESIDUAL_COPIES * model.d_model + products + attention + hidden + scores
     # XLA's CPU compiler was seen to undo rematerialization: the memory is the same without.
@@ -76,10 +78,10 @@ def _values_per_token(config: Config, backend: Backend) -> float:
     return model.n_layers * layer * (1 if unrolled or backend != "cpu" else SCANNED)
 
 
-def _product_outputs(model: ModelConfig) -> int:
+def _product_outputs(model: ModelConfig) -> float:
     """Queries, keys, values and hidden units of a layer, for a token."""
     heads = (model.n_heads + 2 * model.kv_heads) * model.d_head
-    return heads + (2 if model.gated else 1) * model.d_ff
+    return heads + (2 if model.gated else 1) * model.d_ff * flops.mlp_rows_per_token(model)
 
 
 def _scores(config: Config, backend: Backend) -> float:

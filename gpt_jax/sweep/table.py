@@ -41,7 +41,8 @@ FLOPS_COLUMNS = {"exact": "flops"} | {
 
 COLUMNS = (
     "run", "sweep", "point", "state", "cooled",
-    "n_params", "n_params_non_embedding", "n_params_matmul", "n_tokens",
+    "n_params", "n_params_non_embedding", "n_params_matmul",
+    "n_params_active", "n_tokens",
     *FLOPS_COLUMNS.values(),
     "loss", "loss_standard_error", "bits_per_byte", "validation_tokens", "train_loss",
     "batch_tokens", "n_steps", "learning_rate", "seed",
@@ -204,6 +205,7 @@ def _settings(sweep_name: str, trial: Measured) -> Row:
         "n_params": counts.n_params,
         "n_params_non_embedding": counts.n_params_non_embedding,
         "n_params_matmul": counts.n_params_matmul,
+        "n_params_active": counts.n_params_active,
         "batch_tokens": config.train.batch_sequences * config.model.seq_len,
         "learning_rate": config.optimizer.learning_rate,
         "seed": config.seed,
