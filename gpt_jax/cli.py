@@ -20,6 +20,7 @@ VERBS = {
     "sweep": ("gpt_jax.sweep.verb", "declare, plan, run and report a grid of experiments"),
     "generate": ("gpt_jax.generate", "continue a prompt with a trained run"),
     "eval": ("gpt_jax.evaluate.verb", "score a run on the papers' tasks and on texts"),
+    "inspect": ("gpt_jax.inspect_verb", "attention, logit lens and losses of a text, as a page"),
     "import": ("gpt_jax.interop.import_verb", "a Hugging Face model becomes a run"),
     "export": ("gpt_jax.interop.export_verb", "a run becomes a Hugging Face folder"),
     "coord-check": ("gpt_jax.coord_check_verb", "do activations keep their size over widths?"),
@@ -30,7 +31,7 @@ VERBS = {
 }
 """Verb -> module, one line of help."""
 
-COMPUTING = ("train", "finetune", "predict", "sweep", "generate", "eval", "coord-check")
+COMPUTING = ("train", "finetune", "predict", "sweep", "generate", "eval", "inspect", "coord-check")
 """Verbs whose time is spent in jax."""
 
 

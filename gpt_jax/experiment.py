@@ -70,6 +70,17 @@ class Experiment:
         return self.data.validate(self, params, max_sequences)
 
     @property
+    def n_params_trained(self) -> int:
+        """All, or those of the small tree (config.adapt), with the rows that pad a vocabulary."""
+        return sum(x.size for x in jax.tree.leaves(self.steps.abstract_state.params))
+
+    @property
+    def optimizer_bytes(self) -> int:
+        """Of the optimizer's state, over all devices together."""
+        leaves = jax.tree.leaves(self.steps.abstract_state.opt_state)
+        return sum(x.size * x.dtype.itemsize for x in leaves)
+
+    @property
     def needs_base(self) -> bool:
         """Whether parameters, or what they say of the examples, are needed at every start."""
         return self.config.adapt.method != "full" or self.config.task.name == "prefer"
@@ -259,6 +270,7 @@ def facts(experiment: Experiment) -> Record:
         "n_params_non_embedding": counts.n_params_non_embedding,
         "n_params_matmul": counts.n_params_matmul,
         "n_params_active": counts.n_params_active,
+        "n_params_trained": experiment.n_params_trained,
         "devices": f"{devices.size} x {devices.flat[0].device_kind}",
         "mesh": dict(experiment.layout.mesh.shape),
         "operands": str(execution.how.operands),

@@ -183,6 +183,8 @@ class RunRecorder:
             "n_params_non_embedding": counts.n_params_non_embedding,
             "n_params_matmul": counts.n_params_matmul,
             "n_params_active": counts.n_params_active,
+            "n_params_trained": self.experiment.n_params_trained,
+            "optimizer_bytes": self.experiment.optimizer_bytes,
             "n_tokens": n_tokens,
             "n_steps": n_steps,
             "flops": flops.training_flops(config.model, n_tokens, "exact"),

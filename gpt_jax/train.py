@@ -363,6 +363,15 @@ class _Loop:
             f"devices: {known['devices']}, mesh "
             + " x ".join(f"{axis} {size}" for axis, size in known["mesh"].items())
         )
+        config = experiment.config
+        if config.base:
+            self.report.say(f"begins from {config.base} (weights {known['base']})")
+        if config.adapt.method != "full":
+            self.report.say(
+                f"trained: {known['n_params_trained']:,} parameters ({config.adapt.method})"
+            )
+        if known["n_params_active"] != known["n_params"]:
+            self.report.say(f"experts: {known['n_params_active']:,} parameters compute a token")
         if warning := experiment.model.execution.kernel.warning:
             self.report.say(warning)
 

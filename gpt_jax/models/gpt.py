@@ -17,8 +17,10 @@ from gpt_jax.config import ComputeConfig, ModelConfig
 from gpt_jax.models import attention
 from gpt_jax.models.execution import Execution, decide_execution
 from gpt_jax.models.experts import ROUTERS
+from gpt_jax.models.layers import Norm
 from gpt_jax.models.ring import zigzag
 from gpt_jax.models.transformer import ACTIVATIONS, Cache, Transformer, output_logits
+from gpt_jax.parametrization import output_multiplier
 from gpt_jax.sharding import Axes, Layout
 
 Params = dict[str, Any]
@@ -169,6 +171,17 @@ class GPT:
             "stream": by_layer([seen["blocks"][f"stream_{i}"] for i in range(len(members))]),
             "logits": logits[..., : config.vocab_size],
         }
+
+    def lens(self, params: Params, stream_BTD: jax.Array) -> jax.Array:
+        """Logits [B, T, V] as if the stream left the model here: the logit lens; of the last layer
+        they are the model's."""
+        config, how = self.config, self.execution.how
+        x_BTD = stream_BTD
+        if config.final_norm:
+            norm = Norm(config.norm, config.norm_epsilon, config.bias, how)
+            x_BTD = cast(jax.Array, norm.apply({"params": params["final_norm"]}, x_BTD))
+        x_BTD = output_multiplier(config) * x_BTD
+        return self.logits(x_BTD, self.output_weights(params))[..., : config.vocab_size]
 
     def init_cache(self, n_batch: int, n_slots: int) -> Cache:
         """An empty key-value cache for sequences of up to n_slots tokens.
