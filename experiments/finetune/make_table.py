@@ -17,7 +17,7 @@ SEEDS = range(3)
 
 def results(sweep: str) -> dict[str, dict[str, Any]]:
     """{trial: result.json} of a sweep in runs/."""
-    paths = Path("runs", sweep).glob("*/result.json")
+    paths = Path("runs", sweep, "trials").glob("*/result.json")
     return {path.parent.name: json.loads(path.read_text()) for path in paths}
 
 
@@ -59,7 +59,7 @@ def methods() -> str:
     for name, result in sorted(
         results("methods").items(), key=lambda item: -item[1]["n_params_trained"]
     ):
-        records = Path("runs/methods", name, "metrics.jsonl").read_text().splitlines()
+        records = Path("runs/methods/trials", name, "metrics.jsonl").read_text().splitlines()
         seconds = [r["step_seconds"] for r in map(json.loads, records) if "step_seconds" in r]
         lines.append(
             f"| {name.removeprefix('sst2-')} | {result['n_params_trained']:,} "

@@ -18,12 +18,24 @@ example:
 writes config.json, generation_config.json, safetensors (float32) and tokenizer files, so that
 AutoModelForCausalLM and AutoTokenizer load the folder. The architecture picks the model_type:
 gpt2, openai-gpt (post-norm) or llama (rotary positions, RMSNorm, SwiGLU or GeGLU). What none of
-them can carry is refused by name."""
+them can carry is refused by name. Of a run of LoRA the merged model is written, or with
+
+  gpt-jax export runs/tuned --format peft --to exported/adapter --base-name exported/base
+
+its factors, which peft's PeftModel.from_pretrained puts on the exported base."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("directory", metavar="RUN", help="a run's directory")
-    parser.add_argument("--format", choices=["huggingface"], default="huggingface")
+    parser.add_argument(
+        "--format",
+        choices=["huggingface", "peft"],
+        default="huggingface",
+        help="huggingface: a whole model; peft: a LoRA run's factors alone",
+    )
+    parser.add_argument(
+        "--base-name", metavar="NAME", help="peft: the base's name there (default: its run's path)"
+    )
     parser.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="not there yet")
     parser.add_argument(
         "--checkpoint",
@@ -38,13 +50,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from gpt_jax.adapt import make_adaptation
     from gpt_jax.interop.folders import write_folder
+    from gpt_jax.interop.peft_folder import write_adapter
 
     shard_bytes = parse_size(arguments.shard_size)
     saved = RunDirectory(arguments.directory).read_config()
     if saved is not None:
         family_of_config(saved.model)  # before any weights are read
-    config, _, params, tokenizer = load_run(arguments.directory, parse_which(arguments.checkpoint))
+    config, model, params, tokenizer = load_run(
+        arguments.directory, parse_which(arguments.checkpoint)
+    )
+    if arguments.format == "peft":
+        name = arguments.base_name or config.base
+        n = write_adapter(arguments.to, config.model, params, name)
+        print(f"exported the low-rank terms of {n} matrices to {arguments.to}")
+        return 0
+    params = make_adaptation(config.adapt, model).merge(params)
+    if config.task.has_head or config.task.image_encoder != "none":
+        print(
+            "the task's head, or image encoder, is left out: the format has none", file=sys.stderr
+        )
     print(f"writing {arguments.to}", file=sys.stderr)
     model_type = write_folder(arguments.to, config.model, params, tokenizer, shard_bytes)
     print(f"exported {arguments.directory} to {arguments.to} as {model_type}")
