@@ -374,6 +374,10 @@ class Config:
             )
         if self.task.name != "language_model" and not self.task.train:
             raise ValueError(f"task.name = {self.task.name} needs task.train, a file of examples")
+        if (self.task.length or 0) > self.model.seq_len:
+            raise ValueError(
+                f"task.length = {self.task.length} exceeds model.seq_len = {self.model.seq_len}"
+            )
         if bool(self.task.images) != (self.task.image_encoder != "none"):
             raise ValueError("task.images and task.image_encoder go together; set both")
         whole = self.task.has_head or self.task.image_encoder != "none"

@@ -267,6 +267,12 @@ def load_rows(
     if task.pack:
         return Examples(path, found, _packed([row[0] for row in rows], length), 1)
     n = task.n_sequences
+    for i, sequences in enumerate(rows):
+        if len(sequences) > n:
+            raise ValueError(
+                f"{path}, example {i + 1} has {len(sequences)} options, more than task.options = "
+                f"{n}, which those of training set; raise it"
+            )
     batch, images = _arrays(rows, n, length, encode), load_images(task, found)
     if training and task.class_weights == "balanced":
         batch = batch._replace(label_weights_BT=_balanced(batch, len(task.labels)))
@@ -285,7 +291,7 @@ def _arrays(rows: Sequence[list[Encoded]], n: int, length: int, encode: Encoder)
     tokens, targets = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
     weights, labels, read = (np.zeros(shape, np.float32) for _ in range(3))
     for row, sequences in enumerate(rows):
-        for k, sequence in enumerate(sequences[:n]):
+        for k, sequence in enumerate(sequences):
             size = len(sequence.tokens)
             tokens[row, k, :size] = sequence.tokens
             targets[row, k, : size - 1] = sequence.tokens[1:]

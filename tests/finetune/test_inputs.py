@@ -229,5 +229,10 @@ def test_mistakes_name_the_file_and_the_example(tmp_path):
         Config(task=TaskConfig(name="classify"))
     with pytest.raises(ValueError, match=r"task\.metric = accuracy; of task\.name = regress one"):
         TaskConfig(name="regress", train="x", metric="accuracy")
+    made = config("choose", [{"context": "", "options": ["a", "b"], "label": 0}] * 2, tmp_path)
+    with pytest.raises(ValueError, match=r"example 1 has 3 options, more than task\.options = 2"):
+        load(made, [{"context": "", "options": ["a", "b", "c"], "label": 0}])
+    with pytest.raises(ValueError, match=r"task\.length = 33 exceeds model\.seq_len = 32"):
+        Config(model=MODEL, task=TaskConfig(name="classify", train="x", length=33))
     with pytest.raises(ValueError, match=r"task\.pack is for task\.name = respond"):
         TaskConfig(name="tag", train="x", pack=True)
