@@ -20,6 +20,7 @@ VERBS = {
     "sweep": ("gpt_jax.sweep.verb", "declare, plan, run and report a grid of experiments"),
     "generate": ("gpt_jax.generate", "continue a prompt with a trained run"),
     "eval": ("gpt_jax.evaluate.verb", "score a run on the papers' tasks and on texts"),
+    "serve": ("gpt_jax.serve_verb", "an OpenAI-compatible endpoint for completions and chat"),
     "inspect": ("gpt_jax.inspect_verb", "attention, logit lens and losses of a text, as a page"),
     "import": ("gpt_jax.interop.import_verb", "a Hugging Face model becomes a run"),
     "export": ("gpt_jax.interop.export_verb", "a run becomes a Hugging Face folder"),
@@ -31,7 +32,17 @@ VERBS = {
 }
 """Verb -> module, one line of help."""
 
-COMPUTING = ("train", "finetune", "predict", "sweep", "generate", "eval", "inspect", "coord-check")
+COMPUTING = (
+    "train",
+    "finetune",
+    "predict",
+    "sweep",
+    "generate",
+    "eval",
+    "inspect",
+    "serve",
+    "coord-check",
+)
 """Verbs whose time is spent in jax."""
 
 

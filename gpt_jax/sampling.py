@@ -61,8 +61,11 @@ def keep_top_k(logits_BV: jax.Array, k: int) -> jax.Array:
     return jnp.where(logits_BV < highest[:, -1:], -jnp.inf, logits_BV)
 
 
-def keep_top_p(logits_BV: jax.Array, p: float) -> jax.Array:
-    """The fewest likeliest tokens with total probability >= p (Holtzman et al. 2020), and ties."""
+def keep_top_p(logits_BV: jax.Array, p: float | jax.Array) -> jax.Array:
+    """The fewest likeliest tokens with total probability >= p (Holtzman et al. 2020), and ties.
+
+    p: a number, or one for each row [B, 1].
+    """
     descending = jnp.sort(logits_BV, axis=-1, descending=True)
     probabilities = jax.nn.softmax(descending, axis=-1)
     before = jnp.cumsum(probabilities, axis=-1) - probabilities

@@ -13,12 +13,29 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 SCORES = {"sst2": "accuracy", "rte": "accuracy", "wnut17": "entity_f1"}
 SEEDS = range(3)
+RESULTS = HERE / "results.json"
+
+
+KEPT = ("fingerprint", "n_params", "n_params_trained", "optimizer_bytes", "n_steps", "n_tokens")
+
+
+def collect() -> str:
+    """results.json: of each trial what the tables need, and the median seconds of a step."""
+    found: dict[str, Any] = {}
+    for path in sorted(Path("runs").glob("*/trials/*/result.json")):
+        result = json.loads(path.read_text())
+        lines = path.with_name("metrics.jsonl").read_text().splitlines()
+        seconds = [r["step_seconds"] for r in map(json.loads, lines) if "step_seconds" in r]
+        kept = {k: x for k, x in result.items() if k in KEPT or k.startswith("test_")}
+        sweep = found.setdefault(path.parts[1], {})
+        sweep[path.parent.name] = kept | {"step_seconds": statistics.median(seconds[5:])}
+    RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+    return f"{sum(map(len, found.values()))} runs in {RESULTS}"
 
 
 def results(sweep: str) -> dict[str, dict[str, Any]]:
-    """{trial: result.json} of a sweep in runs/."""
-    paths = Path("runs", sweep, "trials").glob("*/result.json")
-    return {path.parent.name: json.loads(path.read_text()) for path in paths}
+    """{trial: what is kept of its result}."""
+    return json.loads(RESULTS.read_text()).get(sweep, {})
 
 
 def scores() -> str:
@@ -59,18 +76,17 @@ def methods() -> str:
     for name, result in sorted(
         results("methods").items(), key=lambda item: -item[1]["n_params_trained"]
     ):
-        records = Path("runs/methods/trials", name, "metrics.jsonl").read_text().splitlines()
-        seconds = [r["step_seconds"] for r in map(json.loads, records) if "step_seconds" in r]
         lines.append(
             f"| {name.removeprefix('sst2-')} | {result['n_params_trained']:,} "
             f"| {result['optimizer_bytes'] / 2**20:.2f} MiB "
-            f"| {1e3 * statistics.median(seconds[5:]):.0f} ms "
+            f"| {1e3 * result['step_seconds']:.0f} ms "
             f"| {100 * result['test_accuracy']:.1f} |"
         )
     return "\n".join(lines)
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] not in (["scores"], ["methods"]):
+    actions = {"collect": collect, "scores": scores, "methods": methods}
+    if len(sys.argv) != 2 or sys.argv[1] not in actions:
         sys.exit(__doc__)
-    print({"scores": scores, "methods": methods}[sys.argv[1]]())
+    print(actions[sys.argv[1]]())

@@ -1,0 +1,405 @@
+"""The endpoint: requests checked, handed to the engine, answered whole or as they come."""
+
+import asyncio
+import contextlib
+import hmac
+import json
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any
+
+import numpy as np
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from starlette.applications import Starlette
+from starlette.requests import Request as HttpRequest
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from gpt_jax.data.tokenizers import Tokenizer
+from gpt_jax.finetune.templates import LEARNED, Template, render_prompt
+from gpt_jax.serve.engine import Busy, Engine, Event, Request, Token, describe
+from gpt_jax.serve.protocol import ApiError, ChatRequest, CompletionRequest, invalid, parse
+from gpt_jax.streaming import begin_tokens, encode_prompt
+
+MAX_BODY_BYTES = 1 << 20
+DEFAULT_TOKENS = 16
+"""Of a completion without max_tokens, as at OpenAI; a chat goes on to the context's end."""
+
+
+class Served:
+    """What the handlers share."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        name: str,
+        template: Template,
+        keys: Sequence[str] = (),
+        per_key: int = 64,
+    ):
+        self.engine, self.name, self.template = engine, name, template
+        self.keys, self.per_key = tuple(keys), per_key
+        self.at_work: dict[str, int] = {}
+        self.created = int(time.time())
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "gpt_jax_requests", "Requests by answer.", ["path", "status"], registry=self.registry
+        )
+        self.seconds = Histogram(
+            "gpt_jax_request_seconds", "From request to last token.", registry=self.registry
+        )
+        self.first_token_seconds = Histogram(
+            "gpt_jax_first_text_seconds", "From request to first text.", registry=self.registry
+        )
+        self.gauges = {
+            name: Gauge(f"gpt_jax_{name}", name.replace("_", " "), registry=self.registry)
+            for name in describe(engine)
+        }
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return self.engine.tokenizer
+
+
+def make_app(served: Served) -> Starlette:
+    """The application; its lifespan starts and ends the engine."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        served.engine.start()
+        yield
+        await asyncio.to_thread(served.engine.close)
+
+    def route(path: str, method: str, handler: Callable[..., Awaitable[Response]]) -> Route:
+        async def answer(request: HttpRequest) -> Response:
+            try:
+                response = await handler(served, request)
+            except ApiError as error:
+                response = JSONResponse(error.body, error.status)
+            served.requests.labels(path, response.status_code).inc()
+            return response
+
+        return Route(path, answer, methods=[method])
+
+    return Starlette(
+        routes=[
+            route("/v1/completions", "POST", _completions),
+            route("/v1/chat/completions", "POST", _chat),
+            route("/v1/models", "GET", _models),
+            route("/health", "GET", _health),
+            route("/metrics", "GET", _metrics),
+        ],
+        lifespan=lifespan,
+    )
+
+
+async def _health(served: Served, _: HttpRequest) -> Response:
+    ready = served.engine.healthy
+    return JSONResponse({"status": "ready" if ready else "stopping"}, 200 if ready else 503)
+
+
+async def _metrics(served: Served, _: HttpRequest) -> Response:
+    for name, value in describe(served.engine).items():
+        served.gauges[name].set(value)
+    return Response(generate_latest(served.registry), media_type="text/plain; version=0.0.4")
+
+
+async def _models(served: Served, request: HttpRequest) -> Response:
+    _authorise(served, request)
+    model = {"id": served.name, "object": "model", "created": served.created, "owned_by": "gpt_jax"}
+    return JSONResponse({"object": "list", "data": [model]})
+
+
+async def _completions(served: Served, request: HttpRequest) -> Response:
+    key = _authorise(served, request)
+    asked: CompletionRequest = parse(CompletionRequest, await _body(request))
+    _check_model(served, asked.model)
+    prompts = [_encoded(served, prompt) for prompt in _prompts(asked.prompt)]
+    tokens = asked.max_tokens or DEFAULT_TOKENS
+    form = _CompletionForm(served, asked)
+    return await _answer(served, request, key, asked, form, prompts, tokens, asked.stops)
+
+
+async def _chat(served: Served, request: HttpRequest) -> Response:
+    key = _authorise(served, request)
+    asked: ChatRequest = parse(ChatRequest, await _body(request))
+    _check_model(served, asked.model)
+    turns = [{"role": m.role, "content": m.content} for m in asked.messages]
+    try:
+        parts = render_prompt(served.template, turns)
+    except ValueError as error:
+        raise invalid(str(error)) from None
+    ids: list[int] = [*begin_tokens(served.tokenizer)]
+    for part in parts:
+        ids += served.tokenizer.encode(part.text).tolist() if part.text else []
+        ids += begin_tokens(served.tokenizer) if part.ends else ()
+    prompt = np.asarray(ids, np.int32)
+    # A model that was not taught to end its turn begins the user's next one.
+    others = [
+        before.strip() for role, (before, _) in served.template.roles.items() if role != LEARNED
+    ]
+    stops = (*asked.stops, *(before for before in others if before))
+    tokens = asked.max_tokens or served.engine.context
+    form = _ChatForm(served, asked)
+    return await _answer(served, request, key, asked, form, [prompt], tokens, stops)
+
+
+def _authorise(served: Served, request: HttpRequest) -> str:
+    """The key that was given. Raises ApiError for a wrong one."""
+    if not served.keys:
+        return ""
+    scheme, _, given = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and any(hmac.compare_digest(given, key) for key in served.keys):
+        return given
+    raise ApiError(401, "no valid API key was given", "invalid_request_error", "invalid_api_key")
+
+
+async def _body(request: HttpRequest) -> bytes:
+    """Raises ApiError for a body that is too large, before all of it is read."""
+    content = b""
+    async for chunk in request.stream():
+        content += chunk
+        if len(content) > MAX_BODY_BYTES:
+            raise ApiError(
+                413, f"the body is over {MAX_BODY_BYTES:,} bytes", "invalid_request_error"
+            )
+    return content
+
+
+def _check_model(served: Served, name: str) -> None:
+    if name != served.name:
+        message = f"there is no model {name!r}; this server has {served.name!r}"
+        raise ApiError(404, message, "invalid_request_error", "model_not_found")
+
+
+def _prompts(prompt: Any) -> list[Any]:
+    """A request's prompts, each a text or a list of ids."""
+    if isinstance(prompt, str) or (prompt and isinstance(prompt[0], int)):
+        return [prompt]
+    if not prompt:
+        raise invalid("prompt: is empty")
+    return list(prompt)
+
+
+def _encoded(served: Served, prompt: str | list[int]) -> np.ndarray:
+    if isinstance(prompt, str):
+        return np.asarray(encode_prompt(served.tokenizer, prompt), np.int32)
+    known = served.tokenizer.vocab_size
+    if not prompt or not all(0 <= token < known for token in prompt):
+        raise invalid(f"prompt: token ids are 0 to {known - 1}, one or more")
+    return np.asarray(prompt, np.int32)
+
+
+async def _answer(
+    served: Served,
+    http: HttpRequest,
+    key: str,
+    asked: Any,
+    form: "_Form",
+    prompts: list[np.ndarray],
+    max_tokens: int,
+    stops: tuple[str, ...],
+) -> Response:
+    """Submit every choice, and answer when all are done, or as they come."""
+    context = served.engine.context
+    for ids in prompts:
+        if len(ids) >= context:
+            raise invalid(
+                f"the prompt has {len(ids):,} tokens; the model's context is {context:,}, of which "
+                f"one is for the answer",
+                "context_length_exceeded",
+            )
+    n_choices = len(prompts) * asked.n
+    if served.at_work.get(key, 0) + n_choices > served.per_key:
+        raise _too_many(f"{served.per_key} texts of one key at a time; try again later")
+    loop = asyncio.get_running_loop()
+    events: asyncio.Queue[tuple[int, Event]] = asyncio.Queue()
+    base = secrets.randbits(32) if asked.seed is None else asked.seed
+    submitted: list[Request] = []
+
+    def teller(index: int) -> Callable[[Event], None]:
+        def tell(event: Event) -> None:
+            loop.call_soon_threadsafe(events.put_nowait, (index, event))
+
+        return tell
+
+    try:
+        for index in range(n_choices):
+            request = Request(
+                ids=prompts[index // asked.n],
+                max_tokens=max_tokens,
+                temperature=asked.temperature,
+                top_p=asked.top_p,
+                seed=(base + index) % 2**32,
+                stop=stops,
+                tell=teller(index),
+            )
+            served.engine.submit(request)
+            submitted.append(request)
+    except Busy as busy:
+        _cancel(submitted)
+        raise _too_many(str(busy)) from None
+    served.at_work[key] = served.at_work.get(key, 0) + n_choices
+    n_prompt = sum(len(ids) for ids in prompts)
+    told = _told(served, key, submitted, events)
+    if asked.stream:
+        lines = _lines(form, told, n_prompt, asked.includes_usage)
+        return StreamingResponse(lines, media_type="text/event-stream")
+    return await _whole(http, form, told, n_choices, n_prompt)
+
+
+async def _told(
+    served: Served, key: str, submitted: list[Request], events: asyncio.Queue
+) -> AsyncIterator[tuple[int, Event]]:
+    """The events of all choices until each has ended; whoever stops listening cancels them."""
+    began, first, left = time.monotonic(), True, len(submitted)
+    try:
+        while left:
+            index, event = await events.get()
+            if first:
+                served.first_token_seconds.observe(time.monotonic() - began)
+                first = False
+            left -= event.finish_reason is not None
+            yield index, event
+        served.seconds.observe(time.monotonic() - began)
+    finally:
+        _cancel(submitted)
+        served.at_work[key] -= len(submitted)
+
+
+def _cancel(requests: list[Request]) -> None:
+    for request in requests:
+        request.cancelled = True
+
+
+def _too_many(message: str) -> ApiError:
+    return ApiError(429, message, "requests", "rate_limit_exceeded")
+
+
+async def _whole(
+    http: HttpRequest, form: "_Form", told: AsyncIterator, n_choices: int, n_prompt: int
+) -> Response:
+    texts, tokens = [""] * n_choices, [list[Token]() for _ in range(n_choices)]
+    reasons: list[str | None] = [None] * n_choices
+    async with contextlib.aclosing(told):  # type: ignore[type-var]
+        async for index, event in told:
+            texts[index] += event.text
+            tokens[index] += event.tokens
+            reasons[index] = event.finish_reason
+            if await http.is_disconnected():
+                return Response(status_code=499)
+    if "error" in reasons:
+        raise ApiError(500, "the model failed; see the server's log", "server_error")
+    choices = [form.choice(*c) for c in zip(range(n_choices), texts, tokens, reasons, strict=True)]
+    usage = _usage(n_prompt, sum(map(len, tokens)))
+    return JSONResponse({**form.head(False), "choices": choices, "usage": usage})
+
+
+async def _lines(
+    form: "_Form", told: AsyncIterator, n_prompt: int, includes_usage: bool
+) -> AsyncIterator[str]:
+    """Server-sent events."""
+    head, n_tokens, begun = form.head(True), 0, set[int]()
+    async with contextlib.aclosing(told):  # type: ignore[type-var]
+        async for index, event in told:
+            if event.finish_reason == "error":
+                body = ApiError(500, "the model failed; see the server's log", "server_error").body
+                yield f"data: {json.dumps(body)}\n\n"
+                return
+            n_tokens += len(event.tokens)
+            choice = form.part(index, event, index not in begun)
+            begun.add(index)
+            yield f"data: {json.dumps({**head, 'choices': [choice]}, ensure_ascii=False)}\n\n"
+    if includes_usage:
+        usage = _usage(n_prompt, n_tokens)
+        yield f"data: {json.dumps({**head, 'choices': [], 'usage': usage})}\n\n"
+    yield "data: [DONE]\n\n"
+
+
+def _usage(n_prompt: int, n_completion: int) -> dict[str, int]:
+    return {
+        "prompt_tokens": n_prompt,
+        "completion_tokens": n_completion,
+        "total_tokens": n_prompt + n_completion,
+    }
+
+
+class _Form:
+    """The shapes of an answer."""
+
+    whole, parts, prefix = "", "", ""
+
+    def __init__(self, served: Served, asked: Any):
+        self.served, self.asked = served, asked
+        self.id = f"{self.prefix}-{secrets.token_hex(12)}"
+
+    def head(self, streaming: bool) -> dict[str, Any]:
+        kind = self.parts if streaming else self.whole
+        created = int(time.time())
+        return {"id": self.id, "object": kind, "created": created, "model": self.served.name}
+
+    def choice(
+        self, index: int, text: str, tokens: Sequence[Token], reason: str | None
+    ) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def part(self, index: int, event: Event, is_first: bool) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def text_of(self, token: int) -> str:
+        return self.served.tokenizer.decode([token])
+
+
+class _CompletionForm(_Form):
+    whole = parts = "text_completion"
+    prefix = "cmpl"
+
+    def choice(self, index, text, tokens, reason):
+        logprobs = None if self.asked.logprobs is None else self._logprobs(tokens)
+        return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason}
+
+    def part(self, index, event, is_first):
+        return self.choice(index, event.text, event.tokens, event.finish_reason)
+
+    def _logprobs(self, tokens: Sequence[Token]) -> dict[str, Any]:
+        n = self.asked.logprobs
+        return {
+            "tokens": [self.text_of(t.token) for t in tokens],
+            "token_logprobs": [t.log_probability for t in tokens],
+            "top_logprobs": [
+                {self.text_of(i): p for i, p in list(t.likeliest.items())[:n]} for t in tokens
+            ],
+            "text_offset": None,
+        }
+
+
+class _ChatForm(_Form):
+    whole, parts, prefix = "chat.completion", "chat.completion.chunk", "chatcmpl"
+
+    def choice(self, index, text, tokens, reason):
+        message = {"role": LEARNED, "content": text}
+        return self._with_logprobs(
+            {"index": index, "message": message, "finish_reason": reason}, tokens
+        )
+
+    def part(self, index, event, is_first):
+        delta = {"content": event.text} | ({"role": LEARNED} if is_first else {})
+        choice = {"index": index, "delta": delta, "finish_reason": event.finish_reason}
+        return self._with_logprobs(choice, event.tokens)
+
+    def _with_logprobs(self, choice: dict[str, Any], tokens: Sequence[Token]) -> dict[str, Any]:
+        if not self.asked.logprobs:
+            return choice | {"logprobs": None}
+
+        def one(token: int, p: float) -> dict[str, Any]:
+            text = self.text_of(token)
+            return {"token": text, "logprob": p, "bytes": list(text.encode())}
+
+        n = self.asked.top_logprobs or 0
+        content = [
+            one(t.token, t.log_probability)
+            | {"top_logprobs": [one(i, p) for i, p in list(t.likeliest.items())[:n]]}
+            for t in tokens
+        ]
+        return choice | {"logprobs": {"content": content}}
