@@ -118,6 +118,8 @@ class TaskConfig:
     """Height, width and channels of an image; none = those of the file."""
     preference_beta: PositiveFloat = 0.1
     """prefer: beta of DPO (Rafailov et al. 2023, equation 7)."""
+    robustness: bool = False
+    """Score the test also with character noise and with swapped words."""
     metric: str = ""
     """By which the best checkpoint is chosen; empty = the task's first: accuracy, entity_f1, ..."""
     patience: Positive | None = None
@@ -149,6 +151,7 @@ class TaskConfig:
             ("repeat", self.repeat, ("tag",)),
             ("pack", self.pack, ("respond",)),
             ("images", self.images, ("respond",)),
+            ("robustness", self.robustness, ("classify", "entail", "similarity", "choose")),
         ):
             if value and name not in users:
                 raise ValueError(

@@ -92,6 +92,7 @@ AS_SETTINGS = (
     "task.images",
     "task.epochs",
     "task.class_weights",
+    "task.robustness",
     "task.metric",
     "task.patience",
     "train.tokens",

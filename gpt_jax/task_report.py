@@ -12,6 +12,7 @@ from gpt_jax.evaluate.examples import Predicted, class_ids, predict, score, tags
 from gpt_jax.evaluate.responses import respond, response_scores
 from gpt_jax.experiment import Experiment
 from gpt_jax.finetune.examples import Examples, load_rows, read_records
+from gpt_jax.finetune.noise import NOISE, perturbed
 from gpt_jax.finetune.scores import class_report, confusion
 from gpt_jax.models.gpt import Params
 from gpt_jax.processes import is_writer
@@ -33,22 +34,35 @@ def test(experiment: Experiment, checkpoints: Checkpoints, state: TrainState) ->
         abstract = experiment.steps.abstract_state.params
         best = restore_params(checkpoints.directory, abstract, "best", field)
         state = state._replace(params=best, ema=None if state.ema is None else best)
-    if config.task.name == "respond":
-        return _test_responses(experiment, experiment.whole(state))
-    examples = load_rows(
-        config, experiment.data.tokenizer, read_records(config.task.test), config.task.test
-    )
     if config.task.name == "prefer":
         raise ValueError("task.test is not for task.name = prefer; set task.validation")
+    if config.task.name == "respond":
+        return _test_responses(experiment, experiment.whole(state))
+    records = read_records(config.task.test)
+    examples = load_rows(config, experiment.data.tokenizer, records, config.task.test)
     params, layout = experiment.whole(state), experiment.layout
     found = predict(config, experiment.steps.outputs, params, examples, layout)
     scores = score(config, examples, found)
     loss = float(found.losses.sum() / max(found.weights.sum(), 1e-9))
     if is_writer():
         write_report(config, experiment.run.path, examples, found, scores)
+    if config.task.robustness:
+        scores |= _robustness(experiment, params, records)
     return {"test_loss": loss, "test_examples": examples.n_rows} | {
         f"test_{name}": value for name, value in scores.items()
     }
+
+
+def _robustness(experiment: Experiment, params: Params, found: list[Record]) -> dict[str, float]:
+    """Accuracy under each kind of noise."""
+    config, layout = experiment.config, experiment.layout
+    accuracies = {}
+    for kind in NOISE:
+        noisy = perturbed(found, config.task.record_fields, kind, config.seed)
+        examples = load_rows(config, experiment.data.tokenizer, noisy, config.task.test)
+        said = predict(config, experiment.steps.outputs, params, examples, layout)
+        accuracies[f"accuracy_{kind}"] = score(config, examples, said)["accuracy"]
+    return accuracies
 
 
 def _test_responses(experiment: Experiment, params: Params) -> Record:

@@ -52,6 +52,7 @@ NOT_BY_TYPE: dict[str, dict[str, Any]] = {
     "task.metric": TASK | {"task.metric": "macro_f1"},
     "task.warmup": TASK | {"task.epochs": 2.0, "task.warmup": 0.1},
     "task.validations": TASK | {"task.epochs": 2.0, "task.validations": 2},
+    "task.robustness": TASK | {"task.robustness": True},
     "task.repeat": TASK | {"task.name": "tag", "task.repeat": True},
     "task.pack": TASK | {"task.name": "respond", "task.pack": True},
     **dict.fromkeys(("task.images", "task.image_encoder"), IMAGES),

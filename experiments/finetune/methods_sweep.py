@@ -1,6 +1,7 @@
-"""SST-2 by each method of adaptation, from the same base: what is trained, and what it brings.
+"""One epoch of SST-2 by each method of adaptation, from one base: what is trained, what it brings.
 
-    gpt-jax sweep run experiments/finetune/methods_sweep.py
+    gpt-jax sweep run experiments/finetune/methods_sweep.py --workdir runs/methods
+    python experiments/finetune/make_table.py collect
     python experiments/finetune/make_table.py methods
 
 BitFit is missing: the base has no biases.
@@ -37,7 +38,12 @@ def get_sweep():
     model, tokenizer = base.require_config(), load_tokenizer(base.tokenizer)
     trials = []
     for method, (settings, rate) in METHODS.items():
-        changes = {"base": BASE, "adapt.method": method, "optimizer.learning_rate": rate}
+        changes = {
+            "base": BASE,
+            "adapt.method": method,
+            "optimizer.learning_rate": rate,
+            "task.epochs": 1,
+        }
         config = resolve(overrides.load(CONFIG, changes | settings, model), tokenizer)
         for trial in make_trials(config, [changes | settings]):
             named = dataclasses.replace(trial.config, name=f"sst2-{method}")
