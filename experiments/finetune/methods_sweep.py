@@ -45,7 +45,7 @@ def get_sweep():
             "task.epochs": 1,
         }
         config = resolve(overrides.load(CONFIG, changes | settings, model), tokenizer)
-        for trial in make_trials(config, [changes | settings]):
+        for trial in make_trials(config, [{"adapt.method": method}]):
             named = dataclasses.replace(trial.config, name=f"sst2-{method}")
             trials.append(dataclasses.replace(trial, config=named))
     return trials
