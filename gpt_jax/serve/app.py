@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from gpt_jax.data.tokenizers import Tokenizer
 from gpt_jax.finetune.templates import LEARNED, Template, render_prompt
-from gpt_jax.serve.engine import Busy, Engine, Event, Request, Token, describe
+from gpt_jax.serve.engine import Busy, Engine, Event, Request, Stopped, Token, describe
 from gpt_jax.serve.protocol import ApiError, ChatRequest, CompletionRequest, invalid, parse
 from gpt_jax.streaming import begin_tokens, encode_prompt
 
@@ -91,7 +92,20 @@ def make_app(served: Served) -> Starlette:
             route("/metrics", "GET", _metrics),
         ],
         lifespan=lifespan,
+        exception_handlers={HTTPException: _not_found, Exception: _failed},
     )
+
+
+async def _not_found(request: HttpRequest, error: Exception) -> Response:
+    """A path or method that there is none of."""
+    assert isinstance(error, HTTPException)
+    message = f"{request.method} {request.url.path}: {error.detail}"
+    body = ApiError(error.status_code, message, "invalid_request_error").body
+    return JSONResponse(body, error.status_code)
+
+
+async def _failed(_: HttpRequest, __: Exception) -> Response:
+    return JSONResponse(ApiError(500, "the server failed; see its log", "server_error").body, 500)
 
 
 async def _health(served: Served, _: HttpRequest) -> Response:
@@ -150,7 +164,9 @@ def _authorise(served: Served, request: HttpRequest) -> str:
     if not served.keys:
         return ""
     scheme, _, given = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "bearer" and any(hmac.compare_digest(given, key) for key in served.keys):
+    if scheme.lower() == "bearer" and any(
+        hmac.compare_digest(given.encode(), key.encode()) for key in served.keys
+    ):
         return given
     raise ApiError(401, "no valid API key was given", "invalid_request_error", "invalid_api_key")
 
@@ -231,41 +247,62 @@ async def _answer(
                 max_tokens=max_tokens,
                 temperature=asked.temperature,
                 top_p=asked.top_p,
-                seed=(base + index) % 2**32,
+                seed=base % 2**32,
+                number=index,
                 stop=stops,
                 tell=teller(index),
             )
             served.engine.submit(request)
             submitted.append(request)
+    except Stopped as stopped:
+        _cancel(submitted)
+        raise ApiError(503, str(stopped), "server_error") from None
     except Busy as busy:
         _cancel(submitted)
         raise _too_many(str(busy)) from None
     served.at_work[key] = served.at_work.get(key, 0) + n_choices
     n_prompt = sum(len(ids) for ids in prompts)
-    told = _told(served, key, submitted, events)
+
+    def release() -> None:
+        _cancel(submitted)
+        served.at_work[key] -= n_choices
+
+    told = _told(served, n_choices, events)
     if asked.stream:
-        lines = _lines(form, told, n_prompt, asked.includes_usage)
-        return StreamingResponse(lines, media_type="text/event-stream")
-    return await _whole(http, form, told, n_choices, n_prompt)
+        return _Stream(_lines(form, told, n_prompt, asked.includes_usage), release)
+    try:
+        return await _whole(http, form, told, n_choices, n_prompt)
+    finally:
+        release()
+
+
+class _Stream(StreamingResponse):
+    """Server-sent events; released however it ends, also before its first line."""
+
+    def __init__(self, lines: AsyncIterator[str], release: Callable[[], None]):
+        super().__init__(lines, media_type="text/event-stream")
+        self._release = release
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._release()
 
 
 async def _told(
-    served: Served, key: str, submitted: list[Request], events: asyncio.Queue
+    served: Served, n_choices: int, events: asyncio.Queue
 ) -> AsyncIterator[tuple[int, Event]]:
-    """The events of all choices until each has ended; whoever stops listening cancels them."""
-    began, first, left = time.monotonic(), True, len(submitted)
-    try:
-        while left:
-            index, event = await events.get()
-            if first:
-                served.first_token_seconds.observe(time.monotonic() - began)
-                first = False
-            left -= event.finish_reason is not None
-            yield index, event
-        served.seconds.observe(time.monotonic() - began)
-    finally:
-        _cancel(submitted)
-        served.at_work[key] -= len(submitted)
+    """The events of all choices until each has ended."""
+    began, first, left = time.monotonic(), True, n_choices
+    while left:
+        index, event = await events.get()
+        if first:
+            served.first_token_seconds.observe(time.monotonic() - began)
+            first = False
+        left -= event.finish_reason is not None
+        yield index, event
+    served.seconds.observe(time.monotonic() - began)
 
 
 def _cancel(requests: list[Request]) -> None:

@@ -33,6 +33,8 @@ class Step(NamedTuple):
     top_p_B: Array
     seed_B: Array
     """uint32."""
+    number_B: Array
+    """Of the choice among those of one seed."""
     drawn_B: Array
     """Tokens drawn so far: with the seed, the key of the next draw."""
 
@@ -82,10 +84,11 @@ def next_tokens(
         warm_BV = logits_BV / jnp.where(sampling_B, step.temperature_B, 1.0)[:, None]
         kept_BV = keep_top_p(warm_BV, step.top_p_B[:, None])
 
-        def draw(seed: jax.Array, n: jax.Array, logits_V: jax.Array) -> jax.Array:
-            return jax.random.categorical(jax.random.fold_in(jax.random.key(seed), n), logits_V)
+        def draw(seed: jax.Array, number: jax.Array, n: jax.Array, logits_V: jax.Array):
+            key = jax.random.fold_in(jax.random.key(seed), number)
+            return jax.random.categorical(jax.random.fold_in(key, n), logits_V)
 
-        return jax.vmap(draw)(step.seed_B, step.drawn_B, kept_BV)
+        return jax.vmap(draw)(step.seed_B, step.number_B, step.drawn_B, kept_BV)
 
     greedy_B = likeliest(logits_BV)
     token_B = jax.lax.cond(

@@ -23,6 +23,10 @@ class Busy(Exception):
     """The queue is full."""
 
 
+class Stopped(Exception):
+    """The engine is stopping, or has failed."""
+
+
 class Token(NamedTuple):
     """One token of a request, and what was likely in its place: {id: log-probability}."""
 
@@ -49,6 +53,8 @@ class Request:
     temperature: float
     top_p: float
     seed: int
+    number: int
+    """Of the choice: several of one seed are drawn independently."""
     stop: tuple[str, ...]
     tell: Callable[[Event], None]
     """Called from the engine's thread."""
@@ -100,7 +106,8 @@ class Engine:
         self._waiting: queue.Queue[Request] = queue.Queue(n_waiting)
         self._arrived = threading.Event()
         self._closing = False
-        self._failure: BaseException | None = None
+        self._failed = False
+        self._door = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self.recent = collections.deque[float](maxlen=256)
         """Seconds of the last steps."""
@@ -110,7 +117,8 @@ class Engine:
 
     def close(self) -> None:
         """Finish what is at work and waiting, and end the thread."""
-        self._closing = True
+        with self._door:
+            self._closing = True
         self._arrived.set()
         self._thread.join()
 
@@ -127,13 +135,17 @@ class Engine:
         return self._waiting.qsize()
 
     def submit(self, request: Request) -> None:
-        """Queue a request of 1 to context - 1 prompt tokens. Raises Busy if the queue is full."""
-        if not self.healthy:
-            raise Busy("the server is stopping")
-        try:
-            self._waiting.put_nowait(request)
-        except queue.Full:
-            raise Busy(f"{self._waiting.maxsize} requests are waiting; try again later") from None
+        """Queue a request of 1 to context - 1 prompt tokens.
+
+        Raises Busy if the queue is full, Stopped if nobody would answer.
+        """
+        with self._door:  # not between the last look into the queue and the thread's end
+            if not self.healthy or self._failed:
+                raise Stopped("the server is stopping")
+            try:
+                self._waiting.put_nowait(request)
+            except queue.Full:
+                raise Busy(f"{self._waiting.maxsize} requests wait; try again later") from None
         self._arrived.set()
 
     def _run(self) -> None:
@@ -147,9 +159,10 @@ class Engine:
                 else:
                     self._arrived.wait(timeout=1.0)
                     self._arrived.clear()
-        except BaseException as error:
-            self._failure = error
-            self._fail_all()
+        except BaseException:
+            with self._door:
+                self._failed = True
+                self._fail_all()
             raise
 
     def _fail_all(self) -> None:
@@ -225,6 +238,7 @@ class Engine:
             np.ones(n, np.float32),
             np.zeros(n, np.uint32),
             np.zeros(n, np.uint32),
+            np.zeros(n, np.uint32),
         )
         for i, row in enumerate(self._rows):
             if row is not None:
@@ -232,6 +246,7 @@ class Engine:
                 step.temperature_B[i] = row.request.temperature
                 step.top_p_B[i] = row.request.top_p
                 step.seed_B[i], step.drawn_B[i] = row.request.seed, row.n_drawn
+                step.number_B[i] = row.request.number
         return step
 
     def _take(self, row: _Row, token: Token) -> bool:

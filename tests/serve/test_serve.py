@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import NamedTuple
@@ -128,6 +129,7 @@ def test_a_seed_is_a_text_whoever_else_is_there(server):
     assert [c.index for c in several.choices] == [0, 1, 2]
     assert several.choices[0].text == before.text
     assert len({c.text for c in several.choices}) == 3
+    assert ask(8).choices[0].text not in {c.text for c in several.choices}
     assert several.usage.prompt_tokens == 3
     assert 3 <= several.usage.completion_tokens <= 90
 
@@ -186,6 +188,15 @@ def test_bad_requests_get_the_apis_errors(server):
     with pytest.raises(openai.AuthenticationError) as caught:
         server.client("wrong").completions.create(**ask)
     assert caught.value.code == "invalid_api_key"
+    strange = urllib.request.Request(f"{server.url}/v1/models")
+    strange.add_header("authorization", "Bearer \u00e9")
+    nowhere = urllib.request.Request(f"{server.url}/v1/nothing")
+    otherwise = urllib.request.Request(f"{server.url}/v1/completions", method="GET")
+    for request, status in ((strange, 401), (nowhere, 404), (otherwise, 405)):
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(request, timeout=10)
+        assert refused.value.code == status
+        assert "message" in json.loads(refused.value.read())["error"]
     with pytest.raises(openai.BadRequestError, match="role 'tool'"):
         client.chat.completions.create(model="tiny", messages=[{"role": "tool", "content": "x"}])
     assert [m.id for m in client.models.list()] == ["tiny"]
