@@ -168,7 +168,17 @@ def test_pretraining_is_where_it_begins_and_scratch_is_not(place, tmp_path, monk
     assert first[True]["parameter_norm"] != pytest.approx(first[False]["parameter_norm"], rel=1e-3)
 
 
-@pytest.mark.parametrize("method", ["lora", "last_layers", "prompt", "adalora", "difference"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        "lora",
+        "prompt",
+        *[
+            pytest.param(m, marks=pytest.mark.slow)
+            for m in ("last_layers", "adalora", "difference")
+        ],
+    ],
+)
 def test_only_the_small_tree_is_trained_and_saved(place, tmp_path, method):
     changes = {"adapt.method": method, "adapt.length": 4, "task.epochs": 8}
     config = tuned(place, "classify", {**changes, "optimizer.learning_rate": 0.03})

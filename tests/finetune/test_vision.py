@@ -68,7 +68,9 @@ def config(root, encoder, **changes):
     return overrides.override(made, {"optimizer.learning_rate": 5e-3, **changes})
 
 
-@pytest.mark.parametrize("encoder", ["patches", "convolution"])
+@pytest.mark.parametrize(
+    "encoder", [pytest.param("patches", marks=pytest.mark.slow), "convolution"]
+)
 def test_captions_are_learned_and_generated(pictures, tmp_path, encoder):
     result = train(config(pictures, encoder), tmp_path / "run")
     assert result["test_exact_match"] > 0.9
