@@ -12,6 +12,10 @@ settings.load_profile("unhurried")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
+# Tests compile many programs more than once, here and in the processes that they start.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(REPOSITORY / ".pytest_cache" / "compiled"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+
 
 @pytest.fixture(scope="session")
 def repository() -> Path:

@@ -9,14 +9,12 @@ import math
 import random
 import shutil
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 from once import once
 from tiny_run import (
     N_STEPS,
@@ -52,31 +50,19 @@ def reference(workspace) -> RunDirectory:
 
 
 @pytest.fixture
-def here(workspace, monkeypatch) -> Iterator[Any]:
+def here(workspace, monkeypatch) -> Any:
     """here(workdir, *arguments) -> status: the command in this process, with the shared caches."""
     for name, value in workspace.environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(cli, "prepare_process", lambda: None)
     monkeypatch.setattr("gpt_jax.hardware.measured_cpu_peak", lambda dtype: 1e10)
-    before = {
-        "jax_compilation_cache_dir": jax.config.jax_compilation_cache_dir,
-        "jax_persistent_cache_min_compile_time_secs": (
-            jax.config.jax_persistent_cache_min_compile_time_secs
-        ),
-    }
-    jax.config.update("jax_compilation_cache_dir", str(workspace.cache / "compiled"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    compilation_cache.reset_cache()
 
     def train(workdir: Path, *arguments: str) -> int:
         return cli.main(
             ["train", str(workspace.config_file), "--workdir", str(workdir), *arguments]
         )
 
-    yield train
-    for name, setting in before.items():
-        jax.config.update(name, setting)
-    compilation_cache.reset_cache()
+    return train
 
 
 @pytest.fixture

@@ -70,11 +70,7 @@ class Workspace(NamedTuple):
 
     @property
     def environment(self) -> dict[str, str]:
-        return {
-            "XDG_CACHE_HOME": str(self.cache),
-            "JAX_COMPILATION_CACHE_DIR": str(self.cache / "compiled"),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        }
+        return {"XDG_CACHE_HOME": str(self.cache)}
 
     def config(self, **changes: Any) -> Config:
         settings = {key.replace("__", "."): value for key, value in changes.items()}
