@@ -5,6 +5,7 @@ either computed whole, or a part of the tokens and of the vocabulary at a time a
 the gradient of the loss is made on the way, while a part's logits are there.
 """
 
+import dataclasses
 import functools
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from gpt_jax.data.batch import Batch
 from gpt_jax.models import cpu
 from gpt_jax.models.experts import choose
 from gpt_jax.models.gpt import GPT, Params
+from gpt_jax.sharding import Axes, Layout
 
 VOCABULARY_PART = 12_288
 """Ids whose logits are computed at a time: of more, a CPU's products are slower."""
@@ -165,27 +167,59 @@ def _loss_by_tokens(
     model: GPT, params: Params, x_BTD: jax.Array, batch: Batch, z_loss: float
 ) -> tuple[jax.Array, LossSums]:
     """`batch_loss` from the last activations, for accelerators: some tokens of every sequence at a
-    time, with the whole vocabulary, or a device's part of it."""
-    layout, axes = model.layout, model.output_axes
+    time, with the whole vocabulary, or a device's part of it.
 
-    def objective(x_BtD: jax.Array, weights: jax.Array, targets: jax.Array, counted: jax.Array):
-        sums = cross_entropy_sums(model.logits(x_BtD, weights), targets, counted)
+    Dims of the devices that split the batch (P) and the sequence (S) stand in front: each adds up
+    a gradient of the weights by itself, and those of all are added once.
+    """
+    layout = model.layout
+    n_batch, n_tokens = x_BTD.shape[:2]
+    P = S = 1
+    alone = model  # computes a device's tokens: P and S are not its dims
+    if layout is not None and n_batch % layout.batch_parts == 0:
+        P, S = layout.batch_parts, layout.sequence_parts
+        kept = layout.replicated | {"act_batch", "act_seq"}
+        alone = dataclasses.replace(model, layout=dataclasses.replace(layout, replicated=kept))
+
+    def objective(x_btD: jax.Array, weights: jax.Array, targets: jax.Array, counted: jax.Array):
+        sums = cross_entropy_sums(alone.logits(x_btD, weights), targets, counted)
         return sums.cross_entropy + z_loss * sums.z_loss, sums
-
-    def as_stored(gradient: jax.Array) -> jax.Array:
-        return gradient if layout is None else layout.constrain(gradient, *axes)
-
-    n_parts = _token_parts(model, *x_BTD.shape[:2])
 
     def split(x_BT: jax.Array) -> jax.Array:
         # Strided: each part takes tokens from every device along the sequence.
-        return jnp.moveaxis(x_BT.reshape(x_BT.shape[0], -1, n_parts, *x_BT.shape[2:]), 2, 0)
+        shape = (P, n_batch // P, S, n_tokens // (S * n_parts), n_parts, *x_BT.shape[2:])
+        return jnp.moveaxis(x_BT.reshape(shape), (4, 0, 2), (0, 1, 2))
 
-    weights = model.output_weights(params)
-    if layout is not None:  # gathered once, not for each part
-        weights = layout.constrain(weights, *[axis if axis == "vocab" else None for axis in axes])
+    n_parts = _token_parts(model, n_batch, n_tokens)
     parts = split(x_BTD), split(batch.targets_BT), split(batch.weights_BT)
-    return _sum_parts(objective, as_stored, weights, *parts)
+    of_weights = _Placement(layout, model.output_axes, P * S > 1)
+    return _sum_parts(objective, of_weights, model.output_weights(params), *parts)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Placement:
+    """Where the output weights and their gradients lie while the loss is computed in parts."""
+
+    layout: Layout | None
+    axes: Axes
+    several: bool
+    """Whether several devices split the tokens."""
+
+    def gathered(self, weights: jax.Array) -> jax.Array:
+        """Whole along the width; once, not for each part."""
+        return weights if self.layout is None else self.layout.constrain(weights, *self._gathered())
+
+    def apart(self, gradients: jax.Array) -> jax.Array:
+        """[P, S, ...]: each device's own."""
+        if self.layout is None or not self.several:
+            return gradients
+        return self.layout.constrain(gradients, "act_batch", "act_seq", *self._gathered())
+
+    def as_stored(self, gradient: jax.Array) -> jax.Array:
+        return gradient if self.layout is None else self.layout.constrain(gradient, *self.axes)
+
+    def _gathered(self) -> Axes:
+        return tuple(axis if axis == "vocab" else None for axis in self.axes)
 
 
 def _token_parts(model: GPT, n_batch: int, n_tokens: int) -> int:
@@ -204,37 +238,51 @@ def _token_parts(model: GPT, n_batch: int, n_tokens: int) -> int:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _sum_parts(objective, as_stored, weights, x_parts, targets, counted):
-    """(sum of the objective, LossSums) over the parts on the leading dim of what follows weights.
+def _sum_parts(objective, placement, weights, x_parts, targets, counted):
+    """(sum of the objective, LossSums) over the parts on the leading dim of what follows weights,
+    and the two dims of devices behind it.
 
     The gradient is made on the way forward, while a part's logits are there.
-    as_stored: holds a gradient of the weights to where these are stored.
     """
+    weights = placement.gathered(weights)
 
     def add(total: tuple, part: tuple) -> tuple[tuple, None]:
         x, *rest = part
-        return jax.tree.map(jnp.add, total, objective(x, weights, *rest)), None
+        added = _each_device(objective)(x, weights, *rest)
+        return _add(total, added), None
 
     total, _ = jax.lax.scan(add, (jnp.zeros(()), no_loss()), (x_parts, targets, counted))
     return total
 
 
-def _sum_parts_forward(objective, as_stored, weights, x_parts, targets, counted):
-    gradients = jax.value_and_grad(objective, argnums=(0, 1), has_aux=True)
+def _each_device(function):
+    """function(x, weights, targets, counted), over two leading dims of all but the weights."""
+    in_axes = (0, None, 0, 0)
+    return jax.vmap(jax.vmap(function, in_axes), in_axes)
+
+
+def _add(total: tuple, added: tuple) -> tuple:
+    return jax.tree.map(lambda x, y: x + jnp.sum(y), total, added)
+
+
+def _sum_parts_forward(objective, placement, weights, x_parts, targets, counted):
+    weights = placement.gathered(weights)
+    gradients = _each_device(jax.value_and_grad(objective, argnums=(0, 1), has_aux=True))
 
     def add(carry: tuple, part: tuple) -> tuple[tuple, jax.Array]:
         total, weight_gradient = carry
         x, *rest = part
         added, (x_gradient, more) = gradients(x, weights, *rest)
-        total = jax.tree.map(jnp.add, total, added)
-        return (total, as_stored(weight_gradient + as_stored(more))), x_gradient
+        return (_add(total, added), placement.apart(weight_gradient + more)), x_gradient
 
-    start = ((jnp.zeros(()), no_loss()), as_stored(jnp.zeros_like(weights)))
+    zeros = jnp.zeros((*x_parts.shape[1:3], *weights.shape), weights.dtype)
+    start = ((jnp.zeros(()), no_loss()), placement.apart(zeros))
     (total, weight_gradient), x_gradients = jax.lax.scan(add, start, (x_parts, targets, counted))
+    weight_gradient = placement.as_stored(jnp.sum(weight_gradient, axis=(0, 1)))
     return total, (weight_gradient, x_gradients)
 
 
-def _sum_parts_backward(objective, as_stored, saved, gradient):
+def _sum_parts_backward(objective, placement, saved, gradient):
     weight_gradient, x_gradients = saved
     scale = gradient[0]
     return scale * weight_gradient, (scale * x_gradients).astype(x_gradients.dtype), None, None

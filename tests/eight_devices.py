@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, PartitionSpec
 
-from gpt_jax import overrides
+from gpt_jax import losses, overrides
 from gpt_jax.config import Config
 from gpt_jax.data.batch import Batch
 from gpt_jax.feed import put_count, stack
@@ -35,6 +35,7 @@ from gpt_jax.models import attention
 from gpt_jax.models.gpt import make_gpt
 from gpt_jax.models.products import precision
 from gpt_jax.models.ring import zigzag
+from gpt_jax.plan.hlo import count
 from gpt_jax.sharding import make_layout
 from gpt_jax.step import (
     TrainState,
@@ -72,12 +73,15 @@ EXPERTS = {"model.n_experts": 4, "train.router_load_balance_loss": 0.1}
 CAPACITY = EXPERTS | {"model.expert_capacity_factor": 0.75}
 LORA = {"adapt.method": "lora", "adapt.targets": ["query", "out", "up"], "adapt.rank": 2}
 
+PARTS = {"compute.loss": "parts"}
+
 RUNS: dict[str, dict[str, Any]] = {
     "1x1x1 dropout": DROPOUT,
     "8x1x1 dropout": DROPOUT,
     "2x2x2 dropout": DROPOUT,
     "1x1x8 dropout": DROPOUT,
     "1x1x1": {},
+    "8x1x1": {},
     "2x2x2": {},
     "1x1x1 microbatches": {"compute.microbatches": 4},
     "2x2x2 microbatches": {"compute.microbatches": 2},
@@ -94,6 +98,9 @@ RUNS: dict[str, dict[str, Any]] = {
     "2x1x1 capacity": CAPACITY | {"mesh.expert": 4},
     "1x2x1 capacity": CAPACITY | {"mesh.expert": 4},
     "8x1x1 capacity": CAPACITY,
+    "8x1x1 parts": PARTS,
+    "2x2x2 parts": PARTS,
+    "1x2x2 parts": PARTS | {"mesh.sequence": 2},
     "1x1x1 lora": LORA,
     "2x2x2 lora": LORA,
 }
@@ -152,6 +159,8 @@ def run(name: str, changes: dict[str, Any], state: TrainState) -> tuple[list[flo
     config, devices = configure(name, changes)
     layout = make_layout(config, devices)
     model = make_gpt(config.model, config.compute, layout)
+    if config.compute.loss == "parts":  # four of the tokens, of a vocabulary taken for a large one
+        losses.VOCABULARY_PART, losses.LOGIT_BYTES = VOCAB // 2, 100
     steps = compile_steps(config, model, layout)
     settings = jax.device_put(make_settings(config, make_timetable(config)), layout.everywhere)
     if config.adapt.method != "full":
@@ -167,12 +176,12 @@ def run(name: str, changes: dict[str, Any], state: TrainState) -> tuple[list[flo
     traced = steps.train.trace(state, put(batches()[0]), one, settings)
     compiled = traced.lower().compile()
     facts = program_facts(compiled.as_text(), str(traced.jaxpr), state)
-    losses = []
+    step_losses = []
     for batch in batches():
         state, metrics = compiled(state, put(batch), one, settings)
-        losses.append(float(metrics.loss[0]))
+        step_losses.append(float(metrics.loss[0]))
     facts["final_specs"] = specs(state.params)
-    return losses, state.params, facts
+    return step_losses, state.params, facts
 
 
 def program_facts(hlo: str, jaxpr: str, state: TrainState) -> dict[str, Any]:
@@ -189,6 +198,8 @@ def program_facts(hlo: str, jaxpr: str, state: TrainState) -> dict[str, Any]:
                 "collective-permute",
             )
         },
+        # Bytes of a step: each loop's body as often as it runs.
+        "bytes": {c.kind: c.n_bytes for c in count(hlo).collectives},
         "arguments": arguments,
         "shapes": {
             key: [list(x.shape), list(x.sharding.shard_shape(x.shape))]
@@ -196,6 +207,7 @@ def program_facts(hlo: str, jaxpr: str, state: TrainState) -> dict[str, Any]:
         },
         "specs": specs(state.params),
         "constraints": jaxpr.count("sharding_constraint["),
+        "loops": jaxpr.count(" scan["),
     }
 
 
@@ -239,11 +251,11 @@ def data_parallel(kind: str, state: TrainState) -> tuple[list[float], Any, dict]
         arrange = functools.partial(
             jax.tree.map, lambda x: x.reshape(8, x.shape[0] // 8, *x.shape[1:])
         )
-    losses = []
+    step_losses = []
     for batch in batches():
         state, metrics = compiled(state, arrange(batch))
-        losses.append(float(metrics.loss))
-    return losses, state.params, {}
+        step_losses.append(float(metrics.loss))
+    return step_losses, state.params, {}
 
 
 RINGS: dict[str, dict[str, Any]] = {
@@ -332,9 +344,9 @@ def main() -> None:
     runs = {name: functools.partial(run, name, changes) for name, changes in RUNS.items()}
     runs |= {kind: functools.partial(data_parallel, kind) for kind in ("shard_map", "pmap")}
     for name, train in runs.items():
-        losses, params, found = train(start("model.n_experts" in RUNS.get(name, {})))
+        step_losses, params, found = train(start("model.n_experts" in RUNS.get(name, {})))
         facts[name] = found
-        arrays[f"{name}: losses"] = np.array(losses)
+        arrays[f"{name}: losses"] = np.array(step_losses)
         arrays |= {f"{name}: {key}": np.asarray(x) for key, x in named(params).items()}
     facts["refused"] = {name: refusal(name, changes) for name, changes in REFUSED.items()}
     facts["rings"] = {name: compare_ring(**settings) for name, settings in RINGS.items()}

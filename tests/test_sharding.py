@@ -81,6 +81,9 @@ def test_meshes_train_alike_with_the_same_dropout(results, mesh):
         "2x2x1 slices",
         "1x1x1 microbatches",
         "2x2x2 microbatches",
+        "8x1x1 parts",
+        "2x2x2 parts",
+        "1x2x2 parts",
         "shard_map",
         "pmap",
     ],
@@ -103,6 +106,15 @@ def test_splits_of_the_batch_train_alike(results, run):
 )
 def test_experts_and_adapted_models_train_alike(results, run, reference):
     assert_trained_alike(results[0], run, reference)
+
+
+def test_a_loss_in_parts_adds_up_its_gradients_once(results):
+    """Not after each part of the tokens: a step sends no more than with whole logits."""
+    _, facts = results
+    whole, parts = facts["8x1x1"]["bytes"], facts["8x1x1 parts"]["bytes"]
+    assert whole["all-reduce"] > 4 * math.prod(facts["8x1x1"]["shapes"]["embedding/tokens"][0])
+    assert parts["all-reduce"] <= 1.05 * whole["all-reduce"]
+    assert facts["8x1x1 parts"]["loops"] > facts["8x1x1"]["loops"]
 
 
 def test_experts_lie_on_devices_of_their_own(results):
