@@ -30,8 +30,11 @@ class ComputeConfig:
     """Logits stored whole, or a part at a time and never stored (auto: on TPU and one CPU)."""
     layers: Literal["auto", "scan", "unroll"] = "auto"
     """Layers as one scanned body (compile time does not grow) or unrolled (faster on CPU)."""
-    remat: Literal["none", "full", "dots", "attention"] = "none"
-    """What the backward pass recomputes: nothing, all, all but matrix products, attention."""
+    remat: Literal["none", "full", "dots", "attention", "offload"] = "none"
+    """What the backward pass recomputes: nothing, all, all but matrix products, attention; or all,
+    from the layers' inputs in the host's memory (offload)."""
+    overlap: Literal["auto", "off"] = "auto"
+    """Compiler options that run collectives beside products (auto: on several GPUs or TPUs)."""
     microbatches: Positive = 1
     """Parts of a batch that are computed one after another, their gradients summed."""
     steps_per_dispatch: Positive | None = None

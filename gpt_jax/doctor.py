@@ -148,7 +148,12 @@ def describe_execution(execution: "Execution", steps: int) -> list[Row]:
         ("logits of the loss", logits),
         ("steps a call", f"up to {steps}"),
         ("remat", execution.remat),
+        ("compiler options", _options(execution) or "XLA's own"),
     ]
+
+
+def _options(execution: "Execution") -> str:
+    return " ".join(f"{name}={value}" for name, value in execution.compiler_options)
 
 
 def compilation_cache() -> Row:

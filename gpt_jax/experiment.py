@@ -276,6 +276,7 @@ def facts(experiment: Experiment) -> Record:
         "operands": str(execution.how.operands),
         "attention": f"{execution.kernel.name} ({execution.kernel.reason})",
         "layers": "unrolled" if execution.unroll else "scanned",
+        "compiler_options": dict(execution.compiler_options),
         "loss": "parts of logits" if in_parts(experiment.model) else "whole logits",
         "steps_per_dispatch": experiment.steps_per_dispatch,
         "peak_flops": experiment.peak_flops,

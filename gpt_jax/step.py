@@ -524,6 +524,7 @@ def _compiled_program(program: Config, layout: Layout) -> tuple[Any, Any, Any]:
         ),
         out_shardings=(shardings, layout.everywhere),
         donate_argnums=0,
+        compiler_options=dict(model.execution.compiler_options),
     )
     in_shardings = whole, layout.batch
     evaluate, outputs = (

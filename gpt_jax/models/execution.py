@@ -6,6 +6,15 @@ from gpt_jax.config import ComputeConfig, ModelConfig
 from gpt_jax.models import attention
 from gpt_jax.models.products import Precision, precision
 
+OVERLAP: dict[str, tuple[tuple[str, bool | int], ...]] = {
+    "gpu": (
+        ("xla_gpu_enable_latency_hiding_scheduler", True),
+        ("xla_gpu_enable_pipelined_all_gather", True),
+        ("xla_gpu_enable_pipelined_reduce_scatter", True),
+        ("xla_gpu_enable_pipelined_all_reduce", True),
+    ),
+}
+"""Options by backend that let collectives run beside products."""
 UNROLL_UP_TO = 24
 """On CPU, `compute.layers = auto` unrolls models of up to this many layers."""
 
@@ -21,6 +30,8 @@ class Execution:
     remat: str
     loss_in_parts: bool
     """Whether the logits of a large vocabulary are never stored whole."""
+    compiler_options: tuple[tuple[str, bool | int], ...]
+    """Of XLA, for the training step."""
 
 
 def decide_execution(
@@ -45,4 +56,14 @@ def decide_execution(
         remat=compute.remat,
         loss_in_parts=compute.loss == "parts"
         or (compute.loss == "auto" and (backend == "tpu" or (backend == "cpu" and n_devices == 1))),
+        compiler_options=compiler_options(compute, backend, n_devices),
     )
+
+
+def compiler_options(
+    compute: ComputeConfig, backend: str, n_devices: int
+) -> tuple[tuple[str, bool | int], ...]:
+    """Options of XLA beyond its defaults: collectives beside products, on several devices."""
+    if compute.overlap == "off" or n_devices == 1:
+        return ()
+    return OVERLAP.get(backend, ())

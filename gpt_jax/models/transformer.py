@@ -6,6 +6,7 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from gpt_jax import parametrization
 from gpt_jax.config import ModelConfig
@@ -228,6 +229,10 @@ class Block(nn.Module):
         return constrain(x_BTD + drop(fed_forward(mlp_norm(x_BTD)))), cache
 
 
+GROUP_INPUT = "group_input"
+"""What is kept in the host's memory where compute.remat = offload."""
+
+
 class LayerGroup(nn.Module):
     """One period of `layer_pattern`: the body that is scanned over depth."""
 
@@ -239,6 +244,8 @@ class LayerGroup(nn.Module):
     @nn.compact
     def __call__(self, x_BTD, cache: Cache | None, positions_BT, segments_BT):
         new_cache = []
+        if self.execution.remat == "offload":
+            x_BTD = checkpoint_name(x_BTD, GROUP_INPUT)
         for i, kind in enumerate(self.config.layer_pattern):
             window = self.config.window if kind == "banded" else None
             layer = Block(self.config, self.execution, self.layout, window, name=str(i))
@@ -299,9 +306,18 @@ class Transformer(nn.Module):
         """All groups of layers, with each parameter of theirs in one array."""
         n_groups = self.config.n_layers // len(self.config.layer_pattern)
         group = LayerGroup
-        if self.execution.remat in ("full", "dots") and cache is None:
-            dots = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
-            policy = dots if self.execution.remat == "dots" else None
+        policies = {
+            "full": None,
+            "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+            "offload": jax.checkpoint_policies.save_and_offload_only_these_names(
+                names_which_can_be_saved=[],
+                names_which_can_be_offloaded=[GROUP_INPUT],
+                offload_src="device",
+                offload_dst="pinned_host",
+            ),
+        }
+        if self.execution.remat in policies and cache is None:
+            policy = policies[self.execution.remat]
             # A group at a time: what is kept is one residual stream for each.
             group = nn.remat(LayerGroup, policy=policy, prevent_cse=self.execution.unroll)
         layers = nn.scan(

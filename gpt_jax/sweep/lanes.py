@@ -171,6 +171,7 @@ def _vector_program(program: Config, layout: Layout) -> _VectorProgram:
             in_shardings=(shardings, batches, layout.everywhere, everywhere),
             out_shardings=(shardings, everywhere),
             donate_argnums=0,
+            compiler_options=dict(model.execution.compiler_options),
         )
 
     evaluate = jax.jit(

@@ -68,6 +68,8 @@ def _values_per_token(config: Config, backend: Backend) -> float:
     remat = "none" if backend == "cpu" else compute.remat
     if remat == "full":
         return model.n_layers * model.d_model + layer
+    if remat == "offload":  # streams wait in the host's memory
+        return layer
     if remat == "dots":
         return model.n_layers * (model.d_model + products) + layer
     if remat == "attention":

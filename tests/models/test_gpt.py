@@ -11,6 +11,7 @@ import pytest
 
 from gpt_jax.config import ComputeConfig, ModelConfig
 from gpt_jax.losses import cross_entropy_sums
+from gpt_jax.models.execution import decide_execution
 from gpt_jax.models.gpt import make_gpt
 from gpt_jax.models.layers import projection_std
 
@@ -83,6 +84,7 @@ WAYS = {
     "full": {"remat": "full"},
     "dots": {"remat": "dots"},
     "attention": {"remat": "attention"},
+    "offload": {"remat": "offload"},
 }
 
 
@@ -112,6 +114,32 @@ def test_scan_unroll_and_remat_give_the_same_loss_and_gradients(name, equations)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), ours, expected
     )
+
+
+def test_offload_puts_the_inputs_of_groups_into_the_hosts_memory(equations):
+    """One copy to it in the forward scan, one back in the backward scan."""
+    loss, params, _ = gradients(remat="offload")
+    traced = equations(jax.grad(loss), params)
+    moved = [str(e.params["devices"]) for e in traced if e.primitive.name == "device_put"]
+    assert any("Host" in place for place in moved)
+    assert any("Device" in place for place in moved)
+    plain, params, _ = gradients(remat="full")
+    traced = equations(jax.grad(plain), params)
+    assert not [e for e in traced if e.primitive.name == "device_put"]
+
+
+def test_compiler_options_are_for_several_devices_of_a_backend():
+    def options(backend, n_devices, **compute):
+        how = ComputeConfig(attention="reference", **compute)
+        return dict(decide_execution(ModelConfig(), how, backend, n_devices).compiler_options)
+
+    found = options("gpu", 8)
+    assert found["xla_gpu_enable_latency_hiding_scheduler"] is True
+    assert options("gpu", 1) == options("cpu", 8) == options("gpu", 8, overlap="off") == {}
+    # XLA knows every one of them, whatever it compiles for: another name is an error.
+    jax.jit(lambda x: x + 1, compiler_options=found).lower(1.0).compile()
+    with pytest.raises(jax.errors.JaxRuntimeError, match="No such compile option"):
+        jax.jit(lambda x: x + 1, compiler_options={"xla_gpu_misspelt": True}).lower(1.0).compile()
 
 
 def test_auto_unrolls_shallow_models_on_cpu_alone():

@@ -284,7 +284,7 @@ def test_memory_splits_over_devices_and_microbatches():
     assert memory.estimate(parts, "gpu").activations == whole.activations / 4
     split = overrides.override(SMALL, {"mesh.fsdp": 4})
     assert memory.estimate(split, "gpu", 4).total == whole.total / 4
-    for remat in ("full", "dots", "attention"):
+    for remat in ("offload", "full", "dots", "attention"):
         less = overrides.override(SMALL, {"compute.remat": remat})
         assert memory.estimate(less, "gpu").activations <= whole.activations
 
