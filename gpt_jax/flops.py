@@ -237,7 +237,7 @@ def forward_flops_per_sequence(model: ModelConfig, convention: Convention = "exa
             return 2 * T * (kernels + model.padded_vocab_size * D) + executed + scores
         case "exact_causal":
             products = 2 * T * counts.n_params_matmul + used
-            return products + 4 * attention_width * _visible_pairs(model)
+            return products + 4 * attention_width * visible_pairs(model)
         case "6nd":
             return 2 * T * n_all
         case "kaplan":
@@ -280,7 +280,7 @@ def _expert_products(model: ModelConfig) -> tuple[int, int]:
     return each * (places - choices), each * (min(places, choices) - choices)
 
 
-def _visible_pairs(model: ModelConfig) -> int:
+def visible_pairs(model: ModelConfig) -> int:
     """Pairs of a query and a key that it sees, in one sequence, summed over layers."""
     T = model.seq_len
     pairs = {"dense": T * (T + 1) // 2}
@@ -329,12 +329,19 @@ class StateBytes:
         return self.params + self.gradients + self.optimizer + self.ema
 
 
-def state_bytes(model: ModelConfig, optimizer: OptimizerConfig) -> StateBytes:
+def state_bytes(
+    model: ModelConfig, optimizer: OptimizerConfig, experts: bool | None = None
+) -> StateBytes:
     """Bytes of parameters, gradients and optimizer state in float32, not of activations.
 
     A few step counters, and Adafactor's one-element placeholders, are left out.
+    experts: of experts alone (True), or of all but experts (False).
     """
-    shapes = parameter_shapes(model)
+    shapes = {
+        path: shape
+        for path, shape in parameter_shapes(model).items()
+        if experts is None or experts == ("/experts/" in path)
+    }
     params = BYTES_PER_VALUE * sum(math.prod(shape) for shape in shapes.values())
     state = sum(_optimizer_values(path, shape, optimizer.name) for path, shape in shapes.items())
     ema = 0 if optimizer.ema_decay is None else params

@@ -27,7 +27,8 @@ class Interconnect:
     domain: int | None
     """Chips that it joins; None: a whole TPU slice."""
     network: float
-    """Of one chip's share of the network beyond the domain; 0 for a TPU, planned as one slice."""
+    """Of one chip's share of the network beyond the domain, or between slices; 0 if no source
+    gives it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +81,9 @@ H100 = "NVIDIA H100 Tensor Core GPU datasheet (2023), half of the values with sp
 H200 = "NVIDIA H200 Tensor Core GPU datasheet (2024), half of the values with sparsity"
 B200 = "NVIDIA HGX B200 datasheet (2024), dense values of one of eight GPUs at 1,000 W"
 V4_LINKS = "Jouppi et al. 2023, TPU v4 (arXiv:2304.01433), Table 4: 6 links of 50 GB/s"
-TORUS = "half of 'bidirectional ICI bandwidth per chip' in " + GOOGLE
+TORUS = (
+    "half of 'bidirectional ICI bandwidth per chip', and the data center network's, in " + GOOGLE
+)
 DGX_A100 = "NVIDIA DGX A100 datasheet: NVLink 600 GB/s both ways; 8 x 200 Gb/s for 8 GPUs"
 DGX_H100 = "NVIDIA DGX H100 and H200 datasheets: NVLink 900 GB/s both ways; 8 x 400 Gb/s for 8 GPUs"
 DGX_B200 = "NVIDIA DGX B200 datasheet: NVLink 1.8 TB/s both ways; 8 x 400 Gb/s for 8 GPUs"
@@ -100,11 +103,11 @@ def _tpu(
     tflops: Mapping[str, float],
     memory_gib: float,
     bandwidth: float,
-    links: tuple[float, int],
+    links: tuple[float, int, float],
     links_source: str,
     devices_per_chip: int = 1,
 ) -> Chip:
-    """A TPU: peaks in TFLOP/s, memory in GiB, bandwidths in GB/s; links: (one way, torus dims)."""
+    """A TPU: TFLOP/s, GiB, GB/s; links: (one way, torus dims, one way between slices)."""
     share = 1 / devices_per_chip
     return Chip(
         name=f"tpu_{version}",
@@ -112,7 +115,7 @@ def _tpu(
         peak_flops={dtype: value * TERA * share for dtype, value in tflops.items()},
         memory_bytes=memory_gib * GIBI * share,
         bandwidth=bandwidth * GIGA * share,
-        interconnect=Interconnect(links[0] * GIGA * share, links[1], None, 0.0),
+        interconnect=Interconnect(links[0] * GIGA * share, links[1], None, links[2] * GIGA * share),
         source=f"{GOOGLE}{'tpu7x' if version == 'v7x' else version}",
         interconnect_source=links_source,
         devices_per_chip=devices_per_chip,
@@ -145,11 +148,11 @@ AMPERE_LINKS, HOPPER_LINKS = (300, 8, 25), (450, 8, 50)
 PCIE = "the datasheet's PCI Express, half of both ways; as DGX beyond a host"
 
 CHIPS: tuple[Chip, ...] = (
-    _tpu("v4", ("TPU v4",), TPU_V4, 32, 1200, (300, 3), V4_LINKS),
-    _tpu("v5e", ("TPU v5 lite", "TPU v5e"), TPU_V5E, 16, 819, (200, 2), f"{TORUS}v5e"),
-    _tpu("v5p", ("TPU v5", "TPU v5p"), TPU_V5P, 95, 2765, (600, 3), f"{TORUS}v5p"),
-    _tpu("v6e", ("TPU v6 lite", "TPU v6e"), TPU_V6E, 32, 1638, (400, 2), f"{TORUS}v6e"),
-    _tpu("v7x", ("TPU7x", "TPU v7x"), TPU_7X, 192, 7380, (600, 3), f"{TORUS}tpu7x", 2),
+    _tpu("v4", ("TPU v4",), TPU_V4, 32, 1200, (300, 3, 0), V4_LINKS),
+    _tpu("v5e", ("TPU v5 lite", "TPU v5e"), TPU_V5E, 16, 819, (200, 2, 3.125), f"{TORUS}v5e"),
+    _tpu("v5p", ("TPU v5", "TPU v5p"), TPU_V5P, 95, 2765, (600, 3, 6.25), f"{TORUS}v5p"),
+    _tpu("v6e", ("TPU v6 lite", "TPU v6e"), TPU_V6E, 32, 1638, (400, 2, 12.5), f"{TORUS}v6e"),
+    _tpu("v7x", ("TPU7x", "TPU v7x"), TPU_7X, 192, 7380, (600, 3, 12.5), f"{TORUS}tpu7x", 2),
     _gpu("a100_40gb", A100_40GB_KINDS, AMPERE, 40, 1555, AMPERE_LINKS, (A100, DGX_A100)),
     _gpu("a100_80gb", A100_80GB_KINDS, AMPERE, 80, 2039, AMPERE_LINKS, (A100, DGX_A100)),
     _gpu("a100_80gb_pcie", ("NVIDIA A100 80GB PCIe",), AMPERE, 80, 1935, (32, 8, 25), (A100, PCIE)),

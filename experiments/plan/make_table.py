@@ -50,7 +50,19 @@ def cases() -> list[Case]:
         split = {"mesh.fsdp": 4, "mesh.tensor": 4, "compute.microbatches": parts}
         found.append(("gpt3_13b", topology, split | full))
         found += [(name, topology, {"mesh.fsdp": 64, **full}) for name in reversed(SMALL)]
-    return found
+    return [*found, *other_axes()]
+
+
+def other_axes() -> list[Case]:
+    """The 6.7B over two slices; of longer sequences, split; with eight experts in each layer."""
+    full, size = {"compute.remat": "full"}, "gpt3_6p7b"
+    long = {"model.seq_len": 32_768, "train.batch_sequences": 64}
+    experts = {"model.n_experts": 8, "model.expert_capacity_factor": 1.25}
+    return [
+        (size, "2xv5p:4x4x4", {"mesh.slices": 2, "mesh.fsdp": 64, **full}),
+        (size, "v5p:4x4x4", {"mesh.fsdp": 16, "mesh.sequence": 4, **long, **full}),
+        (size, "v5p:4x4x4", {"mesh.fsdp": 8, "mesh.expert": 8, **experts, **full}),
+    ]
 
 
 def plan_of(case: Case) -> Plan:
@@ -67,7 +79,7 @@ def compile_missing() -> None:
     """Compile what compiled.json does not hold yet."""
     from gpt_jax.plan.compiled import compile_plan
 
-    for case in cases():
+    for case in reversed(cases()):
         done = read()
         if key(case) in done:
             continue
@@ -91,10 +103,11 @@ def compared(done: dict[str, Any]) -> str:
     for case in cases():
         plan, row = plan_of(case), done.get(key(case))
         mesh, compute = plan.mesh, plan.config.compute
+        changes = [f"{key} {value}" for key, value in case[2].items() if key.startswith("model.")]
         cells = [
-            plan.config.name,
+            ", ".join([plan.config.name, *changes]),
             plan.topology.name,
-            f"{mesh.data} x {mesh.fsdp} x {mesh.tensor}",
+            mesh.shown(),
             compute.remat,
             str(compute.microbatches),
         ]
@@ -122,13 +135,13 @@ def compared(done: dict[str, Any]) -> str:
 
 def planned() -> str:
     """The best plan that the search finds for each size, as `gpt-jax plan --search` prints it."""
-    plans = []
+    plans, pasted = [], []
     for name in (*GPT2, *GPT3):
         topology = parse_topology("v5p:8x8x8" if name == "gpt3_175b" else "v5p:4x4x4")
         config = overrides.load(CONFIGS / f"{name}.py", WHOLE_BATCHES)
         plans.append(search(config, topology)[0])
-    pasted = "\n".join(f"{plan.config.name:<12} {as_overrides(plan)}" for plan in plans)
-    return f"```\n{text.table(plans, [None] * len(plans))}\n\n{pasted}\n```"
+        pasted.append(f"{name:<12} {as_overrides(plans[-1], config)}")
+    return "\n".join(["```", text.table(plans, [None] * len(plans)), "", *pasted, "```"])
 
 
 def replace(page: str, name: str, new: str) -> str:

@@ -21,7 +21,7 @@ from gpt_jax.config import Config
 from gpt_jax.data.batch import Batch
 from gpt_jax.models.gpt import make_gpt
 from gpt_jax.plan import hlo
-from gpt_jax.plan.estimate import FUSED_BACKWARD, Plan, attention_flops_per_sequence
+from gpt_jax.plan.estimate import Plan, attention_flops_per_sequence
 from gpt_jax.plan.mesh import without_ramp
 from gpt_jax.plan.topology import Topology
 from gpt_jax.sharding import Layout, make_layout
@@ -114,7 +114,7 @@ def describe(topology: Topology) -> list[jax.Device]:
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     # Its lock is for the chips of a host: compiling for others, several processes may.
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
-    name = f"{_libtpu_name(topology)}:{'x'.join(map(str, topology.shape))}"
+    name = f"{_libtpu_name(topology)}:{topology.shape_name}"
     try:
         with _quiet():
             found = topologies.get_topology_desc(
@@ -122,6 +122,7 @@ def describe(topology: Topology) -> list[jax.Device]:
                 topology_name=name,
                 # A v4's two cores as one device, as they are on a real one.
                 **({"chip_config_name": "megacore"} if topology.chip.name == "tpu_v4" else {}),
+                **({"num_slices": topology.slices} if topology.slices > 1 else {}),
             )
     except (jax.errors.JaxRuntimeError, NotImplementedError, ValueError) as error:
         reason = str(error).splitlines()[0]
@@ -205,10 +206,8 @@ def clock(topology: Topology) -> float:
 
 def _kernel_seconds(plan: Plan) -> float:
     """Of the attention kernels: their products at KERNEL_SHARE of the peak."""
-    config = plan.config
-    passes = 1 + FUSED_BACKWARD + (config.compute.remat != "none")
-    sequences = config.train.batch_sequences / plan.mesh.n_devices
-    work = passes * attention_flops_per_sequence(config.model) * sequences
+    sequences = plan.config.train.batch_sequences / plan.mesh.n_devices
+    work = attention_flops_per_sequence(plan.config) * sequences
     return work / (KERNEL_SHARE * plan.topology.chip.peak("bfloat16"))
 
 

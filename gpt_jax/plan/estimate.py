@@ -9,7 +9,7 @@ import dataclasses
 
 from gpt_jax import flops
 from gpt_jax.config import Config, ModelConfig
-from gpt_jax.plan.memory import Memory, estimate, layer_kernels, value_bytes
+from gpt_jax.plan.memory import Memory, estimate, layer_kernels, rows_per_token, value_bytes
 from gpt_jax.plan.mesh import MeshSizes, mesh_sizes
 from gpt_jax.plan.topology import Topology
 from gpt_jax.plan.traffic import Traffic, traffic
@@ -18,6 +18,8 @@ from gpt_jax.timetable import make_timetable
 FUSED_BACKWARD = 3.5
 """Products of a fused attention kernel's backward passes over those of its forward pass: splash
 recomputes the scores for the gradients of queries, and again for those of keys and values."""
+RING_BACKWARD = 2.5
+"""The same of ring attention (gpt_jax.models.ring), which recomputes them once."""
 MEMORY_SHARE = 0.92
 """Of a chip's memory that a program may be planned to fill: runtime and gaps take the rest."""
 
@@ -102,7 +104,7 @@ def _dtype(config: Config) -> str:
 
 def make_plan(config: Config, topology: Topology, price: float | None = None) -> Plan:
     """The plan of a config; ValueError if its mesh or batch does not fit the topology."""
-    mesh = mesh_sizes(config, topology.n_devices)
+    mesh = mesh_sizes(config, topology)
     timetable = make_timetable(config)
     sequences = config.train.batch_sequences
     executed = sequences * executed_flops_per_sequence(config) / mesh.n_devices
@@ -129,27 +131,53 @@ def executed_flops_per_sequence(config: Config) -> float:
 
     Attention as a fused kernel executes it: blocks that the mask hides are left out.
     """
-    passes = 1 + FUSED_BACKWARD + (config.compute.remat != "none")
-    return weight_flops_per_sequence(config) + passes * attention_flops_per_sequence(config.model)
+    return weight_flops_per_sequence(config) + attention_flops_per_sequence(config)
 
 
 def weight_flops_per_sequence(config: Config) -> float:
     """The part of `executed_flops_per_sequence` that are products with weights."""
     model = config.model
     head = 2 * model.seq_len * model.padded_vocab_size * model.d_model
-    layers = 2 * model.seq_len * layer_kernels(model) * model.n_layers
+    scores = 4 * model.n_heads * model.d_head * model.n_layers * model.seq_len**2
+    layers = flops.forward_flops_per_sequence(model, "exact") - head - scores
+    experts = 0.0  # of the forward pass: the policy `dots` does not keep their products
+    if model.n_experts is not None:
+        a_row = (3 if model.gated else 2) * 2 * model.d_ff * model.d_model
+        experts = a_row * flops.mlp_rows_per_token(model) * model.seq_len * model.n_layers
     repeated = 0.0
-    if config.compute.remat == "full":
-        # A group's last product is its output: the backward pass does not ask for it.
-        last = 2 * model.seq_len * model.d_ff * model.d_model
-        repeated = layers - last * model.n_layers / len(model.layer_pattern)
+    if config.compute.remat in ("full", "offload"):
+        repeated = layers
+        if model.n_experts is None:
+            # A group's last product is its output: the backward pass does not ask for it.
+            last = 2 * model.seq_len * model.d_ff * model.d_model
+            repeated -= last * model.n_layers / len(model.layer_pattern)
+    elif config.compute.remat == "dots":
+        repeated = experts
     return 3 * (layers + head) + repeated
 
 
-def attention_flops_per_sequence(model: ModelConfig) -> float:
-    """FLOPs of scores and values in a forward pass, of pairs that see each other."""
-    weights = 2 * model.seq_len * flops.count_parameters(model).n_params_matmul
-    return flops.forward_flops_per_sequence(model, "exact_causal") - weights
+def attention_flops_per_sequence(config: Config) -> float:
+    """The other part: scores, values and their gradients, in all passes."""
+    model, ring = config.model, config.mesh.sequence > 1
+    pairs = _ring_pairs(model, config.mesh.sequence) if ring else flops.visible_pairs(model)
+    passes = 1 + (RING_BACKWARD if ring else FUSED_BACKWARD) + (config.compute.remat != "none")
+    return passes * 4 * model.n_heads * model.d_head * pairs
+
+
+def _ring_pairs(model: ModelConfig, n_parts: int) -> int:
+    """Pairs of a query and a key that ring attention multiplies, of one sequence in all layers.
+
+    Whole pairs of its 2 n_parts chunks: those of which some key is seen.
+    """
+    chunk = model.seq_len // (2 * n_parts)
+    window = {"dense": model.seq_len, "banded": model.window or model.seq_len}
+    repeats = model.n_layers // len(model.layer_pattern)
+    n_pairs = 0
+    for kind in model.layer_pattern:
+        for distance in range(2 * n_parts):
+            seen = (distance - 1) * chunk + 1 < window[kind]
+            n_pairs += (2 * n_parts - distance) * seen
+    return repeats * n_pairs * chunk**2
 
 
 def memory_traffic(config: Config, mesh: MeshSizes) -> float:
@@ -159,13 +187,16 @@ def memory_traffic(config: Config, mesh: MeshSizes) -> float:
     and gradients; and of each activation a write and a read in each pass that makes or uses it.
     """
     model, compute = config.model, config.compute
-    state = flops.state_bytes(model, config.optimizer)
-    update = (2 * (state.params + state.optimizer + state.ema) + 2 * state.gradients) / mesh.params
-    passes = 4 if compute.remat == "full" else 3
-    kernels = layer_kernels(model) * model.n_layers / mesh.tensor
+    held = estimate(config, mesh)  # gradients are as large as parameters
+    update = 4 * held.params + 2 * (held.optimizer + held.ema)
+    passes = 4 if compute.remat in ("full", "offload") else 3
+    kernels = layer_kernels(model, mesh) * model.n_layers
     weights = compute.microbatches * (passes * value_bytes(config) + 4) * kernels
-    tokens = config.train.batch_sequences * model.seq_len / mesh.batch
+    tokens = config.train.batch_sequences * model.seq_len / mesh.tokens
     width = (model.n_heads + 2 * model.kv_heads) * model.d_head
-    hidden = (3 if model.gated else 2) * model.d_ff
+    rows = rows_per_token(model, mesh)
+    hidden = (3 if model.gated else 2) * rows * model.d_ff
+    if model.n_experts is not None:  # rows are copied to their places and back
+        hidden += 2 * rows * model.d_model
     values = model.n_layers * (width + hidden + 8 * model.d_model) / mesh.tensor
     return update + weights + tokens * values * value_bytes(config) * 2 * passes

@@ -27,6 +27,8 @@ _CALLED = re.compile(r"(condition|body|calls|to_apply|called_computations)=\{?%?
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 _GROUPS = re.compile(r"replica_groups=(?:\{\{([\d,]+)\}|\[(\d+),(\d+)\])")
 _MESH_GROUPS = re.compile(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}")
+_DOT_BATCH = re.compile(r"lhs_batch_dims=\{([\d,]+)\}")
+_LABELS = re.compile(r"dim_labels=(\w+)_(\w+)->(\w+)")
 _PARTS = re.compile(r"/\*.*?\*/")
 
 
@@ -206,8 +208,8 @@ def _indices(root: Operation, operations: list[Operation]) -> tuple[int, ...]:
 
 
 def _flops(program: Program, operation: Operation, known: dict[str, Operation]) -> float:
-    """Of the products in an operation: 2 M K N = 2 sqrt((M K) (K N) (M N)), which holds of any
-    product without batch dims, however the compiler writes it as a convolution."""
+    """Of the products in an operation: 2 B M K N = 2 sqrt((B M K) (B K N) (B M N) / B), however the
+    compiler writes them as convolutions."""
     if operation.kind == "fusion":
         inside = [program.get(name, []) for how, name in operation.called if how == "calls"]
         return sum(
@@ -215,8 +217,31 @@ def _flops(program: Program, operation: Operation, known: dict[str, Operation]) 
         )
     if operation.kind not in ("convolution", "dot"):
         return 0.0
-    sizes = [math.prod(known[name].shapes[0][1]) for name in operation.operands if name in known]
-    return 2 * math.sqrt(math.prod(sizes) * math.prod(operation.shapes[0][1]))
+    inputs = [known[name].shapes[0][1] for name in operation.operands if name in known]
+    shapes = [*inputs, operation.shapes[0][1]]
+    cube = math.prod(math.prod(shape) for shape in shapes)
+    return 2 * math.sqrt(cube / _batch_size(operation.text, shapes))
+
+
+def _batch_size(text: str, shapes: list[tuple[int, ...]]) -> int:
+    """Products that are computed side by side, with operands of their own.
+
+    A dot names these dims. A convolution has them among its spatial dims (digits in its labels), as
+    those that are equally long in both operands and the result.
+    """
+    dims = _DOT_BATCH.search(text)
+    if dims:
+        return math.prod(shapes[0][int(i)] for i in dims[1].split(","))
+    labels = _LABELS.search(text)
+    if labels is None or len(shapes) < 3:
+        return 1
+    batch = 1
+    for name in filter(str.isdigit, labels[1]):
+        sizes = {
+            shape[label.index(name)] for label, shape in zip(labels.groups(), shapes, strict=True)
+        }
+        batch *= sizes.pop() if len(sizes) == 1 else 1
+    return batch
 
 
 def _with_groups(program: Program, operation: Operation) -> Operation:

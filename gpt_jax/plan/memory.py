@@ -7,6 +7,7 @@ hold at a time; experiments/plan/README.md compares the sum with it for each GPT
 """
 
 import dataclasses
+import math
 
 from gpt_jax import flops
 from gpt_jax.config import Config, ModelConfig
@@ -48,18 +49,25 @@ class Memory:
 
 def estimate(config: Config, mesh: MeshSizes, backend: str = "tpu") -> Memory:
     """Memory of a step on one of the mesh's devices; backend: tpu or gpu."""
-    state = flops.state_bytes(config.model, config.optimizer)
+    shared, experts = (
+        flops.state_bytes(config.model, config.optimizer, experts=e) for e in (False, True)
+    )
+
+    def split(part: str) -> float:
+        whole = getattr(shared, part) + getattr(experts, part) / mesh.expert
+        return whole / mesh.params
+
     microbatch = config.train.batch_sequences // config.compute.microbatches
-    tokens = microbatch * config.model.seq_len / mesh.batch
+    tokens = microbatch * config.model.seq_len / mesh.tokens
     group, layers = len(config.model.layer_pattern), _Layer(config, mesh, backend)
     n_groups = config.model.n_layers // group
-    gradients = state.gradients / mesh.params
+    gradients = split("gradients")
     if config.compute.microbatches > 1:
         gradients *= 3  # the sum so far, the next part's, and the loop's next sum
     return Memory(
-        params=state.params / mesh.params,
-        optimizer=state.optimizer / mesh.params,
-        ema=state.ema / mesh.params,
+        params=split("params"),
+        optimizer=split("optimizer"),
+        ema=split("ema"),
         gradients=gradients,
         kept=tokens * n_groups * layers.kept(),
         working=max(
@@ -80,32 +88,54 @@ class _Layer:
         model = config.model
         self.config, self.model, self.mesh = config, model, mesh
         self.value = value_bytes(config)
-        split = mesh.tensor if model.seq_len % mesh.tensor == 0 else 1
+        split = mesh.tensor if model.seq_len % (mesh.tensor * mesh.sequence) == 0 else 1
         self.group = len(model.layer_pattern)
         self.stream = self.value * model.d_model / split
         self.whole = self.value * model.d_model
         kv_split = mesh.tensor if model.kv_heads > 1 else 1
         lanes = TPU_LANES if backend == "tpu" else 1
         head = -(-model.d_head // lanes) * lanes
-        self.queries = self.value * model.n_heads * head / mesh.tensor
-        self.keys = 2 * self.value * model.kv_heads * head / kv_split
+        # A ring keeps queries, keys and values in float32 (gpt_jax.models.ring).
+        attended = 4 if mesh.sequence > 1 else self.value
+        self.queries = attended * model.n_heads * head / mesh.tensor
+        self.keys = 2 * attended * model.kv_heads * head / kv_split
         self.hidden = self.value * model.d_ff / mesh.tensor
+        self.into = 2 if model.gated else 1
+        self.rows = rows_per_token(model, mesh)
 
     def products(self) -> float:
-        """Results of products with weights: queries, keys, values, hidden units, both outputs."""
-        into = 2 if self.model.gated else 1
-        return self.queries + self.keys + into * self.hidden + 2 * self.stream
+        """Results of products with weights: queries, keys, values, hidden units, both outputs.
+
+        Those of experts have a dim of experts: the policy `dots` does not keep them.
+        """
+        attention = self.queries + self.keys + self.stream
+        if self.model.n_experts is not None:
+            return attention
+        return attention + self.into * self.hidden + self.stream
 
     def everything(self) -> float:
         """What a layer's backward pass uses: products, their inputs, attention's results."""
         inputs = 2 * (self.whole if self.mesh.tensor > 1 else self.stream)
-        return self.products() + self.hidden + inputs + self.queries
+        return self.products() + inputs + self.queries + self.experts() + self.activated()
+
+    def activated(self) -> float:
+        """Hidden units behind their nonlinearity."""
+        return self.rows * self.hidden
+
+    def experts(self) -> float:
+        """Of experts: the rows that they take, hidden units, and the outputs that are added."""
+        if self.model.n_experts is None:
+            return 0.0
+        rows = self.rows * (self.whole + self.into * self.hidden)
+        return rows + self.model.n_experts_per_token * self.whole
 
     def kept(self) -> float:
         """Between the passes, of a group."""
         match self.config.compute.remat:
             case "full":
                 return self.stream
+            case "offload":  # in the host's memory
+                return 0.0
             case "dots":
                 return self.stream + self.group * self.products()
             case "attention":
@@ -115,9 +145,13 @@ class _Layer:
     def working(self) -> float:
         """While a group is at hand: its activations, and the gradients flowing through it."""
         recomputed = self.group * self.everything()
-        if self.config.compute.remat not in ("full", "dots"):
+        if self.config.compute.remat not in ("full", "dots", "offload"):
             recomputed = 0.0
-        flowing = 2 * self.stream + 2 * self.hidden + self.whole
+        flowing = 2 * self.stream + 2 * self.rows * self.hidden + self.whole
+        if self.model.n_experts is not None:
+            flowing += self.rows * self.whole
+        if self.mesh.sequence > 1:  # the ring's gradients, and the keys that come and go
+            flowing += self.queries + 3 * self.keys
         # Products that gather or scatter as they go hold the parts that come and go besides.
         passing = 3 * self.group * self.whole if self.mesh.tensor > 1 else 0.0
         return recomputed + flowing + passing
@@ -126,14 +160,27 @@ class _Layer:
         """Gathered weights of a group, and their float32 gradients before they are scattered."""
         if self.mesh.fsdp == 1:
             return 0.0
-        kernels = layer_kernels(self.model) / self.mesh.tensor
-        return self.group * kernels * (self.value + 4)
+        return self.group * layer_kernels(self.model, self.mesh) * (self.value + 4)
 
 
-def layer_kernels(model: ModelConfig) -> float:
-    """Weights of one layer that a token is multiplied with."""
-    counts = flops.count_parameters(model)
-    return (counts.n_params_matmul - model.vocab_size * model.d_model) / model.n_layers
+def layer_kernels(model: ModelConfig, mesh: MeshSizes) -> float:
+    """Values of one layer's kernels on a device when fsdp has gathered them."""
+    values = 0.0
+    for path, shape in flops.parameter_shapes(model).items():
+        if path.startswith("blocks/") and path.endswith("/kernel"):
+            values += math.prod(shape) / (mesh.expert if "/experts/" in path else 1)
+    return values / mesh.tensor / model.n_layers
+
+
+def rows_per_token(model: ModelConfig, mesh: MeshSizes) -> float:
+    """Rows of an MLP for which a device has places, for each of its tokens.
+
+    Experts without a capacity may all be asked for by every token of the fellows along the expert
+    axis (gpt_jax.models.experts).
+    """
+    if model.n_experts is None or model.expert_capacity is not None:
+        return flops.mlp_rows_per_token(model)
+    return mesh.expert * min(model.n_experts_per_token, model.n_experts // mesh.expert)
 
 
 def _logits(config: Config, mesh: MeshSizes, tokens: float, backend: str) -> float:
@@ -144,4 +191,7 @@ def _logits(config: Config, mesh: MeshSizes, tokens: float, backend: str) -> flo
     in_parts = config.compute.loss == "parts" or (config.compute.loss, backend) == ("auto", "tpu")
     if not in_parts:
         return 2 * logits + 2 * table
-    return 3 * min(logits, LOGIT_BYTES) + 2 * table + tokens * 2 * config.model.d_model
+    # The table as it is multiplied and a part's gradient; where several devices add up, the sum so
+    # far and what the reduction over devices puts out.
+    tables = 4 if mesh.tokens > 1 else 2
+    return 3 * min(logits, LOGIT_BYTES) + tables * table + tokens * 2 * config.model.d_model

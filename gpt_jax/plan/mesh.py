@@ -1,9 +1,10 @@
-"""A config's mesh, as far as plans know it. Must not import jax."""
+"""A config's mesh, as plans know it. Must not import jax."""
 
 import dataclasses
 
 from gpt_jax import meshes, overrides
 from gpt_jax.config import Config
+from gpt_jax.plan.topology import Topology
 
 
 @dataclasses.dataclass(frozen=True)
@@ -13,38 +14,50 @@ class MeshSizes:
     data: int
     fsdp: int
     tensor: int
+    expert: int = 1
+    sequence: int = 1
+    slices: int = 1
 
     @property
     def batch(self) -> int:
         """Parts of a batch."""
-        return self.data * self.fsdp
+        return self.slices * self.data * self.fsdp * self.expert
+
+    @property
+    def tokens(self) -> int:
+        """Parts of the tokens of a batch."""
+        return self.batch * self.sequence
 
     @property
     def params(self) -> int:
-        """Parts of a parameter."""
+        """Parts of a parameter; one of experts is besides split in `expert` parts."""
         return self.fsdp * self.tensor
 
     @property
     def n_devices(self) -> int:
-        return self.data * self.fsdp * self.tensor
+        return self.tokens * self.tensor
+
+    def shown(self) -> str:
+        """data 1 x fsdp 64 x tensor 8; other axes where they have several devices."""
+        always = ("data", "fsdp", "tensor")
+        sizes = dataclasses.asdict(self).items()
+        return " x ".join(f"{name} {n}" for name, n in sizes if n > 1 or name in always)
 
 
-def mesh_sizes(config: Config, n_devices: int) -> MeshSizes:
-    """The config's mesh on so many devices, for its full batch: a ramp's own are not planned.
+def mesh_sizes(config: Config, topology: Topology) -> MeshSizes:
+    """The config's mesh on a topology, for its full batch: a ramp's own are not planned.
 
-    Raises ValueError where it does not fit, or has an axis that plans do not know.
+    Raises ValueError where it does not fit.
     """
-    if config.model.n_experts is not None:
+    slices = config.mesh.slices
+    if topology.chip.backend == "tpu" and slices != topology.slices:
         raise ValueError(
-            f"plans know no mixture of experts yet; model.n_experts is {config.model.n_experts}, "
-            f"allowed: none"
+            f"mesh.slices = {slices}, but {topology.name} is {topology.slices} "
+            f"slice{'s' * (topology.slices != 1)}; set mesh.slices = {topology.slices}, or plan "
+            f"--topology {dataclasses.replace(topology, slices=slices).name}"
         )
-    sizes = meshes.check(without_ramp(config), n_devices)
-    for axis in ("slice", "sequence"):
-        if sizes[axis] > 1:
-            field = meshes.FIELDS[axis]
-            raise ValueError(f"plans know no mesh.{field} yet; it is {sizes[axis]}, allowed: 1")
-    return MeshSizes(sizes["data"], sizes["fsdp"], sizes["tensor"])
+    sizes = meshes.check(without_ramp(config), topology.n_devices)
+    return MeshSizes(**{meshes.FIELDS[axis]: size for axis, size in sizes.items()})
 
 
 def without_ramp(config: Config) -> Config:

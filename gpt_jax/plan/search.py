@@ -1,5 +1,8 @@
 """The meshes, microbatches and rematerialization policies that fit, ranked. Must not import jax."""
 
+import itertools
+from collections.abc import Sequence
+
 from gpt_jax import overrides
 from gpt_jax.config import Config
 from gpt_jax.meshes import obstacle
@@ -18,6 +21,8 @@ SETTINGS = (
     "compute.remat",
 )
 """What is searched."""
+OTHERS = ("mesh.expert", "mesh.sequence", "mesh.slices")
+"""Besides: of a model with experts; where nothing fits otherwise; as many as the topology has."""
 
 
 def search(config: Config, topology: Topology, price: float | None = None) -> list[Plan]:
@@ -27,15 +32,18 @@ def search(config: Config, topology: Topology, price: float | None = None) -> li
     memory and between chips, which a real step never hides perfectly. Raises ValueError if nothing
     fits, saying what comes nearest.
     """
-    plans = []
-    for changes in candidates(config, topology):
-        changed = overrides.draft(config, changes)
-        if not obstacle(without_ramp(changed), topology.n_devices):
-            plans.append(make_plan(changed, topology, price))
-    fitting = [plan for plan in plans if plan.fits]
-    if not fitting:
-        raise ValueError(_nothing_fits(config, topology, plans))
-    return sorted(fitting, key=_rank)
+    given = config.mesh.sequence
+    others = [n for n in _divisors(topology.n_devices // topology.slices) if n != given]
+    plans: list[Plan] = []
+    for sequences in ([given], others):
+        for changes in candidates(config, topology, sequences):
+            changed = overrides.draft(config, changes)
+            if not obstacle(without_ramp(changed), topology.n_devices):
+                plans.append(make_plan(changed, topology, price))
+        fitting = [plan for plan in plans if plan.fits]
+        if fitting:
+            return sorted(fitting, key=_rank)
+    raise ValueError(_nothing_fits(config, topology, plans))
 
 
 def _rank(plan: Plan) -> tuple[float, float, float]:
@@ -43,20 +51,27 @@ def _rank(plan: Plan) -> tuple[float, float, float]:
     return digits, plan.memory_seconds + plan.network_seconds, plan.memory.total
 
 
-def candidates(config: Config, topology: Topology) -> list[dict[str, int | str]]:
-    """Changes of `SETTINGS` worth a look: every way to split the devices, by divisors."""
+def candidates(
+    config: Config, topology: Topology, sequences: Sequence[int] = (1,)
+) -> list[dict[str, int | str]]:
+    """Changes of `SETTINGS` and `OTHERS` worth a look: every way to split the devices, by divisors.
+
+    sequences: what is tried of mesh.sequence.
+    """
+    slices = topology.slices if topology.chip.backend == "tpu" else config.mesh.slices
+    n_devices = topology.n_devices // slices
+    experts = [e for e in _divisors(n_devices) if (config.model.n_experts or 1) % e == 0]
     sizes = {config.train.batch_sequences, config.train.ramp_from_sequences or 0} - {0}
     microbatches = [n for n in _divisors(min(sizes)) if n <= MOST_MICROBATCHES and n & (n - 1) == 0]
     found: list[dict[str, int | str]] = []
-    for tensor in _divisors(topology.n_devices):
-        if tensor > MOST_TENSOR:
+    tensors = [n for n in _divisors(n_devices) if n <= MOST_TENSOR]
+    for tensor, expert, sequence in itertools.product(tensors, experts, sequences):
+        if n_devices % (tensor * expert * sequence):
             continue
-        for fsdp in _divisors(topology.n_devices // tensor):
-            data = topology.n_devices // tensor // fsdp
-            for parts in microbatches:
-                for remat in REMAT:
-                    values = (data, fsdp, tensor, parts, remat)
-                    found.append(dict(zip(SETTINGS, values, strict=True)))
+        left = n_devices // (tensor * expert * sequence)
+        for fsdp, parts, remat in itertools.product(_divisors(left), microbatches, REMAT):
+            values = (left // fsdp, fsdp, tensor, parts, remat, expert, sequence, slices)
+            found.append(dict(zip(SETTINGS + OTHERS, values, strict=True)))
     return found
 
 
@@ -79,7 +94,11 @@ def _nothing_fits(config: Config, topology: Topology, plans: list[Plan]) -> str:
     )
 
 
-def as_overrides(plan: Plan) -> str:
-    """The searched settings of a plan, to be pasted behind `gpt-jax train CONFIG`."""
-    values = overrides.flatten(plan.config)
-    return " ".join(f"--{key} {values[key]}" for key in SETTINGS)
+def as_overrides(plan: Plan, config: Config) -> str:
+    """The searched settings of a plan, to be pasted behind `gpt-jax train CONFIG`.
+
+    config: as it was given; of `OTHERS`, what is not as it was is told.
+    """
+    values, before = overrides.flatten(plan.config), overrides.flatten(config)
+    keys = [*SETTINGS, *(key for key in OTHERS if values[key] != before[key])]
+    return " ".join(f"--{key} {values[key]}" for key in keys)

@@ -25,9 +25,13 @@ def record(plan: Plan, compiled: "Compiled | None" = None) -> Record:
         "data": plan.mesh.data,
         "fsdp": plan.mesh.fsdp,
         "tensor": plan.mesh.tensor,
+        "expert": plan.mesh.expert,
+        "sequence": plan.mesh.sequence,
+        "slices": plan.mesh.slices,
         "microbatches": config.compute.microbatches,
         "remat": config.compute.remat,
         "n_params": counts.n_params,
+        "n_params_active": counts.n_params_active,
         "n_params_non_embedding": counts.n_params_non_embedding,
         "n_tokens": plan.n_tokens,
         "n_steps": plan.n_steps,
@@ -51,7 +55,7 @@ def record(plan: Plan, compiled: "Compiled | None" = None) -> Record:
         "chip_hours": plan.chip_hours,
         "cost": plan.cost,
     }
-    for axis in ("data", "fsdp", "tensor"):
+    for axis in dataclasses.asdict(plan.mesh):
         sent = [t.sent_bytes for t in plan.traffic if t.axis == axis]
         row[f"{axis}_sent_bytes"] = sum(sent)
     return row | (_compiled(plan, compiled) if compiled else {})

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from gpt_jax import flops, meshes
 from gpt_jax.plan.estimate import MEMORY_SHARE, Plan, weight_flops_per_sequence
+from gpt_jax.plan.mesh import MeshSizes
 from gpt_jax.plan.units import compact, duration, scientific
 
 if TYPE_CHECKING:
@@ -36,11 +37,11 @@ def whole(plan: Plan) -> str:
 
 
 def headline(plan: Plan) -> str:
-    config, mesh, chips = plan.config, plan.mesh, plan.topology.n_chips
+    config, chips = plan.config, plan.topology.n_chips
     parts = config.compute.microbatches
     return (
-        f"{config.name} on {plan.topology.name} ({chips} chip{'s' * (chips != 1)}): mesh data "
-        f"{mesh.data} x fsdp {mesh.fsdp} x tensor {mesh.tensor}, remat {config.compute.remat}, "
+        f"{config.name} on {plan.topology.name} ({chips} chip{'s' * (chips != 1)}): mesh "
+        f"{plan.mesh.shown()}, remat {config.compute.remat}, "
         f"{parts} microbatch{'es' * (parts != 1)}"
     )
 
@@ -58,8 +59,14 @@ def _size(plan: Plan) -> Lines:
     ramp = []
     if not_in_ramp := meshes.obstacle(plan.config, plan.topology.n_devices):
         ramp = [("", "", f"but {not_in_ramp}: to be changed before it is trained")]
+    active = []
+    if counts.n_params_inactive:
+        active = [
+            ("", compact(counts.n_params_active), "of a token: the experts that it is sent to")
+        ]
     return [
         ("parameters", compact(counts.n_params), "all"),
+        *active,
         ("", compact(counts.n_params_non_embedding), "without embeddings"),
         ("batch", compact(plan.step_tokens), f"tokens: {batch} x {plan.config.model.seq_len}"),
         *ramp,
@@ -196,7 +203,7 @@ def _row(plan: Plan) -> list[str]:
     return [
         config.name,
         plan.topology.name,
-        f"{mesh.data}x{mesh.fsdp}x{mesh.tensor}",
+        _short(mesh),
         config.compute.remat,
         str(config.compute.microbatches),
         compact(flops.count_parameters(config.model).n_params),
@@ -214,6 +221,13 @@ def _row(plan: Plan) -> list[str]:
     ]
 
 
+def _short(mesh: MeshSizes) -> str:
+    """4x16x1; other axes behind it where they have several devices."""
+    others = {"e": mesh.expert, "s": mesh.sequence, "sl": mesh.slices}
+    more = "".join(f" {name}{n}" for name, n in others.items() if n > 1)
+    return f"{mesh.data}x{mesh.fsdp}x{mesh.tensor}{more}"
+
+
 def _compiled_row(plan: Plan, compiled: "Compiled | None") -> list[str]:
     if compiled is None:
         return ["-"] * len(COMPILED_HEADER)
@@ -229,5 +243,6 @@ def _compiled_row(plan: Plan, compiled: "Compiled | None") -> list[str]:
 
 
 TABLE_NOTES = """\
-mesh: data x fsdp x tensor; mb: microbatches. state, total, compiled: GiB of a device. step: at
-least, with compute, memory and interconnect overlapping perfectly; days and chip-hours at it."""
+mesh: data x fsdp x tensor (e expert, s sequence, sl slices); mb: microbatches. state, total,
+compiled: GiB of a device. step: at least, with compute, memory and interconnect overlapping
+perfectly; days and chip-hours at it."""

@@ -1,4 +1,4 @@
-"""Names of sets of chips: v5p:8x8x8, h100:64. Must not import jax."""
+"""Names of sets of chips: v5p:8x8x8, 2xv5p:4x4x4, h100:64. Must not import jax."""
 
 import dataclasses
 import math
@@ -17,15 +17,22 @@ class Topology:
     chip: hardware.Chip
     shape: tuple[int, ...]
     """Of a TPU slice, chips along each dim of its torus; of GPUs, their number."""
+    slices: int = 1
+    """Of TPUs: tori that the data center's network joins."""
 
     @property
     def name(self) -> str:
         """As `parse_topology` reads it."""
-        return f"{self.chip.name.removeprefix('tpu_')}:{'x'.join(map(str, self.shape))}"
+        slices = f"{self.slices}x" if self.slices > 1 else ""
+        return f"{slices}{self.chip.name.removeprefix('tpu_')}:{self.shape_name}"
+
+    @property
+    def shape_name(self) -> str:
+        return "x".join(map(str, self.shape))
 
     @property
     def n_chips(self) -> int:
-        return math.prod(self.shape)
+        return math.prod(self.shape) * self.slices
 
     @property
     def n_devices(self) -> int:
@@ -44,33 +51,49 @@ class Topology:
         links = self.chip.interconnect
         if links.domain is not None:
             return links.bandwidth if axis * outer <= links.domain else links.network
-        if axis <= 1 or self.n_devices <= 1:
+        n_devices = self.n_devices // self.slices
+        if axis <= 1 or n_devices <= 1:
             return links.bandwidth
         dims = max(1, sum(size > 1 for size in self.shape))
-        share = max(1.0, dims * math.log(axis) / math.log(self.n_devices))
+        share = max(1.0, dims * math.log(axis) / math.log(n_devices))
         return links.bandwidth / links.dims * min(share, dims)
+
+    def slice_bandwidth(self, outer: int) -> float:
+        """Bytes/s, one way, of a device in a collective over `mesh.slices`.
+
+        outer: devices of a slice. Raises ValueError if no source gives it.
+        """
+        if self.chip.interconnect.domain is not None:
+            return self.axis_bandwidth(2, outer)
+        if not self.chip.interconnect.network:
+            raise ValueError(
+                f"{self.name}: no source gives the bandwidth between slices of {self.chip.name}; "
+                f"plan one slice (mesh.slices = 1)"
+            )
+        return self.chip.interconnect.network
 
 
 def parse_topology(text: str) -> Topology:
-    """`CHIP:SIZE`, as in v5p:8x8x8 (a TPU slice) or h100:64.
+    """`CHIP:SIZE`, as in v5p:8x8x8 (a TPU slice), 2xv5p:4x4x4 (two of them) or h100:64.
 
     Raises ValueError for another form, an unknown chip, or a TPU slice of the wrong number of dims.
     """
-    match = re.fullmatch(r"([\w-]+):(\d+(?:x\d+)*)", text)
+    match = re.fullmatch(r"(?:(\d+)x)?([\w-]+):(\d+(?:x\d+)*)", text)
     if match is None:
         raise ValueError(
-            f"--topology {text}; allowed: CHIP:SIZE, as in v5p:8x8x8, v6e:16x16 or h100:64"
+            f"--topology {text}; allowed: CHIP:SIZE, as in v5p:8x8x8, 2xv6e:16x16 or h100:64"
         )
-    chip = hardware.chip(match[1])
-    shape = tuple(int(size) for size in match[2].split("x"))
-    if 0 in shape:
+    chip = hardware.chip(match[2])
+    slices = int(match[1] or 1)
+    shape = tuple(int(size) for size in match[3].split("x"))
+    if 0 in (*shape, slices):
         raise ValueError(f"--topology {text}; each size is at least 1")
     dims = chip.interconnect.dims
-    if chip.backend == "gpu" and len(shape) > 1:
-        raise ValueError(f"--topology {text}; of GPUs give their number, as in {match[1]}:64")
+    if chip.backend == "gpu" and (len(shape) > 1 or match[1]):
+        raise ValueError(f"--topology {text}; of GPUs give their number, as in {match[2]}:64")
     if chip.backend == "tpu" and len(shape) != dims:
         raise ValueError(
             f"--topology {text}; a slice of {chip.name} has {dims} dims, as in "
-            f"{match[1]}:{'x'.join(['4'] * dims)} (the smallest: {PARTS_OF_A_HOST[dims]})"
+            f"{match[2]}:{'x'.join(['4'] * dims)} (the smallest: {PARTS_OF_A_HOST[dims]})"
         )
-    return Topology(chip, shape)
+    return Topology(chip, shape, slices)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from gpt_jax.plan.compiled import Compiled
 
 DEFAULT_TOPOLOGY = "v5p:2x2x1"
-MESH_AXES = ("data", "fsdp", "tensor")
+MESH_AXES = ("data", "fsdp", "tensor", "expert", "sequence", "slices")
 FOUND_SHOWN = 8
 
 EPILOG = """\
@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--topology",
         metavar="CHIP:SIZE",
         default=DEFAULT_TOPOLOGY,
-        help=f"as v5p:8x8x8, v6e:16x16 or h100:64 (default {DEFAULT_TOPOLOGY})",
+        help=f"as v5p:8x8x8, 2xv6e:16x16 (slices) or h100:64 (default {DEFAULT_TOPOLOGY})",
     )
     add("--mesh", metavar="AXIS=N,...", help="as data=1,fsdp=64,tensor=8")
     add("--price", type=float, metavar="P", help="of a chip for an hour")
@@ -72,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
             compiled[i] = _compile(plan)
         rows.append(table.record(plan, compiled[i]))
         _write(rows, arguments)  # after each: compiling takes minutes
-    _print(plans, compiled, arguments)
+    _print(configs, plans, compiled, arguments)
     return 0
 
 
@@ -97,7 +97,7 @@ def _plan(config: Config, topology: Topology, arguments: argparse.Namespace) -> 
         shown = found[:FOUND_SHOWN]
         print(f"{len(found):,} ways fit; the fastest by closed form:\n")
         print(text.table(shown, [None] * len(shown)))
-        print(f"\nthe best, to paste:\n  {as_overrides(found[0])}\n")
+        print(f"\nthe best, to paste:\n  {as_overrides(found[0], config)}\n")
     return found[0]
 
 
@@ -115,7 +115,10 @@ def _compile(plan: Plan) -> "Compiled":
 
 
 def _print(
-    plans: list[Plan], compiled: "list[Compiled | None]", arguments: argparse.Namespace
+    configs: list[Config],
+    plans: list[Plan],
+    compiled: "list[Compiled | None]",
+    arguments: argparse.Namespace,
 ) -> None:
     if len(plans) == 1:
         print(text.whole(plans[0]))
@@ -126,8 +129,8 @@ def _print(
         print(f"\n{text.TABLE_NOTES}")
         if arguments.search:
             print("\nto paste:")
-            for plan in plans:
-                print(f"  {plan.config.name:<12} {as_overrides(plan)}")
+            for config, plan in zip(configs, plans, strict=True):
+                print(f"  {plan.config.name:<12} {as_overrides(plan, config)}")
     for path in (arguments.csv, arguments.json):
         if path is not None:
             print(f"written: {path}")

@@ -49,3 +49,30 @@ def test_an_unknown_slice_is_one_line():
 
     with pytest.raises(ValueError, match="libtpu does not describe v5p:3x5x7"):
         describe(parse_topology("v5p:3x5x7"))
+
+
+@pytest.mark.parametrize(
+    ("topology", "changes", "kind"),
+    [
+        ("2xv5p:2x2x1", {"mesh.slices": 2}, "all-reduce"),
+        (
+            "v5p:2x2x1",
+            {
+                "mesh.tensor": 1,
+                "mesh.expert": 2,
+                "model.n_experts": 4,
+                "model.expert_capacity_factor": 1.0,
+            },
+            "all-to-all",
+        ),
+    ],
+    ids=["slices", "experts"],
+)
+def test_other_axes_compile(topology, changes, kind):
+    from gpt_jax.plan.compiled import compile_plan
+
+    plan = make_plan(overrides.override(CONFIG, changes), parse_topology(topology))
+    compiled = compile_plan(plan)
+    assert compiled.fits
+    assert compiled.argument_bytes == pytest.approx(plan.memory.state, rel=0.05)
+    assert kind in {c.kind for c in compiled.costs.collectives}

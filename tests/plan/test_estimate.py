@@ -13,9 +13,13 @@ from gpt_jax.config import Config
 from gpt_jax.models.gpt import make_gpt
 from gpt_jax.optim import make_optimizer
 from gpt_jax.plan import memory
-from gpt_jax.plan.estimate import executed_flops_per_sequence, make_plan
+from gpt_jax.plan.estimate import (
+    attention_flops_per_sequence,
+    executed_flops_per_sequence,
+    make_plan,
+)
 from gpt_jax.plan.mesh import MeshSizes, mesh_sizes
-from gpt_jax.plan.search import SETTINGS, as_overrides, candidates, search
+from gpt_jax.plan.search import OTHERS, SETTINGS, as_overrides, candidates, search
 from gpt_jax.plan.topology import parse_topology
 
 SMALL = overrides.override(
@@ -43,13 +47,17 @@ def changed(**changes) -> Config:
 @given(
     chip=st.sampled_from(hardware.CHIPS),
     sizes=st.lists(st.integers(1, 64), min_size=3, max_size=3),
+    slices=st.integers(1, 9),
 )
-def test_a_topology_is_read_as_it_is_written(chip, sizes):
+def test_a_topology_is_read_as_it_is_written(chip, sizes, slices):
     shape = tuple(sizes[: chip.interconnect.dims or 1])
+    slices = slices if chip.backend == "tpu" else 1
     name = f"{chip.name.removeprefix('tpu_')}:{'x'.join(map(str, shape))}"
+    name = f"{slices}x{name}" if slices > 1 else name
     topology = parse_topology(name)
-    assert (topology.chip, topology.shape, topology.name) == (chip, shape, name)
-    assert topology.n_devices == math.prod(shape) * chip.devices_per_chip
+    assert (topology.chip, topology.shape, topology.slices) == (chip, shape, slices)
+    assert topology.name == name
+    assert topology.n_devices == math.prod(shape) * slices * chip.devices_per_chip
 
 
 @pytest.mark.parametrize(
@@ -60,6 +68,8 @@ def test_a_topology_is_read_as_it_is_written(chip, sizes):
         ("v5p:8x8", "a slice of tpu_v5p has 3 dims"),
         ("v6e:4x4x4", "a slice of tpu_v6e has 2 dims"),
         ("h100:8x8", "of GPUs give their number"),
+        ("2xh100:8", "of GPUs give their number"),
+        ("0xv4:2x2x2", "at least 1"),
         ("v4:0x2x2", "at least 1"),
         ("v5:8x8x8", "unknown chip 'v5', did you mean 'v5"),
         ("h200s:8", "did you mean 'h200'"),
@@ -120,14 +130,61 @@ def test_microbatches_tensor_and_batch_axes_divide_what_is_kept():
     assert memory.estimate(full, MeshSizes(1, 1, 8)).kept == alone / 8
 
 
+def test_experts_lie_along_their_axis_and_nothing_else_does():
+    config = changed(model__n_experts=4, optimizer__name="lion")
+    shapes = flops.parameter_shapes(config.model)
+    experts = sum(4 * math.prod(shape) for path, shape in shapes.items() if "/experts/" in path)
+    others = sum(4 * math.prod(shape) for path, shape in shapes.items() if "/experts/" not in path)
+    assert experts > others
+    got = memory.estimate(config, MeshSizes(data=1, fsdp=2, tensor=1, expert=4))
+    assert got.params == got.optimizer == got.gradients == (others + experts / 4) / 2
+    # A device has a fourth of the tokens, and places for all that its fellows may send.
+    alone = memory.estimate(config, MeshSizes(1, 1, 1))
+    assert got.kept == pytest.approx(alone.kept / 8, rel=0.8)
+    assert got.kept > alone.kept / 8
+    capacity = changed(model__n_experts=4, model__expert_capacity_factor=1.0)
+    kept = [memory.estimate(capacity, MeshSizes(1, 1, 1, expert=n)).kept for n in (1, 4)]
+    assert kept[1] == kept[0] / 4
+
+
+def test_a_split_sequence_divides_the_tokens():
+    full = changed(compute__remat="full")
+    whole, split = (memory.estimate(full, MeshSizes(1, 1, 1, sequence=n)) for n in (1, 4))
+    assert split.kept == whole.kept / 4
+    assert split.state == whole.state
+    # Keys and values go around in float32.
+    none = [memory.estimate(SMALL, MeshSizes(1, 1, 1, sequence=n)).kept for n in (1, 4)]
+    assert none[0] / 4 < none[1] < none[0] / 2
+
+
+def test_a_ring_multiplies_whole_pairs_of_chunks():
+    """Two a device at each of the P steps, three at the first (gpt_jax.models.ring)."""
+    layers, width, chunk, parts = 4, 64, 128 // 8, 4
+    pairs = layers * parts * (2 * parts + 1) * chunk**2
+    ring = changed(mesh__sequence=parts)
+    assert attention_flops_per_sequence(ring) == 3.5 * 4 * width * pairs
+    banded = {"model__layer_pattern": ("banded",), "model__window": 17}
+    # A chunk of queries sees itself and the chunk before; one query also the last key before that.
+    seen = changed(mesh__sequence=parts, **banded)
+    pairs = layers * (8 + 7 + 0) * chunk**2
+    assert attention_flops_per_sequence(seen) == 3.5 * 4 * width * pairs
+    wider = changed(mesh__sequence=parts, **banded | {"model__window": 18})
+    assert attention_flops_per_sequence(wider) == 3.5 * 4 * width * layers * (8 + 7 + 6) * chunk**2
+
+
 def test_parts_of_logits_are_as_large_as_the_loss_makes_them():
     assert memory.LOGIT_BYTES == losses.LOGIT_BYTES
 
 
+EXPERTS = {"model__n_experts": 4, "model__expert_capacity_factor": 1.5}
+
+
 @pytest.mark.parametrize("remat", ["none", "attention", "dots", "full"])
-def test_executed_flops_are_those_of_the_program(remat):
+@pytest.mark.parametrize("model", [{}, EXPERTS], ids=["dense", "experts"])
+def test_executed_flops_are_those_of_the_program(remat, model):
     """The products in the traced gradient; the attention that it runs is counted apart."""
-    config = changed(compute__remat=remat, compute__attention="reference", compute__loss="whole")
+    how = {"compute__remat": remat, "compute__attention": "reference", "compute__loss": "whole"}
+    config = changed(**how, **model)
     model = make_gpt(config.model, config.compute, backend="gpu")
     params = jax.eval_shape(model.init, jax.random.key(0))
     batch = jax.ShapeDtypeStruct((1, 128), np.int32)
@@ -136,16 +193,11 @@ def test_executed_flops_are_those_of_the_program(remat):
         return model.apply(params, tokens).mean()
 
     products = _product_flops(jax.make_jaxpr(jax.grad(loss))(params, batch).jaxpr)
-    attention = flops.forward_flops_per_sequence(config.model) - 2 * 128 * (
-        flops.count_parameters(config.model).n_params_matmul
-    )
+    attention = 4 * 4 * 64 * 128**2
     # The whole square, by plain products. Of recomputed attention alone only scores are asked for.
     reference = {"none": 3, "attention": 3.5, "dots": 4, "full": 4}[remat] * attention
     ours = executed_flops_per_sequence(config)
-    causal = flops.forward_flops_per_sequence(config.model, "exact_causal") - (
-        flops.forward_flops_per_sequence(config.model) - attention
-    )
-    fused = (4.5 + (remat != "none")) * causal
+    fused = (4.5 + (remat != "none")) * 4 * 4 * 64 * (128 * 129 // 2)
     assert ours - fused == pytest.approx(products - reference, rel=1e-6)
 
 
@@ -178,6 +230,44 @@ def test_one_device_sends_nothing_and_more_send_along_their_axis():
     assert axes["data"][0].sent_bytes == pytest.approx(2 * 4 * n_params * 7 / 8)
 
 
+def test_what_experts_and_rings_and_slices_send():
+    stream = 2 * 64 * 128 * 64 / 8  # bytes of a device's tokens, bfloat16
+    parts = flops.count_parameters(changed(**EXPERTS).model)
+    shared = 2 * 4 * (parts.n_params_padded - parts.n_params_experts)
+    by_capacity = make_plan(changed(mesh__expert=4, mesh__data=2, **EXPERTS), V4).traffic
+    assert [t.axis for t in by_capacity] == ["data", "expert"]
+    # Each token's 1.5 x 2 places there and back, and their gradients, in 4 layers.
+    rows = 4 * 3 * 4 * stream
+    assert by_capacity[1].sent_bytes == pytest.approx((rows + shared) * 3 / 4)
+    dropless = changed(mesh__expert=4, mesh__data=2, model__n_experts=4)
+    gathered = make_plan(dropless, V4).traffic[1]
+    assert gathered.sent_bytes == pytest.approx((4 * 4 * 4 * stream + shared) * 3 / 4)
+
+    ring = make_plan(changed(mesh__sequence=8), V4).traffic
+    (along,) = ring
+    tokens, n_params = 64 * 128 / 8, flops.count_parameters(SMALL.model).n_params_padded
+    tours = 3 * 8 * 4 * (2 * 4 * tokens * 64)  # keys and values in float32
+    assert along.sent_bytes == pytest.approx(tours + 2 * stream + 2 * 4 * n_params * 7 / 8)
+
+    two = parse_topology("2xv5p:2x2x2")
+    slices = make_plan(changed(mesh__slices=2, mesh__data=8), two).traffic
+    assert [t.axis for t in slices] == ["slices", "data"]
+    # Reduced within a slice first: each device sends an eighth between the two.
+    assert slices[0].sent_bytes == pytest.approx(2 * 4 * n_params / 8 / 2)
+    assert slices[0].seconds == pytest.approx(slices[0].sent_bytes / 6.25e9)
+
+
+def test_slices_that_are_not_there_are_refused():
+    with pytest.raises(ValueError, match=r"mesh.slices = 2, but v4:2x2x2 is 1 slice; .* 2xv4:2x2x"):
+        make_plan(changed(mesh__slices=2), V4)
+    with pytest.raises(ValueError, match=r"mesh.slices = 1, but 2xv5p:2x2x2 is 2 slices; set mesh"):
+        make_plan(SMALL, parse_topology("2xv5p:2x2x2"))
+    with pytest.raises(ValueError, match="no source gives the bandwidth between slices of tpu_v4"):
+        make_plan(changed(mesh__slices=2), parse_topology("2xv4:2x2x2"))
+    on_gpus = make_plan(changed(mesh__slices=2, mesh__fsdp=8), parse_topology("h100:16"))
+    assert on_gpus.traffic[0].seconds == on_gpus.traffic[0].sent_bytes / 50e9
+
+
 def test_the_bound_is_the_slowest_of_three():
     plan = make_plan(changed(mesh__fsdp=8), V4, price=2.0)
     assert plan.step_seconds == max(plan.compute_seconds, plan.memory_seconds, plan.network_seconds)
@@ -203,7 +293,7 @@ def test_the_bound_is_the_slowest_of_three():
 )
 def test_a_mesh_that_does_not_fit_says_which_number(changes, message):
     with pytest.raises(ValueError, match=message):
-        mesh_sizes(changed(**changes), 8)
+        mesh_sizes(changed(**changes), V4)
 
 
 def test_the_search_finds_plans_that_fit_and_ranks_them():
@@ -214,10 +304,27 @@ def test_the_search_finds_plans_that_fit_and_ranks_them():
     assert steps == sorted(steps)
     tried = candidates(SMALL, V4)
     assert len({tuple(c.items()) for c in tried}) == len(tried) >= len(found)
-    assert all(set(c) == set(SETTINGS) for c in tried)
+    assert all(set(c) == set(SETTINGS + OTHERS) for c in tried)
     # What is printed gives the plan back.
-    pasted = overrides.parse_arguments(as_overrides(found[0]).split())
+    pasted = overrides.parse_arguments(as_overrides(found[0], SMALL).split())
     assert make_plan(overrides.override(SMALL, pasted), V4) == found[0]
+
+
+def test_the_search_splits_experts_and_where_it_must_the_sequence():
+    """Four experts a layer; a sequence of which a device can hold no whole one."""
+    experts = search(changed(model__n_experts=4), V4)
+    assert {plan.mesh.expert for plan in experts} == {1, 2, 4}
+    long = changed(
+        model__seq_len=1 << 22, model__position="rotary", train__batch_sequences=1,
+        train__tokens=1 << 24,
+    )  # fmt: skip
+    found = search(long, parse_topology("v5p:4x4x4"))
+    assert all(plan.mesh.sequence > 1 for plan in found)
+    pasted = overrides.parse_arguments(as_overrides(found[0], long).split())
+    assert pasted["mesh.sequence"] == str(found[0].mesh.sequence)
+    assert make_plan(overrides.override(long, pasted), parse_topology("v5p:4x4x4")) == found[0]
+    slices = search(SMALL, parse_topology("2xv5p:2x2x2"))
+    assert {plan.mesh.slices for plan in slices} == {2}
 
 
 def test_a_model_that_fits_nowhere_says_by_how_much():

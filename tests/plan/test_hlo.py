@@ -78,3 +78,46 @@ def test_collectives_are_counted_by_kind_with_what_a_ring_sends():
     assert found["reduce-scatter"].sent_bytes == 64 * 4 * 4 * 3 / 4
     assert found["collective-permute"].sent_bytes == 16 * 4 * 4
     assert found["all-reduce"].sent_bytes == 2 * (16 * 4 * 4) * 7 / 8
+
+
+BATCHED = """\
+ENTRY %main (a: {a}, b: {b}) -> {out} {{
+  %a = {a} parameter(0)
+  %b = {b} parameter(1)
+  ROOT %product = {out} {kind}(%a, %b), {how}
+}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "a", "b", "out", "how"),
+    [
+        # Batch dims of a dot are named; of a convolution they are spatial and everywhere alike.
+        (
+            "dot",
+            "f32[5,8,16]{2,1,0}",
+            "f32[5,16,32]{2,1,0}",
+            "f32[5,8,32]{2,1,0}",
+            "lhs_batch_dims={0}, lhs_contracting_dims={2}, rhs_batch_dims={0}, "
+            "rhs_contracting_dims={1}",
+        ),
+        (
+            "convolution",
+            "f32[5,8,16]{2,1,0}",
+            "f32[5,16,32]{2,1,0}",
+            "f32[5,8,32]{2,1,0}",
+            "window={size=5}, dim_labels=0bf_0io->0bf",
+        ),
+        (
+            "convolution",
+            "f32[5,8,16]{2,1,0}",
+            "f32[1,16,32]{2,1,0}",
+            "f32[5,8,32]{2,1,0}",
+            "window={size=1}, dim_labels=0bf_0io->0bf",
+        ),
+    ],
+    ids=["dot", "convolution", "one operand"],
+)
+def test_products_side_by_side(kind, a, b, out, how):
+    costs = hlo.count(BATCHED.format(kind=kind, a=a, b=b, out=out, how=how))
+    assert costs.flops == pytest.approx(5 * 2 * 8 * 16 * 32)

@@ -60,8 +60,8 @@ def test_the_search_prints_what_to_paste(capsys, repository):
     ("arguments", "message"),
     [
         (["--topology", "v9:8x8"], "unknown chip 'v9'"),
-        (["--mesh", "fsdp:8"], "--mesh fsdp:8: 'fsdp:8'; allowed: data=N,fsdp=N,tensor=N"),
-        (["--mesh", "pipeline=8"], "allowed: data=N,fsdp=N,tensor=N"),
+        (["--mesh", "fsdp:8"], "--mesh fsdp:8: 'fsdp:8'; allowed: data=N,fsdp=N,tensor=N,expert=N"),
+        (["--mesh", "pipeline=8"], "allowed: data=N,fsdp=N,tensor=N,expert=N,sequence=N,slices=N"),
         (["--mesh", "fsdp=3"], "mesh.fsdp = 3 does not divide 4 devices"),
         (["--price", "-1"], "--price -1.0; allowed: 0 or more"),
         (["--topology", "h100:8", "--compile"], "--compile needs a TPU topology, not h100:8"),
