@@ -7,9 +7,12 @@ from typing import TextIO
 
 from gpt_jax.checkpoint_files import parse_which
 from gpt_jax.decode import decoding_params, generate_tokens
+from gpt_jax.filters import Filters, read_stop_list
 from gpt_jax.models.gpt import GPT, Params
 from gpt_jax.sampling import SamplingConfig
 from gpt_jax.streaming import SEPARATOR, Continuation, Printer, Tokenizer, encode_prompt
+
+NO_FILTERS = Filters()
 
 
 def generate_text(
@@ -21,6 +24,7 @@ def generate_text(
     n_samples: int = 1,
     stop: Sequence[str] = (),
     stream: TextIO | None = None,
+    filters: Filters = NO_FILTERS,
 ) -> list[str]:
     """Continuations of each prompt, n_samples of the first, then of the second, and so on.
 
@@ -29,16 +33,19 @@ def generate_text(
     which may span tokens, and at an end of text. `stream` gets prompts and continuations as they
     are made, in order, with a SEPARATOR line between them.
 
-    Raises ValueError for an empty stop string or n_samples below 1.
+    filters: of each prompt before the model sees it, and of each continuation, which is then shown
+    when it is complete.
+
+    Raises ValueError for an empty stop string, n_samples below 1 or a prompt that is not allowed.
     """
     if n_samples < 1:
         raise ValueError(f"samples = {n_samples}; allowed: 1 or more; set by --samples")
     if "" in stop:
         raise ValueError("a stop string is empty; leave --stop out to stop nowhere")
-    shown = [prompt for prompt in prompts for _ in range(n_samples)]
+    shown = [filters.prompt(prompt) for prompt in prompts for _ in range(n_samples)]
     encoded = [encode_prompt(tokenizer, prompt) for prompt in shown]
     rows = [Continuation(tokenizer, ids, stop) for ids in encoded]
-    printer = Printer(stream, shown, rows) if stream and rows else None
+    printer = Printer(stream, shown, rows) if stream and rows and not filters else None
 
     def on_token(row: int, token: int | None) -> bool:
         stopped = token is not None and rows[row].add([token])
@@ -59,7 +66,16 @@ def generate_text(
     if not watched:
         for row, output in zip(rows, outputs, strict=True):
             row.add(output.tolist())
-    return [row.text for row in rows]
+    texts = [filters.output(row.text) for row in rows]
+    if stream and not printer:
+        stream.write(_joined(shown, texts) + "\n")
+    return texts
+
+
+def _joined(prompts: Sequence[str], texts: Sequence[str]) -> str:
+    """Prompts with their continuations, with SEPARATOR lines between them."""
+    whole = [prompt + text for prompt, text in zip(prompts, texts, strict=True)]
+    return f"\n{SEPARATOR}\n".join(whole)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -114,6 +130,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="TEXT",
         help="end a text before this string; may be given several times",
     )
+    parser.add_argument(
+        "--stop-list",
+        metavar="FILE",
+        help="words and phrases, a line each: refused in a prompt; a text ends before one",
+    )
+    parser.add_argument(
+        "--redact",
+        action="store_true",
+        help="replace personal data in prompts and texts: [email], [card], [phone], ...",
+    )
     parser.add_argument("--seed", type=int, default=default.seed, help="default 0")
     parser.add_argument(
         "--checkpoint",
@@ -139,9 +165,11 @@ def run(arguments: argparse.Namespace) -> int:
         repetition_penalty=arguments.repetition_penalty,
         seed=arguments.seed,
     )
+    listed = read_stop_list(arguments.stop_list) if arguments.stop_list else ()
+    filters = Filters(listed, arguments.redact)
+    prompts = [filters.prompt(prompt) for prompt in arguments.prompt or [""]]
     _, model, params, tokenizer = load_run(arguments.directory, parse_which(arguments.checkpoint))
     params = decoding_params(model, params)
-    prompts = arguments.prompt or [""]
     texts = generate_text(
         model,
         params,
@@ -151,8 +179,9 @@ def run(arguments: argparse.Namespace) -> int:
         n_samples=arguments.samples,
         stop=arguments.stop,
         stream=None if arguments.no_stream else sys.stdout,
+        filters=filters,
     )
     if arguments.no_stream:
         shown = [prompt for prompt in prompts for _ in range(arguments.samples)]
-        print(f"\n{SEPARATOR}\n".join(p + text for p, text in zip(shown, texts, strict=True)))
+        print(_joined(shown, texts))
     return 0

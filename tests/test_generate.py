@@ -12,6 +12,7 @@ import gpt_jax.run
 from gpt_jax import cli
 from gpt_jax.config import ComputeConfig, ModelConfig
 from gpt_jax.data.tokenizers import ByteTokenizer, CharTokenizer
+from gpt_jax.filters import Filters
 from gpt_jax.generate import generate_text
 from gpt_jax.models.gpt import make_gpt
 from gpt_jax.sampling import SamplingConfig
@@ -111,3 +112,23 @@ def test_the_verb_prints_the_same_streamed_or_not(monkeypatch, capsys):
     assert "allowed: latest, best, or the number of a step" in capsys.readouterr().err
     assert cli.main([*arguments, "--top-p", "2"]) == 2
     assert "top_p = 2.0; allowed" in capsys.readouterr().err
+
+
+def test_filters_cut_texts_and_change_prompts():
+    """The streamed form shows nothing that the filter takes away."""
+    prompts = ["ab", "ba"]
+    whole = generate(LETTERS, prompts)
+    between = "".join(whole).replace(" ", "")  # a word of the first text, whole there
+    word = next(w for w in whole[0].split(" ")[1:-1] if w and between.count(w) == 1)
+    filters = Filters((word,))
+    stream = io.StringIO()
+    cut = generate(LETTERS, prompts, filters=filters, stream=stream)
+    assert cut[0] == whole[0][: whole[0].index(f" {word} ") + 1]
+    assert cut[1] == whole[1]
+    assert stream.getvalue() == f"ab{cut[0]}\n{SEPARATOR}\nba{cut[1]}\n"
+    with pytest.raises(ValueError, match=r"the prompt has 'ha', which the stop list"):
+        generate(LETTERS, ["ab ha b"], filters=Filters(("ha",)))
+    mail = "a@b.de"
+    seen = io.StringIO()
+    generate(ByteTokenizer(), [mail], filters=Filters(personal_data=True), stream=seen)
+    assert seen.getvalue().startswith("[email]")

@@ -1,0 +1,109 @@
+"""What is kept out of prompts and generated texts: listed words, personal data. Off unless asked.
+
+Patterns find personal data by form (and checksum, where there is one): no names, no postal
+addresses. Must not import jax.
+"""
+
+import dataclasses
+import functools
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+
+def _luhn(text: str) -> bool:
+    """The checksum of payment cards (ISO/IEC 7812-1)."""
+    digits = [int(c) for c in text if c.isdigit()]
+    doubled = [d * 2 - 9 * (d > 4) for d in digits[-2::-2]]
+    return len(digits) >= 13 and (sum(digits[-1::-2]) + sum(doubled)) % 10 == 0
+
+
+def _iban(text: str) -> bool:
+    """The checksum of bank accounts (ISO 13616): 1 modulo 97."""
+    plain = "".join(text.split()).upper()
+    return int("".join(str(int(c, 36)) for c in plain[4:] + plain[:4])) % 97 == 1
+
+
+def _octets(text: str) -> bool:
+    return all(int(part) < 256 for part in text.split("."))
+
+
+def _phone(text: str) -> bool:
+    return 7 <= sum(c.isdigit() for c in text) <= 15  # ITU-T E.164
+
+
+Check = Callable[[str], bool]
+PERSONAL: tuple[tuple[str, re.Pattern[str], Check], ...] = (
+    (
+        "email",
+        re.compile(r"\b[\w.%+-]+@(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?\.)+[a-z]{2,}\b", re.I),
+        lambda text: True,
+    ),
+    ("account", re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b"), _iban),
+    ("card", re.compile(r"\b\d(?:[ -]?\d){12,18}\b"), _luhn),
+    ("address", re.compile(r"\b\d{1,3}(?:\.\d{1,3}){3}\b"), _octets),
+    ("phone", re.compile(r"(?<![\w.])\+\d{1,3}(?:[ .-]?\(?\d{1,5}\)?){2,6}\b"), _phone),
+    ("phone", re.compile(r"(?<![\w.-])\(?\d{3}\)?[ .-]\d{3}[ .-]\d{4}(?![\w-])"), _phone),
+    ("number", re.compile(r"(?<![\w-])\d{3}-\d{2}-\d{4}(?![\w-])"), lambda text: True),
+)
+"""(what it is called, its form, whether a match is one): e-mail addresses, IBANs, payment cards,
+IPv4 addresses, telephone numbers (international, North American), US social security numbers. In
+this order: what one has replaced, those after it do not see."""
+
+
+def redact(text: str) -> str:
+    """The text with personal data replaced by [email], [card], ... (`PERSONAL`)."""
+    for name, form, is_one in PERSONAL:
+        text = form.sub(functools.partial(_replaced, name, is_one), text)
+    return text
+
+
+def _replaced(name: str, is_one: Check, match: re.Match[str]) -> str:
+    return f"[{name}]" if is_one(match[0]) else match[0]
+
+
+def read_stop_list(path: str | Path) -> tuple[str, ...]:
+    """A word or phrase a line; empty lines and those that begin with # are left out.
+
+    Raises ValueError for a file that cannot be read or holds none.
+    """
+    try:
+        lines = Path(path).read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"--stop-list {path}: {error}") from None
+    listed = tuple(line.strip() for line in lines if line.strip() and not line.startswith("#"))
+    if not listed:
+        raise ValueError(f"--stop-list {path}: no word in it; allowed: a word or phrase a line")
+    return listed
+
+
+@dataclasses.dataclass(frozen=True)
+class Filters:
+    """What is done to a prompt before the model sees it, and to a text before anyone does."""
+
+    stop_list: Sequence[str] = ()
+    """Words and phrases, in any case: a prompt with one is refused, a text ends before it."""
+    personal_data: bool = False
+    """Whether personal data are replaced."""
+
+    def __bool__(self) -> bool:
+        return bool(self.stop_list) or self.personal_data
+
+    def prompt(self, text: str) -> str:
+        """Raises ValueError for a listed word."""
+        listed = self._find(text)
+        if listed:
+            raise ValueError(f"the prompt has '{listed[0]}', which the stop list does not allow")
+        return redact(text) if self.personal_data else text
+
+    def output(self, text: str) -> str:
+        listed = self._find(text)
+        text = text[: listed.start()] if listed else text
+        return redact(text) if self.personal_data else text
+
+    def _find(self, text: str) -> re.Match[str] | None:
+        """The first listed word: whole, not inside of another."""
+        if not self.stop_list:
+            return None
+        words = "|".join(map(re.escape, self.stop_list))
+        return re.search(rf"(?<!\w)(?:{words})(?!\w)", text, re.IGNORECASE)
