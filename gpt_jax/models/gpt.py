@@ -7,6 +7,7 @@ inside this package.
 
 import dataclasses
 import functools
+import threading
 from typing import Any, cast
 
 import flax.linen as nn
@@ -26,6 +27,10 @@ from gpt_jax.sharding import Axes, Layout
 Params = dict[str, Any]
 
 
+_TRACING = threading.RLock()
+"""One thread at a time: flax changes its modules' fields for a moment when it makes one."""
+
+
 @dataclasses.dataclass(frozen=True)
 class GPT:
     """A GPT as pure functions of its parameters."""
@@ -37,6 +42,10 @@ class GPT:
     @property
     def _module(self) -> Transformer:
         return Transformer(self.config, self.execution, self.layout)
+
+    def _apply(self, *inputs: Any, **options: Any) -> Any:
+        with _TRACING:
+            return self._module.apply(*inputs, **options)
 
     def init(self, key: jax.Array) -> Params:
         """Fresh float32 parameters."""
@@ -62,7 +71,7 @@ class GPT:
         prefix_BPD: embeddings (of an image, say) in the place of each row's first P tokens.
         What `gpt_jax.adapt` adds to the parameters is computed where it is there.
         """
-        y, _ = self._module.apply(
+        y, _ = self._apply(
             {"params": params},
             tokens_BT,
             segments_BT=segments_BT,
@@ -83,7 +92,7 @@ class GPT:
         prefix_BPD: jax.Array | None = None,
     ) -> tuple[jax.Array, jax.Array]:
         """`apply`, of a model with experts, and the router logits of every layer [L, B, T, E]."""
-        (y, _), variables = self._module.apply(
+        (y, _), variables = self._apply(
             {"params": params},
             tokens_BT,
             segments_BT=segments_BT,
@@ -157,9 +166,7 @@ class GPT:
         residual multiplier), stream [L, B, T, D] (after the layer); logits [B, T, V].
         """
         config = self.config
-        (logits, _), variables = self._module.apply(
-            {"params": params}, tokens_BT, mutable=[ACTIVATIONS]
-        )
+        (logits, _), variables = self._apply({"params": params}, tokens_BT, mutable=[ACTIVATIONS])
         seen = variables[ACTIVATIONS]
         members = [seen["blocks"][str(i)] for i in range(len(config.layer_pattern))]
         by_layer = self._by_layer
@@ -208,7 +215,7 @@ class GPT:
         params: `decoding_params`. positions_BT[b, 0] is where row b continues: rows may be of
         different lengths. prefix_BPD: as in `apply`.
         """
-        logits, new_cache = self._module.apply(
+        logits, new_cache = self._apply(
             {"params": params}, tokens_BT, positions_BT, cache=cache, prefix_BPD=prefix_BPD
         )
         return logits, cast(Cache, new_cache)
@@ -221,7 +228,8 @@ class GPT:
             self.execution, kernel=attention.Kernel("reference", "init"), unroll=False
         )
         module = Transformer(self.config, plain, None)
-        return module.init(key, tokens)["params"]
+        with _TRACING:
+            return module.init(key, tokens)["params"]
 
 
 def _is_box(x: Any) -> bool:
