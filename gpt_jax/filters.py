@@ -68,9 +68,11 @@ def read_stop_list(path: str | Path) -> tuple[str, ...]:
     Raises ValueError for a file that cannot be read or holds none.
     """
     try:
-        lines = Path(path).read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"--stop-list {path}: {error}") from None
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise ValueError(f"--stop-list {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"--stop-list {path}: not a text in UTF-8") from None
     listed = tuple(line.strip() for line in lines if line.strip() and not line.startswith("#"))
     if not listed:
         raise ValueError(f"--stop-list {path}: no word in it; allowed: a word or phrase a line")

@@ -68,5 +68,8 @@ def test_a_stop_list_is_read_line_by_line(tmp_path):
     path.write_text("# nothing\n")
     with pytest.raises(ValueError, match="no word in it; allowed: a word or phrase a line"):
         read_stop_list(path)
-    with pytest.raises(ValueError, match=r"--stop-list .*absent"):
+    path.write_bytes(b"\xff\xfe\xff")
+    with pytest.raises(ValueError, match="not a text in UTF-8"):
+        read_stop_list(path)
+    with pytest.raises(ValueError, match=r"--stop-list .*absent: No such file"):
         read_stop_list(tmp_path / "absent")
