@@ -2,6 +2,8 @@
 
 import functools
 import math
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +13,7 @@ import pytest
 
 from gpt_jax.config import ComputeConfig, ModelConfig
 from gpt_jax.losses import cross_entropy_sums
+from gpt_jax.models import gpt
 from gpt_jax.models.execution import decide_execution
 from gpt_jax.models.gpt import make_gpt
 from gpt_jax.models.layers import projection_std
@@ -372,3 +375,30 @@ def test_programs_of_accelerators_know_no_cpu_form(backend, platform):
 
     assert lowered("auto") == lowered("plain")
     assert lowered("auto") != lowered("cpu")
+
+
+def test_threads_trace_one_at_a_time(monkeypatch):
+    """flax's modules are not made for several threads; packs of a sweep trace in threads."""
+    model, params = small(**PLAIN)
+    inside, most = [], []
+
+    def slowly(function):
+        def call(*inputs, **options):
+            inside.append(1)
+            most.append(len(inside))
+            time.sleep(0.02)
+            try:
+                return function(*inputs, **options)
+            finally:
+                inside.pop()
+
+        return call
+
+    for name in ("init", "apply"):
+        monkeypatch.setattr(gpt.Transformer, name, slowly(getattr(gpt.Transformer, name)))
+    with ThreadPoolExecutor(4) as pool:
+        traces = [pool.submit(model.param_axes) for _ in range(2)]
+        traces += [pool.submit(jax.eval_shape, model.apply, params, TOKENS) for _ in range(2)]
+    assert all(trace.result() is not None for trace in traces)
+    assert set(most) == {1}
+    assert len(most) > 1
