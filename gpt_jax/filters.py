@@ -4,6 +4,7 @@ Patterns find personal data by form (and checksum, where there is one): no names
 addresses. Must not import jax.
 """
 
+import argparse
 import dataclasses
 import functools
 import re
@@ -98,6 +99,10 @@ class Filters:
             raise ValueError(f"the prompt has '{listed[0]}', which the stop list does not allow")
         return redact(text) if self.personal_data else text
 
+    def cuts(self, text: str) -> bool:
+        """Whether a text ends at a listed word."""
+        return self._find(text) is not None
+
     def output(self, text: str) -> str:
         listed = self._find(text)
         text = text[: listed.start()] if listed else text
@@ -109,3 +114,26 @@ class Filters:
             return None
         words = "|".join(map(re.escape, self.stop_list))
         return re.search(rf"(?<!\w)(?:{words})(?!\w)", text, re.IGNORECASE)
+
+
+NO_FILTERS = Filters()
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `make_filters` reads."""
+    parser.add_argument(
+        "--stop-list",
+        metavar="FILE",
+        help="words and phrases, a line each: refused in a prompt; a text ends before one",
+    )
+    parser.add_argument(
+        "--redact",
+        action="store_true",
+        help="replace personal data in prompts and texts: [email], [card], [phone], ...",
+    )
+
+
+def make_filters(arguments: argparse.Namespace) -> Filters:
+    """Raises ValueError for a stop list that cannot be read."""
+    listed = read_stop_list(arguments.stop_list) if arguments.stop_list else ()
+    return Filters(listed, arguments.redact)

@@ -5,14 +5,13 @@ import sys
 from collections.abc import Sequence
 from typing import TextIO
 
+from gpt_jax import filters as text_filters
 from gpt_jax.checkpoint_files import parse_which
 from gpt_jax.decode import decoding_params, generate_tokens
-from gpt_jax.filters import Filters, read_stop_list
+from gpt_jax.filters import NO_FILTERS, Filters
 from gpt_jax.models.gpt import GPT, Params
 from gpt_jax.sampling import SamplingConfig
 from gpt_jax.streaming import SEPARATOR, Continuation, Printer, Tokenizer, encode_prompt
-
-NO_FILTERS = Filters()
 
 
 def generate_text(
@@ -130,16 +129,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="TEXT",
         help="end a text before this string; may be given several times",
     )
-    parser.add_argument(
-        "--stop-list",
-        metavar="FILE",
-        help="words and phrases, a line each: refused in a prompt; a text ends before one",
-    )
-    parser.add_argument(
-        "--redact",
-        action="store_true",
-        help="replace personal data in prompts and texts: [email], [card], [phone], ...",
-    )
+    text_filters.add_arguments(parser)
     parser.add_argument("--seed", type=int, default=default.seed, help="default 0")
     parser.add_argument(
         "--checkpoint",
@@ -165,9 +155,8 @@ def run(arguments: argparse.Namespace) -> int:
         repetition_penalty=arguments.repetition_penalty,
         seed=arguments.seed,
     )
-    listed = read_stop_list(arguments.stop_list) if arguments.stop_list else ()
-    filters = Filters(listed, arguments.redact)
-    prompts = [filters.prompt(prompt) for prompt in arguments.prompt or [""]]
+    kept_out = text_filters.make_filters(arguments)
+    prompts = [kept_out.prompt(prompt) for prompt in arguments.prompt or [""]]
     _, model, params, tokenizer = load_run(arguments.directory, parse_which(arguments.checkpoint))
     params = decoding_params(model, params)
     texts = generate_text(
@@ -179,7 +168,7 @@ def run(arguments: argparse.Namespace) -> int:
         n_samples=arguments.samples,
         stop=arguments.stop,
         stream=None if arguments.no_stream else sys.stdout,
-        filters=filters,
+        filters=kept_out,
     )
     if arguments.no_stream:
         shown = [prompt for prompt in prompts for _ in range(arguments.samples)]

@@ -4,6 +4,7 @@ import argparse
 import os
 from pathlib import Path
 
+from gpt_jax import filters
 from gpt_jax.checkpoint_files import parse_which
 from gpt_jax.data.optional import require
 
@@ -17,7 +18,8 @@ example:
 
 /v1/completions, /v1/chat/completions (both streamed on demand), /v1/models, /health, /metrics
 (Prometheus). API keys: a file with one a line, or {KEYS_VARIABLE}, separated by commas; without
-any, everybody is served. SIGTERM: what is at work is finished, nothing new is taken."""
+any, everybody is served. With --stop-list or --redact a text is sent when it is complete, also
+where it is asked for as a stream. SIGTERM: what is at work is finished, nothing new is taken."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--template", help="chat, plain, or a JSON file; default: the run's task.template, or chat"
     )
+    filters.add_arguments(parser)
     parser.epilog = EPILOG
 
 
@@ -51,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
     for name in ("rows", "waiting", "per_key"):
         if getattr(arguments, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} {getattr(arguments, name)}; 1 or more")
-    keys = read_keys(arguments.keys)
+    keys, kept_out = read_keys(arguments.keys), filters.make_filters(arguments)
     config, model, params, tokenizer = load_run(
         arguments.directory, parse_which(arguments.checkpoint)
     )
@@ -59,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
     template = load_template(arguments.template or named)
     engine = Engine(model, params, tokenizer, arguments.rows, arguments.waiting)
     name = arguments.name or config.name
-    served = Served(engine, name, template, keys, arguments.per_key)
+    served = Served(engine, name, template, keys, arguments.per_key, kept_out)
     socket = listen(arguments.host, arguments.port)
     port = socket.getsockname()[1]
     print(

@@ -66,8 +66,8 @@ MEMORY_MODES = tuple(
     )
 )
 
-TEXT_TOKENS = 256
-"""Of a scored text."""
+TEXT_TOKENS, SCORED_TOKENS = 256, 2
+"""Tokens that are read of a scored text, and of those the last ones that are scored: a word."""
 PROMPT_TOKENS, NEW_TOKENS = 64, 128
 DATA_BATCHES = 200
 """Batches that are one unit of the data case: a single one is over in microseconds."""
@@ -119,7 +119,7 @@ CASES = (
     Case("train-b", "train", "training, 6 layers of 384, 8 x 256", B, 8, BOTH, 1.5, 8, 4, 1.25),
     Case("train-c", "train", "training, GPT-2 124M, 1 x 1024", C, 1, BOTH, 0.25, 4, 2, 1.2),
     Case("evaluate-b", "evaluate", "validation of (b)", B, 8, BOTH, 0.4, 3, 1),
-    Case("score-c", "score", "scoring, 124M, 8 x 256", C, 8, BOTH, 0.4, 4, 1, 1.5),
+    Case("score-c", "score", "scoring last words, 124M, 8 x 256", C, 8, BOTH, 0.4, 4, 1, 1.5),
     Case(
         "decode-c-1", "decode", "decoding, 124M, 1 text", C, 1, OURS + DECODING_PEERS,
         0.3, 3, 1, 1.3,

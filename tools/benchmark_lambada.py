@@ -55,7 +55,7 @@ def ours(asked: list[Any], dtype: str) -> tuple[np.ndarray, float]:
     import jax
 
     from gpt_jax.config import ComputeConfig, Config, ModelConfig
-    from gpt_jax.evaluate.scoring import Scorer
+    from gpt_jax.evaluate.scoring import Scorer, scoring_weights
     from gpt_jax.interop.gpt2 import params_from_gpt2
     from gpt_jax.models.gpt import make_gpt
     from gpt_jax.sharding import make_layout
@@ -66,7 +66,7 @@ def ours(asked: list[Any], dtype: str) -> tuple[np.ndarray, float]:
     params = params_from_gpt2(weights, config, "in_out")
     params = jax.device_put(params, layout.everywhere)
     model = make_gpt(config, ComputeConfig(dtype=dtype), layout)
-    scorer = Scorer(model, params, layout, batch_tokens=BATCH_TOKENS)
+    scorer = Scorer(model, scoring_weights(model, params), layout, batch_tokens=BATCH_TOKENS)
     scorer.score_all(asked)  # compiles every shape
     began = time.monotonic()
     scores = scorer.score_all(asked)

@@ -21,6 +21,7 @@ from benchmark_cases import (
     NEW_TOKENS,
     PROMPT_TOKENS,
     QUICKSTART,
+    SCORED_TOKENS,
     TEXT_TOKENS,
     VALIDATION_FRACTION,
     Case,
@@ -182,31 +183,29 @@ def measure_validation(case: Case, mode: str, n_units: int, data: Path) -> Recor
 
 
 def measure_scoring(case: Case, mode: str, n_units: int, data: Path) -> Record:
-    """Summed cross-entropies of batches of texts, each read before the next begins."""
+    """Log-probabilities of the last tokens of texts, a batch read before the next begins."""
     import jax
 
-    from gpt_jax.data import Batch
-    from gpt_jax.feed import put_batch
+    from gpt_jax.evaluate.requests import Request
+    from gpt_jax.evaluate.scoring import Scorer, scoring_weights
     from gpt_jax.models.gpt import make_gpt
     from gpt_jax.sharding import make_layout
-    from gpt_jax.step import compile_steps
 
     config = make_config(case, mode, FIRST_STEPS, data)
     layout = make_layout(config)
     model = make_gpt(config.model, config.compute, layout)
-    evaluate = compile_steps(config, model, layout).evaluate
-    params = jax.jit(model.init)(jax.random.key(0))
+    weights = scoring_weights(model, jax.jit(model.init)(jax.random.key(0)))
+    scorer = Scorer(model, weights, layout, batch_tokens=case.batch * TEXT_TOKENS)
     texts = np.fromfile(data / f"{case.text}.bin", np.uint16).astype(np.int32)
     n_texts = len(texts) // (TEXT_TOKENS + 1)
-    texts_NT = texts[: n_texts * (TEXT_TOKENS + 1)].reshape(n_texts, -1)
+    texts_NT = texts[: n_texts * (TEXT_TOKENS + 1)].reshape(n_texts, -1).tolist()
     rows = np.arange(case.batch)
 
     def unit() -> None:
         nonlocal rows
-        chosen = texts_NT[rows % n_texts]
-        weights = np.ones((case.batch, TEXT_TOKENS), np.float32)
-        batch = Batch(chosen[:, :-1], chosen[:, 1:], weights, None)
-        float(evaluate(params, put_batch(batch, layout.batch)).cross_entropy)
+        chosen = [tuple(texts_NT[row]) for row in rows % n_texts]
+        asked = [Request(text[:-SCORED_TOKENS], text[-SCORED_TOKENS:]) for text in chosen]
+        assert len(scorer.score_all(asked)) == case.batch
         rows = rows + case.batch
 
     seconds = time_units(unit, case, n_units)

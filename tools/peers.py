@@ -23,6 +23,7 @@ from benchmark_cases import (
     DATA_BATCHES,
     NEW_TOKENS,
     PROMPT_TOKENS,
+    SCORED_TOKENS,
     TEXT_TOKENS,
     VALIDATION_FRACTION,
     Case,
@@ -149,7 +150,8 @@ class NanoGPT(nn.Module):
         self.head.weight = self.tokens.weight
 
     def forward(self, tokens: Tensor, targets: Tensor, reduction: str = "mean") -> Tensor:
-        x = self.hidden(tokens, None, torch.arange(tokens.shape[1]), 0)
+        """The cross-entropy of the last tokens, as many as there are targets."""
+        x = self.hidden(tokens, None, torch.arange(tokens.shape[1]), 0)[:, -targets.shape[1] :]
         return cross_entropy(self.head(x), targets, reduction)
 
     def hidden(
@@ -198,13 +200,14 @@ class Transformers(nn.Module):
         self.model = GPT2LMHeadModel(GPT2Config(**settings))
 
     def forward(self, tokens: Tensor, targets: Tensor, reduction: str = "mean") -> Tensor:
-        logits = self.model(input_ids=tokens, use_cache=False).logits
+        n = targets.shape[1]
+        logits = self.model(input_ids=tokens, use_cache=False, logits_to_keep=n).logits
         return cross_entropy(logits, targets, reduction)
 
 
 def cross_entropy(logits: Tensor, targets: Tensor, reduction: str) -> Tensor:
     """In float32."""
-    flat = logits.float().view(-1, logits.shape[-1])
+    flat = logits.float().reshape(-1, logits.shape[-1])
     return functional.cross_entropy(flat, targets.view(-1), reduction=reduction)
 
 
@@ -331,7 +334,8 @@ def measure_scoring(case: Case, mode: Mode, n_units: int, data: Path) -> Record:
 
     @torch.inference_mode()
     def unit() -> None:
-        float(forward(*draw_batch(tokens, case.batch, TEXT_TOKENS), "sum"))
+        inputs, targets = draw_batch(tokens, case.batch, TEXT_TOKENS)
+        float(forward(inputs, targets[:, -SCORED_TOKENS:].contiguous(), "sum"))
 
     seconds = time_units(unit, case, n_units)
     return {"seconds": seconds, "work": case.batch * TEXT_TOKENS}

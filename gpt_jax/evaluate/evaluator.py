@@ -4,6 +4,7 @@ Must not import flax or the training loop.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ from gpt_jax.evaluate.cache import Cache, digest_of
 from gpt_jax.evaluate.detokenize import DETOKENIZERS, prepare
 from gpt_jax.evaluate.encode import encode_pair
 from gpt_jax.evaluate.requests import Request, Score
-from gpt_jax.evaluate.scoring import BATCH_TOKENS, Scorer, windows
+from gpt_jax.evaluate.scoring import BATCH_TOKENS, Scorer, Weights, scoring_weights, windows
 from gpt_jax.evaluate.tasks import Item, Task, prompts
 from gpt_jax.evaluate.ticker import Ticker
 from gpt_jax.models.gpt import GPT, Params
@@ -51,7 +52,11 @@ class Evaluator:
         return Cache(directory / f"items-{name}.jsonl", self.identity)
 
     def scorer(self, banned: tuple[int, ...] = ()) -> Scorer:
-        return Scorer(self.model, self.params, self.layout, banned, self.batch_tokens)
+        return Scorer(self.model, self._weights, self.layout, banned, self.batch_tokens)
+
+    @functools.cached_property
+    def _weights(self) -> Weights:
+        return scoring_weights(self.model, self.params)
 
 
 def load(path: Path, which: Which, changes: dict[str, Any]) -> tuple[Config, Evaluator]:

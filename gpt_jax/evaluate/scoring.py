@@ -71,12 +71,28 @@ def bucket(n: int) -> int:
     return max(SHORTEST, round_up(n, per_octave=4))
 
 
+class Weights(NamedTuple):
+    """A model's parameters as scoring reads them: all of them for every batch."""
+
+    params: Params
+    """Kernels have the type that products round them to."""
+    table_VD: jax.Array
+    """The output embeddings, likewise."""
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def scoring_weights(model: GPT, params: Params) -> Weights:
+    """The parameters of a model, rounded once and not for every batch."""
+    table_VD = model.output_table(params).astype(model.execution.how.operands)
+    return Weights(model.rounded_params(params), table_VD)
+
+
 @dataclasses.dataclass(frozen=True)
 class Scorer:
     """A model that scores requests. `banned`: ids that `Score.allowed` passes over at first."""
 
     model: GPT
-    params: Params
+    weights: Weights
     layout: Layout
     banned: tuple[int, ...] = ()
     batch_tokens: int = BATCH_TOKENS
@@ -174,7 +190,7 @@ class Scorer:
             positions_BC[row, :n] = np.arange(len(ids) - 1 - n, len(ids) - 1)
             weights_BC[row, :n] = True
         placed = _put((tokens_BT, targets_BC, positions_BC, weights_BC), self.layout)
-        return batch, _score_batch(self.model, self.params, *placed, banned_V)
+        return batch, _score_batch(self.model, self.weights, *placed, banned_V)
 
     def _banned(self) -> jax.Array:
         banned_V = np.zeros(self.model.config.vocab_size, bool)
@@ -202,7 +218,7 @@ def _put(arrays: tuple[NDArray[Any], ...], layout: Layout) -> list[jax.Array]:
 @functools.partial(jax.jit, static_argnames="model")
 def _score_batch(
     model: GPT,
-    params: Params,
+    weights: Weights,
     tokens_BT: jax.Array,
     targets_BC: jax.Array,
     positions_BC: jax.Array,
@@ -210,11 +226,11 @@ def _score_batch(
     banned_V: jax.Array,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """For each row, over its scored positions: log-probability, greedy, allowed."""
-    x_BTD = model.apply(params, tokens_BT, logits=False)
+    x_BTD = model.apply(weights.params, tokens_BT, logits=False)
     x_BCD = jnp.take_along_axis(x_BTD, positions_BC[..., None], axis=1)
     n_batch, n_scored, width = x_BCD.shape
     target_M, normaliser_M, best_M, best_allowed_M = _token_scores(
-        model, params, x_BCD.reshape(-1, width), targets_BC.reshape(-1), banned_V
+        model, weights.table_VD, x_BCD.reshape(-1, width), targets_BC.reshape(-1), banned_V
     )
     log_BC = (target_M - normaliser_M).reshape(n_batch, n_scored)
     hit_BC = best_M.reshape(n_batch, n_scored) == targets_BC
@@ -229,14 +245,13 @@ def _score_batch(
 
 
 def _token_scores(
-    model: GPT, params: Params, x_MD: jax.Array, targets_M: jax.Array, banned_V: jax.Array
+    model: GPT, table_VD: jax.Array, x_MD: jax.Array, targets_M: jax.Array, banned_V: jax.Array
 ) -> tuple[jax.Array, ...]:
     """Target logit, log-normaliser, likeliest id and likeliest id that is not banned.
 
     On a CPU a part of the vocabulary at a time, as in `losses`: wide products are slow there.
     """
     how, cap = model.execution.how, model.config.logit_soft_cap
-    table_VD = model.output_table(params).astype(how.operands)
     x_MD = x_MD.astype(how.operands)
     size = VOCABULARY_PART if how.cpu else table_VD.shape[0]
     low = jnp.full(x_MD.shape[0], -jnp.inf)

@@ -143,20 +143,24 @@ class GPT:
         Kernels and token embeddings have the type that products round them to (a router's stay
         float32); each group of layers that are unrolled has a tree of its own.
         """
-        operands = self.execution.how.operands
-
-        def rounded(path: tuple[Any, ...], x: jax.Array) -> jax.Array:
-            of_router = len(path) > 1 and path[-2].key == "router"
-            is_rounded = path[-1].key in ("kernel", "tokens") and not of_router
-            return x.astype(operands) if is_rounded else x
-
-        params = jax.tree_util.tree_map_with_path(rounded, params)
+        params = self.rounded_params(params, ("kernel", "tokens"))
         if "blocks" not in params or not self.execution.unroll:
             return params
         stacked = params.pop("blocks")
         for i in range(self.config.n_layers // len(self.config.layer_pattern)):
             params[f"blocks_{i}"] = jax.tree.map(lambda x, i=i: x[i], stacked)
         return params
+
+    def rounded_params(self, params: Params, names: tuple[str, ...] = ("kernel",)) -> Params:
+        """Parameters of these names in the type that products round them to, which `apply` then
+        does not do again; a router's stay float32."""
+        operands = self.execution.how.operands
+
+        def rounded(path: tuple[Any, ...], x: jax.Array) -> jax.Array:
+            of_router = len(path) > 1 and path[-2].key == "router"
+            return x.astype(operands) if path[-1].key in names and not of_router else x
+
+        return jax.tree_util.tree_map_with_path(rounded, params)
 
     def activations(self, params: Params, tokens_BT: jax.Array) -> dict[str, jax.Array]:
         """What happens inside, by name, as the model trains (without dropout).

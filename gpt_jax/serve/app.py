@@ -1,6 +1,7 @@
 """The endpoint: requests checked, handed to the engine, answered whole or as they come."""
 
 import asyncio
+import collections
 import contextlib
 import hmac
 import json
@@ -18,8 +19,10 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from gpt_jax.data.tokenizers import Tokenizer
+from gpt_jax.filters import NO_FILTERS, Filters
 from gpt_jax.finetune.templates import LEARNED, Template, render_prompt
 from gpt_jax.serve.engine import Busy, Engine, Event, Request, Stopped, Token, describe
+from gpt_jax.serve.forms import ChatForm, CompletionForm, Form, token_counts
 from gpt_jax.serve.protocol import ApiError, ChatRequest, CompletionRequest, invalid, parse
 from gpt_jax.streaming import begin_tokens, encode_prompt
 
@@ -38,8 +41,10 @@ class Served:
         template: Template,
         keys: Sequence[str] = (),
         per_key: int = 64,
+        filters: Filters = NO_FILTERS,
     ):
         self.engine, self.name, self.template = engine, name, template
+        self.filters = filters
         self.keys, self.per_key = tuple(keys), per_key
         self.at_work: dict[str, int] = {}
         self.created = int(time.time())
@@ -131,7 +136,7 @@ async def _completions(served: Served, request: HttpRequest) -> Response:
     _check_model(served, asked.model)
     prompts = [_encoded(served, prompt) for prompt in _prompts(asked.prompt)]
     tokens = asked.max_tokens or DEFAULT_TOKENS
-    form = _CompletionForm(served, asked)
+    form = CompletionForm(served.name, served.tokenizer, asked)
     return await _answer(served, request, key, asked, form, prompts, tokens, asked.stops)
 
 
@@ -139,7 +144,7 @@ async def _chat(served: Served, request: HttpRequest) -> Response:
     key = _authorise(served, request)
     asked: ChatRequest = parse(ChatRequest, await _body(request))
     _check_model(served, asked.model)
-    turns = [{"role": m.role, "content": m.content} for m in asked.messages]
+    turns = [{"role": m.role, "content": _allowed(served, m.content)} for m in asked.messages]
     try:
         parts = render_prompt(served.template, turns)
     except ValueError as error:
@@ -155,7 +160,7 @@ async def _chat(served: Served, request: HttpRequest) -> Response:
     ]
     stops = (*asked.stops, *(before for before in others if before))
     tokens = asked.max_tokens or served.engine.context
-    form = _ChatForm(served, asked)
+    form = ChatForm(served.name, served.tokenizer, asked)
     return await _answer(served, request, key, asked, form, [prompt], tokens, stops)
 
 
@@ -198,12 +203,23 @@ def _prompts(prompt: Any) -> list[Any]:
     return list(prompt)
 
 
+def _allowed(served: Served, text: str) -> str:
+    """What the model sees of a text. Raises ApiError for one that the stop list does not allow."""
+    try:
+        return served.filters.prompt(text)
+    except ValueError as error:
+        raise invalid(str(error), "content_filter") from None
+
+
 def _encoded(served: Served, prompt: str | list[int]) -> np.ndarray:
     if isinstance(prompt, str):
-        return np.asarray(encode_prompt(served.tokenizer, prompt), np.int32)
+        text = _allowed(served, prompt)
+        return np.asarray(encode_prompt(served.tokenizer, text), np.int32)
     known = served.tokenizer.vocab_size
     if not prompt or not all(0 <= token < known for token in prompt):
         raise invalid(f"prompt: token ids are 0 to {known - 1}, one or more")
+    if served.filters:
+        raise invalid("prompt: this server filters texts and takes no token ids")
     return np.asarray(prompt, np.int32)
 
 
@@ -212,13 +228,15 @@ async def _answer(
     http: HttpRequest,
     key: str,
     asked: Any,
-    form: "_Form",
+    form: Form,
     prompts: list[np.ndarray],
     max_tokens: int,
     stops: tuple[str, ...],
 ) -> Response:
     """Submit every choice, and answer when all are done, or as they come."""
     context = served.engine.context
+    if served.filters and asked.logprobs not in (None, False):
+        raise invalid("logprobs: this server filters texts and tells no single tokens")
     for ids in prompts:
         if len(ids) >= context:
             raise invalid(
@@ -268,6 +286,8 @@ async def _answer(
         served.at_work[key] -= n_choices
 
     told = _told(served, n_choices, events)
+    if served.filters:
+        told = _filtered(served.filters, told)
     if asked.stream:
         return _Stream(_lines(form, told, n_prompt, asked.includes_usage), release)
     try:
@@ -305,6 +325,27 @@ async def _told(
     served.seconds.observe(time.monotonic() - began)
 
 
+async def _filtered(
+    filters: Filters, told: AsyncIterator[tuple[int, Event]]
+) -> AsyncIterator[tuple[int, Event]]:
+    """Each choice as one event, when its text is complete: before that nobody knows what is in
+    it."""
+    texts: dict[int, str] = collections.defaultdict(str)
+    tokens: dict[int, tuple[Token, ...]] = collections.defaultdict(tuple)
+    async with contextlib.aclosing(told):  # type: ignore[type-var]
+        async for index, event in told:
+            texts[index] += event.text
+            tokens[index] += event.tokens
+            if event.finish_reason is not None:
+                text, cut = filters.output(texts[index]), filters.cuts(texts[index])
+                yield index, Event(text, tokens[index], _reason(event, cut))
+
+
+def _reason(event: Event, cut: bool) -> str | None:
+    failed = event.finish_reason == "error"
+    return "content_filter" if cut and not failed else event.finish_reason
+
+
 def _cancel(requests: list[Request]) -> None:
     for request in requests:
         request.cancelled = True
@@ -315,7 +356,7 @@ def _too_many(message: str) -> ApiError:
 
 
 async def _whole(
-    http: HttpRequest, form: "_Form", told: AsyncIterator, n_choices: int, n_prompt: int
+    http: HttpRequest, form: Form, told: AsyncIterator, n_choices: int, n_prompt: int
 ) -> Response:
     texts, tokens = [""] * n_choices, [list[Token]() for _ in range(n_choices)]
     reasons: list[str | None] = [None] * n_choices
@@ -329,12 +370,12 @@ async def _whole(
     if "error" in reasons:
         raise ApiError(500, "the model failed; see the server's log", "server_error")
     choices = [form.choice(*c) for c in zip(range(n_choices), texts, tokens, reasons, strict=True)]
-    usage = _usage(n_prompt, sum(map(len, tokens)))
+    usage = token_counts(n_prompt, sum(map(len, tokens)))
     return JSONResponse({**form.head(False), "choices": choices, "usage": usage})
 
 
 async def _lines(
-    form: "_Form", told: AsyncIterator, n_prompt: int, includes_usage: bool
+    form: Form, told: AsyncIterator, n_prompt: int, includes_usage: bool
 ) -> AsyncIterator[str]:
     """Server-sent events."""
     head, n_tokens, begun = form.head(True), 0, set[int]()
@@ -349,94 +390,6 @@ async def _lines(
             begun.add(index)
             yield f"data: {json.dumps({**head, 'choices': [choice]}, ensure_ascii=False)}\n\n"
     if includes_usage:
-        usage = _usage(n_prompt, n_tokens)
+        usage = token_counts(n_prompt, n_tokens)
         yield f"data: {json.dumps({**head, 'choices': [], 'usage': usage})}\n\n"
     yield "data: [DONE]\n\n"
-
-
-def _usage(n_prompt: int, n_completion: int) -> dict[str, int]:
-    return {
-        "prompt_tokens": n_prompt,
-        "completion_tokens": n_completion,
-        "total_tokens": n_prompt + n_completion,
-    }
-
-
-class _Form:
-    """The shapes of an answer."""
-
-    whole, parts, prefix = "", "", ""
-
-    def __init__(self, served: Served, asked: Any):
-        self.served, self.asked = served, asked
-        self.id = f"{self.prefix}-{secrets.token_hex(12)}"
-
-    def head(self, streaming: bool) -> dict[str, Any]:
-        kind = self.parts if streaming else self.whole
-        created = int(time.time())
-        return {"id": self.id, "object": kind, "created": created, "model": self.served.name}
-
-    def choice(
-        self, index: int, text: str, tokens: Sequence[Token], reason: str | None
-    ) -> dict[str, Any]:
-        raise NotImplementedError
-
-    def part(self, index: int, event: Event, is_first: bool) -> dict[str, Any]:
-        raise NotImplementedError
-
-    def text_of(self, token: int) -> str:
-        return self.served.tokenizer.decode([token])
-
-
-class _CompletionForm(_Form):
-    whole = parts = "text_completion"
-    prefix = "cmpl"
-
-    def choice(self, index, text, tokens, reason):
-        logprobs = None if self.asked.logprobs is None else self._logprobs(tokens)
-        return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason}
-
-    def part(self, index, event, is_first):
-        return self.choice(index, event.text, event.tokens, event.finish_reason)
-
-    def _logprobs(self, tokens: Sequence[Token]) -> dict[str, Any]:
-        n = self.asked.logprobs
-        return {
-            "tokens": [self.text_of(t.token) for t in tokens],
-            "token_logprobs": [t.log_probability for t in tokens],
-            "top_logprobs": [
-                {self.text_of(i): p for i, p in list(t.likeliest.items())[:n]} for t in tokens
-            ],
-            "text_offset": None,
-        }
-
-
-class _ChatForm(_Form):
-    whole, parts, prefix = "chat.completion", "chat.completion.chunk", "chatcmpl"
-
-    def choice(self, index, text, tokens, reason):
-        message = {"role": LEARNED, "content": text}
-        return self._with_logprobs(
-            {"index": index, "message": message, "finish_reason": reason}, tokens
-        )
-
-    def part(self, index, event, is_first):
-        delta = {"content": event.text} | ({"role": LEARNED} if is_first else {})
-        choice = {"index": index, "delta": delta, "finish_reason": event.finish_reason}
-        return self._with_logprobs(choice, event.tokens)
-
-    def _with_logprobs(self, choice: dict[str, Any], tokens: Sequence[Token]) -> dict[str, Any]:
-        if not self.asked.logprobs:
-            return choice | {"logprobs": None}
-
-        def one(token: int, p: float) -> dict[str, Any]:
-            text = self.text_of(token)
-            return {"token": text, "logprob": p, "bytes": list(text.encode())}
-
-        n = self.asked.top_logprobs or 0
-        content = [
-            one(t.token, t.log_probability)
-            | {"top_logprobs": [one(i, p) for i, p in list(t.likeliest.items())[:n]]}
-            for t in tokens
-        ]
-        return choice | {"logprobs": {"content": content}}

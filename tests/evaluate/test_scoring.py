@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gpt_jax.config import ComputeConfig, Config, MeshConfig, ModelConfig
 from gpt_jax.evaluate import scoring
-from gpt_jax.evaluate.scoring import Request, Scorer, bucket, windows
+from gpt_jax.evaluate.scoring import Request, Scorer, bucket, scoring_weights, windows
 from gpt_jax.models.gpt import make_gpt
 from gpt_jax.sharding import make_layout
 
@@ -19,8 +19,8 @@ SEQ_LEN = 40
 
 
 @functools.cache
-def scorer(products="auto", banned=()):
-    """A model whose logits tell tokens apart, with a soft cap and a padded vocabulary."""
+def trained(products="auto"):
+    """(model, layout, params) that tell tokens apart, with a soft cap and a padded vocabulary."""
     model = ModelConfig(
         vocab_size=29, vocab_multiple=8, seq_len=SEQ_LEN, n_layers=2, d_model=16, n_heads=4,
         logit_soft_cap=5.0,
@@ -30,7 +30,13 @@ def scorer(products="auto", banned=()):
     random = np.random.default_rng(0)
     shapes = jax.eval_shape(gpt.init, jax.random.key(0))
     params = jax.tree.map(lambda x: jnp.asarray(random.normal(0, 0.5, x.shape), "float32"), shapes)
-    return Scorer(gpt, params, layout, banned, batch_tokens=256)
+    return gpt, layout, params
+
+
+@functools.cache
+def scorer(products="auto", banned=()):
+    model, layout, params = trained(products)
+    return Scorer(model, scoring_weights(model, params), layout, banned, batch_tokens=256)
 
 
 @functools.cache
@@ -43,7 +49,7 @@ def log_probabilities(ids):
     """[T, V] of whole logits, one text at a time, padded to the context: one shape."""
     padded = np.zeros((1, SEQ_LEN), np.int32)
     padded[0, : len(ids)] = ids
-    logits = whole_logits()(scorer().params, padded)[0, : len(ids), :29]
+    logits = whole_logits()(trained()[2], padded)[0, : len(ids), :29]
     logits = np.asarray(logits, np.float64)
     return logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
 
@@ -94,7 +100,7 @@ def test_batches_score_as_one_text_at_a_time(products, monkeypatch):
 def test_a_score_depends_on_its_own_request_alone():
     asked = requests()
     together = scorer().score_all(asked)
-    plain = scorer().model.apply(scorer().params, jnp.asarray([[3, 1, 4]]))[0, :, :29]
+    plain = scorer().model.apply(trained()[2], jnp.asarray([[3, 1, 4]]))[0, :, :29]
     np.testing.assert_allclose(jax.nn.log_softmax(plain), log_probabilities((3, 1, 4)), atol=1e-5)
     alone = [scorer().score_all([request])[0] for request in asked[:3]]
     backwards = scorer().score_all(asked[::-1])[::-1]

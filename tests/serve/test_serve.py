@@ -3,6 +3,7 @@
 import concurrent.futures
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,10 +21,16 @@ pytest.importorskip("uvicorn")
 pytest.importorskip("starlette")
 pytest.importorskip("prometheus_client")
 
+from starlette.testclient import TestClient  # noqa: E402
+
 from gpt_jax import cli  # noqa: E402
+from gpt_jax.filters import Filters  # noqa: E402
+from gpt_jax.finetune.templates import load_template  # noqa: E402
 from gpt_jax.generate import generate_text  # noqa: E402
 from gpt_jax.run import RunDirectory, load_run  # noqa: E402
 from gpt_jax.sampling import SamplingConfig  # noqa: E402
+from gpt_jax.serve.app import Served, make_app  # noqa: E402
+from gpt_jax.serve.engine import Engine  # noqa: E402
 
 ROWS = 4
 KEY = "secret"
@@ -241,6 +248,46 @@ def test_told_to_stop_it_finishes_what_it_has(run):
         client.completions.create(model="tiny", prompt="a", max_tokens=1)
 
 
+def test_listed_words_and_personal_data_are_kept_out(run):
+    text = alone(run, ["a"], 60)[0]
+    word = re.search(r"(?<!\w)\w+(?!\w)", text)[0]
+    _, model, params, tokenizer = load_run(run)
+    served = Served(
+        Engine(model, params, tokenizer, n_rows=2),
+        "tiny",
+        load_template("chat"),
+        filters=Filters((word,), personal_data=True),
+    )
+    ask = {"model": "tiny", "prompt": "a", "max_tokens": 60, "temperature": 0}
+    with TestClient(make_app(served)) as client:
+
+        def post(path="completions", **changes):
+            return client.post(f"/v1/{path}", json={**ask, **changes})
+
+        (choice,) = post().json()["choices"]
+        assert choice["text"] == text[: text.index(word)]
+        assert choice["finish_reason"] == "content_filter"
+        assert post().json()["usage"]["completion_tokens"] == 60
+        sent = [line for line in post(stream=True).text.split("\n\n") if '"choices"' in line]
+        (streamed,) = [json.loads(line.removeprefix("data: "))["choices"][0] for line in sent]
+        assert streamed["text"] == choice["text"], "nothing before it is complete"
+        # Personal data are replaced before the model reads them.
+        redacted = [post(prompt=p).json()["usage"]["prompt_tokens"] for p in ("a@b.com", "[email]")]
+        assert redacted == [7, 7]
+        for changes, said in (
+            ({"prompt": f"so {word}!"}, "the stop list does not allow"),
+            ({"prompt": [1, 2]}, "takes no token ids"),
+            ({"logprobs": 1}, "tells no single tokens"),
+            (
+                {"path": "chat/completions", "messages": [{"role": "user", "content": word}]},
+                "the stop list does not allow",
+            ),
+        ):
+            answer = post(**changes)
+            assert answer.status_code == 400
+            assert said in answer.json()["error"]["message"]
+
+
 def test_mistakes_at_the_start(run, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(cli, "prepare_process", lambda: None)
     (tmp_path / "none").write_text("\n")
@@ -248,6 +295,7 @@ def test_mistakes_at_the_start(run, tmp_path, capsys, monkeypatch):
         (["--keys", str(tmp_path / "none")], "holds no keys"),
         (["--rows", "0"], "--rows 0; 1 or more"),
         (["--port", "99999"], "cannot listen on 127.0.0.1:99999"),
+        (["--stop-list", str(tmp_path / "none")], "no word in it"),
         (["--template", "odd"], "task.template = odd"),
     ):
         assert cli.main(["serve", str(run), *options]) == 2
