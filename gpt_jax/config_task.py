@@ -120,6 +120,15 @@ class TaskConfig:
     """prefer: beta of DPO (Rafailov et al. 2023, equation 7)."""
     robustness: bool = False
     """Score the test also with character noise and with swapped words."""
+    adversarial: Literal["none", "fgm", "pgd"] = "none"
+    """Tasks with a head: train also on embeddings that are moved to where the loss is higher, by
+    one step along its gradient (fgm) or by several (pgd)."""
+    adversarial_size: PositiveFloat = 0.5
+    """Length of the move, as a share of the length of a sequence's embeddings."""
+    adversarial_steps: Positive = 3
+    """pgd: steps."""
+    adversarial_weight: PositiveFloat = 1.0
+    """Weight of the loss on moved embeddings beside that on the embeddings."""
     metric: str = ""
     """By which the best checkpoint is chosen; empty = the task's first: accuracy, entity_f1, ..."""
     patience: Positive | None = None
@@ -151,6 +160,7 @@ class TaskConfig:
             ("repeat", self.repeat, ("tag",)),
             ("pack", self.pack, ("respond",)),
             ("images", self.images, ("respond",)),
+            ("adversarial", self.adversarial != "none", WITH_LABELS),
             ("robustness", self.robustness, ("classify", "entail", "similarity", "choose")),
         ):
             if value and name not in users:

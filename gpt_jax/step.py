@@ -259,7 +259,9 @@ def dropout_key(config: Config, seed: Any, step: jax.Array) -> jax.Array | None:
     model = config.model
     dropout = model.dropout_embedding or model.dropout_residual or model.dropout_attention
     head = config.task.has_head and config.task.head_dropout
-    if not (dropout or head or config.adapt.draws):
+    # Adversarial training happens where there is a key: in training alone.
+    adversarial = config.task.adversarial != "none"
+    if not (dropout or head or adversarial or config.adapt.draws):
         return None
     return jax.random.fold_in(jax.random.key(seed), step)
 

@@ -53,6 +53,7 @@ NOT_BY_TYPE: dict[str, dict[str, Any]] = {
     "task.warmup": TASK | {"task.epochs": 2.0, "task.warmup": 0.1},
     "task.validations": TASK | {"task.epochs": 2.0, "task.validations": 2},
     "task.robustness": TASK | {"task.robustness": True},
+    "task.adversarial": TASK | {"task.adversarial": "pgd"},
     "task.repeat": TASK | {"task.name": "tag", "task.repeat": True},
     "task.pack": TASK | {"task.name": "respond", "task.pack": True},
     **dict.fromkeys(("task.images", "task.image_encoder"), IMAGES),

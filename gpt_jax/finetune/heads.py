@@ -88,6 +88,8 @@ def task_loss(
         y = x_BTD if in_parts(model) else model.logits(x_BTD, model.output_weights(params))
         language, _ = output_loss(model, params, y, sequences, config.train.z_loss)
         objective += task.language_loss * language
+    if task.adversarial != "none" and key is not None:
+        objective += task.adversarial_weight * _moved_loss(config, model, params, batch, key)
     return objective, sums
 
 
@@ -182,6 +184,44 @@ def _head_loss(
     label_B1 = labels_BK[:, :1].astype(jnp.int32)
     taken_B = jnp.take_along_axis(outputs, label_B1, axis=1)[:, 0]
     return outputs, _sums(-taken_B, weights_B)
+
+
+def _moved_loss(
+    config: Config, model: GPT, params: Params, batch: Batch, key: jax.Array
+) -> jax.Array:
+    """The head's summed loss on embeddings moved to where it is higher: by a step along its
+    gradient (Miyato et al. 2017, arXiv:1605.07725, equation 6), or by several within the same
+    distance (Madry et al. 2018, section 2.1)."""
+    task = config.task
+    sequences = split_rows(config, batch)
+
+    def loss(params: Params, move_BTD: jax.Array) -> jax.Array:
+        moved = {**params, "embedding": {**params["embedding"], "move": move_BTD}}
+        x_BTD = _activations(model, moved, sequences, key)
+        return _head_loss(config, params, x_BTD, batch, key)[1].cross_entropy
+
+    fixed = jax.lax.stop_gradient(params)
+    n_steps = 1 if task.adversarial == "fgm" else task.adversarial_steps
+    # Of several steps each is twice its share: they may turn, and still arrive.
+    share = 1.0 if n_steps == 1 else 2 / n_steps
+    row_length = jnp.sqrt(jnp.mean(jnp.sum(jnp.square(fixed["embedding"]["tokens"]), axis=1)))
+
+    def step(_: Any, move_BTD: jax.Array) -> jax.Array:
+        gradient_BTD = jax.grad(loss, argnums=1)(fixed, move_BTD)
+        # Only what the head reads from has a gradient: n tokens of each sequence.
+        n_B11 = jnp.sum(jnp.any(gradient_BTD != 0, axis=2), axis=1)[:, None, None]
+        radius_B11 = task.adversarial_size * row_length * jnp.sqrt(n_B11)
+        move_BTD += share * radius_B11 * gradient_BTD / _length(gradient_BTD)
+        return move_BTD * jnp.minimum(1.0, radius_B11 / _length(move_BTD))
+
+    nowhere_BTD = jnp.zeros((*sequences.tokens_BT.shape, config.model.d_model))
+    move_BTD = jax.lax.fori_loop(0, n_steps, step, nowhere_BTD)
+    return loss(params, jax.lax.stop_gradient(move_BTD))
+
+
+def _length(x_BTD: jax.Array) -> jax.Array:
+    """Of each sequence, [B, 1, 1]; never 0."""
+    return jnp.sqrt(jnp.sum(jnp.square(x_BTD), axis=(1, 2), keepdims=True)) + 1e-30
 
 
 def _sums(losses: jax.Array, weights: jax.Array) -> LossSums:

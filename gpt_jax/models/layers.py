@@ -192,6 +192,9 @@ class Embedding(nn.Module):
             x_BTD = _in_front(prompt_PD[None], x_BTD, positions_BT)
         if prefix_BPD is not None:
             x_BTD = _in_front(prefix_BPD, x_BTD, positions_BT)
+        if self.has_variable("params", "move"):  # [B, T, D], of adversarial training
+            move_BTD: jax.Array = self.get_variable("params", "move")
+            x_BTD = x_BTD + move_BTD
         if config.position == "learned":
             x_BTD = x_BTD + self._by_width(self.positions)[positions_BT]
         elif config.position == "sinusoidal":

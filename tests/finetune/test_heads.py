@@ -1,5 +1,6 @@
 """Losses and outputs of tasks, against the same written for one example at a time."""
 
+import functools
 import json
 
 import jax
@@ -111,19 +112,59 @@ def test_a_batch_is_its_examples(name, tmp_path):
         np.testing.assert_allclose(got, one, atol=2e-5)
 
 
-@pytest.mark.parametrize("name", ["similarity", "choose", "tag", "prefer"])
+@pytest.mark.parametrize("name", ["similarity", "choose", "tag", "prefer", "adversarial"])
 def test_any_split_into_microbatches_gives_the_same_gradient(name, tmp_path):
-    config, model, params, batch = prepared(name, tmp_path)
+    options = {}
+    if name == "adversarial":
+        name, options = "choose", {"adversarial": "fgm", "head_dropout": 0.0}
+    config, model, params, batch = prepared(name, tmp_path, **options)
+    key = jax.random.key(0) if options else None
     batch = jax.tree.map(lambda x: x[:4], batch)
     parts = overrides.draft(config, {"compute.microbatches": 2})
     (whole, sums), (split, split_sums) = (
-        jax.jit(lambda p, b, c=c: sum_gradients(c, model, p, b, None))(params, batch)
+        jax.jit(lambda p, b, c=c: sum_gradients(c, model, p, b, key))(params, batch)
         for c in (config, parts)
     )
     np.testing.assert_allclose(sums[:3], split_sums[:3], rtol=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), whole, split)
     if name != "prefer":
         assert float(jnp.abs(whole["task_head"]["kernel"]).max()) > 0
+
+
+@pytest.mark.parametrize("name", ["classify", "tag"])
+def test_embeddings_are_moved_as_far_as_asked_to_where_the_loss_is_higher(name, tmp_path):
+    """A row of one sequence is moved by its position embeddings, which are added to its own."""
+    common = {"language_loss": 0.0, "head_dropout": 0.0}
+    plain, model, params, batch = prepared(name, tmp_path, **common)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def objective(config, params, batch):
+        return task_loss(config, model, params, batch, jax.random.key(0))[0]
+
+    size, weight, rows = 0.05, 0.5, jax.tree.map(lambda x: x[:2], batch)
+    changes = {"task.adversarial_size": size, "task.adversarial_weight": weight}
+    fgm, pgd = (
+        float(
+            objective(overrides.override(plain, changes | {"task.adversarial": how}), params, rows)
+        )
+        for how in ("fgm", "pgd")
+    )
+    length = np.sqrt(np.mean(np.sum(np.square(params["embedding"]["tokens"]), axis=1)))
+    table = np.asarray(params["embedding"]["positions"])
+    slope = jax.jit(jax.grad(lambda params, row: objective(plain, params, row)))
+    there, moved = 0.0, 0.0
+    for i in range(2):
+        row = jax.tree.map(lambda x, i=i: x[i : i + 1], rows)
+        gradient = np.asarray(slope(params, row)["embedding"]["positions"])
+        n_read = int(np.flatnonzero(row.label_weights_BT[0])[-1]) + 1
+        assert set(np.flatnonzero(np.any(gradient != 0, axis=1))) == set(range(n_read))
+        move = size * length * n_read**0.5 * gradient / np.linalg.norm(gradient)
+        elsewhere = {**params, "embedding": {**params["embedding"], "positions": table + move}}
+        there += float(objective(plain, params, row))
+        moved += float(objective(plain, elsewhere, row))
+    assert moved > there + 0.01
+    np.testing.assert_allclose(fgm, there + weight * moved, rtol=1e-5)
+    assert pgd > fgm
 
 
 def test_padding_rows_count_nothing(tmp_path):
