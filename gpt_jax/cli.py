@@ -22,6 +22,7 @@ VERBS = {
     "eval": ("gpt_jax.evaluate.verb", "score a run on the papers' tasks and on texts"),
     "serve": ("gpt_jax.serve_verb", "an OpenAI-compatible endpoint for completions and chat"),
     "inspect": ("gpt_jax.inspect_verb", "attention, logit lens and losses of a text, as a page"),
+    "compress": ("gpt_jax.compress_verb", "a smaller run: fewer bits, weights, heads or layers"),
     "import": ("gpt_jax.interop.import_verb", "a Hugging Face model becomes a run"),
     "export": ("gpt_jax.interop.export_verb", "a run becomes a Hugging Face folder"),
     "coord-check": ("gpt_jax.coord_check_verb", "do activations keep their size over widths?"),
@@ -41,6 +42,7 @@ COMPUTING = (
     "eval",
     "inspect",
     "serve",
+    "compress",
     "coord-check",
 )
 """Verbs whose time is spent in jax."""

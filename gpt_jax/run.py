@@ -118,14 +118,14 @@ def load_model(
     """The model of a run, computed as `config` says, and its parameters on the layout's mesh."""
     import jax
 
-    from gpt_jax.checkpoint import restore_params
+    from gpt_jax.compress.quantised import restore
     from gpt_jax.models.gpt import make_gpt
     from gpt_jax.step import abstract_params, combine_params
 
     model = make_gpt(config.model, config.compute, layout)
     frozen, abstract = abstract_params(config, model, layout)
     field = "ema" if config.optimizer.ema_decay else "params"
-    trained = restore_params(run.checkpoints, abstract, checkpoint, field)
+    trained = restore(run.checkpoints, abstract, checkpoint, field)
     if not jax.tree.leaves(frozen):
         return model, trained
     return model, combine_params(config, model, base_params(config, model, layout), trained)

@@ -1,0 +1,175 @@
+"""`gpt-jax compress RUN`: a smaller run of a trained one, by fewer bits or fewer weights."""
+
+import argparse
+import contextlib
+import dataclasses
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gpt_jax import flops
+from gpt_jax.checkpoint_files import parse_which
+from gpt_jax.config import AdaptConfig, Config
+from gpt_jax.data.optional import require
+from gpt_jax.data.tokenizers import Tokenizer
+from gpt_jax.run import RunDirectory, load_run
+
+if TYPE_CHECKING:
+    import jax
+
+    from gpt_jax.compress.prune import Pruning
+    from gpt_jax.models.gpt import GPT, Params
+
+EPILOG = """\
+examples:
+  gpt-jax compress runs/quickstart --workdir runs/int8 --weights int8
+  gpt-jax compress runs/quickstart --workdir runs/int4 --weights int4 --group 32
+  gpt-jax compress runs/quickstart --workdir runs/half --prune magnitude:0.5
+  gpt-jax compress runs/quickstart --workdir runs/shallow --prune layers:1 --text some.txt
+
+What is written is a run: generate, eval, serve, predict, export and finetune --from read it.
+Pruning comes before rounding. Weights in few bits make files smaller; products are computed in
+floats."""
+CALIBRATION_SEQUENCES = 8
+"""Sequences of the text on which layers are compared."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("directory", metavar="RUN", help="a run's directory")
+    parser.add_argument("--workdir", type=Path, required=True, metavar="DIR", help="the new run's")
+    parser.add_argument(
+        "--weights",
+        choices=["float32", "int8", "int4"],
+        default="float32",
+        help="int8: a scale for each output of a matrix; int4: for each --group of its inputs",
+    )
+    parser.add_argument(
+        "--group", type=int, default=64, metavar="N", help="int4: inputs of a scale; default 64"
+    )
+    parser.add_argument(
+        "--prune",
+        metavar="WHAT",
+        help="magnitude:SHARE of the weights, 2:4, heads:N of each layer, or layers:N",
+    )
+    parser.add_argument(
+        "--text", type=Path, metavar="FILE", help="layers:N: a text on which layers are compared"
+    )
+    parser.add_argument(
+        "--checkpoint", default="latest", metavar="latest|best|STEP", help="default latest"
+    )
+    parser.epilog = EPILOG
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from gpt_jax.compress.prune import parse
+
+    pruning = parse(arguments.prune) if arguments.prune else None
+    _check(arguments, pruning)
+    target = RunDirectory(arguments.workdir)
+    with target.locked():
+        if target.config.exists():
+            raise ValueError(f"{target.path} holds a run already; choose another --workdir")
+        which = parse_which(arguments.checkpoint)
+        config, model, params, tokenizer = load_run(arguments.directory, which)
+        if config.model.n_experts is not None:
+            raise ValueError("gpt-jax compress does not know mixtures of experts yet")
+        config, params = plain(config, model, params)
+        before = stored_bytes(params)
+        if pruning is not None:
+            tokens_BT = None
+            if pruning.form == "layers":
+                tokens_BT = calibration(arguments.text, tokenizer, config.model.seq_len)
+            config, params = pruned(config, model, params, pruning, tokens_BT)
+        if arguments.weights != "float32":
+            from gpt_jax.compress.quantised import quantise
+
+            params = quantise(params, arguments.weights, arguments.group)
+        config = dataclasses.replace(config, name=target.path.name)
+        write_run(target, arguments, config, params, tokenizer)
+    after = stored_bytes(params)
+    print(
+        f"{target.path}: {after:,} bytes of parameters, {after / before:.1%} of the {before:,} "
+        f"of {arguments.directory}\nnext: gpt-jax eval {target.path} --text FILE"
+    )
+    return 0
+
+
+def _check(arguments: argparse.Namespace, pruning: "Pruning | None") -> None:
+    """Mistakes that should not wait for the weights."""
+    if pruning is None and arguments.weights == "float32":
+        raise ValueError("nothing to do: give --weights int8, --weights int4 or --prune WHAT")
+    if arguments.group < 1:
+        raise ValueError(f"--group {arguments.group}; allowed: 1 or more")
+    if arguments.weights != "float32":
+        require("qwix", "compress")
+    needs_text = pruning is not None and pruning.form == "layers"
+    if needs_text and arguments.text is None:
+        raise ValueError("--prune layers:N compares layers on a text: give --text FILE")
+    if arguments.text is not None and not needs_text:
+        raise ValueError("--text is for --prune layers:N")
+
+
+def plain(config: Config, model: "GPT", params: "Params") -> tuple[Config, "Params"]:
+    """The config and parameters of a run that begins from nothing: adaptations merged, no moving
+    average beside. Raises ValueError for an adaptation that cannot be merged."""
+    from gpt_jax.adapt import make_adaptation
+
+    params = make_adaptation(config.adapt, model).merge(params)
+    optimizer = dataclasses.replace(config.optimizer, ema_decay=None)
+    return dataclasses.replace(config, base="", adapt=AdaptConfig(), optimizer=optimizer), params
+
+
+def pruned(
+    config: Config,
+    model: "GPT",
+    params: "Params",
+    pruning: "Pruning",
+    tokens_BT: "jax.Array | None",
+) -> tuple[Config, "Params"]:
+    from gpt_jax.compress.prune import prune
+
+    smaller, params = prune(pruning, model, params, tokens_BT)
+    return dataclasses.replace(config, model=smaller), params
+
+
+def calibration(path: Path, tokenizer: Tokenizer, seq_len: int) -> "jax.Array":
+    """The first sequences of a text [B, T]. Raises ValueError for a text shorter than one."""
+    import jax.numpy as jnp
+
+    ids = tokenizer.encode(path.read_text(encoding="utf-8"))
+    n = min(CALIBRATION_SEQUENCES, len(ids) // seq_len)
+    if not n:
+        raise ValueError(f"--text {path} has {len(ids):,} tokens; {seq_len:,} or more are needed")
+    return jnp.asarray(ids[: n * seq_len].reshape(n, seq_len), jnp.int32)
+
+
+def stored_bytes(params: "Params") -> int:
+    import jax
+
+    return sum(x.nbytes for x in jax.tree.leaves(params))
+
+
+def write_run(
+    run: RunDirectory,
+    arguments: argparse.Namespace,
+    config: Config,
+    params: "Params",
+    tokenizer: Tokenizer,
+) -> None:
+    """Tokenizer, checkpoint 0 and, last, config.json: a kill leaves no run."""
+    from gpt_jax.checkpoint import Checkpoints
+
+    print(f"writing {run.path}", file=sys.stderr)
+    run.tokenizer.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(run.tokenizer)
+    with contextlib.closing(Checkpoints(run.checkpoints, config)) as checkpoints:
+        checkpoints.save(0, {"params": params})
+    facts: dict[str, Any] = {
+        "compressed_from": arguments.directory,
+        "weights": arguments.weights,
+        "group": arguments.group if arguments.weights == "int4" else None,
+        "pruned": arguments.prune,
+        "n_params": flops.count_parameters(config.model).n_params,
+        "data": (RunDirectory(arguments.directory).read_facts() or {}).get("data", []),
+    }
+    run.write_config(config, facts)
