@@ -4,6 +4,14 @@
     gpt-jax train configs/image_gpt_mnist.py
 
 Hardware: a CPU with two cores.
+Time: 7,092,000 tokens, 2,250 steps of 16 images; nine and a half minutes on two cores, shared with
+other jobs.
+Loss: 0.384 nats per pixel over the 1,000 held-out digits, one run; 0.740 by the pixel's place alone
+(experiments/image_gpt, which also draws samples).
+
+210,368 parameters. An image of 14 x 14 pixels in 8 levels of grey is a response to an empty prompt,
+so a sequence is one image behind the token that begins it, and positions are pixels. The recipe is
+that of shakespeare_char_cpu_best but for learned positions, as in the paper.
 """
 
 from gpt_jax.config import (

@@ -31,11 +31,13 @@ GAP = 2
 
 Images = NDArray[np.int64]
 """Levels [N, 14, 14]."""
+Pixels = NDArray[np.int64]
+"""Levels [N, P] of the first P pixels of images."""
 
 
-def generate(run: Path, upper_halves: Images) -> tuple[Images, Images]:
-    """(samples, completions): SAMPLE_ROWS of COLUMNS images out of nothing, and of each upper half
-    [N, 98] COMPLETION_ROWS images, those of one after another."""
+def generate(run: Path, upper_halves: Pixels) -> tuple[Images, Images]:
+    """(samples, completions): SAMPLE_ROWS of COLUMNS images out of nothing, and COMPLETION_ROWS of
+    each upper half, those of one half after another."""
     from gpt_jax.decode import decoding_params, generate_tokens
     from gpt_jax.run import load_run
     from gpt_jax.sampling import SamplingConfig
@@ -43,7 +45,7 @@ def generate(run: Path, upper_halves: Images) -> tuple[Images, Images]:
     _, model, params, tokenizer = load_run(run)
     params, begin = decoding_params(model, params), tokenizer.encode(BEGIN)
 
-    def draw(given: Images) -> Images:
+    def draw(given: Pixels) -> Images:
         prompts = [np.concatenate([begin, pixels]) for pixels in given]
         sampling = SamplingConfig(max_new_tokens=N_PIXELS - given.shape[1])
         new = generate_tokens(model, params, prompts, sampling, vocab_size=len(LEVELS))
@@ -92,7 +94,7 @@ def one_of_each(digits: NDArray[np.int64]) -> list[int]:
 def strip(images: Images) -> NDArray[np.float64]:
     """Images side by side as ink from 0 to 1, in a frame of GAP pixels without (nan)."""
     framed = np.full((len(images), SIDE + GAP, SIDE + GAP), np.nan)
-    framed[:, : -GAP or None, : -GAP or None] = to_grey(images) / 255
+    framed[:, :-GAP, :-GAP] = to_grey(images) / 255
     return np.concatenate(list(framed), axis=1)
 
 
@@ -126,7 +128,9 @@ def read_run(run: Path, data: Path) -> dict[str, float | str]:
 
     result = RunDirectory(run).read_result()
     if result is None:
-        raise ValueError(f"{run} is not finished; gpt-jax train configs/image_gpt_mnist.py is")
+        raise ValueError(
+            f"--run {run} is no finished run; gpt-jax train configs/image_gpt_mnist.py makes it"
+        )
     training, _ = read_fold(data / "train.jsonl")
     held_out, digits = read_fold(data / "validation.jsonl")
     originals = held_out[one_of_each(digits)]
@@ -150,8 +154,8 @@ def main() -> None:
         "nothing (8 levels alike)": math.log(len(LEVELS)),
         "where the pixel is: counts": found["position"],
         "the pixels to the left and above: counts": found["neighbours"],
-        f"all pixels before it: GPT of {found['n_params']:,} parameters "
-        f"(run {found['fingerprint']})": found["validation_loss"],
+        f"all pixels before it: GPT of {found['n_params']:,} parameters, {found['n_tokens']:,} "
+        f"tokens (run {found['fingerprint']})": found["validation_loss"],
     }
     print(f"| what predicts a pixel ({found['validation_tokens']:,} held out) | nats | bits |")
     print("|---|---|---|")
