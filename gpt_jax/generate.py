@@ -3,13 +3,16 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TextIO
 
 from gpt_jax import filters as text_filters
 from gpt_jax.checkpoint_files import parse_which
+from gpt_jax.data.optional import require
 from gpt_jax.decode import decoding_params, generate_tokens
 from gpt_jax.filters import NO_FILTERS, Filters
 from gpt_jax.models.gpt import GPT, Params
+from gpt_jax.retrieval import Passage, best_passages, read_passages, with_passages
 from gpt_jax.sampling import SamplingConfig
 from gpt_jax.streaming import SEPARATOR, Continuation, Printer, Tokenizer, encode_prompt
 
@@ -130,6 +133,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="end a text before this string; may be given several times",
     )
     text_filters.add_arguments(parser)
+    parser.add_argument(
+        "--retrieve",
+        type=Path,
+        metavar="FOLDER",
+        help="put the passages of its .txt and .md files that are nearest to a prompt before it",
+    )
+    parser.add_argument(
+        "--passages", type=int, default=3, metavar="N", help="of --retrieve, at most; default 3"
+    )
     parser.add_argument("--seed", type=int, default=default.seed, help="default 0")
     parser.add_argument(
         "--checkpoint",
@@ -157,7 +169,13 @@ def run(arguments: argparse.Namespace) -> int:
     )
     kept_out = text_filters.make_filters(arguments)
     prompts = [kept_out.prompt(prompt) for prompt in arguments.prompt or [""]]
+    passages = _read_passages(arguments, prompts, kept_out)
     _, model, params, tokenizer = load_run(arguments.directory, parse_which(arguments.checkpoint))
+    if passages is not None:
+        budget = model.config.seq_len - sampling.max_new_tokens
+        prompts = [
+            _retrieve(passages, prompt, arguments.passages, tokenizer, budget) for prompt in prompts
+        ]
     params = decoding_params(model, params)
     texts = generate_text(
         model,
@@ -174,3 +192,34 @@ def run(arguments: argparse.Namespace) -> int:
         shown = [prompt for prompt in prompts for _ in range(arguments.samples)]
         print(_joined(shown, texts))
     return 0
+
+
+def _read_passages(
+    arguments: argparse.Namespace, prompts: Sequence[str], kept_out: Filters
+) -> list[Passage] | None:
+    """What --retrieve may find; a passage with a listed word is not among it."""
+    if arguments.passages < 1:
+        raise ValueError(f"--passages {arguments.passages}; allowed: 1 or more")
+    if arguments.retrieve is None:
+        return None
+    if not all(prompt.strip() for prompt in prompts):
+        raise ValueError("--retrieve looks for what is nearest to a prompt: give --prompt TEXT")
+    require("bm25s", "retrieve")
+    found = read_passages(arguments.retrieve)
+    return [p._replace(text=kept_out.prompt(p.text)) for p in found if not kept_out.cuts(p.text)]
+
+
+def _retrieve(
+    passages: Sequence[Passage], question: str, n: int, tokenizer: Tokenizer, budget: int
+) -> str:
+    """The prompt with its best passages, which are named on stderr."""
+    best = best_passages(passages, question, n)
+    prompt, used = with_passages(
+        best, question, lambda text: len(encode_prompt(tokenizer, text)), budget
+    )
+    for passage in reversed(used):
+        print(f"retrieved: {passage.file} (BM25 {passage.score:.2f})", file=sys.stderr)
+    if not used:
+        why = f"none fits into {budget} tokens" if best else "none shares a word with the prompt"
+        print(f"retrieved: no passage: {why}", file=sys.stderr)
+    return prompt
