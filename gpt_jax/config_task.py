@@ -123,7 +123,7 @@ class TaskConfig:
     adversarial: Literal["none", "fgm", "pgd"] = "none"
     """Tasks with a head: train also on embeddings that are moved to where the loss is higher, by
     one step along its gradient (fgm) or by several (pgd)."""
-    adversarial_size: PositiveFloat = 0.5
+    adversarial_size: PositiveFloat = 0.05
     """Length of the move, as a share of the length of a sequence's embeddings."""
     adversarial_steps: Positive = 3
     """pgd: steps."""

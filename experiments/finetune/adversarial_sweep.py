@@ -1,0 +1,35 @@
+"""SST-2 with and without adversarial training (FGM), three seeds each, from the quickstart's run.
+
+    gpt-jax train configs/quickstart.py
+    gpt-jax sweep run experiments/finetune/adversarial_sweep.py --workdir runs/adversarial
+    python experiments/finetune/make_table.py collect
+    python experiments/finetune/make_table.py adversarial
+
+A small base, so that it takes minutes: 64 tokens of a sentence, two epochs.
+"""
+
+import dataclasses
+from pathlib import Path
+
+from gpt_jax import overrides
+from gpt_jax.data.tokenizers import load_tokenizer
+from gpt_jax.finetune.examples import resolve
+from gpt_jax.run import RunDirectory
+from gpt_jax.sweep.grid import product, seeds, values
+from gpt_jax.sweep.trial import make_trials
+
+BASE = "runs/quickstart"
+CONFIG = Path(__file__).resolve().parents[2] / "configs" / "finetune_sst2.py"
+
+
+def get_sweep():
+    base = RunDirectory(BASE)
+    model, tokenizer = base.require_config(), load_tokenizer(base.tokenizer)
+    changes = {"base": BASE, "task.epochs": 2, "task.length": 64, "task.robustness": True}
+    config = resolve(overrides.load(CONFIG, changes, model), tokenizer)
+    trials = []
+    for trial in make_trials(config, product(values("task.adversarial", ["none", "fgm"]), seeds(3))):
+        name = f"sst2-{trial.config.task.adversarial}-{trial.config.seed}"
+        named = dataclasses.replace(trial.config, name=name)
+        trials.append(dataclasses.replace(trial, config=named))
+    return trials
