@@ -42,8 +42,8 @@ VARIANTS: dict[str, list[str]] = {
     **{f"magnitude {share}": ["--prune", f"magnitude:{share}"] for share in (0.3, 0.5, 0.7, 0.9)},
     "2:4": ["--prune", "2:4"],
     "2:4, int8": ["--prune", "2:4", "--weights", "int8"],
-    **{f"{n} heads fewer": ["--prune", f"heads:{n}"] for n in (1, 2, 3)},
-    **{f"{n} layers fewer": ["--prune", f"layers:{n}"] for n in (1, 2, 3)},
+    **{f"heads - {n}": ["--prune", f"heads:{n}"] for n in (1, 2, 3)},
+    **{f"layers - {n}": ["--prune", f"layers:{n}"] for n in (1, 2, 3)},
 }
 
 

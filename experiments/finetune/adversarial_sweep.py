@@ -27,8 +27,8 @@ def get_sweep():
     model, tokenizer = base.require_config(), load_tokenizer(base.tokenizer)
     changes = {"base": BASE, "task.epochs": 2, "task.length": 64, "task.robustness": True}
     config = resolve(overrides.load(CONFIG, changes, model), tokenizer)
-    trials = []
-    for trial in make_trials(config, product(values("task.adversarial", ["none", "fgm"]), seeds(3))):
+    grid, trials = product(values("task.adversarial", ["none", "fgm"]), seeds(3)), []
+    for trial in make_trials(config, grid):
         name = f"sst2-{trial.config.task.adversarial}-{trial.config.seed}"
         named = dataclasses.replace(trial.config, name=name)
         trials.append(dataclasses.replace(trial, config=named))
