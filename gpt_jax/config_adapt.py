@@ -42,6 +42,8 @@ class AdaptConfig:
     """lora: rank of the term; adalora: mean rank at the end, over all projections."""
     alpha: PositiveFloat = 16.0
     """lora, adalora: the term is multiplied with alpha / rank."""
+    dropout: Probability = 0.0
+    """lora, adalora: dropout, while training, of what the terms are computed from."""
     initial_rank: Positive | None = None
     """adalora: rank of each projection at the start; none = 1.5 times rank."""
     budget_warmup: Fraction = 0.1
@@ -73,6 +75,10 @@ class AdaptConfig:
             raise ValueError(f"adapt.train is for adapt.method = pattern, not {self.method}")
         if self.method in ("lora", "adalora") and not self.targets:
             raise ValueError(f"adapt.method = {self.method} needs adapt.targets")
+        if self.dropout and self.method not in ("lora", "adalora"):
+            raise ValueError(
+                f"adapt.dropout is for adapt.method = lora or adalora, not {self.method}"
+            )
         if self.budget_warmup + self.budget_final > 1:
             raise ValueError(
                 f"adapt.budget_warmup + adapt.budget_final = "
@@ -88,7 +94,7 @@ class AdaptConfig:
     @property
     def draws(self) -> bool:
         """Whether a training step draws something."""
-        return self.method == "difference"
+        return self.method == "difference" or self.dropout > 0
 
     @property
     def first_rank(self) -> int:

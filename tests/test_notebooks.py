@@ -17,10 +17,16 @@ NOTEBOOKS = sorted(
 )
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """Corpora and compiled programs, of both."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_runs(path, tmp_path, monkeypatch):
+def test_a_notebook_runs(path, cache, tmp_path, monkeypatch):
     monkeypatch.setenv("GPT_JAX_NOTEBOOK_SMALL", "1")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("PYTHONPATH", str(path.parents[2]))
     notebook = nbformat.read(path, as_version=4)

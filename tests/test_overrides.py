@@ -60,6 +60,7 @@ NOT_BY_TYPE: dict[str, dict[str, Any]] = {
     "task.image_shape": IMAGES | {"task.image_shape": [8, 8, 1]},
     "adapt.targets": {"adapt.targets": ["up"]},
     "adapt.train": {"adapt.method": "pattern", "adapt.train": [".*"]},
+    "adapt.dropout": {"adapt.method": "lora", "adapt.dropout": 0.1},
     "adapt.initial_rank": {"adapt.initial_rank": 9},
     "checkpoint.keep_at_tokens": {"checkpoint.keep_at_tokens": [100, 200]},
 }

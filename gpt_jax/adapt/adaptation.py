@@ -218,6 +218,7 @@ def _axes(path: str, known: Flat) -> Axes:
         "lora_b": (*kernel[:1], None, *kernel[n_inputs:]),
         "lora_lambda": ("layer", None),
         "lora_scale": ("layer",),
+        "lora_dropout": ("layer",),
         "prefix_key": ("layer", None, "kv_heads", "head_dim"),
         "prefix_value": ("layer", None, "kv_heads", "head_dim"),
         "prompt": (None, "embed"),

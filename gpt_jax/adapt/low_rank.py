@@ -52,6 +52,8 @@ def fresh_factors(key: jax.Array, config: AdaptConfig, params: Tree) -> tuple[Fl
         else:
             trained[module + "lora_b"] = jnp.zeros(shape)
         fixed[module + "lora_scale"] = jnp.full(groups, config.alpha / rank)
+        if config.dropout:
+            fixed[module + "lora_dropout"] = jnp.full(groups, config.dropout)
     return fixed, trained
 
 

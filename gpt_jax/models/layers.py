@@ -90,6 +90,10 @@ class Projection(nn.Module):
         def stored(name: str) -> jax.Array:
             return self.get_variable("params", name)
 
+        if self.has_variable("params", "lora_dropout") and self.has_rng("dropout"):
+            kept = 1 - stored("lora_dropout")
+            mask = jax.random.bernoulli(self.make_rng("dropout"), kept, x.shape)
+            x = jnp.where(mask, x / kept.astype(x.dtype), 0)
         h = project(x, stored("lora_a"), len(self.inputs), self.how)
         scale = stored("lora_scale")
         if self.has_variable("params", "lora_lambda"):

@@ -14,6 +14,7 @@ from gpt_jax.adapt import difference, low_rank, make_adaptation
 from gpt_jax.adapt.trees import flatten, join, split, unflatten
 from gpt_jax.config import AdaptConfig, ComputeConfig, Config, ModelConfig, OptimizerConfig
 from gpt_jax.models.gpt import make_gpt
+from gpt_jax.models.layers import Projection
 from gpt_jax.optim import make_optimizer, roles
 
 MODEL = ModelConfig(
@@ -195,6 +196,25 @@ def test_lora_makes_no_gradient_of_a_kernel():
         np.testing.assert_allclose(found, value, atol=1e-5)
 
 
+def test_dropout_is_of_what_the_low_rank_term_reads_while_training():
+    """An identity as both factors: the term is what was left of x."""
+    config = AdaptConfig(method="lora", rank=2, dropout=0.25)
+    model = make_gpt(MODEL, PLAIN)
+    frozen, _ = jax.eval_shape(
+        make_adaptation(config, model).init, jax.random.key(0), base_params()
+    )
+    assert flatten(frozen)["blocks/0/attention/query/lora_dropout"].shape == (2,)
+    how = model.execution.how
+    layer = Projection((D,), (D,), ("embed",), ("mlp",), 0.02, False, how)
+    stored = {"kernel": jnp.zeros((D, D)), "lora_a": jnp.eye(D), "lora_b": jnp.eye(D)}
+    stored |= {"lora_scale": jnp.asarray(2.0), "lora_dropout": jnp.asarray(0.25)}
+    ones = jnp.ones((500, D))
+    np.testing.assert_array_equal(layer.apply({"params": stored}, ones), 2 * ones)
+    y = np.asarray(layer.apply({"params": stored}, ones, rngs={"dropout": jax.random.key(0)}))
+    assert set(np.unique(y.round(5))) == {0.0, np.float32(2 / 0.75).round(5)}
+    assert np.mean(y == 0) == pytest.approx(0.25, abs=0.02)
+
+
 def test_last_layers_have_the_whole_models_gradient():
     adaptation, frozen, trained = made("last_layers")
 
@@ -367,6 +387,7 @@ def test_mistakes():
             jax.eval_shape(adaptation.init, jax.random.key(0), base)
     for options, message in (
         ({"method": "pattern"}, "adapt.method = pattern needs adapt.train"),
+        ({"method": "prefix", "dropout": 0.1}, r"adapt\.dropout is for adapt\.method = lora or"),
         ({"train": ("x",)}, "adapt.train is for adapt.method = pattern"),
         ({"method": "adalora", "initial_rank": 4}, "adapt.initial_rank = 4 is below adapt.rank"),
     ):
