@@ -83,8 +83,10 @@ def scitail(folder: Path) -> Splits:
 
 
 def race(levels: tuple[str, ...]) -> Callable[[Path], Splits]:
-    """Trained on middle and high school alike; `levels` of the test. The context is the question and
-    the article: the paper has the question last (section 3.3), where a long article would be cut."""
+    """Trained on middle and high school alike; `levels` of the test.
+
+    The context is the question and the article: the paper has the question last (section 3.3),
+    where it would be cut from a long article."""
 
     def read(folder: Path, split: str, levels: tuple[str, ...]) -> list[Example]:
         paths = [p for level in levels for p in sorted((folder / split / level).glob("*.txt"))]
