@@ -128,6 +128,50 @@ def test_a_signal_to_one_stops_all_after_the_same_step(workspace, alone, tmp_pat
     assert_same_losses(RunDirectory(workdir), alone)
 
 
+def reshard(verb: str, directory: Path, mesh: str, n_devices: int, n_processes: int = 1):
+    """(digest of a state's bits, arrays that are split) as every process says."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    script = str(Path(__file__).with_name("reshard.py"))
+    started = [
+        subprocess.Popen(
+            [sys.executable, script, verb, str(directory), mesh]
+            + [str(x) for x in (n_devices, port, n_processes, i)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for i in range(n_processes)
+    ]
+    ended = [process.communicate(timeout=300) for process in started]
+    assert [process.returncode for process in started] == [0] * n_processes, ended
+    (said,) = {out.splitlines()[-1] for out, _ in ended}  # Gloo speaks before
+    digest, n_split = said.split()
+    return digest, int(n_split)
+
+
+@pytest.mark.slow
+def test_a_state_has_the_same_bits_on_other_devices_axes_and_processes(tmp_path):
+    """Parameters, moments, moving average and counters of AdamW."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    digest, n_split = reshard("save", one, '{"fsdp": 4, "tensor": 2}', 8)
+    assert n_split > 20
+    for mesh, n_devices, n_processes in (
+        ("{}", 1, 1),
+        ('{"tensor": 2}', 2, 1),
+        ('{"data": 2, "fsdp": 2}', 4, 1),
+        ('{"fsdp": 4}', 2, 2),
+    ):
+        found = reshard("restore", one, mesh, n_devices, n_processes)
+        assert found[0] == digest, (mesh, n_devices, n_processes)
+        assert (found[1] > 20) == (mesh != "{}")
+    by_two, n_split = reshard("save", two, '{"fsdp": 2, "tensor": 2}', 2, 2)
+    assert n_split > 20
+    for mesh, n_devices, n_processes in (('{"tensor": 4, "fsdp": 2}', 8, 1), ('{"data": 4}', 1, 4)):
+        assert reshard("restore", two, mesh, n_devices, n_processes)[0] == by_two
+
+
 @pytest.mark.parametrize(
     ("error", "status", "said"),
     [

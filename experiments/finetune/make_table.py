@@ -2,6 +2,8 @@
 
 python experiments/finetune/make_table.py scores     pretrained, from scratch, and baselines
 python experiments/finetune/make_table.py methods    trained parameters, memory, time, score
+python experiments/finetune/make_table.py adversarial    with and without adversarial training
+python experiments/finetune/make_table.py collect    results.json anew, of the sweeps that are here
 """
 
 import json
@@ -87,8 +89,35 @@ def methods() -> str:
     return "\n".join(lines)
 
 
+ATTACKS = {
+    "test_accuracy": "as they are",
+    "test_accuracy_character_noise": "character noise",
+    "test_accuracy_word_swaps": "swapped words",
+}
+
+
+def adversarial() -> str:
+    found = results("adversarial")
+    lines = [
+        f"| training | step | {' | '.join(ATTACKS.values())} |",
+        f"|---|---|{'---|' * len(ATTACKS)}",
+    ]
+    for how in ("none", "fgm"):
+        runs = [r for seed in SEEDS if (r := found.get(f"sst2-{how}-{seed}")) is not None]
+        cells = [spread([100 * run[key] for run in runs]) for key in ATTACKS]
+        seconds = [run["step_seconds"] for run in runs]
+        step = f"{1e3 * statistics.median(seconds):.0f} ms" if runs else "missing"
+        lines.append(f"| {'plain' if how == 'none' else how} | {step} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 if __name__ == "__main__":
-    actions = {"collect": collect, "scores": scores, "methods": methods}
+    actions = {
+        "collect": collect,
+        "scores": scores,
+        "methods": methods,
+        "adversarial": adversarial,
+    }
     if len(sys.argv) != 2 or sys.argv[1] not in actions:
         sys.exit(__doc__)
     print(actions[sys.argv[1]]())
