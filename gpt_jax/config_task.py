@@ -124,8 +124,8 @@ class TaskConfig:
     """Tasks with a head: train also on embeddings that are moved to where the loss is higher, by
     one step along its gradient (fgm) or by several (pgd). The FLOPs that are
     told of a run leave these further passes out."""
-    adversarial_size: PositiveFloat = 0.05
-    """Length of the move, as a share of the length of a sequence's embeddings."""
+    adversarial_size: PositiveFloat = 0.01
+    """Length of the move, as a share of the length of the embeddings of a sequence's words."""
     adversarial_steps: Positive = 3
     """pgd: steps."""
     adversarial_weight: PositiveFloat = 1.0

@@ -189,8 +189,8 @@ def _head_loss(
 def _moved_loss(
     config: Config, model: GPT, params: Params, batch: Batch, key: jax.Array
 ) -> jax.Array:
-    """The head's summed loss on embeddings moved to where it is higher: by a step along its
-    gradient (Miyato et al. 2017, arXiv:1605.07725, equation 6), or by several within the same
+    """The head's summed loss on embeddings of words moved to where it is higher: by a step along
+    its gradient (Miyato et al. 2017, arXiv:1605.07725, equation 6), or by several within the same
     distance (Madry et al. 2018, section 2.1)."""
     task = config.task
     sequences = split_rows(config, batch)
@@ -204,10 +204,12 @@ def _moved_loss(
     n_steps = 1 if task.adversarial == "fgm" else task.adversarial_steps
     # Of several steps each is twice its share: they may turn, and still arrive.
     share = 1.0 if n_steps == 1 else 2 / n_steps
+    # Moving the token that the head reads would be the shortest way, and nothing to learn from.
+    is_word_BT1 = (sequences.tokens_BT < config.model.padded_vocab_size)[..., None]
     row_length = jnp.sqrt(jnp.mean(jnp.sum(jnp.square(fixed["embedding"]["tokens"]), axis=1)))
 
     def step(_: Any, move_BTD: jax.Array) -> jax.Array:
-        gradient_BTD = jax.grad(loss, argnums=1)(fixed, move_BTD)
+        gradient_BTD = jnp.where(is_word_BT1, jax.grad(loss, argnums=1)(fixed, move_BTD), 0.0)
         # Only what the head reads from has a gradient: n tokens of each sequence.
         n_B11 = jnp.sum(jnp.any(gradient_BTD != 0, axis=2), axis=1)[:, None, None]
         radius_B11 = task.adversarial_size * row_length * jnp.sqrt(n_B11)
