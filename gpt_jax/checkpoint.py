@@ -217,7 +217,12 @@ def restore_params(
     arrays are not those of `abstract_params`.
     """
     path, manifest = files.find_sound(Path(directory).absolute(), which)
-    return _restore(path, manifest, abstract_params, prefix=f"{field}/")
+    return restore_field(path, manifest, abstract_params, field)
+
+
+def restore_field(path: Path, manifest: Manifest, abstract: State, field: str) -> State:
+    """`restore_params` of a checkpoint that `find_sound` has found."""
+    return _restore(path, manifest, abstract, prefix=f"{field}/")
 
 
 def _async_checkpointer() -> Any:

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from gpt_jax.adapt.trees import Flat, flatten, unflatten
-from gpt_jax.checkpoint import restore_params
+from gpt_jax.checkpoint import restore_field
 from gpt_jax.checkpoint_files import Which, find_sound
 from gpt_jax.compress.matrices import (
     TABLE,
@@ -90,23 +90,23 @@ def dequantised(path: str, stored: dict[str, jax.Array], shape: tuple[int, ...])
 
 def restore(directory: Path, abstract: Any, which: Which, field: str) -> Any:
     """`gpt_jax.checkpoint.restore_params`, of weights that may be stored in few bits."""
-    _, manifest = find_sound(directory.absolute(), which)
+    path, manifest = find_sound(directory.absolute(), which)
     wanted: Flat = flatten(abstract)
     stored: Flat = {}
-    for path, x in wanted.items():
+    for name, x in wanted.items():
         entry = {
-            kind: manifest.arrays[name]
+            kind: _abstract(*manifest.arrays[array])
             for kind in (*KINDS, "scale")
-            if (name := f"{field}/{path}/{kind}") in manifest.arrays
+            if (array := f"{field}/{name}/{kind}") in manifest.arrays
         }
-        stored[path] = x if not entry else {kind: _abstract(*a) for kind, a in entry.items()}
+        stored[name] = entry or x
     if not any(isinstance(x, dict) for x in stored.values()):
-        return restore_params(directory, abstract, which, field)
-    found = flatten_entries(restore_params(directory, unflatten(stored), which, field), wanted)
+        return restore_field(path, manifest, abstract, field)
+    found = flatten_entries(restore_field(path, manifest, unflatten(stored), field), wanted)
 
     floats = {
-        path: dequantised(path, x, wanted[path].shape) if isinstance(x, dict) else x
-        for path, x in found.items()
+        name: dequantised(name, x, wanted[name].shape) if isinstance(x, dict) else x
+        for name, x in found.items()
     }
     return jax.tree.map(
         lambda x, like: x if like.sharding is None else jax.device_put(x, like.sharding),
