@@ -29,8 +29,9 @@ def gpt1_recipe(base: Config, name: str, task: TaskConfig, **changes: Any) -> Co
     epochs, a linear decay after warmup over 0.2% of training, dropout 0.1, weight decay 0.01 on all
     but biases and gains, gradients clipped at 1.
 
-    The dropout of attention weights is left out: no fused kernel has it. changes: {dotted key with
-    __ for the dot: value}, as in optimizer__learning_rate=1e-3.
+    The dropout of attention weights stays the base's (of a released GPT-1: 0.1), because no fused
+    kernel has it. changes: {dotted key with __ for the dot: value}, as in
+    optimizer__learning_rate=1e-3.
     """
     if task.epochs is None:
         task = dataclasses.replace(task, epochs=3, warmup=0.002, validations=1)
