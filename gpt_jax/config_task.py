@@ -40,6 +40,10 @@ FIELDS: dict[str, tuple[str, ...]] = {
 }
 """Fields of an example's record that hold its texts, by task, unless `task.fields` names others."""
 
+N_FIELDS: dict[str, tuple[int, ...]] = {"classify": (1, 2), "regress": (1, 2), "choose": (2, 3)}
+"""How many fields a task takes, where it is not as many as its own. choose: a question may stand
+between context and options, and is kept where the context has to be cut."""
+
 WITH_CLASSES = ("classify", "entail", "similarity", "tag")
 WITH_LABELS = (*WITH_CLASSES, "choose", "regress")
 """Tasks whose records have a label: they learn a head (GPT-1, section 3.2)."""
@@ -142,8 +146,7 @@ class TaskConfig:
             if self.train:
                 raise ValueError("task.train = " + self.train + " needs task.name: which task?")
             return self
-        n_fields = len(FIELDS[name])
-        allowed = (1, 2) if name in ("classify", "regress") else (n_fields,)
+        allowed = N_FIELDS.get(name, (len(FIELDS[name]),))
         if self.fields and len(self.fields) not in allowed:
             raise ValueError(
                 f"task.fields = {','.join(self.fields)}: task.name = {name} takes "

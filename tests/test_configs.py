@@ -49,7 +49,8 @@ def command_overrides(path: Path) -> dict[str, str]:
     assert len(commands) == 1
     assert commands[0][:3] == ["gpt-jax", verb, f"configs/{path.name}"]
     if takes_base(path):
-        assert commands[0][3:] == ["--from", "runs/finetune_base"]
+        base_run = "gpt1" if path.stem.startswith("gpt1_") else "finetune_base"
+        assert commands[0][3:] == ["--from", f"runs/{base_run}"]
         return {}
     return parse_arguments(commands[0][3:])
 

@@ -1,186 +1,254 @@
-"""GPT-1's fine-tuning tasks, from their owners' files to the records that sweep.py reads.
+"""A data set of GPT-1's tables 2 to 4, as its owner distributes it, as the records of our configs.
 
-    python experiments/gpt1/prepare.py SOURCE gpt1_data [TASK ...]
+    python experiments/gpt1/prepare.py mnli GLUE/MNLI gpt1_data
 
-SOURCE holds a folder for each task, as its owners distribute it: GLUE's MNLI, QNLI, RTE, CoLA,
-SST-2, MRPC, STS-B, QQP; SNLI (snli_1.0_*.jsonl), SciTail (tsv_format), RACE, StoryCloze (the csv
-files of its validation and test sets). Without TASK, all that are there. Writes
-gpt1_data/TASK/{train,validation,test}.jsonl and prints how many examples each has. GLUE's test
-labels are not public: its development set is the test, and every tenth training example is to
-validate on.
+reads the folder GLUE/MNLI and writes gpt1_data/mnli/{train,validation,test}.jsonl, which
+configs/gpt1_mnli.py reads. README.md beside this file has the command of every task. Nothing is
+downloaded.
+
+Where the labels of a test set are not public (GLUE), or there are no labelled stories but two sets
+(StoryCloze), the second labelled set is the test, and every tenth example of the first is for
+validation.
 """
 
+import argparse
 import csv
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-Example = dict[str, Any]
-Splits = dict[str, list[Example]]
+Record = dict[str, Any]
+Lines = list[Record | None]
+"""None stands for a line that is left out: without a label, or with another number of columns."""
+Splits = dict[str, Lines]
 
-
-def table(path: Path, names: tuple[str, ...] = ()) -> Iterator[dict[str, str]]:
-    """Rows of a tab-separated file by the names of its columns, or by these; quotes are text. Rows
-    that are cut short are left out."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = csv.DictReader(file, names or None, delimiter="\t", quoting=csv.QUOTE_NONE)
-        yield from (row for row in rows if None not in row.values())
+HELD_OUT = 10
 
 
-def held_out(train: list[Example], test: list[Example]) -> Splits:
-    """Every tenth training example is to validate on."""
-    kept = [example for i, example in enumerate(train) if i % 10]
-    return {"train": kept, "validation": train[::10], "test": test}
+class Glue(NamedTuple):
+    """A folder of GLUE (Wang et al. 2018): train.tsv, and development sets that are the test."""
+
+    columns: Mapping[str, str]
+    """The header's name of a column -> our field."""
+    classes: Mapping[str, str] = {}
+    """A label as it is in the file -> our name of the class; empty = as it is."""
+    tests: Mapping[str, str] = {"": "dev.tsv"}
+    """Part of the test -> its file; a part is kept as the record's field `part`."""
+    header: tuple[str, ...] = ()
+    """Names of the columns of a file without a header."""
+    is_value: bool = False
+    """Whether the label is a number."""
 
 
-def glue(
-    columns: dict[str, str], dev: str = "dev", names: tuple[str, ...] = ()
-) -> Callable[[Path], Splits]:
-    """A reader of a GLUE folder; columns: {field of a record: column}."""
+GLUE = {
+    "mnli": Glue(
+        {"sentence1": "premise", "sentence2": "hypothesis", "gold_label": "label"},
+        tests={"matched": "dev_matched.tsv", "mismatched": "dev_mismatched.tsv"},
+    ),
+    "qnli": Glue({"question": "premise", "sentence": "hypothesis", "label": "label"}),
+    "rte": Glue({"sentence1": "premise", "sentence2": "hypothesis", "label": "label"}),
+    "cola": Glue(
+        {"sentence": "text", "acceptable": "label"},
+        {"0": "unacceptable", "1": "acceptable"},
+        header=("source", "acceptable", "authors_mark", "sentence"),
+    ),
+    "sst2": Glue({"sentence": "text", "label": "label"}, {"0": "negative", "1": "positive"}),
+    "mrpc": Glue(
+        {"#1 String": "first", "#2 String": "second", "Quality": "label"},
+        {"0": "different", "1": "paraphrase"},
+    ),
+    "stsb": Glue({"sentence1": "first", "sentence2": "second", "score": "label"}, is_value=True),
+    "qqp": Glue(
+        {"question1": "first", "question2": "second", "is_duplicate": "label"},
+        {"0": "different", "1": "duplicate"},
+    ),
+}
 
-    def read(folder: Path) -> Splits:
-        def split(name: str) -> list[Example]:
-            rows = table(folder / f"{name}.tsv", names)
-            return [{field: row[column] for field, column in columns.items()} for row in rows]
 
-        return held_out(split("train"), split(dev))
+def glue(task: Glue, folder: Path) -> Splits:
+    """Records of a folder of GLUE. Of QNLI the question is the premise, as it comes first there."""
 
-    return read
+    def read(name: str, part: str = "") -> Lines:
+        path = folder / name
+        found = table(path, task.columns, task.header)
+        return [r and labelled(r, task, path) | ({"part": part} if part else {}) for r in found]
+
+    test = [record for part, name in task.tests.items() for record in read(name, part)]
+    return held_out(read("train.tsv"), test)
 
 
-def stsb(folder: Path) -> Splits:
-    """Similarity from 0 to 5, a number."""
-    columns = {"first": "sentence1", "second": "sentence2", "label": "score"}
-    return {
-        split: [{**example, "label": float(example["label"])} for example in examples]
-        for split, examples in glue(columns)(folder).items()
-    }
+def labelled(record: Record, task: Glue, path: Path) -> Record:
+    """The record with our label. Raises ValueError for a label that the task does not have."""
+    label = record["label"]
+    if task.is_value:
+        return record | {"label": float(label)}
+    if task.classes and label not in task.classes:
+        raise ValueError(f"{path}: a label is {label!r}; allowed: {', '.join(task.classes)}")
+    return record | {"label": task.classes.get(label, label)}
+
+
+def table(path: Path, columns: Mapping[str, str], header: Sequence[str] = ()) -> Lines:
+    """Records of a file of tab-separated columns, in which a quotation mark is a character.
+
+    columns: {name in the header: field}. header: of a file that has none. Raises ValueError if a
+    column is missing.
+    """
+    lines = [line.removesuffix("\r").split("\t") for line in read_text(path).split("\n") if line]
+    names = list(header) or lines.pop(0)
+    missing = [name for name in columns if name not in names]
+    if missing:
+        raise ValueError(f"{path} has no column {missing[0]!r}, but {', '.join(names)}")
+    places = {field: names.index(name) for name, field in columns.items()}
+    return [
+        {field: line[place] for field, place in places.items()} if len(line) == len(names) else None
+        for line in lines
+    ]
+
+
+def read_text(path: Path) -> str:
+    """A file's text without a mark of its byte order, line ends as they are; ValueError for a file
+    that is missing."""
+    if not path.is_file():
+        raise ValueError(f"no file {path}; the folder is to be as its owner distributes it")
+    return path.read_bytes().decode("utf-8-sig")
+
+
+def held_out(train: Lines, test: Lines) -> Splits:
+    """Every tenth training example is for validation."""
+    kept = [record for i, record in enumerate(train) if i % HELD_OUT]
+    return {"train": kept, "validation": train[::HELD_OUT], "test": test}
 
 
 def snli(folder: Path) -> Splits:
-    """Pairs on which the annotators did not agree ("-") are left out."""
+    """SNLI (Bowman et al. 2015): snli_1.0_*.jsonl; pairs on which its annotators did not agree,
+    labelled "-", are left out."""
 
-    def read(name: str) -> list[Example]:
-        lines = (folder / f"snli_1.0_{name}.jsonl").read_text(encoding="utf-8").splitlines()
-        rows = [json.loads(line) for line in lines]
+    def read(split: str) -> Lines:
+        text = read_text(folder / f"snli_1.0_{split}.jsonl")
+        found = [json.loads(line) for line in text.split("\n") if line.strip()]
         return [
-            {"premise": r["sentence1"], "hypothesis": r["sentence2"], "label": r["gold_label"]}
-            for r in rows
-            if r["gold_label"] != "-"
+            None
+            if pair["gold_label"] == "-"
+            else {
+                "premise": pair["sentence1"],
+                "hypothesis": pair["sentence2"],
+                "label": pair["gold_label"],
+            }
+            for pair in found
         ]
 
     return {"train": read("train"), "validation": read("dev"), "test": read("test")}
 
 
 def scitail(folder: Path) -> Splits:
-    def read(name: str) -> list[Example]:
-        path = folder / "tsv_format" / f"scitail_1.0_{name}.tsv"
-        return list(table(path, ("premise", "hypothesis", "label")))
+    """SciTail (Khot et al. 2018), its tsv_format: premise, hypothesis and label, no header."""
+    names = ("premise", "hypothesis", "label")
+
+    def read(split: str) -> Lines:
+        return table(folder / f"scitail_1.0_{split}.tsv", {name: name for name in names}, names)
 
     return {"train": read("train"), "validation": read("dev"), "test": read("test")}
 
 
-def race(levels: tuple[str, ...]) -> Callable[[Path], Splits]:
-    """Trained on middle and high school alike; `levels` of the test.
+def race(folder: Path) -> Splits:
+    """RACE (Lai et al. 2017): {train,dev,test}/{middle,high}/*.txt, a JSON text with its questions
+    each; a record a question, its school as `part`."""
 
-    The context is the question and the article: the paper has the question last (section 3.3),
-    where it would be cut from a long article."""
+    def read(split: str) -> Lines:
+        found: Lines = []
+        for school in ("middle", "high"):
+            paths = sorted((folder / split / school).glob("*.txt"))
+            if not paths:
+                raise ValueError(f"no files {folder / split / school}/*.txt")
+            for path in paths:
+                found += questions(json.loads(read_text(path)), school)
+        return found
 
-    def read(folder: Path, split: str, levels: tuple[str, ...]) -> list[Example]:
-        paths = [p for level in levels for p in sorted((folder / split / level).glob("*.txt"))]
-        items = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
-        return [
-            {
-                "context": f"{question} {item['article']}",
-                "options": options,
-                "label": "ABCD".index(answer),
-            }
-            for item in items
-            for question, options, answer in zip(
-                item["questions"], item["options"], item["answers"], strict=True
-            )
-        ]
+    return {"train": read("train"), "validation": read("dev"), "test": read("test")}
 
-    def splits(folder: Path) -> Splits:
-        both = ("middle", "high")
-        return {
-            "train": read(folder, "train", both),
-            "validation": read(folder, "dev", both),
-            "test": read(folder, "test", levels),
+
+def questions(text: Record, school: str) -> Iterable[Record]:
+    """A record of each question on a text of RACE."""
+    asked = zip(text["questions"], text["options"], text["answers"], strict=True)
+    for question, options, answer in asked:
+        yield {
+            "article": text["article"],
+            "question": question,
+            "options": options,
+            "label": "ABCD".index(answer),
+            "part": school,
         }
 
-    return splits
+
+def storycloze(folder: Path) -> Splits:
+    """StoryCloze of spring 2016 (Mostafazadeh et al. 2017): its validation stories are to train on
+    and its test stories are the test; other stories have no wrong ending."""
+
+    def read(split: str) -> Lines:
+        pattern = f"cloze_test_{split}__*.csv"
+        paths = sorted(folder.glob(pattern))
+        if len(paths) != 1:
+            raise ValueError(f"{len(paths)} files {folder}/{pattern}; one is needed")
+        with paths[0].open(encoding="utf-8-sig", newline="") as file:
+            return [story(row, paths[0]) for row in csv.DictReader(file)]
+
+    return held_out(read("val"), read("test"))
 
 
-def story_cloze(folder: Path) -> Splits:
-    """Trained on the validation set, which alone has wrong endings, but for a tenth of it."""
-
-    def read(word: str) -> list[Example]:
-        (path,) = folder.glob(f"*cloze_test*{word}*.csv")
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            return [
-                {
-                    "context": " ".join(row[f"InputSentence{i}"] for i in range(1, 5)),
-                    "options": [row[f"RandomFifthSentenceQuiz{i}"] for i in (1, 2)],
-                    "label": int(row["AnswerRightEnding"]) - 1,
-                }
-                for row in csv.DictReader(file)
-            ]
-
-    return held_out(read("ALL_val"), read("ALL_test"))
+def story(row: dict[str, str], path: Path) -> Record:
+    """Raises ValueError for a row that lacks a column."""
+    sentences = [f"InputSentence{i}" for i in range(1, 5)]
+    endings = [f"RandomFifthSentenceQuiz{i}" for i in (1, 2)]
+    missing = [name for name in (*sentences, *endings, "AnswerRightEnding") if not row.get(name)]
+    if missing:
+        raise ValueError(
+            f"{path} has no {missing[0]} in a row; its columns: {', '.join(map(str, row))}"
+        )
+    return {
+        "context": " ".join(row[name] for name in sentences),
+        "options": [row[name] for name in endings],
+        "label": int(row["AnswerRightEnding"]) - 1,
+    }
 
 
-PAIR = {"premise": "sentence1", "hypothesis": "sentence2"}
-SIMILAR = {"first": "sentence1", "second": "sentence2"}
-TASKS: dict[str, tuple[str, Callable[[Path], Splits]]] = {
-    "mnli_matched": ("MNLI", glue({**PAIR, "label": "gold_label"}, "dev_matched")),
-    "mnli_mismatched": ("MNLI", glue({**PAIR, "label": "gold_label"}, "dev_mismatched")),
-    "snli": ("SNLI", snli),
-    "scitail": ("SciTail", scitail),
-    "qnli": (
-        "QNLI",
-        glue({"premise": "sentence", "hypothesis": "question", "label": "label"}),
-    ),
-    "rte": ("RTE", glue({**PAIR, "label": "label"})),
-    "story_cloze": ("StoryCloze", story_cloze),
-    "race_middle": ("RACE", race(("middle",))),
-    "race_high": ("RACE", race(("high",))),
-    "race": ("RACE", race(("middle", "high"))),
-    "cola": (
-        "CoLA",
-        glue({"text": "text", "label": "label"}, names=("source", "label", "star", "text")),
-    ),
-    "sst2": ("SST-2", glue({"text": "sentence", "label": "label"})),
-    "mrpc": ("MRPC", glue({"first": "#1 String", "second": "#2 String", "label": "Quality"})),
-    "stsb": ("STS-B", stsb),
-    "qqp": (
-        "QQP",
-        glue({"first": "question1", "second": "question2", "label": "is_duplicate"}),
-    ),
+OTHERS: dict[str, Callable[[Path], Splits]] = {
+    "snli": snli,
+    "scitail": scitail,
+    "race": race,
+    "storycloze": storycloze,
 }
-"""Task -> (folder, reader)."""
+TASKS = (*GLUE, *OTHERS)
 
 
-def main(source: Path, target: Path, chosen: list[str]) -> None:
-    unknown = sorted(set(chosen) - TASKS.keys())
-    if unknown:
-        sys.exit(f"no task {', '.join(unknown)}; there are {', '.join(TASKS)}")
-    here = [task for task, (folder, _) in TASKS.items() if (source / folder).is_dir()]
-    if missing := sorted(set(chosen) - set(here)):
-        sys.exit(f"{source} has no folder {', '.join(TASKS[task][0] for task in missing)}")
-    for task in chosen or here:
-        folder, read = TASKS[task]
-        for split, examples in read(source / folder).items():
-            path = target / task / f"{split}.jsonl"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            lines = [json.dumps(example, ensure_ascii=False) + "\n" for example in examples]
-            path.write_text("".join(lines), encoding="utf-8")
-            print(f"{task:<16}{split:<12}{len(examples):>9,} examples")
+def prepare(task: str, source: Path, target: Path) -> None:
+    """Write target/task/*.jsonl and print counts. Raises ValueError for another folder."""
+    splits = glue(GLUE[task], source) if task in GLUE else OTHERS[task](source)
+    for split, lines in splits.items():
+        kept = [record for record in lines if record is not None]
+        path = target / task / f"{split}.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in kept)
+        path.write_text(text, encoding="utf-8")
+        left_out = f", {len(lines) - len(kept):,} lines left out" if len(kept) < len(lines) else ""
+        print(f"{task:<12}{split:<12}{len(kept):>9,} examples{left_out}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    about = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=about)
+    parser.add_argument("task", choices=TASKS)
+    parser.add_argument("source", type=Path, help="the folder, as its owner distributes it")
+    parser.add_argument("target", type=Path, help="gpt1_data, from which the configs read")
+    given = parser.parse_args(argv)
+    try:
+        prepare(given.task, given.source, given.target)
+    except ValueError as error:
+        print(f"prepare.py: {error}", file=sys.stderr)
+        return 2
+    return 0
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 3:
-        sys.exit(__doc__)
-    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])
+    sys.exit(main())

@@ -151,7 +151,7 @@ def resolve(config: Config, tokenizer: Tokenizer) -> Config:
         changes["task.length"] = min(rounded, config.model.seq_len)
     config = overrides.override(config, changes)
     if task.name == "choose" and task.options is None:
-        most = max(len(record[task.record_fields[1]]) for record in training)
+        most = max(len(record[task.record_fields[-1]]) for record in training)
         config = overrides.override(config, {"task.options": most})
     if task.epochs is not None:
         rows = load_rows(config, tokenizer, training, task.train).n_rows

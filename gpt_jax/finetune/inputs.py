@@ -172,15 +172,22 @@ def _both_orders(encoder: Encoder, record: Record, target: float | None) -> list
 
 
 def _choose(encoder: Encoder, record: Record) -> list[Encoded]:
-    """The context with each option; the label is the index of the right one."""
-    context, options = (record[field] for field in encoder.task.record_fields)
+    """The context, and a question if there is one, with each option; the label is the index of the
+    right one.
+
+    [start] context question [delimiter] option [extract] (GPT-1, section 3.3).
+    """
+    context, *question, options = (record[field] for field in encoder.task.record_fields)
     label = encoder.label(record)
     if label is not None and not 0 <= int(label) < len(options):
         raise ValueError(f"its label {label!r} is no index of its {len(options)} options")
+    before = [encoder.ids(context), *(encoder.ids(f" {text}") for text in question)]
     sequences = []
     for i, option in enumerate(options):
         target = None if label is None else float(i == int(label))
-        sequences.append(encoder.sequence([encoder.ids(context), encoder.ids(option)], target))
+        # Cut before they are joined: the longest is, not the question at the end.
+        *asked, answer = fit([*before, encoder.ids(option)], encoder.room - encoder.n_prefix - 3)
+        sequences.append(encoder.sequence([[t for part in asked for t in part], answer], target))
     return sequences
 
 

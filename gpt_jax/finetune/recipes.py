@@ -18,13 +18,20 @@ from gpt_jax.config import (
 )
 
 
+def in_folder(folder: str, task: TaskConfig) -> TaskConfig:
+    """The task with train.jsonl, validation.jsonl and test.jsonl of a folder."""
+    files = {split: f"{folder}/{split}.jsonl" for split in ("train", "validation", "test")}
+    return dataclasses.replace(task, **files)
+
+
 def gpt1_recipe(base: Config, name: str, task: TaskConfig, **changes: Any) -> Config:
     """GPT-1's fine-tuning (Radford et al. 2018, section 4.1): Adam at 6.25e-5, batches of 32, 3
     epochs, a linear decay after warmup over 0.2% of training, dropout 0.1, weight decay 0.01 on all
     but biases and gains, gradients clipped at 1.
 
-    The dropout of attention weights is left out: no fused kernel has it. changes: {dotted key with
-    __ for the dot: value}, as in optimizer__learning_rate=1e-3.
+    The dropout of attention weights stays the base's (of a released GPT-1: 0.1), because no fused
+    kernel has it. changes: {dotted key with __ for the dot: value}, as in
+    optimizer__learning_rate=1e-3.
     """
     if task.epochs is None:
         task = dataclasses.replace(task, epochs=3, warmup=0.002, validations=1)

@@ -55,6 +55,19 @@ def test_each_option_after_the_context():
     assert [m.labels for m in made] == [[0.0], [1.0], [0.0]]
 
 
+def test_a_question_ends_the_context_and_is_kept_where_that_is_cut():
+    fields = ("article", "question", "options")
+    record = {"article": "a" * 40, "question": "q?", "options": ["x", "yyy"], "label": 0}
+    made = encode("choose", record, fields=fields)
+    for sequence, option in zip(made, record["options"], strict=True):
+        article = "a" * (MODEL.seq_len - 3 - len(" q?") - len(option))
+        assert sequence.tokens == [
+            START, *ids(f"{article} q?"), DELIMITER, *ids(option), EXTRACT
+        ]  # fmt: skip
+    with pytest.raises(ValueError, match=r"task\.fields = a: task\.name = choose takes 2 or 3"):
+        TaskConfig(name="choose", fields=("a",))
+
+
 def test_a_word_is_read_at_its_last_token_and_twice_read_the_second_time():
     record = {"tokens": ["ab", "c"], "tags": ["O", "B-x"]}
     (made,) = encode("tag", record, labels=("O", "B-x"))

@@ -1,0 +1,15 @@
+"""Is a hypothesis entailed? RTE of GLUE (Wang et al. 2018), by GPT-1's recipe.
+
+    python experiments/gpt1/prepare.py rte GLUE/RTE gpt1_data
+    gpt-jax finetune configs/gpt1_rte.py --from runs/gpt1
+
+GPT-1's table 2: accuracy 56.0.
+"""
+
+from gpt_jax.config import Config, TaskConfig
+from gpt_jax.finetune.recipes import gpt1_recipe, in_folder
+
+
+def get_config(base: Config) -> Config:
+    task = TaskConfig(name="entail")
+    return gpt1_recipe(base, "gpt1_rte", in_folder("gpt1_data/rte", task))
