@@ -20,8 +20,8 @@ from gpt_jax.config import (
 
 def in_folder(folder: str, task: TaskConfig) -> TaskConfig:
     """The task with train.jsonl, validation.jsonl and test.jsonl of a folder."""
-    files = {split: f"{folder}/{split}.jsonl" for split in ("train", "validation", "test")}
-    return dataclasses.replace(task, **files)
+    train, validation, test = (f"{folder}/{s}.jsonl" for s in ("train", "validation", "test"))
+    return dataclasses.replace(task, train=train, validation=validation, test=test)
 
 
 def gpt1_recipe(base: Config, name: str, task: TaskConfig, **changes: Any) -> Config:
