@@ -1,18 +1,17 @@
 """`gpt-jax compress RUN`: a smaller run of a trained one, by fewer bits or fewer weights."""
 
 import argparse
-import contextlib
 import dataclasses
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from gpt_jax import flops
 from gpt_jax.checkpoint_files import parse_which
 from gpt_jax.config import AdaptConfig, Config
 from gpt_jax.data.optional import require
 from gpt_jax.data.tokenizers import Tokenizer
-from gpt_jax.run import RunDirectory, load_run
+from gpt_jax.run import RunDirectory, load_run, write_model
+from gpt_jax.tracking import Record
 
 if TYPE_CHECKING:
     import jax
@@ -61,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from gpt_jax.compress.prune import parse
+    from gpt_jax.compress.prune import parse, prune
 
     pruning = parse(arguments.prune) if arguments.prune else None
     _check(arguments, pruning)
@@ -79,13 +78,15 @@ def run(arguments: argparse.Namespace) -> int:
             tokens_BT = None
             if pruning.form == "layers":
                 tokens_BT = calibration(arguments.text, tokenizer, config.model.seq_len)
-            config, params = pruned(config, model, params, pruning, tokens_BT)
+            smaller, params = prune(pruning, model, params, tokens_BT)
+            config = dataclasses.replace(config, model=smaller)
         if arguments.weights != "float32":
             from gpt_jax.compress.quantised import quantise
 
             params = quantise(params, arguments.weights, arguments.group)
         config = dataclasses.replace(config, name=target.path.name)
-        write_run(target, arguments, config, params, tokenizer)
+        print(f"writing {target.path}", file=sys.stderr)
+        write_model(target, config, params, tokenizer, facts(arguments))
     after = stored_bytes(params)
     print(
         f"{target.path}: {after:,} bytes of parameters, {after / before:.1%} of the {before:,} "
@@ -119,19 +120,6 @@ def plain(config: Config, model: "GPT", params: "Params") -> tuple[Config, "Para
     return dataclasses.replace(config, base="", adapt=AdaptConfig(), optimizer=optimizer), params
 
 
-def pruned(
-    config: Config,
-    model: "GPT",
-    params: "Params",
-    pruning: "Pruning",
-    tokens_BT: "jax.Array | None",
-) -> tuple[Config, "Params"]:
-    from gpt_jax.compress.prune import prune
-
-    smaller, params = prune(pruning, model, params, tokens_BT)
-    return dataclasses.replace(config, model=smaller), params
-
-
 def calibration(path: Path, tokenizer: Tokenizer, seq_len: int) -> "jax.Array":
     """The first sequences of a text [B, T]. Raises ValueError for a text shorter than one."""
     import jax.numpy as jnp
@@ -143,33 +131,18 @@ def calibration(path: Path, tokenizer: Tokenizer, seq_len: int) -> "jax.Array":
     return jnp.asarray(ids[: n * seq_len].reshape(n, seq_len), jnp.int32)
 
 
-def stored_bytes(params: "Params") -> int:
-    import jax
-
-    return sum(x.nbytes for x in jax.tree.leaves(params))
-
-
-def write_run(
-    run: RunDirectory,
-    arguments: argparse.Namespace,
-    config: Config,
-    params: "Params",
-    tokenizer: Tokenizer,
-) -> None:
-    """Tokenizer, checkpoint 0 and, last, config.json: a kill leaves no run."""
-    from gpt_jax.checkpoint import Checkpoints
-
-    print(f"writing {run.path}", file=sys.stderr)
-    run.tokenizer.mkdir(parents=True, exist_ok=True)
-    tokenizer.save(run.tokenizer)
-    with contextlib.closing(Checkpoints(run.checkpoints, config)) as checkpoints:
-        checkpoints.save(0, {"params": params})
-    facts: dict[str, Any] = {
+def facts(arguments: argparse.Namespace) -> Record:
+    """What config.json says of where the run came from."""
+    return {
         "compressed_from": arguments.directory,
         "weights": arguments.weights,
         "group": arguments.group if arguments.weights == "int4" else None,
         "pruned": arguments.prune,
-        "n_params": flops.count_parameters(config.model).n_params,
         "data": (RunDirectory(arguments.directory).read_facts() or {}).get("data", []),
     }
-    run.write_config(config, facts)
+
+
+def stored_bytes(params: "Params") -> int:
+    import jax
+
+    return sum(x.nbytes for x in jax.tree.leaves(params))

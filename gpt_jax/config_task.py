@@ -126,8 +126,8 @@ class TaskConfig:
     """Score the test also with character noise and with swapped words."""
     adversarial: Literal["none", "fgm", "pgd"] = "none"
     """Tasks with a head: train also on embeddings that are moved to where the loss is higher, by
-    one step along its gradient (fgm) or by several (pgd). The FLOPs that are
-    told of a run leave these further passes out."""
+    one step along its gradient (fgm) or by several (pgd). The FLOPs that are told of a run leave
+    these further passes out."""
     adversarial_size: PositiveFloat = 0.01
     """Length of the move, as a share of the length of the embeddings of a sequence's words."""
     adversarial_steps: Positive = 3

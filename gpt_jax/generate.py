@@ -8,11 +8,10 @@ from typing import TextIO
 
 from gpt_jax import filters as text_filters
 from gpt_jax.checkpoint_files import parse_which
-from gpt_jax.data.optional import require
 from gpt_jax.decode import decoding_params, generate_tokens
 from gpt_jax.filters import NO_FILTERS, Filters
 from gpt_jax.models.gpt import GPT, Params
-from gpt_jax.retrieval import Passage, best_passages, read_passages, with_passages
+from gpt_jax.retrieval import Index, read_passages, with_passages
 from gpt_jax.sampling import SamplingConfig
 from gpt_jax.streaming import SEPARATOR, Continuation, Printer, Tokenizer, encode_prompt
 
@@ -169,13 +168,12 @@ def run(arguments: argparse.Namespace) -> int:
     )
     kept_out = text_filters.make_filters(arguments)
     prompts = [kept_out.prompt(prompt) for prompt in arguments.prompt or [""]]
-    passages = _read_passages(arguments, prompts, kept_out)
+    index = _index(arguments, prompts, kept_out)
     _, model, params, tokenizer = load_run(arguments.directory, parse_which(arguments.checkpoint))
-    if passages is not None:
+    if index is not None:
         budget = model.config.seq_len - sampling.max_new_tokens
-        prompts = [
-            _retrieve(passages, prompt, arguments.passages, tokenizer, budget) for prompt in prompts
-        ]
+        n = arguments.passages
+        prompts = [_retrieve(index, prompt, n, tokenizer, budget) for prompt in prompts]
     params = decoding_params(model, params)
     texts = generate_text(
         model,
@@ -194,9 +192,9 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _read_passages(
+def _index(
     arguments: argparse.Namespace, prompts: Sequence[str], kept_out: Filters
-) -> list[Passage] | None:
+) -> Index | None:
     """What --retrieve may find; a passage with a listed word is not among it."""
     if arguments.passages < 1:
         raise ValueError(f"--passages {arguments.passages}; allowed: 1 or more")
@@ -204,16 +202,14 @@ def _read_passages(
         return None
     if not all(prompt.strip() for prompt in prompts):
         raise ValueError("--retrieve looks for what is nearest to a prompt: give --prompt TEXT")
-    require("bm25s", "retrieve")
     found = read_passages(arguments.retrieve)
-    return [p._replace(text=kept_out.prompt(p.text)) for p in found if not kept_out.cuts(p.text)]
+    allowed = [passage for passage in found if not kept_out.cuts(passage.text)]
+    return Index([passage._replace(text=kept_out.prompt(passage.text)) for passage in allowed])
 
 
-def _retrieve(
-    passages: Sequence[Passage], question: str, n: int, tokenizer: Tokenizer, budget: int
-) -> str:
+def _retrieve(index: Index, question: str, n: int, tokenizer: Tokenizer, budget: int) -> str:
     """The prompt with its best passages, which are named on stderr."""
-    best = best_passages(passages, question, n)
+    best = index.best(question, n)
     prompt, used = with_passages(
         best, question, lambda text: len(encode_prompt(tokenizer, text)), budget
     )

@@ -4,6 +4,7 @@ BM25 (Robertson and Zaragoza 2009) by the library bm25s, of lower-cased words of
 more without English stop words.
 """
 
+import functools
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -69,24 +70,29 @@ def cut(text: str, n_words: int) -> list[str]:
     return [SEPARATOR.join(passage) for passage in passages]
 
 
-def best_passages(passages: Sequence[Passage], question: str, n: int) -> list[Passage]:
-    """The n passages of highest score that share a word with the question, best first; of equals
-    the first. Raises ValueError where bm25s is not installed."""
-    bm25s = require("bm25s", "retrieve")
+class Index:
+    """Passages that questions are asked of. Raises ValueError where bm25s is not installed."""
 
-    def words(texts: list[str]) -> list[list[str]]:
-        return bm25s.tokenize(texts, return_ids=False, show_progress=False)
+    def __init__(self, passages: Sequence[Passage]):
+        bm25s = require("bm25s", "retrieve")
+        self.passages = passages
+        self._tokenize = functools.partial(bm25s.tokenize, return_ids=False, show_progress=False)
+        tokenized = self._tokenize([passage.text for passage in passages])
+        self._known = {word for words in tokenized for word in words}
+        self._scores = bm25s.BM25()
+        if self._known:
+            self._scores.index(tokenized, show_progress=False)
 
-    index = bm25s.BM25()
-    tokenized, (asked,) = words([p.text for p in passages]), words([question])
-    known = {word for one in tokenized for word in one}
-    asked = [word for word in asked if word in known]
-    if not asked:
-        return []
-    index.index(tokenized, show_progress=False)
-    scores = index.get_scores(asked)
-    order = sorted(range(len(passages)), key=lambda i: (-scores[i], i))
-    return [passages[i]._replace(score=float(scores[i])) for i in order[:n] if scores[i] > 0]
+    def best(self, question: str, n: int) -> list[Passage]:
+        """The n passages of highest score that share a word with the question, best first; of
+        equals the first."""
+        asked = [word for word in self._tokenize([question])[0] if word in self._known]
+        if not asked:
+            return []
+        scores = self._scores.get_scores(asked)
+        order = sorted(range(len(self.passages)), key=lambda i: (-scores[i], i))
+        found = [i for i in order[:n] if scores[i] > 0]
+        return [self.passages[i]._replace(score=float(scores[i])) for i in found]
 
 
 def with_passages(

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gpt_jax import overrides
+from gpt_jax import flops, overrides
 from gpt_jax.checkpoint_files import Which, read_manifest, saved_steps
 from gpt_jax.config import Config
 from gpt_jax.data.tokenizers import Tokenizer, load_tokenizer
@@ -92,6 +92,25 @@ class RunDirectory:
             yield
         finally:
             os.close(descriptor)
+
+
+def write_model(
+    run: RunDirectory,
+    config: Config,
+    params: "Params",
+    tokenizer: Tokenizer,
+    facts: Record,
+) -> None:
+    """A run of parameters that were not trained in it: tokenizer, checkpoint 0 and, last,
+    config.json, so that a kill leaves no run."""
+    from gpt_jax.checkpoint import Checkpoints
+
+    run.tokenizer.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(run.tokenizer)
+    with contextlib.closing(Checkpoints(run.checkpoints, config)) as checkpoints:
+        checkpoints.save(0, {"params": params})
+    counts = flops.count_parameters(config.model)
+    run.write_config(config, {"data": []} | facts | {"n_params": counts.n_params})
 
 
 def load_run(

@@ -1,6 +1,5 @@
 """Runs with random weights, for tests of import and export."""
 
-import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gpt_jax.checkpoint import Checkpoints
 from gpt_jax.config import ComputeConfig, Config, ModelConfig
 from gpt_jax.data.tokenizers import ByteTokenizer, Tokenizer
 from gpt_jax.models.gpt import make_gpt
-from gpt_jax.run import RunDirectory
+from gpt_jax.run import RunDirectory, write_model
 
 FLOAT32 = ComputeConfig(dtype="float32", layers="scan")
 GPT2: dict[str, Any] = {}
@@ -68,9 +66,5 @@ def make_run(
 ) -> RunDirectory:
     config = Config(name="random", model=model_config(fields), compute=FLOAT32)
     run = RunDirectory(directory)
-    run.tokenizer.mkdir(parents=True)
-    (tokenizer or ByteTokenizer()).save(run.tokenizer)
-    with contextlib.closing(Checkpoints(run.checkpoints, config)) as checkpoints:
-        checkpoints.save(0, {"params": random_params(config.model)})
-    run.write_config(config, {"data": []})
+    write_model(run, config, random_params(config.model), tokenizer or ByteTokenizer(), {})
     return run

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from random_runs import make_run
 
 from gpt_jax import cli
-from gpt_jax.retrieval import Passage, best_passages, cut, read_passages, with_passages
+from gpt_jax.retrieval import Index, Passage, cut, read_passages, with_passages
 
 pytest.importorskip("bm25s")
 PARAGRAPHS = st.lists(st.lists(st.sampled_from(["ab", "c", "def"]), max_size=9), max_size=6)
@@ -47,14 +47,16 @@ def write(folder):
 def test_the_nearest_come_first_and_strangers_not_at_all(tmp_path):
     passages = read_passages(write(tmp_path))
     assert sorted({p.file for p in passages}) == ["a.txt", "b/c.md", "b/d.txt"]
-    best = best_passages(passages, "Where does a heron wait?", 5)
+    index = Index(passages)
+    best = index.best("Where does a heron wait?", 5)
     assert [p.file for p in best] == ["b/d.txt", "a.txt"]
     assert best[0].score > best[1].score > 0
-    assert best_passages(passages, "Where does a heron wait?", 1) == best[:1]
-    assert best_passages(passages, "zebra", 3) == []
-    assert best_passages(passages, "the of and", 3) == [], "stop words alone"
+    assert index.best("Where does a heron wait?", 1) == best[:1]
+    assert index.best("zebra", 3) == []
+    assert index.best("the of and", 3) == [], "stop words alone"
+    assert Index([]).best("heron", 1) == Index([Passage("1", "the of")]).best("of", 1) == []
     twins = [Passage("1", "same words here"), Passage("2", "same words here")]
-    assert [p.file for p in best_passages(twins, "words", 2)] == ["1", "2"]
+    assert [p.file for p in Index(twins).best("words", 2)] == ["1", "2"]
 
 
 def test_as_many_as_fit_and_the_best_next_to_the_question():

@@ -24,7 +24,8 @@ KEPT = ("fingerprint", "n_params", "n_params_trained", "optimizer_bytes", "n_ste
 def collect() -> str:
     """results.json: of each trial what the tables need, and the median seconds of a step.
 
-    Sweeps that are not here keep what is known of them."""
+    What is known of sweeps that are not here is kept.
+    """
     found: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for path in sorted(Path("runs").glob("*/trials/*/result.json")):
         result = json.loads(path.read_text())

@@ -80,9 +80,11 @@ class Weights(NamedTuple):
     """The output embeddings, likewise."""
 
 
-@functools.partial(jax.jit, static_argnames="model")
 def scoring_weights(model: GPT, params: Params) -> Weights:
-    """The parameters of a model, rounded once and not for every batch."""
+    """The parameters of a model, rounded once and not for every batch.
+
+    Not compiled: what has its type already is the same array, and no copy.
+    """
     table_VD = model.output_table(params).astype(model.execution.how.operands)
     return Weights(model.rounded_params(params), table_VD)
 

@@ -204,7 +204,7 @@ def _moved_loss(
     n_steps = 1 if task.adversarial == "fgm" else task.adversarial_steps
     # Of several steps each is twice its share: they may turn, and still arrive.
     share = 1.0 if n_steps == 1 else 2 / n_steps
-    # Moving the token that the head reads would be the shortest way, and nothing to learn from.
+    # Start, delimiter and extract tokens say nothing of the text: they stay where they are.
     is_word_BT1 = (sequences.tokens_BT < config.model.padded_vocab_size)[..., None]
     row_length = jnp.sqrt(jnp.mean(jnp.sum(jnp.square(fixed["embedding"]["tokens"]), axis=1)))
 

@@ -2,7 +2,6 @@
 
 import argparse
 import base64
-import contextlib
 import sys
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from gpt_jax.data.optional import require
 from gpt_jax.data.tokenizers import BytePairTokenizer, JsonTokenizer
 from gpt_jax.interop.folders import Imported, read_folder, refuse_pickled_only
 from gpt_jax.interop.tokenizer_files import TOKENIZER
-from gpt_jax.run import RunDirectory
+from gpt_jax.run import RunDirectory, write_model
 from gpt_jax.tracking import write_atomically
 
 WANTED = ("*.safetensors", "*.json", "merges.txt", "tokenizer.model")
@@ -83,20 +82,14 @@ def find_folder(source: str) -> Path:
 
 
 def make_run(run: RunDirectory, name: str, source: str, imported: Imported) -> None:
-    """Write tokenizer, checkpoint 0 and, last, config.json: a kill leaves no run."""
+    """A run of the folder's weights."""
     import jax
 
-    from gpt_jax.checkpoint import Checkpoints
-
     run.tokenizer.mkdir(parents=True, exist_ok=True)
-    imported.tokenizer.save(run.tokenizer)
     data = DataConfig(tokenizer=_tokenizer_name(run, imported))
     config = Config(name=name, model=imported.config, data=data)
-    with contextlib.closing(Checkpoints(run.checkpoints, config)) as checkpoints:
-        checkpoints.save(0, {"params": jax.device_put(imported.params)})
-    counts = flops.count_parameters(imported.config)
-    facts = {"imported_from": source, "model_type": imported.model_type, "data": []}
-    run.write_config(config, facts | {"n_params": counts.n_params})
+    facts = {"imported_from": source, "model_type": imported.model_type}
+    write_model(run, config, jax.device_put(imported.params), imported.tokenizer, facts)
 
 
 def _tokenizer_name(run: RunDirectory, imported: Imported) -> str:

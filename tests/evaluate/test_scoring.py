@@ -110,6 +110,24 @@ def test_a_score_depends_on_its_own_request_alone():
             assert (a.greedy, a.n_tokens) == (b.greedy, b.n_tokens)
 
 
+def test_weights_are_rounded_where_products_round_them_and_are_else_the_same_arrays():
+    config = ModelConfig(vocab_size=32, seq_len=8, n_layers=2, d_model=16, n_heads=4)
+    for dtype in ("float32", "bfloat16"):
+        model = make_gpt(config, ComputeConfig(dtype=dtype))
+        params = jax.jit(model.init)(jax.random.key(0))
+        weights = scoring_weights(model, params)
+        for (path, old), new in zip(
+            jax.tree_util.tree_leaves_with_path(params),
+            jax.tree.leaves(weights.params),
+            strict=True,
+        ):
+            is_rounded = dtype == "bfloat16" and path[-1].key == "kernel"
+            assert new.dtype == (jnp.bfloat16 if is_rounded else jnp.float32)
+            assert is_rounded or new is old
+        assert weights.table_VD.dtype == jnp.dtype(dtype)
+        assert (weights.table_VD is params["embedding"]["tokens"]) == (dtype == "float32")
+
+
 def test_few_programs_are_compiled():
     scoring._score_batch.clear_cache()
     scorer().score_all(requests(80))
