@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from gpt_jax import dispatch, flops, hardware
+from gpt_jax.compiled_steps import CompiledSteps, compile_steps
 from gpt_jax.config import Config
 from gpt_jax.data import Corpus, Stream, prepare_mixture
 from gpt_jax.data.batch import Batch
@@ -31,14 +32,7 @@ from gpt_jax.losses import LossSums, in_parts, no_loss
 from gpt_jax.models.gpt import GPT, Params, make_gpt
 from gpt_jax.run import RunDirectory, base_fingerprint
 from gpt_jax.sharding import Layout, make_layout
-from gpt_jax.step import (
-    CompiledSteps,
-    Settings,
-    TrainState,
-    compile_steps,
-    evaluation_params,
-    make_settings,
-)
+from gpt_jax.step import Settings, TrainState, evaluation_params, make_settings
 from gpt_jax.timetable import Timetable, make_timetable
 from gpt_jax.tracking import Record
 

@@ -137,9 +137,9 @@ def load_model(
     """The model of a run, computed as `config` says, and its parameters on the layout's mesh."""
     import jax
 
+    from gpt_jax.compiled_steps import abstract_params, combine_params
     from gpt_jax.compress.quantised import restore
     from gpt_jax.models.gpt import make_gpt
-    from gpt_jax.step import abstract_params, combine_params
 
     model = make_gpt(config.model, config.compute, layout)
     frozen, abstract = abstract_params(config, model, layout)

@@ -28,6 +28,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, PartitionSpec
 
 from gpt_jax import losses, overrides
+from gpt_jax.compiled_steps import compile_steps
 from gpt_jax.config import Config
 from gpt_jax.data.batch import Batch
 from gpt_jax.feed import put_count, stack
@@ -40,7 +41,6 @@ from gpt_jax.sharding import make_layout
 from gpt_jax.step import (
     TrainState,
     apply_gradients,
-    compile_steps,
     dropout_key,
     make_settings,
     make_steps,

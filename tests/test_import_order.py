@@ -31,7 +31,7 @@ LAYERS = (
         "adapt",
     },
     {"finetune"},
-    {"step", "coord_check", "checkpoint_files", "tracking"},
+    {"step", "compiled_steps", "coord_check", "checkpoint_files", "tracking"},
     {"checkpoint"},
     {"compress"},
     {"run"},

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from gpt_jax import overrides
+from gpt_jax.compiled_steps import CompiledSteps, compile_steps, program_config
 from gpt_jax.config import Config
 from gpt_jax.data.batch import Batch
 from gpt_jax.feed import put_count
@@ -22,15 +23,12 @@ from gpt_jax.optim import make_optimizer
 from gpt_jax.sharding import Layout, make_layout
 from gpt_jax.step import (
     LOSS_MEMORY,
-    CompiledSteps,
     Settings,
     TrainState,
     apply_gradients,
-    compile_steps,
     dropout_key,
     evaluation_params,
     make_settings,
-    program_config,
 )
 from gpt_jax.timetable import make_timetable
 

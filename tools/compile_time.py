@@ -13,10 +13,11 @@ from pathlib import Path
 import jax
 
 from gpt_jax import overrides
+from gpt_jax.compiled_steps import compile_steps
 from gpt_jax.data import Batch
 from gpt_jax.models.gpt import make_gpt
 from gpt_jax.sharding import make_layout
-from gpt_jax.step import compile_steps, make_settings
+from gpt_jax.step import make_settings
 from gpt_jax.timetable import make_timetable
 
 CONFIG = Path(__file__).resolve().parent.parent / "configs" / "gpt3_175b.py"

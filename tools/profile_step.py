@@ -67,11 +67,12 @@ def profile(
     import numpy as np
 
     from gpt_jax import overrides
+    from gpt_jax.compiled_steps import compile_steps
     from gpt_jax.data.batch import Batch
     from gpt_jax.feed import put_count
     from gpt_jax.models.gpt import make_gpt
     from gpt_jax.sharding import make_layout
-    from gpt_jax.step import compile_steps, make_settings
+    from gpt_jax.step import make_settings
     from gpt_jax.timetable import make_timetable
 
     config = overrides.load(Path(path), overrides.parse_arguments(changes))

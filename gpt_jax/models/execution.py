@@ -3,7 +3,7 @@
 import dataclasses
 
 from gpt_jax.config import ComputeConfig, ModelConfig
-from gpt_jax.models import attention
+from gpt_jax.models import kernels
 from gpt_jax.models.products import Precision, precision
 
 OVERLAP: dict[str, tuple[tuple[str, bool | int], ...]] = {
@@ -24,7 +24,7 @@ class Execution:
     """How a model is computed: what `ComputeConfig` asks for, decided for a backend."""
 
     how: Precision
-    kernel: attention.Kernel
+    kernel: kernels.Kernel
     attention_block: int
     unroll: bool
     remat: str
@@ -50,8 +50,8 @@ def decide_execution(
         unroll = backend == "cpu" and model.n_layers <= UNROLL_UP_TO
     return Execution(
         how=precision(compute.dtype, compute.products, backend, n_devices),
-        kernel=attention.choose_kernel(model, compute, backend, sequence_parts),
-        attention_block=attention.block_length(model, compute, backend),
+        kernel=kernels.choose_kernel(model, compute, backend, sequence_parts),
+        attention_block=kernels.block_length(model, compute, backend),
         unroll=unroll,
         remat=compute.remat,
         loss_in_parts=compute.loss == "parts"

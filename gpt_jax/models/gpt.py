@@ -15,9 +15,9 @@ import jax
 import jax.numpy as jnp
 
 from gpt_jax.config import ComputeConfig, ModelConfig
-from gpt_jax.models import attention
 from gpt_jax.models.execution import Execution, decide_execution
 from gpt_jax.models.experts import ROUTERS
+from gpt_jax.models.kernels import Kernel
 from gpt_jax.models.layers import Norm
 from gpt_jax.models.ring import zigzag
 from gpt_jax.models.transformer import ACTIVATIONS, Cache, Transformer, output_logits
@@ -229,7 +229,7 @@ class GPT:
         # Neither structure nor values depend on how the model runs: the plainest form compiles
         # fastest, one layer scanned, on any device.
         plain = dataclasses.replace(
-            self.execution, kernel=attention.Kernel("reference", "init"), unroll=False
+            self.execution, kernel=Kernel("reference", "init"), unroll=False
         )
         module = Transformer(self.config, plain, None)
         with _TRACING:

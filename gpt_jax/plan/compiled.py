@@ -17,6 +17,7 @@ import jax
 import numpy as np
 from jax.experimental import topologies
 
+from gpt_jax.compiled_steps import CompiledSteps, compile_steps
 from gpt_jax.config import Config
 from gpt_jax.data.batch import Batch
 from gpt_jax.models.gpt import make_gpt
@@ -25,7 +26,7 @@ from gpt_jax.plan.estimate import Plan, attention_flops_per_sequence
 from gpt_jax.plan.mesh import without_ramp
 from gpt_jax.plan.topology import Topology
 from gpt_jax.sharding import Layout, make_layout
-from gpt_jax.step import CompiledSteps, compile_steps, make_settings
+from gpt_jax.step import make_settings
 from gpt_jax.timetable import make_timetable
 
 PRODUCT_UNITS = {

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gpt_jax.compiled_steps import program_config, state_shardings
 from gpt_jax.config import Config
 from gpt_jax.data.batch import Batch
 from gpt_jax.evaluate.validation import Validation, validate_lanes
@@ -24,15 +25,7 @@ from gpt_jax.experiment import CorpusData, Experiment
 from gpt_jax.feed import put_batch, put_count
 from gpt_jax.models.gpt import make_gpt
 from gpt_jax.sharding import TRIAL_AXIS, Layout, stack_layout, stacked
-from gpt_jax.step import (
-    Metrics,
-    TrainState,
-    evaluation_params,
-    make_settings,
-    make_steps,
-    program_config,
-    state_shardings,
-)
+from gpt_jax.step import Metrics, TrainState, evaluation_params, make_settings, make_steps
 
 TIMED_CALLS = 4
 WORTH = 20.0

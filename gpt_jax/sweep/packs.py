@@ -18,13 +18,14 @@ import jax
 from gpt_jax import overrides
 from gpt_jax.checkpoint import Checkpoints
 from gpt_jax.checkpoint_files import saved_steps
+from gpt_jax.compiled_steps import program_config
 from gpt_jax.config import Config
 from gpt_jax.data.batch import Batch
 from gpt_jax.dispatch import Pace
 from gpt_jax.experiment import Experiment, prepare
 from gpt_jax.feed import read_batches
 from gpt_jax.recorder import RunRecorder, describe_bad
-from gpt_jax.step import Metrics, TrainState, program_config
+from gpt_jax.step import Metrics, TrainState
 from gpt_jax.sweep.attempt import attempt
 from gpt_jax.sweep.lanes import Lanes, TurnLanes, choose_lanes
 from gpt_jax.sweep.store import Entry, State, SweepDirectory
