@@ -108,6 +108,9 @@ def _check(arguments: argparse.Namespace, pruning: "Pruning | None") -> None:
         raise ValueError("--prune layers:N compares layers on a text: give --text FILE")
     if arguments.text is not None and not needs_text:
         raise ValueError("--text is for --prune layers:N")
+    if arguments.text is not None and not arguments.text.is_file():
+        raise ValueError(f"--text {arguments.text}: no such file")
+    RunDirectory(arguments.directory).require_config()
 
 
 def plain(config: Config, model: "GPT", params: "Params") -> tuple[Config, "Params"]:

@@ -1,5 +1,7 @@
 """What is rounded is as near as its bits allow; what is taken away is what mattered least."""
 
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -157,6 +159,7 @@ def test_a_compressed_run_is_a_run(tmp_path, capsys, monkeypatch):
 
 
 def test_mistakes_are_one_line(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(cli, "prepare_process", lambda: None)
     source = str(make_run(tmp_path / "whole", {"vocab_size": 257, "n_kv_heads": 2}).path)
     (tmp_path / "short").write_text("short")
@@ -166,6 +169,7 @@ def test_mistakes_are_one_line(tmp_path, capsys, monkeypatch):
         (["--prune", "magnitude:1.5"], "--prune magnitude:1.5; allowed"),
         (["--prune", "layers:1"], "give --text FILE"),
         (["--prune", "layers:2", "--text", str(tmp_path / "short")], "has 5 tokens; 48 or more"),
+        (["--prune", "layers:2", "--text", "nowhere"], "--text nowhere: no such file"),
         (["--prune", "heads:1"], "keys are shared"),
         (["--weights", "int4", "--group", "24"], "--group 24 does not divide the 32 inputs"),
         (["--weights", "int8", "--text", "x"], "--text is for --prune layers:N"),
@@ -175,5 +179,8 @@ def test_mistakes_are_one_line(tmp_path, capsys, monkeypatch):
         error = capsys.readouterr().err
         assert said in error
         assert not (made / "config.json").exists()
+    assert cli.main(["compress", "none", "--workdir", "made", "--weights", "int8"]) == 2
+    assert "none is not a run directory" in capsys.readouterr().err
+    assert not Path("made").exists()
     assert cli.main(["compress", source, "--workdir", source, "--weights", "int8"]) == 2
     assert "holds a run already" in capsys.readouterr().err
