@@ -179,8 +179,8 @@ def test_mistakes_are_one_line(tmp_path, capsys, monkeypatch):
         error = capsys.readouterr().err
         assert said in error
         assert not (made / "config.json").exists()
-    assert cli.main(["compress", "none", "--workdir", "made", "--weights", "int8"]) == 2
+    assert cli.main(["compress", "none", "--workdir", "new", "--weights", "int8"]) == 2
     assert "none is not a run directory" in capsys.readouterr().err
-    assert not Path("made").exists()
+    assert not Path("new").exists()
     assert cli.main(["compress", source, "--workdir", source, "--weights", "int8"]) == 2
     assert "holds a run already" in capsys.readouterr().err
