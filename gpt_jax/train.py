@@ -22,7 +22,7 @@ from gpt_jax import overrides
 from gpt_jax.checkpoint import Checkpoints, check_fingerprint, restore_state
 from gpt_jax.config import Config
 from gpt_jax.data.batch import Batch
-from gpt_jax.dispatch import Pace, waits
+from gpt_jax.dispatch import Pace, wait_for_end, waits
 from gpt_jax.evaluate.validation import Validation
 from gpt_jax.experiment import Experiment, facts, prepare, resolved
 from gpt_jax.feed import put_batch, put_count, put_vote, read_batches
@@ -238,7 +238,7 @@ class _Loop:
             steps, batches, data_wait = call
             count = put_count(len(steps), experiment.layout.everywhere)
             if pending is not None and self.waits:
-                jax.block_until_ready(pending.metrics)
+                wait_for_end(pending.metrics)
             with self._profiled(steps):
                 state, metrics = experiment.steps.train(state, batches, count, experiment.settings)
             vote = put_vote(bool(stop), experiment.layout)

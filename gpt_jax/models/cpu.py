@@ -18,6 +18,7 @@ The plain forms stand where these are called: in `products`, `attention`, `layer
 """
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -159,6 +160,29 @@ def _scale_backward(saved, gradient):
 
 
 scale_columns.defvjp(lambda x, scale: (x * scale, (x, scale)), _scale_backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def activate(x: jax.Array, function: Callable[[jax.Array], jax.Array], kept: jnp.dtype) -> jax.Array:
+    """function(x), elementwise; its derivative, of type `kept`, is all that is kept for the gradient.
+
+    Autodiff would keep x and what is computed on the way, in float32.
+    """
+    return function(x)
+
+
+def _activate_forward(x, function, kept):
+    y, derivative = jax.jvp(function, (x,), (jnp.ones_like(x),))
+    derivative = derivative.astype(kept)
+    # Changes nothing, but reads the derivative here: XLA would compute it in the backward pass, and
+    # keep all that it is computed of.
+    return jnp.where(jnp.isnan(derivative), jnp.nan, y), derivative
+
+
+activate.defvjp(
+    _activate_forward,
+    lambda function, kept, derivative, gradient: (gradient * derivative.astype(gradient.dtype),),
+)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))

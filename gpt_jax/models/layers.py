@@ -155,7 +155,12 @@ class MLP(nn.Module):
                 return y_BTF
             return self.layout.constrain_even(y_BTF, "act_batch", "act_seq", "act_mlp")
 
-        activation = ACTIVATIONS[config.activation]
+        def activation(y_BTF: jax.Array) -> jax.Array:
+            function = ACTIVATIONS[config.activation]
+            if self.how.cpu:
+                return cpu.activate(y_BTF, function, self.how.operands)
+            return function(y_BTF)
+
         hidden_BTF = constrain(into("up")(x_BTD))
         if config.gated:
             hidden_BTF = activation(constrain(into("gate")(x_BTD))) * hidden_BTF

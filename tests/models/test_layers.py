@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gpt_jax.models import cpu as cpu_forms
 from gpt_jax.models.layers import ACTIVATIONS, Norm, alibi_slopes, rotate, sinusoids
 from gpt_jax.models.products import precision
 
@@ -113,3 +114,34 @@ def test_alibi_slopes_are_distinct_and_in_range(n_heads):
     slopes = alibi_slopes(n_heads)
     assert len(set(slopes)) == len(slopes) == n_heads
     assert all(2**-8 <= slope < 1 for slope in slopes)
+
+
+@pytest.mark.parametrize("kept", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", sorted(ACTIVATIONS))
+def test_the_cpu_form_of_an_activation_has_its_values_and_gradients(name, kept):
+    function, x = ACTIVATIONS[name], jnp.linspace(-6, 6, 401)
+    y, gradient = jax.vjp(lambda x: cpu_forms.activate(x, function, jnp.dtype(kept)), x)
+    plain, plain_gradient = jax.vjp(function, x)
+    np.testing.assert_array_equal(y, plain)
+    rounded = 2.0**-8 if kept == "bfloat16" else 1e-6
+    np.testing.assert_allclose(gradient(y)[0], plain_gradient(y)[0], rtol=rounded, atol=1e-6)
+
+
+def test_the_cpu_form_keeps_half_a_word_a_hidden_unit_for_the_gradient():
+    """Counted in the compiled program, which would otherwise keep the input and more in float32."""
+    how = precision("bfloat16", "cpu", "cpu")
+    n_layers, shape = 8, (256, 512)
+
+    def temporaries(activation):
+        def loss(kernels, x):
+            for kernel in kernels:
+                x = activation(cpu_forms.product(x, kernel, how.operands))
+            return jnp.sum(x * x)
+
+        kernels = [jnp.ones((shape[1], shape[1]))] * n_layers
+        compiled = jax.jit(jax.grad(loss)).lower(kernels, jnp.ones(shape)).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    gelu = ACTIVATIONS["gelu_tanh"]
+    saved = temporaries(gelu) - temporaries(lambda x: cpu_forms.activate(x, gelu, how.operands))
+    assert saved > (n_layers - 1) * 2 * math.prod(shape)
