@@ -22,6 +22,7 @@ from gpt_jax.step import Metrics, Settings, Steps, TrainState, make_steps
 AS_SETTINGS = (
     "name",
     "base",
+    "distill.teacher",
     "seed",
     "model.init_std",
     "model.init_matrices",
@@ -157,13 +158,17 @@ class CompiledSteps:
     """Shapes, types and shardings, for restoring a checkpoint."""
 
 
-def compile_steps(config: Config, model: GPT, layout: Layout) -> CompiledSteps:
+def compile_steps(
+    config: Config, model: GPT, layout: Layout, teacher: GPT | None = None
+) -> CompiledSteps:
     """Jit the steps over the layout's mesh; each compiles at its first call.
 
+    teacher: the model of config.distill.teacher.
+
     `train`, `evaluate` and `outputs` are shared, with what they have compiled, by all configs of
-    one process that have the same `program_config`.
+    one process that have the same `program_config` and teacher.
     """
-    steps = make_steps(config, model)
+    steps = make_steps(config, model, teacher)
     shardings = state_shardings(config, steps, model, layout)
     abstract = jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
@@ -171,7 +176,7 @@ def compile_steps(config: Config, model: GPT, layout: Layout) -> CompiledSteps:
         shardings,
     )
     frozen, _, whole = map(layout.shardings, adapted_axes(config, model))
-    train, evaluate, outputs = _compiled_program(program_config(config), layout)
+    train, evaluate, outputs = _compiled_program(program_config(config), layout, teacher)
     return CompiledSteps(
         init=jax.jit(steps.init, out_shardings=shardings),
         begin=jax.jit(steps.begin, out_shardings=(shardings, frozen)),
@@ -185,10 +190,11 @@ def compile_steps(config: Config, model: GPT, layout: Layout) -> CompiledSteps:
 
 
 @functools.lru_cache(maxsize=4)
-def _compiled_program(program: Config, layout: Layout) -> tuple[Any, Any, Any]:
+def _compiled_program(program: Config, layout: Layout, teacher: GPT | None) -> tuple[Any, Any, Any]:
     """(train, evaluate, outputs) of every config that has this program config."""
     model = make_gpt(program.model, program.compute, layout)
-    steps = make_steps(program, model)
+    steps = make_steps(program, model, teacher)
+    taught = {} if teacher is None else layout.shardings(teacher.param_axes())
     shardings = state_shardings(program, steps, model, layout)
     frozen, _, whole = map(layout.shardings, adapted_axes(program, model))
     everywhere: Any = [layout.everywhere] * len(Settings._fields)
@@ -198,7 +204,7 @@ def _compiled_program(program: Config, layout: Layout) -> tuple[Any, Any, Any]:
             shardings,
             layout.batches,
             layout.everywhere,
-            Settings(*everywhere)._replace(frozen=frozen),
+            Settings(*everywhere)._replace(frozen=frozen, teacher=taught),
         ),
         out_shardings=(shardings, layout.everywhere),
         donate_argnums=0,

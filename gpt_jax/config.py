@@ -1,9 +1,10 @@
 """The experiment configuration: what may be set, its meaning, unit, default and allowed values.
 
-A config is frozen data. `model`, `data`, `task`, `adapt`, `train`, `optimizer` and `schedule` say
-*what* is computed and make up the fingerprint; `compute`, `mesh`, `evaluate`, `checkpoint` and
-`tracking` say *how* and may change when a run is resumed. Durations are in tokens, so that sweeps
-over the batch size stay comparable. Loading, overriding and saving live in `gpt_jax.overrides`.
+A config is frozen data. `model`, `data`, `task`, `adapt`, `distill`, `train`, `optimizer` and
+`schedule` say *what* is computed and make up the fingerprint; `compute`, `mesh`, `evaluate`,
+`checkpoint` and `tracking` say *how* and may change when a run is resumed. Durations are in tokens,
+so that sweeps over the batch size stay comparable. Loading, overriding and saving live in
+`gpt_jax.overrides`.
 
 Must not import jax.
 """
@@ -14,6 +15,7 @@ from typing import Literal
 from pydantic import Field, ValidationInfo
 
 from gpt_jax.config_adapt import AdaptConfig
+from gpt_jax.config_distill import DistillConfig
 from gpt_jax.config_fields import (
     DRAFT,
     Fraction,
@@ -347,6 +349,7 @@ class Config:
     data: DataConfig = Field(default_factory=DataConfig)
     task: TaskConfig = Field(default_factory=TaskConfig)
     adapt: AdaptConfig = Field(default_factory=AdaptConfig)
+    distill: DistillConfig = Field(default_factory=DistillConfig)
     train: TrainConfig = Field(default_factory=TrainConfig)
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = Field(default_factory=ScheduleConfig)
@@ -395,7 +398,26 @@ class Config:
                 )
         self._check_optimizer()
         self._check_adapt()
+        self._check_distill()
         return self
+
+    @property
+    def is_pretraining(self) -> bool:
+        """Whether all parameters are trained on text alone: no task, adaptation or teacher."""
+        plain = self.task.name == "language_model" and self.adapt.method == "full"
+        return plain and not self.distill.teacher
+
+    def _check_distill(self) -> None:
+        """What cannot be learned from a teacher."""
+        if not self.distill.teacher:
+            return
+        for wrong, what in (
+            (self.task.name not in ("language_model", "respond"), f"task.name = {self.task.name}"),
+            (self.task.image_encoder != "none", "task.images"),
+            (self.model.n_experts is not None, "model.n_experts"),
+        ):
+            if wrong:
+                raise ValueError(f"distill.teacher does not go with {what}; leave one of them out")
 
     def _check_adapt(self) -> None:
         """What a method of adaptation cannot be computed with."""
@@ -430,5 +452,16 @@ class Config:
             )
 
 
-WHAT = ("base", "seed", "model", "data", "task", "adapt", "train", "optimizer", "schedule")
+WHAT = (
+    "base",
+    "seed",
+    "model",
+    "data",
+    "task",
+    "adapt",
+    "distill",
+    "train",
+    "optimizer",
+    "schedule",
+)
 """The parts of a Config that the fingerprint covers: what is computed, not how."""

@@ -30,7 +30,7 @@ from gpt_jax.finetune.examples import (
 from gpt_jax.finetune.heads import sequence_log_probabilities
 from gpt_jax.losses import LossSums, in_parts, no_loss
 from gpt_jax.models.gpt import GPT, Params, make_gpt
-from gpt_jax.run import RunDirectory, base_fingerprint
+from gpt_jax.run import RunDirectory, plain_model, weights_fingerprint
 from gpt_jax.sharding import Layout, make_layout
 from gpt_jax.step import Settings, TrainState, evaluation_params, make_settings
 from gpt_jax.timetable import Timetable, make_timetable
@@ -46,6 +46,8 @@ class Experiment:
     data: CorpusData | TaskData
     layout: Layout
     model: GPT
+    teacher: GPT | None
+    """What is learned from (config.distill)."""
     timetable: Timetable
     steps: CompiledSteps
     settings: Settings
@@ -88,6 +90,14 @@ class Experiment:
             data = with_reference(experiment, self.data, params)
             return dataclasses.replace(experiment, data=data)
         return experiment
+
+    def taught(self) -> Experiment:
+        """The experiment with the parameters of its teacher, if it has one."""
+        teacher = self.config.distill.teacher
+        if not teacher:
+            return self
+        _, params = plain_model(teacher, self.config, self.layout)
+        return dataclasses.replace(self, settings=self.settings._replace(teacher=params))
 
     def whole(self, state: TrainState) -> Params:
         """All of the model's parameters (their moving average if kept), to be evaluated."""
@@ -188,20 +198,45 @@ def prepare(
         )
     model = make_gpt(config.model, config.compute, layout)
     timetable = make_timetable(config)
+    teacher = _teacher(config, data.tokenizer, layout)
     return Experiment(
         config=config,
         data=data,
         run=run,
         layout=layout,
         model=model,
+        teacher=teacher,
         timetable=timetable,
-        steps=compile_steps(config, model, layout),
+        steps=compile_steps(config, model, layout, teacher),
         settings=jax.device_put(make_settings(config, timetable), layout.everywhere),
         steps_per_dispatch=dispatch.capacity(
             config, layout.mesh.devices.flat[0].platform, layout.mesh.size
         ),
         peak_flops=_peak_flops(model, layout),
     )
+
+
+def _teacher(config: Config, tokenizer: Tokenizer, layout: Layout) -> GPT | None:
+    """The model of config.distill.teacher. Raises ValueError if it cannot teach this one."""
+    if not config.distill.teacher:
+        return None
+    run = RunDirectory(config.distill.teacher)
+    model = run.require_config().model
+    if load_tokenizer(run.tokenizer).fingerprint != tokenizer.fingerprint:
+        raise ValueError(
+            f"distill.teacher = {run.path} has another tokenizer than the data; both must have one"
+        )
+    if model.vocab_size != config.model.vocab_size:
+        raise ValueError(
+            f"distill.teacher = {run.path} has model.vocab_size = {model.vocab_size:,}, this "
+            f"config {config.model.vocab_size:,}; set it to that"
+        )
+    if model.seq_len < config.model.seq_len:
+        raise ValueError(
+            f"distill.teacher = {run.path} reads {model.seq_len:,} tokens; model.seq_len = "
+            f"{config.model.seq_len:,} must not exceed that"
+        )
+    return make_gpt(model, config.compute, layout)
 
 
 def resolved(config: Config) -> Config:
@@ -275,5 +310,6 @@ def facts(experiment: Experiment) -> Record:
         "steps_per_dispatch": experiment.steps_per_dispatch,
         "peak_flops": experiment.peak_flops,
         "data": experiment.data.fingerprints,
-        "base": base_fingerprint(experiment.config),
+        "base": weights_fingerprint(experiment.config.base),
+        "teacher": weights_fingerprint(experiment.config.distill.teacher),
     }

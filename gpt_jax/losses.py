@@ -49,6 +49,8 @@ class LossSums(NamedTuple):
     """Target tokens counted."""
     router: RouterSums | None = None
     """Of a model with experts."""
+    distillation: jax.Array | None = None
+    """Divergence from a teacher, nats, not yet weighted (`gpt_jax.distillation`)."""
 
 
 def cross_entropy_sums(
@@ -190,7 +192,7 @@ def _loss_by_tokens(
         shape = (P, n_batch // P, S, n_tokens // (S * n_parts), n_parts, *x_BT.shape[2:])
         return jnp.moveaxis(x_BT.reshape(shape), (4, 0, 2), (0, 1, 2))
 
-    n_parts = _token_parts(model, n_batch, n_tokens)
+    n_parts = token_parts(model, n_batch, n_tokens)
     parts = split(x_BTD), split(batch.targets_BT), split(batch.weights_BT)
     of_weights = _Placement(layout, model.output_axes, P * S > 1)
     return _sum_parts(objective, of_weights, model.output_weights(params), *parts)
@@ -222,7 +224,7 @@ class _Placement:
         return tuple(axis if axis == "vocab" else None for axis in self.axes)
 
 
-def _token_parts(model: GPT, n_batch: int, n_tokens: int) -> int:
+def token_parts(model: GPT, n_batch: int, n_tokens: int) -> int:
     """A power of 2 that divides the tokens of a device's sequence, so that a part's logits are
     small."""
     layout = model.layout
@@ -410,8 +412,11 @@ def no_loss() -> LossSums:
     return LossSums(jnp.zeros(()), jnp.zeros(()), jnp.zeros(()))
 
 
-def no_sums(config: ModelConfig) -> LossSums:
-    """The sums of no tokens, for a model."""
+def no_sums(config: ModelConfig, taught: bool = False) -> LossSums:
+    """The sums of no tokens, for a model; taught: that learns from a teacher."""
+    sums = no_loss()
+    if taught:
+        sums = sums._replace(distillation=jnp.zeros(()))
     if config.n_experts is None:
-        return no_loss()
-    return no_loss()._replace(router=RouterSums(jnp.zeros(()), jnp.zeros(()), jnp.zeros(())))
+        return sums
+    return sums._replace(router=RouterSums(jnp.zeros(()), jnp.zeros(()), jnp.zeros(())))

@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from gpt_jax.config import DRAFT, WHAT, AdaptConfig, Config, TaskConfig
+from gpt_jax.config import DRAFT, WHAT, AdaptConfig, Config, DistillConfig, TaskConfig
 
 FINGERPRINT_IGNORES = ("data.cache", "data.tokenizer_path")
 """Machine-local places: the same corpus elsewhere is the same experiment."""
@@ -33,6 +33,7 @@ FINGERPRINT_ADDED = {
     "model.base_head_size": None,
     **{f"task.{name}": neutral for name, neutral in dataclasses.asdict(TaskConfig()).items()},
     **{f"adapt.{name}": neutral for name, neutral in dataclasses.asdict(AdaptConfig()).items()},
+    **{f"distill.{name}": neutral for name, neutral in dataclasses.asdict(DistillConfig()).items()},
     "model.n_experts": None,
     "model.n_experts_per_token": 2,
     "model.expert_capacity_factor": None,

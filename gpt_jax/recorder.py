@@ -4,6 +4,7 @@ The loop of a single run (`gpt_jax.train`) and the one of a packed sweep (`gpt_j
 hand it numbers and states; it does not know how they were computed.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable
 
@@ -46,7 +47,22 @@ class RunRecorder:
         validated = [r for r in self.log.records if "validation_loss" in r]
         self.ranked = [(r["step"], ranking(config, r)) for r in validated]
         self.flops_per_token = flops.training_flops_per_token(config.model, "palm")
+        self.flops_per_token += self._teacher_flops_per_token("palm")
         self.exact_flops_per_token = flops.training_flops_per_token(config.model, "exact")
+
+    def _teacher_flops_per_token(self, convention: flops.Convention) -> float:
+        """Of the teacher's forward passes (config.distill); 0 without one."""
+        teacher, n_tokens = self.experiment.teacher, self.experiment.config.model.seq_len
+        if teacher is None:
+            return 0.0
+        read = dataclasses.replace(teacher.config, seq_len=n_tokens)
+        return flops.forward_flops_per_sequence(read, convention) / n_tokens
+
+    def _teacher_flops(self, n_tokens: int) -> Record:
+        """What the result says of them, beside the `flops` of the model that was trained."""
+        if self.experiment.teacher is None:
+            return {}
+        return {"teacher_flops": self._teacher_flops_per_token("exact") * n_tokens}
 
     @property
     def last_validation(self) -> float | None:
@@ -189,6 +205,7 @@ class RunRecorder:
             "n_steps": n_steps,
             "flops": flops.training_flops(config.model, n_tokens, "exact"),
             "flops_6nd": flops.training_flops(config.model, n_tokens, "6nd"),
+            **self._teacher_flops(n_tokens),
             "cooled": is_cooled(config),
             "train_loss": steps[-1]["loss"],
             **{k: v for k, v in validation.items() if k.startswith("validation_")},

@@ -153,28 +153,38 @@ def load_model(
 def base_params(config: Config, model: "GPT", layout: "Layout | None") -> "Params":
     """Parameters of the model that `config` begins from: of its base run, or fresh ones.
 
-    What a task or an adaptation added to the base's is merged into it, or left behind. Raises
-    ValueError for a base that is no run, or of another architecture.
+    Raises ValueError for a base that is no run, or of another architecture.
     """
     import jax
 
-    from gpt_jax.adapt import make_adaptation
-
     if not config.base:
         return jax.jit(model.init)(jax.random.key(config.seed))
-    run = RunDirectory(config.base)
-    base = run.require_config()
+    base = RunDirectory(config.base).require_config()
     differing = _other_architecture(base, config)
     if differing:
         raise ValueError(
             f"{config.base} is of another architecture: {differing}; a run that begins from it "
             "has its model"
         )
-    how = dataclasses.replace(base, compute=config.compute)
-    _, params = load_model(run, how, "latest", layout)
-    params = make_adaptation(base.adapt, model).merge(params)
+    return plain_model(config.base, config, layout)[1]
+
+
+def plain_model(path: str, config: Config, layout: "Layout | None") -> "tuple[GPT, Params]":
+    """The language model of a run, computed as `config` says, and its parameters.
+
+    What a task or an adaptation added to it is merged into it, or left behind.
+    """
+    import jax
+
+    from gpt_jax.adapt import make_adaptation
+
+    run = RunDirectory(path)
+    made = run.require_config()
+    how = dataclasses.replace(made, compute=config.compute)
+    model, params = load_model(run, how, "latest", layout)
+    params = make_adaptation(made.adapt, model).merge(params)
     own = jax.eval_shape(model.init, jax.random.key(0))
-    return {
+    return model, {
         name: {k: params[name][k] for k in part} if name == "embedding" else params[name]
         for name, part in own.items()
     }
@@ -196,16 +206,16 @@ def _other_architecture(base: Config, config: Config) -> str:
     )
 
 
-def base_fingerprint(config: Config) -> str | None:
-    """12 hex digits over the files of the base's latest checkpoint; None without a base."""
-    if not config.base:
+def weights_fingerprint(path: str) -> str | None:
+    """12 hex digits over the files of a run's latest checkpoint; None without a path."""
+    if not path:
         return None
-    base = RunDirectory(config.base)
-    base.require_config()
-    steps = saved_steps(base.checkpoints)
+    run = RunDirectory(path)
+    run.require_config()
+    steps = saved_steps(run.checkpoints)
     if not steps:
-        raise ValueError(f"the base run {config.base} has no checkpoint yet")
-    manifest = read_manifest(base.checkpoints / str(steps[-1]))
+        raise ValueError(f"the run {path} has no checkpoint yet")
+    manifest = read_manifest(run.checkpoints / str(steps[-1]))
     return hashlib.sha256(json.dumps(manifest.files, sort_keys=True).encode()).hexdigest()[:12]
 
 

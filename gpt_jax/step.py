@@ -22,6 +22,7 @@ from gpt_jax.adapt import Adaptation, make_adaptation
 from gpt_jax.buckets import round_up
 from gpt_jax.config import Config, ModelConfig
 from gpt_jax.data.batch import Batch
+from gpt_jax.distillation import Teacher
 from gpt_jax.finetune.heads import (
     fresh_parameters,
     task_loss,
@@ -72,6 +73,8 @@ class Settings(NamedTuple):
     """Of the whole run."""
     frozen: Params
     """Parameters that are not trained (config.adapt); empty where all are."""
+    teacher: Params
+    """Of the model that is learned from (config.distill); empty without one."""
 
 
 def make_settings(config: Config, timetable: Timetable) -> Settings:
@@ -86,6 +89,7 @@ def make_settings(config: Config, timetable: Timetable) -> Settings:
         seed=np.uint32(config.seed % 2**32),
         n_steps=np.int32(n_steps),
         frozen={},
+        teacher={},
     )
 
 
@@ -109,6 +113,8 @@ class Metrics(NamedTuple):
     """Experts: mean over tokens and layers, not weighted; 1 if experts share tokens evenly."""
     router_z_loss: jax.Array | None = None
     """Experts: mean squared log-normaliser of router logits over layers, not weighted."""
+    distillation_loss: jax.Array | None = None
+    """A teacher: mean divergence from its predictions, nats, not weighted."""
     dropped_choices: jax.Array | None = None
     """Experts with a capacity: the share of tokens' choices that found no place."""
 
@@ -160,8 +166,11 @@ class Steps:
         return jax.lax.fori_loop(0, n_steps, one, (state, empty))
 
 
-def make_steps(config: Config, model: GPT) -> Steps:
-    """The pure functions of a config; see `compile_steps` for the compiled ones."""
+def make_steps(config: Config, model: GPT, teacher: GPT | None = None) -> Steps:
+    """The pure functions of a config; see `compile_steps` for the compiled ones.
+
+    teacher: the model of config.distill.teacher.
+    """
 
     adaptation = make_adaptation(config.adapt, model)
 
@@ -185,7 +194,10 @@ def make_steps(config: Config, model: GPT) -> Steps:
 
     def train(state: TrainState, batch: Batch, settings: Settings) -> tuple[TrainState, Metrics]:
         key = dropout_key(config, settings.seed, state.step)
-        gradients, sums = sum_gradients(config, model, state.params, batch, key, settings.frozen)
+        taught_by = None if teacher is None else Teacher(teacher, settings.teacher)
+        gradients, sums = sum_gradients(
+            config, model, state.params, batch, key, settings.frozen, taught_by
+        )
         return apply_gradients(config, settings, state, gradients, sums, adaptation)
 
     def evaluate(params: Params, batch: Batch) -> LossSums:
@@ -216,6 +228,7 @@ def sum_gradients(
     batch: Batch,
     key: jax.Array | None,
     frozen: Params | None = None,
+    teacher: Teacher | None = None,
 ) -> tuple[Params, LossSums]:
     """Gradients of the summed objective, and its sums, over compute.microbatches parts.
 
@@ -228,7 +241,7 @@ def sum_gradients(
         # Dropout draws from the key itself, an adaptation from one that follows from it.
         drawn = None if key is None else jax.random.fold_in(key, ADAPTATION)
         whole = adaptation.combine(frozen or {}, params, drawn)
-        total, sums = task_loss(config, model, whole, part, key)
+        total, sums = task_loss(config, model, whole, part, key, teacher)
         if adaptation.has_penalty:  # added to the mean
             total += sums.weight * adaptation.penalty(params)
         return total, sums
@@ -248,7 +261,8 @@ def sum_gradients(
         return x.reshape(x.shape[0] // n_parts, n_parts, *x.shape[1:]).swapaxes(0, 1)
 
     parts = jax.tree.map(split, batch)
-    zeros = (jax.tree.map(jnp.zeros_like, params), no_sums(config.model))
+    no_tokens = no_sums(config.model, taught=teacher is not None)
+    zeros = (jax.tree.map(jnp.zeros_like, params), no_tokens)
     total, _ = jax.lax.scan(add_part, zeros, (parts, jnp.arange(n_parts)))
     return total
 
@@ -303,6 +317,8 @@ def apply_gradients(
         parameter_norm=optax.global_norm(params),
         bad=bad,
     )
+    if sums.distillation is not None:
+        metrics = metrics._replace(distillation_loss=sums.distillation / target_tokens)
     return new, _with_routers(metrics, sums, config.model)
 
 

@@ -84,6 +84,7 @@ def train(
         experiment = prepare(config, run)
         with opened(experiment, resume_changed) as checkpoints:
             experiment, state, done_steps = initial_state(experiment, checkpoints, branch)
+            experiment = experiment.taught()
             begin(experiment)
             return _Loop(experiment, checkpoints, done_steps, profile).run(state)
 
@@ -178,11 +179,13 @@ def take_over(experiment: Experiment, trunk: RunDirectory, step: int) -> tuple[T
 def _check_data(run: RunDirectory, new: Record) -> None:
     """Refuse to continue on other tokens, or from another base, than the run began with."""
     old = run.read_facts()
-    if old is not None and old.get("base") != new["base"]:
-        raise ValueError(
-            f"the base run has changed since {run.path} began (its weights were {old.get('base')}, "
-            f"are {new['base']}); restore it, or start anew in another --workdir"
-        )
+    for other in ("base", "teacher"):
+        if old is not None and old.get(other) != new[other]:
+            raise ValueError(
+                f"the {other} run has changed since {run.path} began (its weights were "
+                f"{old.get(other)}, are {new[other]}); restore it, or start anew in another "
+                "--workdir"
+            )
     if old is not None and old["data"] != new["data"]:
         raise ValueError(
             f"the corpus has changed since {run.path} began (fingerprint {', '.join(old['data'])} "
@@ -366,6 +369,8 @@ class _Loop:
         config = experiment.config
         if config.base:
             self.report.say(f"begins from {config.base} (weights {known['base']})")
+        if config.distill.teacher:
+            self.report.say(f"learns from {config.distill.teacher} (weights {known['teacher']})")
         if config.adapt.method != "full":
             self.report.say(
                 f"trained: {known['n_params_trained']:,} parameters ({config.adapt.method})"

@@ -14,13 +14,14 @@ import pytest
 
 LAYERS = (
     {"gpt_jax", "runtime", "config", "config_fields", "config_how"}
-    | {"config_task", "config_adapt", "processes", "buckets"},
+    | {"config_task", "config_adapt", "config_distill", "processes", "buckets"},
     {"overrides", "timetable", "flops", "meshes", "hardware", "scaling", "parametrization"},
     {"published"},
     {"sharding", "data", "optim"},
     {"models"},
     {
         "losses",
+        "distillation",
         "sampling",
         "streaming",
         "filters",

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from gpt_jax.adapt.trees import join, unflatten
 from gpt_jax.config import Config
 from gpt_jax.data.batch import Batch
+from gpt_jax.distillation import Teacher, distillation_loss
 from gpt_jax.finetune.inputs import N_SPECIAL
 from gpt_jax.losses import LossSums, LossWeights, batch_loss, in_parts, output_loss
 from gpt_jax.models.gpt import GPT, Params
@@ -66,15 +67,23 @@ def image_prefix(config: Config, vision: Any, images_BX: jax.Array) -> jax.Array
 
 
 def task_loss(
-    config: Config, model: GPT, params: Params, batch: Batch, key: jax.Array | None = None
+    config: Config,
+    model: GPT,
+    params: Params,
+    batch: Batch,
+    key: jax.Array | None = None,
+    teacher: Teacher | None = None,
 ) -> tuple[jax.Array, LossSums]:
     """(objective, sums) of a batch; the objective has a gradient.
 
     sums.cross_entropy is the task's own loss (nats; for a value, squared differences), sums.weight
     what the labels count for. The objective adds task.language_loss times the language model's.
-    key: of dropout; None = there is none.
+    key: of dropout; None = there is none. teacher: of config.distill.
     """
     task = config.task
+    if teacher is not None:
+        z_loss = config.train.z_loss
+        return distillation_loss(config.distill, model, params, teacher, batch, z_loss, key)
     if task.name in ("language_model", "respond"):
         prefix_BPD = _prefix(config, params, batch)
         return batch_loss(model, params, batch, LossWeights.of(config.train), key, prefix_BPD)

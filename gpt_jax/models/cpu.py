@@ -163,8 +163,10 @@ scale_columns.defvjp(lambda x, scale: (x * scale, (x, scale)), _scale_backward)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def activate(x: jax.Array, function: Callable[[jax.Array], jax.Array], kept: jnp.dtype) -> jax.Array:
-    """function(x), elementwise; its derivative, of type `kept`, is all that is kept for the gradient.
+def activate(
+    x: jax.Array, function: Callable[[jax.Array], jax.Array], kept: jnp.dtype
+) -> jax.Array:
+    """function(x), elementwise. The gradient keeps nothing but the derivative, of type `kept`.
 
     Autodiff would keep x and what is computed on the way, in float32.
     """

@@ -62,6 +62,12 @@ def run(arguments: argparse.Namespace) -> int:
     topology = parse_topology(arguments.topology)
     changes = overrides.parse_arguments(arguments.rest) | parse_mesh(arguments.mesh)
     configs = [overrides.load(path, changes) for path in arguments.configs]
+    for config in configs:
+        if not config.is_pretraining:
+            raise ValueError(
+                f"{config.name} has a task, an adaptation or a teacher; plan counts pretraining "
+                "alone: leave out task, adapt and distill"
+            )
     if arguments.compile:
         _check_compiler(topology)
     plans = [_plan(config, topology, arguments) for config in configs]

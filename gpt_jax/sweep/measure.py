@@ -34,10 +34,11 @@ class Speed:
 def measure(config: Config) -> Speed:
     """Compile the config's training step as `gpt-jax train` does, and time it on random tokens.
 
-    Raises ValueError if the config cannot be laid out on the devices here, or is fine-tuning.
+    Raises ValueError if the config cannot be laid out on the devices here, or is no plain
+    pretraining.
     """
-    if config.task.name != "language_model" or config.adapt.method != "full":
-        raise ValueError(f"{config.name} is fine-tuning, which is not measured; plan without it")
+    if not config.is_pretraining:
+        raise ValueError(f"{config.name} is no plain pretraining; plan without measuring it")
     layout = make_layout(config)
     model = make_gpt(config.model, config.compute, layout)
     steps = compile_steps(config, model, layout)

@@ -162,9 +162,9 @@ class _Pack:
     def _train(self, entries: Sequence[Entry], stack: contextlib.ExitStack) -> None:
         span = _devices_per_trial(entries[0].config)
         for entry in entries:
-            if entry.config.task.name != "language_model" or entry.config.adapt.method != "full":
+            if not entry.config.is_pretraining:
                 raise ValueError(
-                    f"{entry.name} is fine-tuning, which is not packed; run the sweep with "
+                    f"{entry.name} is no plain pretraining: it is not packed; run the sweep with "
                     f"--launcher local or slurm"
                 )
         experiments = [
