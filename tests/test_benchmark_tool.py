@@ -1,5 +1,6 @@
 """tools/benchmark.py: its arithmetic on made-up measurements, and one tiny case from end to end."""
 
+import dataclasses
 import importlib
 import json
 import types
@@ -244,3 +245,13 @@ def test_a_measurement_that_fails_says_why(tool, tmp_path):
     case = tool.benchmark_cases.case_named("train-tiny")
     found = tool.benchmark.measure_in_process(case, "gpt_jax float3", 0.0, tmp_path)
     assert "compute.dtype = float3" in found["error"]
+
+
+@pytest.mark.parametrize("name", ["validation", "scoring", "data"])
+def test_what_else_is_measured_of_ours_runs(tool, tmp_path, name):
+    ours = importlib.import_module("benchmark_ours")
+    case = dataclasses.replace(tool.benchmark_cases.case_named("train-tiny"), warm_up=0)
+    tool.benchmark_cases.write_texts(tmp_path)
+    found = getattr(ours, f"measure_{name}")(case, "gpt_jax", 1, tmp_path)
+    assert found["work"] > 0
+    assert all(0 < each < 60 for each in found["seconds"])

@@ -59,11 +59,14 @@ DECODING_PEERS = tuple(
         ("transformers", "torch_cached"), ("eager", "compiled"), DTYPES
     )
 )
-MEMORY_MODES = tuple(
-    f"gpt_jax attention={attention} remat={remat}"
-    for attention, remat in itertools.product(
-        ("reference", "blockwise"), ("none", "dots", "attention", "full")
-    )
+MEMORY_MODES = (
+    "gpt_jax attention=reference layers=unroll loss=whole",
+    "gpt_jax layers=unroll loss=whole",
+    *(
+        f"gpt_jax layers={layers} remat={remat}"
+        for layers in ("unroll", "scan")
+        for remat in ("none", "attention", "dots", "full")
+    ),
 )
 
 TEXT_TOKENS, SCORED_TOKENS = 256, 2

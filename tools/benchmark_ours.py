@@ -162,7 +162,6 @@ def measure_validation(case: Case, mode: str, n_units: int, data: Path) -> Recor
     """Passes over the whole validation split, as training makes them."""
     import jax
 
-    from gpt_jax.evaluate.validation import validate
     from gpt_jax.experiment import prepare
     from gpt_jax.run import RunDirectory
 
@@ -170,13 +169,11 @@ def measure_validation(case: Case, mode: str, n_units: int, data: Path) -> Recor
     with tempfile.TemporaryDirectory() as place:
         experiment = prepare(config, RunDirectory(place))
     params = jax.jit(experiment.model.init)(jax.random.key(0))
-    split = experiment.corpus.split("validation")
     n_tokens = 0
 
     def unit() -> None:
         nonlocal n_tokens
-        evaluate = experiment.steps.evaluate
-        n_tokens = validate(config, evaluate, params, split, experiment.layout).n_tokens
+        n_tokens = experiment.validate(params).n_tokens
 
     seconds = time_units(unit, case, n_units)
     return {"seconds": seconds, "work": n_tokens, "peak_bytes": peak_bytes()}

@@ -15,10 +15,12 @@ from gpt_jax import overrides
 from gpt_jax.data.tokenizers import load_tokenizer
 from gpt_jax.finetune.examples import resolve
 from gpt_jax.run import RunDirectory
-from gpt_jax.sweep.grid import product, seeds, values
+from gpt_jax.sweep.grid import chain, product, seeds, values
 from gpt_jax.sweep.trial import make_trials
 
 BASE = "runs/quickstart"
+SIZES = (0.001, 0.003)
+"""How far embeddings are moved, as a share of their length."""
 CONFIG = Path(__file__).resolve().parents[2] / "configs" / "finetune_sst2.py"
 
 
@@ -27,9 +29,13 @@ def get_sweep():
     model, tokenizer = base.require_config(), load_tokenizer(base.tokenizer)
     changes = {"base": BASE, "task.epochs": 2, "task.length": 64, "task.robustness": True}
     config = resolve(overrides.load(CONFIG, changes, model), tokenizer)
-    grid, trials = product(values("task.adversarial", ["none", "fgm"]), seeds(3)), []
+    sizes = values("task.adversarial_size", SIZES)
+    moved = product(values("task.adversarial", ["fgm"]), sizes)
+    grid, trials = product(chain([{}], moved), seeds(3)), []
     for trial in make_trials(config, grid):
-        name = f"sst2-{trial.config.task.adversarial}-{trial.config.seed}"
+        task = trial.config.task
+        how = "none" if task.adversarial == "none" else f"fgm-{task.adversarial_size}"
+        name = f"sst2-{how}-{trial.config.seed}"
         named = dataclasses.replace(trial.config, name=name)
         trials.append(dataclasses.replace(trial, config=named))
     return trials

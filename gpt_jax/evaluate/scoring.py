@@ -76,17 +76,24 @@ class Weights(NamedTuple):
 
     params: Params
     """Kernels have the type that products round them to."""
-    table_VD: jax.Array
-    """The output embeddings, likewise."""
+    tables: tuple[jax.Array, ...]
+    """The output embeddings, likewise: parts of the vocabulary, [v, D] each."""
 
 
 def scoring_weights(model: GPT, params: Params) -> Weights:
-    """The parameters of a model, rounded once and not for every batch.
+    """The parameters of a model, rounded and cut once and not for every batch.
 
-    Not compiled: what has its type already is the same array, and no copy.
+    Not compiled: parameters that have their type already are the same arrays, and no copies.
     """
-    table_VD = model.output_table(params).astype(model.execution.how.operands)
-    return Weights(model.rounded_params(params), table_VD)
+    how = model.execution.how
+    tables = [model.output_table(params).astype(how.operands)]
+    if how.cpu:  # wide products are slow there: as in `losses`, a part of the vocabulary at a time
+        starts = list(range(VOCABULARY_PART, tables[0].shape[0], VOCABULARY_PART))
+        tables = jnp.split(tables[0], starts) if starts else tables
+    rounded = model.rounded_params(params)
+    if how.operands != jnp.float32:
+        rounded = model.unstacked_params(rounded)
+    return Weights(rounded, tuple(tables))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -232,7 +239,7 @@ def _score_batch(
     x_BCD = jnp.take_along_axis(x_BTD, positions_BC[..., None], axis=1)
     n_batch, n_scored, width = x_BCD.shape
     target_M, normaliser_M, best_M, best_allowed_M = _token_scores(
-        model, weights.table_VD, x_BCD.reshape(-1, width), targets_BC.reshape(-1), banned_V
+        model, weights.tables, x_BCD.reshape(-1, width), targets_BC.reshape(-1), banned_V
     )
     log_BC = (target_M - normaliser_M).reshape(n_batch, n_scored)
     hit_BC = best_M.reshape(n_batch, n_scored) == targets_BC
@@ -247,20 +254,20 @@ def _score_batch(
 
 
 def _token_scores(
-    model: GPT, table_VD: jax.Array, x_MD: jax.Array, targets_M: jax.Array, banned_V: jax.Array
+    model: GPT,
+    tables: tuple[jax.Array, ...],
+    x_MD: jax.Array,
+    targets_M: jax.Array,
+    banned_V: jax.Array,
 ) -> tuple[jax.Array, ...]:
-    """Target logit, log-normaliser, likeliest id and likeliest id that is not banned.
-
-    On a CPU a part of the vocabulary at a time, as in `losses`: wide products are slow there.
-    """
+    """Target logit, log-normaliser, likeliest id and likeliest id that is not banned."""
     how, cap = model.execution.how, model.config.logit_soft_cap
     x_MD = x_MD.astype(how.operands)
-    size = VOCABULARY_PART if how.cpu else table_VD.shape[0]
     low = jnp.full(x_MD.shape[0], -jnp.inf)
     none = jnp.zeros(x_MD.shape[0], jnp.int32)
     target, normaliser, best, allowed = low, low, (low, none), (low, none)
-    for begin in range(0, table_VD.shape[0], size):
-        rows = table_VD[begin : begin + size]
+    begin = 0
+    for rows in tables:
         scores_MV = cpu.multiply(x_MD, rows, b_dim=-1)
         if cap is not None:
             scores_MV = cap * jnp.tanh(scores_MV / cap)
@@ -270,8 +277,9 @@ def _token_scores(
         at_M = jnp.take_along_axis(scores_MV, column_M[:, None], axis=1, mode="clip")[:, 0]
         target = jnp.where(inside_M, at_M, target)
         best = _better(best, scores_MV, begin)
-        banned = banned_V[begin : begin + size]
+        banned = banned_V[begin : begin + len(rows)]
         allowed = _better(allowed, jnp.where(banned, -jnp.inf, scores_MV), begin)
+        begin += len(rows)
     return target, normaliser, best[1], allowed[1]
 
 

@@ -143,9 +143,14 @@ class GPT:
         Kernels and token embeddings have the type that products round them to (a router's stay
         float32); each group of layers that are unrolled has a tree of its own.
         """
-        params = self.rounded_params(params, ("kernel", "tokens"))
+        return self.unstacked_params(self.rounded_params(params, ("kernel", "tokens")))
+
+    def unstacked_params(self, params: Params) -> Params:
+        """Parameters with a tree for each group of layers, where these are unrolled: the program
+        then slices none out of arrays of all layers. A copy of them."""
         if "blocks" not in params or not self.execution.unroll:
             return params
+        params = dict(params)
         stacked = params.pop("blocks")
         for i in range(self.config.n_layers // len(self.config.layer_pattern)):
             params[f"blocks_{i}"] = jax.tree.map(lambda x, i=i: x[i], stacked)

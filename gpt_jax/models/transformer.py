@@ -288,8 +288,8 @@ class Transformer(nn.Module):
         if self.layout is not None:
             x_BTD = self.layout.constrain_stream(x_BTD)
         self.sow(ACTIVATIONS, "embedded", x_BTD)
-        if cache is not None and self.execution.unroll:
-            x_BTD, cache = self._layer_by_layer(x_BTD, cache, positions_BT)
+        if self.has_variable("params", "blocks_0"):
+            x_BTD, cache = self._layer_by_layer(x_BTD, cache, positions_BT, segments_BT)
         else:
             x_BTD, cache = self._stacked(x_BTD, cache, positions_BT, segments_BT, train)
         if in_ring:
@@ -331,15 +331,16 @@ class Transformer(nn.Module):
         )(self.config, self.execution, self.layout, train, name="blocks")
         return layers(x_BTD, cache, positions_BT, segments_BT)
 
-    def _layer_by_layer(self, x_BTD, cache: Cache, positions_BT):
-        """The same with arrays of their own for each group, so that decoding slices none."""
+    def _layer_by_layer(self, x_BTD, cache: Cache | None, positions_BT, segments_BT):
+        """The same, not to be trained, with arrays of their own for each group
+        (`GPT.unstacked_params`)."""
         period, new_cache = len(self.config.layer_pattern), []
         for i in range(self.config.n_layers // period):
             group = LayerGroup(self.config, self.execution, self.layout, False, name=f"blocks_{i}")
-            group_cache = cache[i * period : (i + 1) * period]
-            x_BTD, group_cache = group(x_BTD, group_cache, positions_BT, None)
-            new_cache += group_cache
-        return x_BTD, new_cache
+            group_cache = None if cache is None else cache[i * period : (i + 1) * period]
+            x_BTD, group_cache = group(x_BTD, group_cache, positions_BT, segments_BT)
+            new_cache += group_cache or []
+        return x_BTD, None if cache is None else new_cache
 
     def _zigzag(self, x: jax.Array, back: bool = False) -> jax.Array:
         assert self.layout is not None

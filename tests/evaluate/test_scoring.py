@@ -1,6 +1,7 @@
 """Batched scores are those of one request at a time, by another road; windows cover once."""
 
 import functools
+import operator
 
 import jax
 import jax.numpy as jnp
@@ -116,16 +117,33 @@ def test_weights_are_rounded_where_products_round_them_and_are_else_the_same_arr
         model = make_gpt(config, ComputeConfig(dtype=dtype))
         params = jax.jit(model.init)(jax.random.key(0))
         weights = scoring_weights(model, params)
-        for (path, old), new in zip(
-            jax.tree_util.tree_leaves_with_path(params),
-            jax.tree.leaves(weights.params),
-            strict=True,
-        ):
+        for path, x in jax.tree_util.tree_leaves_with_path(weights.params):
             is_rounded = dtype == "bfloat16" and path[-1].key == "kernel"
-            assert new.dtype == (jnp.bfloat16 if is_rounded else jnp.float32)
-            assert is_rounded or new is old
-        assert weights.table_VD.dtype == jnp.dtype(dtype)
-        assert (weights.table_VD is params["embedding"]["tokens"]) == (dtype == "float32")
+            assert x.dtype == (jnp.bfloat16 if is_rounded else jnp.float32)
+        if dtype == "float32":
+            assert all(map(operator.is_, *map(jax.tree.leaves, (params, weights.params))))
+        (table_VD,) = weights.tables
+        assert table_VD.dtype == jnp.dtype(dtype)
+        assert (table_VD is params["embedding"]["tokens"]) == (dtype == "float32")
+
+
+def test_weights_that_are_cut_compute_the_same(monkeypatch):
+    config = ModelConfig(
+        vocab_size=32, seq_len=8, n_layers=4, d_model=16, n_heads=4, window=4,
+        layer_pattern=("dense", "banded"),
+    )  # fmt: skip
+    compute = ComputeConfig(dtype="bfloat16", products="cpu", layers="unroll")
+    model = make_gpt(config, compute)
+    params = jax.jit(model.init)(jax.random.key(0))
+    monkeypatch.setattr(scoring, "VOCABULARY_PART", 12)
+    weights = scoring_weights(model, params)
+    assert [table.shape for table in weights.tables] == [(12, 16), (12, 16), (8, 16)]
+    assert {"blocks_0", "blocks_1"} < weights.params.keys()
+    tokens, segments = np.arange(16).reshape(2, 8), np.arange(16).reshape(2, 8) // 5
+    apply = jax.jit(model.apply)
+    np.testing.assert_allclose(
+        apply(weights.params, tokens, segments), apply(params, tokens, segments), atol=1e-5
+    )
 
 
 def test_few_programs_are_compiled():
