@@ -17,7 +17,7 @@ from gpt_jax.finetune.heads import fresh_axes, fresh_parameters, with_fresh
 from gpt_jax.losses import LossSums
 from gpt_jax.models.gpt import GPT, Params, make_gpt
 from gpt_jax.sharding import Layout
-from gpt_jax.step import Metrics, Settings, Steps, TrainState, make_steps
+from gpt_jax.step import Settings, Steps, TrainState, make_steps
 
 AS_SETTINGS = (
     "name",
@@ -149,8 +149,9 @@ class CompiledSteps:
 
     init: Callable[[jax.Array], TrainState]
     begin: Callable[[jax.Array, Params], tuple[TrainState, Params]]
-    train: Callable[[TrainState, Batch, jax.Array, Settings], tuple[TrainState, Metrics]]
-    """`Steps.train_many`: one compilation for each shape of the stacked batches."""
+    train: jax.stages.Wrapped
+    """(TrainState, Batch, steps, Settings) -> (TrainState, Metrics): `Steps.train_many`, one
+    compilation for each shape of the stacked batches."""
     evaluate: Callable[[Params, Batch], LossSums]
     outputs: Callable[[Params, Batch], tuple[LossSums, jax.Array]]
     combine: Callable[[Params, Params], Params]

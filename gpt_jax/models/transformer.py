@@ -334,7 +334,8 @@ class Transformer(nn.Module):
     def _layer_by_layer(self, x_BTD, cache: Cache | None, positions_BT, segments_BT):
         """The same, not to be trained, with arrays of their own for each group
         (`GPT.unstacked_params`)."""
-        period, new_cache = len(self.config.layer_pattern), []
+        period = len(self.config.layer_pattern)
+        new_cache: Cache = []
         for i in range(self.config.n_layers // period):
             group = LayerGroup(self.config, self.execution, self.layout, False, name=f"blocks_{i}")
             group_cache = None if cache is None else cache[i * period : (i + 1) * period]

@@ -92,13 +92,13 @@ def compile_plan(plan: Plan) -> Compiled:
     attention = f"{kernel.name}: {kernel.reason}"
     start = time.perf_counter()
     with _without_cache():
-        lowered = steps.train.lower(*abstract_arguments(config, layout, steps))  # type: ignore[attr-defined]
+        lowered = steps.train.lower(*abstract_arguments(config, layout, steps))
         try:
             program = lowered.compile()
         except jax.errors.JaxRuntimeError as error:
             return _too_large(error, time.perf_counter() - start, attention)
     seconds = time.perf_counter() - start
-    text = program.as_text()
+    text = program.as_text() or ""
     return _read(plan, program, text, seconds, attention, splash=kernel.name == "splash")
 
 
