@@ -6,7 +6,6 @@ Called by the command line, and by nothing that is imported as a library.
 import ctypes
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 USER_ERROR, INTERRUPTED = 2, 130
@@ -55,20 +54,13 @@ def keep_freed_memory() -> None:
     thread but the first in any case; the page faults of taking them again cost a CPU training step
     a good part of its time.
     """
-    if mallopt := _of_glibc("mallopt"):
-        mallopt(M_MMAP_MAX, 0)
-        mallopt(M_TRIM_THRESHOLD, -1)
-        mallopt(M_ARENA_MAX, 1)
-
-
-def return_freed_memory() -> None:
-    """Give back to the kernel what is free now, between other blocks too (Linux with glibc)."""
-    if trim := _of_glibc("malloc_trim"):
-        trim(0)
-
-
-def _of_glibc(name: str) -> Callable[..., int] | None:
-    """A function of glibc; None on other systems, and with other C libraries, such as musl."""
     if not sys.platform.startswith("linux"):
-        return None
-    return getattr(ctypes.CDLL(None), name, None)
+        return
+    libc = ctypes.CDLL(None)
+    try:
+        mallopt = libc.mallopt
+    except AttributeError:  # another C library, such as musl
+        return
+    mallopt(M_MMAP_MAX, 0)
+    mallopt(M_TRIM_THRESHOLD, -1)
+    mallopt(M_ARENA_MAX, 1)

@@ -15,7 +15,6 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import jax
 
@@ -30,7 +29,6 @@ from gpt_jax.feed import put_batch, put_count, put_vote, read_batches
 from gpt_jax.processes import is_writer
 from gpt_jax.recorder import RunRecorder, describe_bad
 from gpt_jax.run import RunDirectory, base_params
-from gpt_jax.runtime import return_freed_memory
 from gpt_jax.step import Metrics, TrainState
 from gpt_jax.task_report import test
 from gpt_jax.tracking import Progress, ProgressReport, Record, read_records, write_atomically
@@ -200,13 +198,6 @@ def _made(directory: Path) -> Path:
     return directory
 
 
-def compile_first(experiment: Experiment, *arguments: Any) -> None:
-    """Compile the step for a call that follows, and give back the memory which that took: the
-    call's own would be taken besides."""
-    experiment.steps.train.lower(*arguments, experiment.settings).compile()
-    return_freed_memory()
-
-
 class _Loop:
     """One process's part of a run: the loop and what hangs on it."""
 
@@ -251,8 +242,6 @@ class _Loop:
             count = put_count(len(steps), experiment.layout.everywhere)
             if pending is not None and self.waits:
                 wait_for_end(pending.metrics)
-            if self.waits and steps.start == self.first_step:
-                compile_first(experiment, state, batches, count)
             with self._profiled(steps):
                 state, metrics = experiment.steps.train(state, batches, count, experiment.settings)
             vote = put_vote(bool(stop), experiment.layout)

@@ -7,21 +7,23 @@
 The same tokens, steps and rates for all: the quickstart's.
 """
 
-import dataclasses
+from pathlib import Path
 
-from gpt_jax.run import RunDirectory
-from gpt_jax.sweep.grid import chain, product, seeds, values
+from gpt_jax import overrides
+from gpt_jax.sweep.grid import chain, product, seeds
 from gpt_jax.sweep.trial import make_trials
 
+CONFIG = Path(__file__).resolve().parents[2] / "configs" / "quickstart.py"
 TEACHER = "runs/quickstart"
+"""Of CONFIG, as `gpt-jax train` names it."""
 SMALLER = {"model.n_layers": 2, "model.d_model": 64, "model.n_heads": 2}
 
 
 def get_sweep():
-    config = dataclasses.replace(RunDirectory(TEACHER).require_config(), name="student")
-    taught = product(
-        values("distill.teacher", [TEACHER]),
-        values("distill.weight", [0.5, 1.0]),
-        values("distill.temperature", [1.0, 2.0]),
-    )
+    config = overrides.load(CONFIG, {"name": "student"})
+    ways = [(0.5, 1.0), (0.5, 2.0), (1.0, 1.0)]
+    taught = [
+        {"distill.teacher": TEACHER, "distill.weight": weight, "distill.temperature": temperature}
+        for weight, temperature in ways
+    ]
     return make_trials(config, product([SMALLER], chain([{}], taught), seeds(3)))
