@@ -19,7 +19,7 @@ from gpt_jax.sweep.grid import chain, product, seeds, values
 from gpt_jax.sweep.trial import make_trials
 
 BASE = "runs/quickstart"
-SIZES = (0.002,)
+SIZES = (0.002, 0.01)
 """How far embeddings are moved, as a share of their length."""
 CONFIG = Path(__file__).resolve().parents[2] / "configs" / "finetune_sst2.py"
 
