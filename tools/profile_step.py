@@ -69,6 +69,7 @@ def profile(
     from gpt_jax import overrides
     from gpt_jax.compiled_steps import compile_steps
     from gpt_jax.data.batch import Batch
+    from gpt_jax.dispatch import wait_for_end
     from gpt_jax.feed import put_count
     from gpt_jax.models.gpt import make_gpt
     from gpt_jax.sharding import make_layout
@@ -87,12 +88,14 @@ def profile(
     one = put_count(1, layout.everywhere)
     step = steps.train.lower(state, batches, one, settings).compile()
     for _ in range(2):
-        state, _ = jax.block_until_ready(step(state, batches, one, settings))
+        state, _ = step(state, batches, one, settings)
+        wait_for_end(state)
     with tempfile.TemporaryDirectory() as place:
         with jax.profiler.trace(place):
             began = time.perf_counter()
             for _ in range(n_steps):
-                state, _ = jax.block_until_ready(step(state, batches, one, settings))
+                state, _ = step(state, batches, one, settings)
+                wait_for_end(state)
             seconds = (time.perf_counter() - began) / n_steps
         (file,) = Path(place).rglob("*.xplane.pb")
         events = [
