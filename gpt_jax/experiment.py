@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from gpt_jax import dispatch, flops, hardware
+from gpt_jax import dispatch, flops, hardware, meshes, overrides
 from gpt_jax.compiled_steps import CompiledSteps, compile_steps
 from gpt_jax.config import Config
 from gpt_jax.data import Corpus, Stream, prepare_mixture
@@ -236,6 +236,10 @@ def _teacher(config: Config, tokenizer: Tokenizer, layout: Layout) -> GPT | None
             f"distill.teacher = {run.path} reads {model.seq_len:,} tokens; model.seq_len = "
             f"{config.model.seq_len:,} must not exceed that"
         )
+    n_devices, sizes = layout.mesh.size, vars(model)
+    laid_out = overrides.draft(config, {f"model.{name}": size for name, size in sizes.items()})
+    if obstacle := meshes.obstacle(laid_out, n_devices):
+        raise ValueError(f"distill.teacher = {run.path} cannot lie on this mesh: {obstacle}")
     return make_gpt(model, config.compute, layout)
 
 

@@ -113,10 +113,10 @@ class Metrics(NamedTuple):
     """Experts: mean over tokens and layers, not weighted; 1 if experts share tokens evenly."""
     router_z_loss: jax.Array | None = None
     """Experts: mean squared log-normaliser of router logits over layers, not weighted."""
-    distillation_loss: jax.Array | None = None
-    """A teacher: mean divergence from its predictions, nats, not weighted."""
     dropped_choices: jax.Array | None = None
     """Experts with a capacity: the share of tokens' choices that found no place."""
+    distillation_loss: jax.Array | None = None
+    """A teacher: mean divergence from its predictions, nats, not weighted."""
 
     def columns(self) -> dict[str, Any]:
         """{name: array} of those that the model has."""

@@ -96,6 +96,13 @@ def test_microbatches_add_up(models):
             },
         )
         found.append(sum_gradients(config, student, params, batch, None, teacher=teacher))
+    (gradients, sums), taught = found[0], config.distill
+    assert float(sums.distillation) > 1
+    expected = jax.grad(
+        lambda params: distillation_loss(taught, student, params, teacher, batch)[0]
+    )(params)
+    for mine, theirs in zip(jax.tree.leaves(gradients), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-5)
     for one, two in zip(jax.tree.leaves(found[0]), jax.tree.leaves(found[1]), strict=True):
         np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-5)
 
@@ -146,6 +153,30 @@ def test_a_run_learns_from_a_run_and_goes_on_after_a_kill(workspace, train, tmp_
 
     assert train(killed.path, **(changes | {"distill__weight": 0.5})) == 2
     assert "distill.weight" in capsys.readouterr().err
+
+
+def test_on_four_devices_it_learns_as_on_one(workspace, train, tmp_path, monkeypatch):
+    """A teacher's parameters are split over the mesh as its own training would split them."""
+    changes = {
+        "distill__teacher": workspace.reference.path,
+        "train__tokens": 20 * 4 * 16,
+        "train__ramp_from_sequences": "none",
+        "train__ramp_tokens": 0,
+        "compute__dtype": "float32",
+        "compute__products": "plain",
+        "model__dropout_residual": 0,
+    }
+    alone, split = RunDirectory(tmp_path / "alone"), RunDirectory(tmp_path / "split")
+    assert train(alone.path, **changes) == 0
+    flags = [f"--{key.replace('__', '.')}={value}" for key, value in changes.items()]
+    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=4")
+    done = workspace.train(split.path, *flags, "--mesh.fsdp=2", "--mesh.sequence=2")
+    assert done.returncode == 0, done.stderr
+    assert "fsdp 2 x sequence 2 x tensor 1" in done.stderr
+    ones, others = ([r for r in records(run) if "loss" in r] for run in (alone, split))
+    assert len(ones) == len(others) == 20
+    for name in ("loss", "distillation_loss", "gradient_norm"):
+        np.testing.assert_allclose([r[name] for r in ones], [r[name] for r in others], rtol=1e-4)
 
 
 @pytest.mark.parametrize(

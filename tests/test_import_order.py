@@ -14,7 +14,7 @@ import pytest
 
 LAYERS = (
     {"gpt_jax", "runtime", "config", "config_fields", "config_how"}
-    | {"config_task", "config_adapt", "config_distill", "processes", "buckets"},
+    | {"config_task", "config_adapt", "config_distill", "config_optimizer", "processes", "buckets"},
     {"overrides", "timetable", "flops", "meshes", "hardware", "scaling", "parametrization"},
     {"published"},
     {"sharding", "data", "optim"},

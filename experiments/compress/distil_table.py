@@ -13,6 +13,8 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "distilled.json"
 N_SEEDS = 3
+ALONE = (0.0, 1.0)
+"""Weight and temperature of a run without a teacher."""
 
 
 def collect(sweep: Path) -> list[dict[str, Any]]:
@@ -43,16 +45,16 @@ def table(runs: list[dict[str, Any]]) -> str:
     ways: dict[tuple[float, float], list[dict[str, Any]]] = {}
     for run in runs:
         ways.setdefault((run["weight"], run["temperature"]), []).append(run)
-    losses = {way: [run["loss"] for run in same] for way, same in ways.items()}
-    alone = statistics.mean(losses[0.0, 1.0])
-    for weight, temperature in sorted(ways):
-        mine = losses[weight, temperature]
-        seconds = [run["step_seconds"] for run in ways[weight, temperature]]
-        missing = "" if len(mine) == N_SEEDS else f" ({len(mine)} of {N_SEEDS} seeds)"
+    means = {way: statistics.mean(run["loss"] for run in same) for way, same in ways.items()}
+    for (weight, temperature), same in sorted(ways.items()):
+        mean, losses = means[weight, temperature], [run["loss"] for run in same]
+        deviation = f" ± {statistics.stdev(losses):.4f}" if len(losses) > 1 else ""
+        missing = "" if len(losses) == N_SEEDS else f" ({len(losses)} of {N_SEEDS} seeds)"
+        gain = f"{means[ALONE] - mean:+.4f}" if ALONE in means else "missing"
+        seconds = statistics.median(run["step_seconds"] for run in same)
         lines.append(
             f"| {weight or 'none: the text alone'} | {temperature if weight else ''} "
-            f"| {statistics.mean(mine):.4f} ± {statistics.stdev(mine):.4f}{missing} "
-            f"| {alone - statistics.mean(mine):+.4f} | {1e3 * statistics.median(seconds):.0f} ms |"
+            f"| {mean:.4f}{deviation}{missing} | {gain} | {1e3 * seconds:.0f} ms |"
         )
     return "\n".join(lines)
 

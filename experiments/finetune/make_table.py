@@ -97,20 +97,24 @@ ATTACKS = {
 }
 
 
+TRAINED = {
+    "none": "plain",
+    "fgm-0.002": "fgm, moved by 0.002",
+    "fgm-0.01": "fgm, moved by 0.01",
+}
+
+
 def adversarial() -> str:
     found = results("adversarial")
     lines = [
         f"| training | step | {' | '.join(ATTACKS.values())} |",
         f"|---|---|{'---|' * len(ATTACKS)}",
     ]
-    for how in sorted(
-        {name.rsplit("-", 1)[0].removeprefix("sst2-") for name in found}, reverse=True
-    ):
+    for how, shown in TRAINED.items():
         runs = [r for seed in SEEDS if (r := found.get(f"sst2-{how}-{seed}")) is not None]
         cells = [spread([100 * run[key] for run in runs]) for key in ATTACKS]
         seconds = [run["step_seconds"] for run in runs]
         step = f"{1e3 * statistics.median(seconds):.0f} ms" if runs else "missing"
-        shown = "plain" if how == "none" else how.replace("-", ", moved by ")
         lines.append(f"| {shown} | {step} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

@@ -30,7 +30,7 @@ import jax
 import jax.numpy as jnp
 
 from gpt_jax.config import ModelConfig
-from gpt_jax.models.layers import ACTIVATIONS, Projection, parameter, projection_std
+from gpt_jax.models.layers import Projection, activate, parameter, projection_std
 from gpt_jax.models.products import Precision, project_batched, project_grouped
 from gpt_jax.parametrization import matrix_std, output_multiplier
 from gpt_jax.sharding import EXPERT_AXIS, Axes, Layout, is_axes
@@ -307,7 +307,8 @@ def _hidden_and_back(
         y = multiply(rows, kernel)
         return y if bias is None else y + (spread_bias(bias) / share).astype(y.dtype)
 
-    activation, hidden = ACTIVATIONS[of.config.activation], into("up", rows)
+    activation = functools.partial(activate, of.config.activation, of.how)
+    hidden = into("up", rows)
     gated = of.config.gated
     hidden = activation(into("gate", rows)) * hidden if gated else activation(hidden)
     return into("down", hidden, of.tensor_parts)

@@ -1,5 +1,6 @@
 """Building blocks: norms, projections, MLP, embeddings, positions. Dims: B T D N K H F V."""
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -133,6 +134,12 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 """Squared ReLU: So et al. 2021; SwiGLU and GeGLU (here, their gates): Shazeer 2020."""
 
 
+def activate(name: str, how: Precision, x: jax.Array) -> jax.Array:
+    """An activation of `ACTIVATIONS`, in the form that is computed."""
+    function = ACTIVATIONS[name]
+    return cpu.activate(x, function, how.operands) if how.cpu else function(x)
+
+
 class MLP(nn.Module):
     """D -> F -> D, gated for SwiGLU and GeGLU."""
 
@@ -155,12 +162,7 @@ class MLP(nn.Module):
                 return y_BTF
             return self.layout.constrain_even(y_BTF, "act_batch", "act_seq", "act_mlp")
 
-        def activation(y_BTF: jax.Array) -> jax.Array:
-            function = ACTIVATIONS[config.activation]
-            if self.how.cpu:
-                return cpu.activate(y_BTF, function, self.how.operands)
-            return function(y_BTF)
-
+        activation = functools.partial(activate, config.activation, self.how)
         hidden_BTF = constrain(into("up")(x_BTD))
         if config.gated:
             hidden_BTF = activation(constrain(into("gate")(x_BTD))) * hidden_BTF

@@ -66,6 +66,7 @@ def test_the_search_prints_what_to_paste(capsys, repository):
         (["--price", "-1"], "--price -1.0; allowed: 0 or more"),
         (["--topology", "h100:8", "--compile"], "--compile needs a TPU topology, not h100:8"),
         (["--model.heads", "3"], "unknown config key"),
+        (["--distill.teacher", "runs/large"], "plan counts pretraining alone"),
     ],
 )
 def test_mistakes_are_one_line(capsys, repository, arguments, message):
