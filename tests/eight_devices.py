@@ -26,6 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, PartitionSpec
+from jaxprs import equations
 
 from gpt_jax import losses, overrides
 from gpt_jax.compiled_steps import compile_steps
@@ -36,6 +37,7 @@ from gpt_jax.models import attention
 from gpt_jax.models.gpt import make_gpt
 from gpt_jax.models.products import precision
 from gpt_jax.models.ring import zigzag
+from gpt_jax.plan.compiled import abstract_arguments
 from gpt_jax.plan.hlo import count
 from gpt_jax.sharding import make_layout
 from gpt_jax.step import (
@@ -328,6 +330,22 @@ def compare_ring(
     }
 
 
+RING_LAYERS = {"model.n_layers": 4, "model.seq_len": 64, "compute.attention_block": 2}
+
+
+def largest_mask() -> int:
+    """Elements of the largest mask, in a step whose scanned layers have ring attention."""
+    changes = RING_LAYERS | {"mesh.sequence": 4, "compute.layers": "scan"}
+    config, _ = configure("1x2x1", changes | {"compute.remat": "full"})
+    layout = make_layout(config)
+    steps = compile_steps(config, make_gpt(config.model, config.compute, layout), layout)
+    traced = steps.train.trace(*abstract_arguments(config, layout, steps))
+    computed = (x.aval for found, _ in equations(traced.jaxpr.jaxpr) for x in found.outvars)
+    block_by_chunk = (RING_LAYERS["compute.attention_block"], RING_LAYERS["model.seq_len"] // 8)
+    masks = (a for a in computed if getattr(a, "dtype", None) == jnp.bool_)
+    return max(a.size for a in masks if a.shape[-2:] == block_by_chunk)
+
+
 def refusal(name: str, changes: dict[str, Any]) -> str:
     """What is said of a mesh that does not fit; empty if nothing is."""
     config, _ = configure(name, changes)
@@ -350,6 +368,7 @@ def main() -> None:
         arrays |= {f"{name}: {key}": np.asarray(x) for key, x in named(params).items()}
     facts["refused"] = {name: refusal(name, changes) for name, changes in REFUSED.items()}
     facts["rings"] = {name: compare_ring(**settings) for name, settings in RINGS.items()}
+    facts["ring mask"] = {"elements": largest_mask()}
     np.savez(sys.argv[1], **arrays)
     Path(sys.argv[2]).write_text(json.dumps(facts))
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from jax.extend import core
+from jaxprs import product_flops
 
 from gpt_jax.config import ComputeConfig, ModelConfig, OptimizerConfig
 from gpt_jax.flops import (
@@ -93,28 +93,6 @@ def test_padding_and_tying_the_vocabulary() -> None:
 # FLOPs against the program that runs
 
 
-def is_jaxpr(value: Any) -> bool:
-    return isinstance(value, core.Jaxpr | core.ClosedJaxpr)
-
-
-def dot_flops_of_jaxpr(jaxpr: Any) -> int:
-    """FLOPs of all products, in called functions too; a scan's body times its length."""
-    total = 0
-    for equation in jaxpr.eqns:
-        repeats = equation.params["length"] if equation.primitive.name == "scan" else 1
-        assert equation.primitive.name != "while", "a loop without a known length"
-        if equation.primitive.name == "dot_general":
-            (contracted, _), _ = equation.params["dimension_numbers"]
-            left = equation.invars[0].aval.shape
-            products = math.prod(left[i] for i in contracted)
-            total += 2 * equation.outvars[0].aval.size * products
-        for parameter in jax.tree.leaves(list(equation.params.values()), is_leaf=is_jaxpr):
-            if is_jaxpr(parameter):
-                inner = parameter.jaxpr if isinstance(parameter, core.ClosedJaxpr) else parameter
-                total += repeats * dot_flops_of_jaxpr(inner)
-    return total
-
-
 def dot_flops_of_hlo(text: str) -> int:
     """FLOPs of the products in an optimized HLO module without loops."""
     assert " while(" not in text
@@ -150,8 +128,8 @@ def test_exact_is_every_product_of_the_traced_program(name: str) -> None:
     forward, gradient, params, tokens = reference_functions(model)
     forward_jaxpr = jax.make_jaxpr(forward)(params, tokens).jaxpr
     gradient_jaxpr = jax.make_jaxpr(gradient)(params, tokens).jaxpr
-    assert dot_flops_of_jaxpr(forward_jaxpr) == forward_flops_per_sequence(model)
-    assert dot_flops_of_jaxpr(gradient_jaxpr) == training_flops_per_sequence(model)
+    assert product_flops(forward_jaxpr) == forward_flops_per_sequence(model)
+    assert product_flops(gradient_jaxpr) == training_flops_per_sequence(model)
 
 
 def test_exact_is_every_product_that_xla_executes() -> None:

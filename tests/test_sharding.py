@@ -185,6 +185,12 @@ def test_the_ring_computes_what_the_reference_does(results, case):
     assert found["permutes"] >= 10
 
 
+def test_the_ring_makes_its_masks_where_they_are_used(results):
+    """A block of queries by a chunk of keys, of each sequence: not kept for turns and layers."""
+    sequences, block, chunk = 4, 2, 64 // (2 * 4)
+    assert results[1]["ring mask"]["elements"] == sequences * block * chunk
+
+
 @pytest.mark.parametrize(
     ("mesh", "parts"),
     [("2x2x2 dropout", 4), ("1x1x8 dropout", 8), ("1x8x1", 8), ("1x2x1 sequence", 2)],

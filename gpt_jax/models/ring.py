@@ -36,7 +36,11 @@ class Ring(NamedTuple):
     block: int
     """Queries whose scores are there at a time."""
     window: int | None
+    sloped: bool
+    """Whether scores have ALiBi's penalty."""
     operands: jnp.dtype
+    """Of products, and of what travels."""
+    activations: jnp.dtype
 
 
 class Keys(NamedTuple):
@@ -104,11 +108,12 @@ def attend(
     n_parts = layout.mesh.shape[SEQUENCE_AXIS]
     chunk = q_BTNH.shape[1] // (2 * n_parts)
     block = block if chunk % block == 0 else chunk
-    ring = Ring(n_parts, chunk, block, window, how.operands)
+    operands, activations = jnp.dtype(how.operands), jnp.dtype(how.activations)
+    ring = Ring(n_parts, chunk, block, window, slopes is not None, operands, activations)
     if segments_BT is None:
         segments_BT = jnp.ones(q_BTNH.shape[:2], jnp.int32)
     slopes_N = jnp.asarray(slopes or (0.0,) * q_BTNH.shape[2], jnp.float32)
-    q_BTNH, k_BTKH, v_BTKH = (x.astype(jnp.float32) for x in (q_BTNH, k_BTKH, v_BTKH))
+    q_BTNH, k_BTKH, v_BTKH = (x.astype(activations) for x in (q_BTNH, k_BTKH, v_BTKH))
     q_spec = layout.spec(("act_batch", "act_seq", "act_heads", None))
     kv_spec = layout.spec(("act_batch", "act_seq", "act_kv_heads", None))
 
@@ -126,14 +131,13 @@ def attend(
         out_BNtH = jnp.concatenate(list(_attend(ring, queries, keys).reshape(q_2BNCH.shape)), 2)
         return out_BNtH.swapaxes(1, 2)
 
-    out = jax.shard_map(
+    return jax.shard_map(
         one_device,
         mesh=layout.mesh,
         in_specs=(q_spec, kv_spec, kv_spec, layout.batch.spec, PartitionSpec(q_spec[2])),
         out_specs=q_spec,
         check_vma=False,
     )(q_BTNH, k_BTKH, v_BTKH, segments_BT, slopes_N)
-    return out.astype(how.activations)
 
 
 def _two_chunks(x: jax.Array, axis: int) -> jax.Array:
@@ -148,6 +152,8 @@ def _attend(ring: Ring, queries: Queries, keys: Keys) -> jax.Array:
 
 def _forward(ring: Ring, queries: Queries, keys: Keys):
     """The output, and besides it what the gradient needs."""
+    queries = queries._replace(q=queries.q.astype(ring.operands))
+    keys = keys._replace(k=keys.k.astype(ring.operands), v=keys.v.astype(ring.operands))
     shape = queries.q.shape
     empty = (jnp.full(shape[:-1], MASKED), jnp.zeros(shape[:-1]), jnp.zeros(shape))
 
@@ -165,12 +171,13 @@ def _forward(ring: Ring, queries: Queries, keys: Keys):
 
     start = meet(empty, 0, keys), _send(ring, keys)
     (highest, total, values), _ = jax.lax.fori_loop(1, ring.n_parts, one_turn, start)
-    out = values / total[..., None]
+    out = (values / total[..., None]).astype(ring.activations)
     return out, (queries, keys, out, highest + jnp.log(total))
 
 
 def _backward(ring: Ring, saved, d_out: jax.Array):
     queries, keys, out, log_total = saved
+    d_out = d_out.astype(jnp.float32)
     inner = jnp.sum(d_out * out, axis=-1)  # of each query, what softmax's gradient subtracts
 
     def meet(gradients, turn: int | jax.Array, keys: Keys):
@@ -192,6 +199,7 @@ def _backward(ring: Ring, saved, d_out: jax.Array):
     start = meet(zeros, 0, keys), _send(ring, keys)
     (d_q, *d_keys), _ = jax.lax.fori_loop(1, ring.n_parts, one_turn, start)
     d_k, d_v = _send(ring, d_keys)  # home
+    d_q, d_k, d_v = (x.astype(ring.activations) for x in (d_q, d_k, d_v))
     none: Any = np.zeros(queries.segments.shape, jax.dtypes.float0)
     return Queries(d_q, none, jnp.zeros_like(queries.slopes_KG)), Keys(d_k, d_v, none)
 
@@ -219,14 +227,20 @@ def _pairs(ring: Ring, turn: int | jax.Array) -> list[tuple[Any, Any]]:
     return [(1, 0), (side, side)]
 
 
-def _starts(ring: Ring, q_side: Any, k_side: Any, turn: int | jax.Array) -> tuple[Any, Any]:
-    """Positions of the first query and the first key of a pair of chunks."""
+def _meet(ring: Ring, queries: Queries, keys: Keys, q_side: Any, k_side: Any, turn: Any):
+    """(queries, the chosen chunk of keys, positions of the first query and key of the two chunks).
+
+    Masks follow from positions and segments alone, which are the same in every layer. Without a
+    barrier a scan over layers computes them all beforehand: [P - 1, T / block, ..., block, C].
+    """
     here = jax.lax.axis_index(SEQUENCE_AXIS)
 
     def start(device: jax.Array, side: Any) -> jax.Array:
         return ring.chunk * jnp.where(side == 0, device, 2 * ring.n_parts - 1 - device)
 
-    return start(here, q_side), start((here - turn) % ring.n_parts, k_side)
+    starts = start(here, q_side), start((here - turn) % ring.n_parts, k_side)
+    queries, starts = jax.lax.optimization_barrier((queries, starts))
+    return queries, Keys(*(x[k_side] for x in keys)), *starts
 
 
 def _in_blocks(ring: Ring, x: jax.Array, axis: int) -> jax.Array:
@@ -258,8 +272,8 @@ def _scores(ring: Ring, queries: Queries, query: tuple, keys: Keys, k_start: Any
     seen_BQS = (distance_QS >= 0) & (q_segments[:, :, None] == k_segments[:, None])
     if ring.window is not None:
         seen_BQS &= distance_QS < ring.window
-    scores -= queries.slopes_KG[:, :, None, None] * distance_QS
-    return jnp.where(seen_BQS[:, None, None], scores, MASKED)
+    penalty = queries.slopes_KG[:, :, None, None] * distance_QS if ring.sloped else 0.0
+    return scores + jnp.where(seen_BQS[:, None, None], -penalty, MASKED)
 
 
 def _product(ring: Ring, dims: str, a: jax.Array, b: jax.Array) -> jax.Array:
@@ -277,8 +291,7 @@ def _blocks_of(ring: Ring, queries: Queries, q_side: Any, q_start: Any):
 
 def _add_keys(ring: Ring, queries: Queries, keys: Keys, q_side, k_side, turn, seen):
     """(highest score, sum of weights, sum of weighted values) with the keys of a chunk besides."""
-    q_start, k_start = _starts(ring, q_side, k_side, turn)
-    chosen = Keys(*(x[k_side] for x in keys))
+    queries, chosen, q_start, k_start = _meet(ring, queries, keys, q_side, k_side, turn)
 
     def one_block(block):
         query, (highest, total, values) = block
@@ -304,8 +317,7 @@ def _pair_gradients(ring: Ring, queries: Queries, keys: Keys, q_side, k_side, tu
     rows: of the queries, log of the sum of weights, the inner product of output and its gradient,
     and that gradient.
     """
-    q_start, k_start = _starts(ring, q_side, k_side, turn)
-    chosen = Keys(*(x[k_side] for x in keys))
+    queries, chosen, q_start, k_start = _meet(ring, queries, keys, q_side, k_side, turn)
 
     def one_block(carry, block):
         query, (log_total, inner, d_out) = block

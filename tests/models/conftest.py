@@ -1,8 +1,8 @@
 """What tests of the model share."""
 
 import jax
+import jaxprs
 import pytest
-from jax.extend.core import ClosedJaxpr, Jaxpr
 
 
 @pytest.fixture(autouse=True)
@@ -20,14 +20,7 @@ def quick_compilation():
 def equations():
     """A function: the equations of a traced function, inner ones included."""
 
-    def is_jaxpr(value):
-        return isinstance(value, Jaxpr | ClosedJaxpr)
+    def of(function, *arguments):
+        return [found for found, _ in jaxprs.equations(jax.make_jaxpr(function)(*arguments).jaxpr)]
 
-    def walk(jaxpr):
-        for equation in jaxpr.eqns:
-            yield equation
-            for value in jax.tree.leaves(list(equation.params.values()), is_leaf=is_jaxpr):
-                if is_jaxpr(value):
-                    yield from walk(value.jaxpr if isinstance(value, ClosedJaxpr) else value)
-
-    return lambda function, *arguments: list(walk(jax.make_jaxpr(function)(*arguments).jaxpr))
+    return of

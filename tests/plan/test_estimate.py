@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jaxprs import product_flops
 
 from gpt_jax import flops, hardware, losses, overrides
 from gpt_jax.config import Config
@@ -191,27 +192,13 @@ def test_executed_flops_are_those_of_the_program(remat, model):
     def loss(params, tokens):
         return model.apply(params, tokens).mean()
 
-    products = _product_flops(jax.make_jaxpr(jax.grad(loss))(params, batch).jaxpr)
+    products = product_flops(jax.make_jaxpr(jax.grad(loss))(params, batch).jaxpr)
     attention = 4 * 4 * 64 * 128**2
     # The whole square, by plain products. Of recomputed attention alone only scores are asked for.
     reference = {"none": 3, "attention": 3.5, "dots": 4, "full": 4}[remat] * attention
     ours = executed_flops_per_sequence(config)
     fused = (4.5 + (remat != "none")) * 4 * 4 * 64 * (128 * 129 // 2)
     assert ours - fused == pytest.approx(products - reference, rel=1e-6)
-
-
-def _product_flops(jaxpr) -> float:
-    total = 0.0
-    for equation in jaxpr.eqns:
-        repeats = equation.params.get("length", 1) if equation.primitive.name == "scan" else 1
-        for inner in jax.core.jaxprs_in_params(equation.params):
-            total += repeats * _product_flops(inner)
-        if equation.primitive.name == "dot_general":
-            (contracted, _), _ = equation.params["dimension_numbers"]
-            left = equation.invars[0].aval.shape
-            size = math.prod(equation.outvars[0].aval.shape)
-            total += 2 * size * math.prod(left[d] for d in contracted)
-    return total
 
 
 def test_one_device_sends_nothing_and_more_send_along_their_axis():
