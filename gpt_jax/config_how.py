@@ -25,7 +25,8 @@ class ComputeConfig:
     """Refuse to run where compute.attention = auto falls back from the accelerator's fused kernel,
     instead of warning."""
     attention_block: Positive | None = None
-    """Block length of the blockwise kernel, in tokens; none = 128, on CPU 64 up to 512 tokens."""
+    """Queries in a block of the blockwise and ring kernels; none = 128, on CPU 64 up to 512 tokens,
+    in a TPU's ring 512."""
     loss: Literal["auto", "whole", "parts"] = "auto"
     """Logits stored whole, or a part at a time and never stored (auto: on TPU and one CPU)."""
     layers: Literal["auto", "scan", "unroll"] = "auto"

@@ -48,10 +48,11 @@ def decide_execution(
     unroll = compute.layers == "unroll"
     if compute.layers == "auto":
         unroll = backend == "cpu" and model.n_layers <= UNROLL_UP_TO
+    kernel = kernels.choose_kernel(model, compute, backend, sequence_parts)
     return Execution(
         how=precision(compute.dtype, compute.products, backend, n_devices),
-        kernel=kernels.choose_kernel(model, compute, backend, sequence_parts),
-        attention_block=kernels.block_length(model, compute, backend),
+        kernel=kernel,
+        attention_block=kernels.block_length(model, compute, backend, kernel.name),
         unroll=unroll,
         remat=compute.remat,
         loss_in_parts=compute.loss == "parts"
