@@ -9,8 +9,11 @@ import contextlib
 import dataclasses
 import importlib.util
 import os
+import re
+import tempfile
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -49,10 +52,14 @@ class Compiled:
     fits: bool
     argument_bytes: int
     """State and batch."""
-    temporary_bytes: int
-    """The buffer that holds everything else, with its gaps."""
+    total_bytes: int
+    """What the program reserves: arguments, and a buffer that holds everything else, gaps included.
+    It is what the compiler compares with the device's memory."""
     peak_bytes: int
     """Arguments and temporaries that are alive at one time."""
+    summed_temporary_bytes: int
+    """`temp_size_in_bytes` of jax's `memory_analysis`, which others publish: up to several times
+    the buffer that is reserved, and a program with more of it than the device's memory compiles."""
     once_flops: float
     """The compiler's own count: each loop's body once."""
     once_bytes: float
@@ -69,8 +76,8 @@ class Compiled:
     """Why it does not fit."""
 
     @property
-    def total_bytes(self) -> int:
-        return self.argument_bytes + self.temporary_bytes
+    def temporary_bytes(self) -> int:
+        return self.total_bytes - self.argument_bytes
 
     @property
     def step_seconds(self) -> float:
@@ -91,15 +98,23 @@ def compile_plan(plan: Plan) -> Compiled:
     kernel = model.execution.kernel
     attention = f"{kernel.name}: {kernel.reason}"
     start = time.perf_counter()
-    with _without_cache():
+    with _without_cache(), tempfile.TemporaryDirectory() as dump:
         lowered = steps.train.lower(*abstract_arguments(config, layout, steps))
         try:
-            program = lowered.compile()
+            program = lowered.compile({"xla_dump_to": dump})
         except jax.errors.JaxRuntimeError as error:
             return _too_large(error, time.perf_counter() - start, attention)
-    seconds = time.perf_counter() - start
-    text = program.as_text() or ""
-    return _read(plan, program, text, seconds, attention, splash=kernel.name == "splash")
+        seconds = time.perf_counter() - start
+        total_bytes = _reserved_bytes(Path(dump))
+    return _read(plan, program, total_bytes, seconds, attention, splash=kernel.name == "splash")
+
+
+def _reserved_bytes(dump: Path) -> int:
+    """Of the device's main memory, from the compiler's report in a folder of its dumps."""
+    report = next(dump.glob("*.after_optimizations-memory-usage-report.txt")).read_text()
+    found = re.search(r"^Memory Space: default .*\nTotal bytes: (\d+)", report, re.MULTILINE)
+    assert found is not None, report[:200]
+    return int(found[1])
 
 
 def describe(topology: Topology) -> list[jax.Device]:
@@ -179,15 +194,16 @@ def abstract_arguments(config: Config, layout: Layout, steps: CompiledSteps) -> 
 
 
 def _read(
-    plan: Plan, program: Any, text: str, seconds: float, attention: str, splash: bool
+    plan: Plan, program: Any, total_bytes: int, seconds: float, attention: str, splash: bool
 ) -> Compiled:
     memory, analysis = program.memory_analysis(), program.cost_analysis()
-    costs = hlo.count(text)
+    costs = hlo.count(program.as_text() or "")
     return Compiled(
         fits=True,
         argument_bytes=memory.argument_size_in_bytes,
-        temporary_bytes=memory.temp_size_in_bytes,
+        total_bytes=total_bytes,
         peak_bytes=memory.peak_memory_in_bytes,
+        summed_temporary_bytes=memory.temp_size_in_bytes,
         once_flops=analysis["flops"],
         once_bytes=analysis["bytes accessed"],
         once_seconds=analysis["optimal_seconds"],
@@ -218,5 +234,5 @@ def _too_large(error: Exception, seconds: float, attention: str) -> Compiled:
     if "RESOURCE_EXHAUSTED" not in message:
         raise error
     none = hlo.Costs(0.0, 0.0, 0.0, ())
-    nothing = (0, 0, 0, 0.0, 0.0, 0.0, none, 0.0, 0.0)
+    nothing = (0, 0, 0, 0, 0.0, 0.0, 0.0, none, 0.0, 0.0)
     return Compiled(False, *nothing, seconds, attention, message)

@@ -69,6 +69,7 @@ def _compiled(plan: Plan, compiled: "Compiled") -> Record:
         "compiled_temporary_bytes": compiled.temporary_bytes if known else None,
         "compiled_total_bytes": compiled.total_bytes if known else None,
         "compiled_peak_bytes": compiled.peak_bytes if known else None,
+        "summed_temporary_bytes": compiled.summed_temporary_bytes if known else None,
         "compiled_flops": compiled.costs.flops if known else None,
         "compiled_bytes": compiled.costs.n_bytes if known else None,
         "compiled_cycle_seconds": compiled.cycle_seconds if known else None,

@@ -142,8 +142,9 @@ def beside(plan: Plan, compiled: "Compiled") -> str:
         difference = f"{ours / theirs - 1:+.1%}" if theirs else "-"
         lines.append(f"  {name:<22}{ours:>14,.2f}{theirs:>14,.2f}{difference:>12}  {unit}")
     lines += [
-        f"  alive at once: {gib(compiled.peak_bytes)}; read and written: "
-        f"{compiled.costs.n_bytes / 1e12:,.2f} TB",
+        f"  alive at once: {gib(compiled.peak_bytes)}; temporaries as memory_analysis sums them: "
+        f"{gib(compiled.summed_temporary_bytes)}",
+        f"  read and written: {compiled.costs.n_bytes / 1e12:,.2f} TB",
         f"  the compiler's seconds: {compiled.cycle_seconds:.3f} of its cycles, each loop's body "
         f"as often as it runs, and",
         f"  {compiled.kernel_seconds:.3f} for attention kernels, of which it has no estimate; "

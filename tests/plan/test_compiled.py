@@ -35,6 +35,7 @@ def test_a_step_compiles_for_a_slice_that_is_not_here():
     assert compiled.attention.startswith("splash")
     # The state, and three arrays of the batch's rows; a few small arrays are copied everywhere.
     assert compiled.argument_bytes == pytest.approx(plan.memory.state, rel=0.05)
+    assert compiled.argument_bytes < compiled.peak_bytes <= compiled.total_bytes
     # Six layers and the parts of the loss, though the compiler counts each loop's body once.
     expected = weight_flops_per_sequence(CONFIG) * 32 / 4
     assert compiled.costs.flops == pytest.approx(expected, rel=0.05)
