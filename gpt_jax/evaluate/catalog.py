@@ -39,9 +39,8 @@ def _lambada_blank(record: Record) -> Iterator[Item]:
 
 def _hellaswag(record: Record) -> Iterator[Item]:
     endings = tuple(" " + ending.strip() for ending in record["endings"])
-    yield Item(
-        f"{record['activity_label']}: {record['ctx'].strip()}", endings, int(record["label"])
-    )
+    context = (record["ctx"] if "ctx" in record else record["context"]).strip()
+    yield Item(f"{record['activity_label']}: {context}", endings, int(record["label"]))
 
 
 def _piqa(record: Record) -> Iterator[Item]:
@@ -67,6 +66,10 @@ def _copa(record: Record) -> Iterator[Item]:
 def _wsc273(record: Record) -> Iterator[Item]:
     if "context_options" in record:
         contexts, rest = record["context_options"], record["continuation"]
+    elif "pronoun_start" in record:  # TFDS
+        text, options = record["text"], [record[f"option{i}_normalized"] for i in (1, 2)]
+        contexts = [text[: record["pronoun_start"]] + option for option in options]
+        rest = text[record["pronoun_end"] :]
     else:  # the published form: text with the place of the pronoun
         text, begin = record["text"], record["pronoun_loc"]
         rest = text[begin + len(record["pronoun"]) :]
@@ -78,7 +81,8 @@ def _wsc273(record: Record) -> Iterator[Item]:
 def _winogrande(record: Record) -> Iterator[Item]:
     before, _, rest = record["sentence"].partition("_")
     contexts = tuple(before + record[option] for option in ("option1", "option2"))
-    yield Item("", (rest if rest[:1] == " " else " " + rest,), int(record["answer"]) - 1, contexts)
+    gold = int(record["answer"]) - 1 if "answer" in record else record["label"]  # TFDS: 0 or 1
+    yield Item("", (rest if rest[:1] == " " else " " + rest,), gold, contexts)
 
 
 def _cbt(record: Record) -> Iterator[Item]:
@@ -94,6 +98,10 @@ def _storycloze(record: Record) -> Iterator[Item]:
     def field(*names: str) -> str:
         return str(next(record[name] for name in names if name in record)).strip()
 
+    if "endings" in record:  # TFDS
+        endings = tuple(" " + ending.strip() for ending in record["endings"])
+        yield Item(field("context"), endings, record["label"] - 1)
+        return
     story = [field(f"InputSentence{i}", f"input_sentence_{i}") for i in range(1, 5)]
     quiz = [
         field(f"RandomFifthSentenceQuiz{i}", f"sentence_quiz{i}", f"text_right_ending_{i}")

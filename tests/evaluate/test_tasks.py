@@ -64,6 +64,57 @@ def test_published_forms_of_the_records():
     assert item.gold == 1
 
 
+TFDS_RECORDS = {
+    "lambada": {"passage": "He saw the cat"},
+    "hellaswag": {"context": "He", "endings": ["sat.", "ran."], "activity_label": "Cats",
+                  "label": 1, "split_type": "", "source_id": ""},
+    "piqa": {"id": "1", "goal": "Sit?", "sol1": "Do.", "sol2": "No.", "label": 1},
+    "copa": {"premise": "It fell.", "choice1": "I ran.", "choice2": "It broke.",
+             "question": "effect", "label": 1, "idx": 0},
+    "wsc273": {"text": "Al hit Bo as he was mad.", "pronoun_text": "he", "pronoun_start": 13,
+               "pronoun_end": 15, "option1": "Al", "option1_normalized": "Al", "option2": "Bo",
+               "option2_normalized": "Bo", "label": 1, "idx": 0},
+    "winogrande": {"sentence": "Al hit Bo as _ was mad.", "option1": "Al", "option2": "Bo",
+                   "label": 1},
+    "storycloze": {"context": "S1. S2.", "endings": ["E1.", "E2."], "label": 2},
+    "arc_easy": {"id": "1", "question": "Why?", "choices": {"text": ["a", "b"], "label": [0, 1]},
+                 "answerKey": 1},
+    "openbookqa": {"question": {"stem": "Why?", "choice_A": "a", "choice_B": "b", "choice_C": "c",
+                                "choice_D": "d"}, "fact1": "", "humanScore": 1.0, "clarity": 1.0,
+                   "turkIdAnonymized": "", "answerKey": 1},
+    "boolq": {"question": "is it", "passage": "P.", "answer": True, "title": ""},
+    "rte": {"premise": "P.", "hypothesis": "H.", "label": 1, "idx": 0},
+    "race_high": {"article": "A.", "questions": ["Q1"], "options": [["a", "b"]], "answers": ["B"],
+                  "example_id": ""},
+}  # fmt: skip
+"""A record of each set as TFDS 4.9 has it, whose second choice is right."""
+
+
+@pytest.mark.parametrize("name", TFDS_RECORDS)
+def test_records_of_tfds(name):
+    """Their fields are those of the installed TFDS, where it knows the set without TensorFlow."""
+    record = TFDS_RECORDS[name]
+    (item,) = CATALOG[name].read(record)
+    if name == "lambada":
+        assert item == Item("He saw the", (" cat",))
+    else:
+        assert (item.gold, len(item.pairs())) == (1, 4 if name == "openbookqa" else 2)
+    if name in ("wsc273", "winogrande"):
+        assert item.pairs()[1] == ("Al hit Bo as Bo", " was mad.")
+    tfds = pytest.importorskip("tensorflow_datasets")
+    try:
+        features = tfds.builder(CATALOG[name].tfds[0]).info.features
+    except tfds.core.DatasetNotFoundError:
+        return
+    assert set(record) == set(features)
+
+
+def test_every_set_of_tfds_has_a_record_here():
+    by_reader = {CATALOG[name].read for name in TFDS_RECORDS}
+    for name, task in CATALOG.items():
+        assert task.tfds is None or task.read in by_reader or name == "lambada_blank"
+
+
 def test_demonstrations_are_seeded_and_never_the_item_itself():
     task = Task("t", (), lambda record: [])
     items = [Item(f"q{i}", (f" a{i}",)) for i in range(9)]
