@@ -1,5 +1,6 @@
 """Tokenizers in and out of a Hugging Face folder. Must not import jax."""
 
+import base64
 import hashlib
 import itertools
 import json
@@ -19,6 +20,7 @@ from gpt_jax.data.tokenizers import (
 )
 from gpt_jax.data.tokenizers.subword import gpt1_tokenizer, printable_bytes
 from gpt_jax.data.tokenizers.vocabularies import GPT2_MERGES_SHA256, load_gpt2
+from gpt_jax.interop.sentencepiece_json import sentencepiece_json
 
 TOKENIZER = "tokenizer.json"
 FILES = f"{TOKENIZER}, or merges.txt with vocab.json, or tokenizer.model"
@@ -64,7 +66,7 @@ def write_tokenizer(folder: Path, tokenizer: Tokenizer, seq_len: int) -> None:
 def tokenizer_json(tokenizer: Tokenizer) -> str:
     """The tokenizer as the text of a tokenizer.json with the same ids.
 
-    Raises ValueError for SentencePiece, whose text normalisation it cannot carry.
+    Raises ValueError for a SentencePiece model that `sentencepiece_json` refuses.
     """
     if isinstance(tokenizer, JsonTokenizer):
         return tokenizer.spec["json"]
@@ -75,10 +77,8 @@ def tokenizer_json(tokenizer: Tokenizer) -> str:
         return _byte_level([shown[byte] for byte in range(256)], [])
     if isinstance(tokenizer, CharTokenizer):
         return _characters(tokenizer.characters)
-    raise ValueError(
-        "a SentencePiece tokenizer cannot be exported: AutoTokenizer does not normalise text as "
-        f"its model does; import or train with a {TOKENIZER} instead"
-    )
+    assert isinstance(tokenizer, SentencePieceTokenizer)
+    return sentencepiece_json(base64.b64decode(tokenizer.spec["model"]))
 
 
 def merges_of(tokens: Sequence[str]) -> list[tuple[str, str]]:

@@ -5,6 +5,7 @@ import io
 import json
 import shutil
 import struct
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -13,11 +14,17 @@ from random_runs import ARCHITECTURES, GPT1, GPT2, LLAMA, make_run, model_config
 from safetensors.numpy import load_file, save_file
 
 from gpt_jax import cli, overrides
-from gpt_jax.data.tokenizers import BytePairTokenizer, CharTokenizer, load_tokenizer
+from gpt_jax.data.tokenizers import (
+    BytePairTokenizer,
+    CharTokenizer,
+    JsonTokenizer,
+    SentencePieceTokenizer,
+    load_tokenizer,
+)
 from gpt_jax.interop.export_verb import parse_size
 from gpt_jax.interop.families import family_of_config
 from gpt_jax.interop.folders import read_folder
-from gpt_jax.interop.tokenizer_files import merges_of
+from gpt_jax.interop.tokenizer_files import merges_of, tokenizer_json
 from gpt_jax.run import RunDirectory, load_run
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -144,24 +151,71 @@ def test_a_character_tokenizer_comes_back(tmp_path):
     np.testing.assert_array_equal(ids, load_tokenizer(run.tokenizer).encode("ab\n cö😀"))
 
 
-def test_a_sentencepiece_tokenizer_is_read_and_not_written(folder, tmp_path, capsys):
+def sentencepiece_model(sentences, **settings) -> bytes:
     sentencepiece = pytest.importorskip("sentencepiece")
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(["a cat sat", "on a mat"]),
-        model_writer=model,
-        vocab_size=20,
-        model_type="char",
-        minloglevel=2,
+        sentence_iterator=iter(sentences), model_writer=model, minloglevel=2, **settings
     )
+    return model.getvalue()
+
+
+LIKE_LLAMA = {
+    "byte_fallback": True,
+    "normalization_rule_name": "identity",
+    "remove_extra_whitespaces": False,
+}
+LIKE_GEMMA = LIKE_LLAMA | {
+    "add_dummy_prefix": False,
+    "user_defined_symbols": ["self", "▁▁", "\n\n"],
+}
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        {"model_type": "unigram"},
+        {"model_type": "bpe"},
+        {"model_type": "bpe", **LIKE_LLAMA},
+        {"model_type": "bpe", **LIKE_GEMMA},
+    ],
+)
+def test_a_sentencepiece_tokenizer_is_written_as_json(kind):
+    lines = Path(__file__).read_text().splitlines()
+    model = sentencepiece_model([x for x in lines if x.strip()], vocab_size=420, **kind)
+    ours = SentencePieceTokenizer(model)
+    written = JsonTokenizer(tokenizer_json(ours))
+    assert (written.vocab_size, written.end_of_text) == (ours.vocab_size, ours.end_of_text)
+    others = ["", "  two  spaces ", "ﬁ Ⅷ A\u0301 日本語 \t x", "\n\nself\n"]
+    for line in [*(x for x in lines if "---" not in x), *others]:
+        assert written.encode(line).tolist() == ours.encode(line).tolist(), line
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"model_type": "word"}, "it is of characters or words"),
+        ({"user_defined_symbols": ["cat"]}, "user-defined symbols"),
+        ({"add_dummy_prefix": False}, "removes extra whitespace without"),
+    ],
+)
+def test_a_sentencepiece_tokenizer_that_json_cannot_follow(settings, said):
+    sentences = ["a cat sat", "on a mat"]
+    model = sentencepiece_model(sentences, vocab_size=20, hard_vocab_limit=False, **settings)
+    with pytest.raises(ValueError, match=said):
+        tokenizer_json(SentencePieceTokenizer(model))
+
+
+def test_a_sentencepiece_tokenizer_is_read(folder, tmp_path, capsys):
+    model = sentencepiece_model(["a cat sat", "on a mat"], vocab_size=20, model_type="char")
     (folder / "tokenizer.json").unlink()
-    (folder / "tokenizer.model").write_bytes(model.getvalue())
+    (folder / "tokenizer.model").write_bytes(model)
     assert cli.main(["import", str(folder), "--workdir", str(tmp_path / "run")]) == 0
     tokenizer = load_tokenizer(tmp_path / "run" / "tokenizer")
     assert tokenizer.decode(tokenizer.encode("a mat")) == "a mat"
     target = tmp_path / "target"
     said = refused(capsys, "export", tmp_path / "run", "--to", target)
-    assert "a SentencePiece tokenizer cannot be exported" in said
+    assert "this SentencePiece tokenizer cannot be a tokenizer.json" in said
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "run"]
 
 
