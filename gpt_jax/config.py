@@ -240,6 +240,8 @@ class DataConfig:
     """Held out: whole documents picked by hash, or the last part of the text."""
     validation_fraction: Fraction = 0.01
     """Share held out for validation."""
+    unique_tokens: Positive | None = None
+    """Train on so many tokens from all over the training text, again and again; none = all."""
     separate_documents: bool = False
     """Attention does not cross document borders inside a sample (segment ids)."""
     cache: str = ""
@@ -249,6 +251,8 @@ class DataConfig:
     def _consistent(self) -> "DataConfig":
         if (self.source == "mixture") != bool(self.mixture):
             raise ValueError("data.mixture and data.source = mixture go together")
+        if self.mixture and self.unique_tokens is not None:
+            raise ValueError("data.unique_tokens is of one corpus; a mixture has data.mixture only")
         if self.source in ("text", "jsonl", "parquet", "huggingface", "tfds", "shards") and (
             not self.path
         ):

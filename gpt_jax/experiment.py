@@ -120,6 +120,11 @@ class CorpusData:
         return [str(corpus.fingerprint) for corpus, _ in self.corpora]
 
     @property
+    def unique_tokens(self) -> int | None:
+        """Of an epoch."""
+        return self.stream.unique_tokens
+
+    @property
     def validation_split(self) -> TokenShards:
         """Of the only corpus, or a mixture's first."""
         return self.corpora[0][0].split("validation")
@@ -149,6 +154,8 @@ class TaskData:
     stream: ExampleStream
     validation: Examples
     fingerprints: list[str]
+    unique_tokens: int | None = None
+    """Examples have no such number."""
 
     def validate(
         self, experiment: Experiment, params: Params, max_sequences: int | None
@@ -267,6 +274,7 @@ def _corpus_data(config: Config, layout: Layout) -> CorpusData:
         config.model.seq_len,
         config.seed,
         config.data.separate_documents,
+        config.data.unique_tokens,
     )
     return CorpusData(corpora, stream)
 
@@ -314,6 +322,7 @@ def facts(experiment: Experiment) -> Record:
         "steps_per_dispatch": experiment.steps_per_dispatch,
         "peak_flops": experiment.peak_flops,
         "data": experiment.data.fingerprints,
+        "unique_tokens": experiment.data.unique_tokens,
         "base": weights_fingerprint(experiment.config.base),
         "teacher": weights_fingerprint(experiment.config.distill.teacher),
     }

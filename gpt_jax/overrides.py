@@ -34,6 +34,7 @@ FINGERPRINT_ADDED = {
     **{f"task.{name}": neutral for name, neutral in dataclasses.asdict(TaskConfig()).items()},
     **{f"adapt.{name}": neutral for name, neutral in dataclasses.asdict(AdaptConfig()).items()},
     **{f"distill.{name}": neutral for name, neutral in dataclasses.asdict(DistillConfig()).items()},
+    "data.unique_tokens": None,
     "model.n_experts": None,
     "model.n_experts_per_token": 2,
     "model.expert_capacity_factor": None,

@@ -10,6 +10,7 @@ needed, so nothing is prefetched.
 """
 
 import functools
+import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
@@ -49,7 +50,9 @@ class Stream:
     A sample is a window of seq_len + 1 tokens: inputs and the targets one further. An epoch cuts
     a corpus into windows that advance by seq_len, in an order and from an offset of its own, so
     that epochs see different cuts. What fits no whole window (under 2 seq_len tokens an epoch)
-    falls to either end at random.
+    falls to either end at random. Of a corpus limited to some unique tokens, every epoch shuffles
+    the same windows: the first of those that epoch 0 would read, so that a larger limit adds to a
+    smaller one.
     """
 
     def __init__(
@@ -58,15 +61,24 @@ class Stream:
         seq_len: int,
         seed: int,
         separate_documents: bool = False,
+        unique_tokens: int | None = None,
     ):
         """Components are (shards, weight); only the ratio of weights matters.
 
-        Raises ValueError for a split shorter than one sample, or a weight under the resolution.
+        unique_tokens: of each component, to be repeated; none = all of them.
+        Raises ValueError for a split shorter than one sample, a weight under the resolution, or a
+        limit under one sample.
         """
         self.components = tuple(shards for shards, _ in components)
         self.seq_len, self.separate_documents = seq_len, separate_documents
         self._counts = _apportion([weight for _, weight in components], self.components)
         self._n_windows = [_n_windows(shards, seq_len) for shards in self.components]
+        limit = math.inf if unique_tokens is None else unique_tokens // seq_len
+        if not limit:
+            raise ValueError(
+                f"data.unique_tokens = {unique_tokens}; at least model.seq_len = {seq_len}"
+            )
+        self._n_kept = [int(min(n_windows, limit)) for n_windows in self._n_windows]
         root = fold(np.full(1, seed % 2**64, U64), np.zeros(1, U64))
         self._mixture_key = fold(root, np.zeros(1, U64))
         self._component_keys = fold(root, np.arange(1, len(components) + 1, dtype=U64))
@@ -81,6 +93,11 @@ class Stream:
         places = zip(component.tolist(), start.tolist(), strict=True)
         windows = [(self.components[c], s) for c, s in places]
         return _make_batch(windows, self.seq_len, len(windows), self.separate_documents)
+
+    @property
+    def unique_tokens(self) -> int:
+        """Of an epoch of every component."""
+        return sum(self._n_kept) * self.seq_len
 
     def sample_locations(self, first_sample: int, n: int) -> list[SampleLocation]:
         """Corpus, epoch and first token of samples [first_sample, first_sample + n)."""
@@ -116,9 +133,12 @@ class Stream:
 
     def _window(self, component: int, index: Keys) -> tuple[Keys, Keys]:
         """(epoch, first token) of the index-th sample of one component."""
-        n_windows = self._n_windows[component]
-        epoch, position = np.divmod(index, U64(n_windows))
+        n_windows, n_kept = self._n_windows[component], self._n_kept[component]
+        epoch, position = np.divmod(index, U64(n_kept))
         keys = fold(self._component_keys[component : component + 1], epoch)
+        if n_kept < n_windows:
+            position = permute(position, n_kept, keys)
+            keys = fold(self._component_keys[component : component + 1], np.zeros_like(epoch))
         slack = self.components[component].n_tokens - 1 - n_windows * self.seq_len
         offset = fold(keys, np.zeros(1, U64)) % U64(slack + 1)
         return epoch, offset + permute(position, n_windows, keys) * U64(self.seq_len)

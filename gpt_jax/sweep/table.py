@@ -42,9 +42,9 @@ FLOPS_COLUMNS = {"exact": "flops"} | {
 COLUMNS = (
     "run", "sweep", "point", "state", "cooled",
     "n_params", "n_params_non_embedding", "n_params_matmul",
-    "n_params_active", "n_tokens",
+    "n_params_active", "n_tokens", "unique_tokens",
     *FLOPS_COLUMNS.values(),
-    "loss", "loss_standard_error", "bits_per_byte", "validation_tokens", "train_loss",
+    "loss", "loss_standard_error", "bits_per_byte", "validation_tokens", "best_loss", "train_loss",
     "batch_tokens", "n_steps", "learning_rate", "seed",
     "tokenizer", "vocab_size", "corpus", "convention", "loss_unit",
     "training_seconds", "fingerprint", "commit",
@@ -173,8 +173,9 @@ def _rows_of(sweep_name: str, trial: Measured, keys: Sequence[str]) -> list[Row]
         "point": FINAL,
         "cooled": is_cooled(config),
         "n_steps": timetable.n_steps,
-        **_cost(config, timetable.n_tokens),
+        **_cost(trial, timetable.n_tokens),
         **_losses(trial.result),
+        "best_loss": _number(trial.result, "best_validation_loss"),
         "train_loss": _number(trial.result, "train_loss"),
         "training_seconds": _number(trial.result, "training_seconds"),
     }
@@ -184,8 +185,9 @@ def _rows_of(sweep_name: str, trial: Measured, keys: Sequence[str]) -> list[Row]
             "point": TRUNK,
             "cooled": False,
             "n_steps": record["step"],
-            **_cost(config, record["tokens"]),
+            **_cost(trial, record["tokens"]),
             **_losses(record),
+            "best_loss": None,
             "train_loss": None,
             "training_seconds": None,
         }
@@ -219,10 +221,12 @@ def _settings(sweep_name: str, trial: Measured) -> Row:
     }
 
 
-def _cost(config: Config, n_tokens: int) -> Row:
-    """D, and C in every convention."""
-    return {"n_tokens": n_tokens} | {
-        column: flops.training_flops(config.model, n_tokens, convention)
+def _cost(trial: Measured, n_tokens: int) -> Row:
+    """D, the distinct tokens among them once a run has counted its text, and C by convention."""
+    unique = _number(trial.facts, "unique_tokens")
+    tokens = {"n_tokens": n_tokens, "unique_tokens": unique and min(unique, n_tokens)}
+    return tokens | {
+        column: flops.training_flops(trial.entry.config.model, n_tokens, convention)
         for convention, column in FLOPS_COLUMNS.items()
     }
 

@@ -86,6 +86,26 @@ def test_order_is_a_contract():
     assert places == [(1, 8330), (4, 6346), (4, 9098), (5, 5657), (1, 6666), (5, 5145)]
 
 
+def test_a_limit_repeats_windows_from_all_over_and_a_larger_one_adds_to_them(numbered):
+    shards, seq_len = numbered(20_000), 32
+    kept = {}
+    for limit in (None, 64, 320, 1_000, 10**9):
+        stream = Stream([(shards, 1.0)], seq_len, 3, unique_tokens=limit)
+        n = stream.unique_tokens // seq_len
+        assert n == ((20_000 - 32) // 32 if limit in (None, 10**9) else limit // seq_len)
+        epochs = [
+            [p.first_token for p in stream.sample_locations(epoch * n, n)] for epoch in range(3)
+        ]
+        if limit not in (None, 10**9):
+            assert set(epochs[0]) == set(epochs[1]) == set(epochs[2])
+            assert n < 5 or epochs[0] != epochs[1]
+        kept[limit] = set(epochs[0])
+    assert kept[64] < kept[320] < kept[1_000] < kept[None] == kept[10**9]
+    assert max(kept[320]) - min(kept[320]) > 10_000
+    with pytest.raises(ValueError, match=r"data.unique_tokens = 31; at least model.seq_len = 32"):
+        Stream([(shards, 1.0)], seq_len, 3, unique_tokens=31)
+
+
 def test_seeds_and_epochs_differ_in_order_and_cut(numbered):
     shards = numbered(20_000)
     orders, offsets = set(), set()
