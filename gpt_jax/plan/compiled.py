@@ -105,11 +105,11 @@ def compile_plan(plan: Plan) -> Compiled:
         except jax.errors.JaxRuntimeError as error:
             return _too_large(error, time.perf_counter() - start, attention)
         seconds = time.perf_counter() - start
-        total_bytes = _reserved_bytes(Path(dump))
+        total_bytes = reserved_bytes(Path(dump))
     return _read(plan, program, total_bytes, seconds, attention, splash=kernel.name == "splash")
 
 
-def _reserved_bytes(dump: Path) -> int:
+def reserved_bytes(dump: Path) -> int:
     """Of the device's main memory, from the compiler's report in a folder of its dumps."""
     report = next(dump.glob("*.after_optimizations-memory-usage-report.txt")).read_text()
     found = re.search(r"^Memory Space: default .*\nTotal bytes: (\d+)", report, re.MULTILINE)

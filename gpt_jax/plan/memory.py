@@ -17,6 +17,8 @@ TPU_LANES = 128
 """A TPU stores the last dim of an array in whole tiles of this: smaller heads take more."""
 LOGIT_BYTES = 1 << 27
 """Of a part of the logits (gpt_jax.losses has the same)."""
+RING_BLOCK = 512
+"""Queries of a block of ring attention on a TPU (gpt_jax.models.kernels has the same)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +65,7 @@ def estimate(config: Config, mesh: MeshSizes, backend: str = "tpu") -> Memory:
     n_groups = config.model.n_layers // group
     gradients = split("gradients")
     if config.compute.microbatches > 1:
-        gradients *= 3  # the sum so far, the next part's, and the loop's next sum
+        gradients *= 2  # the sum so far, and the next part's
     return Memory(
         params=split("params"),
         optimizer=split("optimizer"),
@@ -95,10 +97,8 @@ class _Layer:
         kv_split = mesh.tensor if model.kv_heads > 1 else 1
         lanes = TPU_LANES if backend == "tpu" else 1
         head = -(-model.d_head // lanes) * lanes
-        # A ring keeps queries, keys and values in float32 (gpt_jax.models.ring).
-        attended = 4 if mesh.sequence > 1 else self.value
-        self.queries = attended * model.n_heads * head / mesh.tensor
-        self.keys = 2 * attended * model.kv_heads * head / kv_split
+        self.queries = self.value * model.n_heads * head / mesh.tensor
+        self.keys = 2 * self.value * model.kv_heads * head / kv_split
         self.hidden = self.value * model.d_ff / mesh.tensor
         self.into = 2 if model.gated else 1
         self.rows = rows_per_token(model, mesh)
@@ -116,11 +116,19 @@ class _Layer:
     def everything(self) -> float:
         """What a layer's backward pass uses: products, their inputs, attention's results."""
         inputs = 2 * (self.whole if self.mesh.tensor > 1 else self.stream)
-        return self.products() + inputs + self.queries + self.experts() + self.activated()
+        activated = self.rows * self.hidden
+        return self.products() + inputs + self.queries + self.experts() + activated
 
-    def activated(self) -> float:
-        """Hidden units behind their nonlinearity."""
-        return self.rows * self.hidden
+    def recomputed(self) -> float:
+        """Of `everything`, what is there at a time when it is computed again.
+
+        Norms and nonlinearities are computed once more inside the products that take them, unless
+        their results are gathered (along tensor) or go to experts.
+        """
+        inputs = 2 * self.whole if self.mesh.tensor > 1 else 0.0
+        activated = self.rows * self.hidden if self.model.n_experts is not None else 0.0
+        products = 0.0 if self.config.compute.remat == "dots" else self.products()
+        return products + inputs + self.queries + self.experts() + activated
 
     def experts(self) -> float:
         """Of experts: the rows that they take, hidden units, and the outputs that are added."""
@@ -144,23 +152,37 @@ class _Layer:
 
     def working(self) -> float:
         """While a group is at hand: its activations, and the gradients flowing through it."""
-        recomputed = self.group * self.everything()
+        recomputed = self.group * self.recomputed()
         if self.config.compute.remat not in ("full", "dots", "offload"):
             recomputed = 0.0
-        flowing = 2 * self.stream + 2 * self.rows * self.hidden + self.whole
+        flowing = self.rows * self.hidden
+        if self.mesh.tensor > 1:
+            flowing += self.whole
         if self.model.n_experts is not None:
             flowing += self.rows * self.whole
-        if self.mesh.sequence > 1:  # the ring's gradients, and the keys that come and go
-            flowing += self.queries + 3 * self.keys
-        # Products that gather or scatter as they go hold the parts that come and go besides.
-        passing = 3 * self.group * self.whole if self.mesh.tensor > 1 else 0.0
-        return recomputed + flowing + passing
+        return recomputed + flowing + (self.ring() if self.mesh.sequence > 1 else 0.0)
+
+    def ring(self) -> float:
+        """Of ring attention's backward pass (gpt_jax.models.ring).
+
+        Float32 gradients of outputs and queries, and of keys and values, those that come and those
+        that go; the keys and values themselves; scores of a block of queries and their gradient.
+        """
+        widened = 4 / self.value
+        chunk = self.model.seq_len // (2 * self.mesh.sequence)
+        block = min(self.config.compute.attention_block or RING_BLOCK, chunk)
+        scores = 2 * 4 * (self.model.n_heads / self.mesh.tensor) * block / 2
+        return widened * 2 * (self.queries + self.keys) + 2 * self.keys + scores
 
     def weights(self) -> float:
-        """Gathered weights of a group, and their float32 gradients before they are scattered."""
+        """Gathered weights of a group, and their float32 gradients before they are scattered.
+
+        Between slices they are also the result of a sum.
+        """
         if self.mesh.fsdp == 1:
             return 0.0
-        return self.group * layer_kernels(self.model, self.mesh) * (self.value + 4)
+        gradients = 4 * (2 if self.mesh.slices > 1 else 1)
+        return self.group * layer_kernels(self.model, self.mesh) * (self.value + gradients)
 
 
 def layer_kernels(model: ModelConfig, mesh: MeshSizes) -> float:
@@ -191,7 +213,6 @@ def _logits(config: Config, mesh: MeshSizes, tokens: float, backend: str) -> flo
     in_parts = config.compute.loss == "parts" or (config.compute.loss, backend) == ("auto", "tpu")
     if not in_parts:
         return 2 * logits + 2 * table
-    # The table as it is multiplied and a part's gradient; where several devices add up, the sum so
-    # far and what the reduction over devices puts out.
-    tables = 4 if mesh.tokens > 1 else 2
-    return 3 * min(logits, LOGIT_BYTES) + tables * table + tokens * 2 * config.model.d_model
+    # The table as it is multiplied and its gradient; where several devices add up, the sum.
+    tables = 2.5 if mesh.tokens > 1 else 1.5
+    return 2 * min(logits, LOGIT_BYTES) + tables * table + tokens * 2 * config.model.d_model
