@@ -8,7 +8,8 @@ Without files: every README.md of experiments/. In a file, what a command prints
     <!-- gpt-jax table gpt3-table-d1 --markdown -->
     <!-- end -->
 
-The command is a `gpt-jax ...` or a `python experiments/...`, run at the root of the checkout.
+The command is `gpt-jax ...`, `python experiments/...` or `python tools/...`, run at the root of the
+checkout.
 """
 
 import argparse
@@ -27,7 +28,7 @@ from gpt_jax.cli import main as gpt_jax
 
 ROOT = Path(__file__).resolve().parent.parent
 BLOCK = re.compile(
-    r"(?P<begin><!-- (?P<command>(?:gpt-jax|python experiments/)[^\n]*) -->\n)"
+    r"(?P<begin><!-- (?P<command>(?:gpt-jax|python (?:experiments|tools)/)[^\n]*) -->\n)"
     r"(?P<printed>.*?)(?P<end><!-- end -->)",
     re.DOTALL,
 )

@@ -11,6 +11,7 @@ from jaxprs import product_flops
 
 from gpt_jax import flops, hardware, losses, overrides
 from gpt_jax.config import Config
+from gpt_jax.models import kernels
 from gpt_jax.models.gpt import make_gpt
 from gpt_jax.optim import make_optimizer
 from gpt_jax.plan import memory
@@ -173,8 +174,10 @@ def test_a_ring_multiplies_whole_pairs_of_chunks():
     assert attention_flops_per_sequence(wider) == 3.5 * 4 * width * layers * (8 + 7 + 6) * chunk**2
 
 
-def test_parts_of_logits_are_as_large_as_the_loss_makes_them():
+def test_parts_are_as_large_as_the_program_makes_them():
     assert memory.LOGIT_BYTES == losses.LOGIT_BYTES
+    block = kernels.block_length(SMALL.model, SMALL.compute, "tpu", "ring")
+    assert block == memory.RING_BLOCK
 
 
 EXPERTS = {"model__n_experts": 4, "model__expert_capacity_factor": 1.5}
