@@ -2,7 +2,7 @@
 
 gpt-jax sweep run experiments/kaplan2020/overfitting.py
 gpt-jax sweep report experiments/kaplan2020/overfitting.py
-cp runs/overfitting/report/runs.csv experiments/kaplan2020/overfitting.csv
+grep -e ^run, -e ,final, runs/overfitting/report/runs.csv > experiments/kaplan2020/overfitting.csv
 python experiments/kaplan2020/repeated.py
 
 Three sizes on 16 thousand to a million bytes of the ladder's corpus, again and again, and on text
