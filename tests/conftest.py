@@ -15,6 +15,9 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 # Tests compile many programs more than once, here and in the processes that they start.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(REPOSITORY / ".pytest_cache" / "compiled"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+# And compute little: without most of XLA's passes all of them take two thirds of the time. With
+# JAX_DISABLE_MOST_OPTIMIZATIONS=0 they run what users run; the smoke tests of .ci/run do.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 
 @pytest.fixture(scope="session")

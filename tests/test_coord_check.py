@@ -4,7 +4,6 @@ import argparse
 import csv
 import json
 
-import jax
 import numpy as np
 import pytest
 
@@ -22,14 +21,6 @@ from gpt_jax.coord_check import (
 
 QUICK = Setting(n_steps=2, n_seeds=1, n_sequences=2, seq_len=16)
 COMPLETEP = {"parametrization": "completep", "base_d_model": 32, "base_n_layers": 2}
-
-
-@pytest.fixture(autouse=True)
-def quick_compilation():
-    """These tests compile much and compute little: leave out most of the compiler's passes."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def config(**changes) -> Config:

@@ -27,8 +27,6 @@ from gpt_jax.interop.folders import read_folder
 from gpt_jax.interop.tokenizer_files import merges_of, tokenizer_json
 from gpt_jax.run import RunDirectory, load_run
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 WEIGHTS = "model.safetensors"
 
 

@@ -24,7 +24,7 @@ from gpt_jax.models.gpt import make_gpt  # noqa: E402
 from gpt_jax.run import load_run  # noqa: E402
 from gpt_jax.sampling import SamplingConfig  # noqa: E402
 
-pytestmark = [pytest.mark.parity, pytest.mark.usefixtures("quick_compilation")]
+pytestmark = pytest.mark.parity
 
 
 def theirs(folder):
