@@ -38,6 +38,12 @@ def models():
 
 
 @pytest.mark.smoke
+def assert_sums_equal(ones, others):
+    """Sums over tokens, some of which cancel: by the size of the largest of each array."""
+    for one, other in zip(jax.tree.leaves(ones), jax.tree.leaves(others), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6 * np.abs(other).max())
+
+
 @pytest.mark.parametrize("temperature", [1.0, 2.5])
 def test_divergence_is_the_sum_over_the_vocabulary(temperature):
     teacher, student = RANDOM.normal(size=(2, 4, 7))
@@ -77,8 +83,7 @@ def test_the_loss_is_made_of_whole_logits_and_flows_to_the_student_alone(
     np.testing.assert_allclose(sums.distillation, apart, rtol=1e-5)
     assert float(apart) > 1  # they differ, or there is nothing to learn
     np.testing.assert_allclose(sums.cross_entropy, plain.cross_entropy, rtol=1e-5)
-    for ours, theirs in zip(jax.tree.leaves(gradients[0]), jax.tree.leaves(gradient), strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+    assert_sums_equal(gradients[0], gradient)
     assert not any(np.any(x) for x in jax.tree.leaves(gradients[1]))
 
 
@@ -101,10 +106,8 @@ def test_microbatches_add_up(models):
     expected = jax.grad(
         lambda params: distillation_loss(taught, student, params, teacher, batch)[0]
     )(params)
-    for mine, theirs in zip(jax.tree.leaves(gradients), jax.tree.leaves(expected), strict=True):
-        np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-5)
-    for one, two in zip(jax.tree.leaves(found[0]), jax.tree.leaves(found[1]), strict=True):
-        np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-5)
+    assert_sums_equal(gradients, expected)
+    assert_sums_equal(*found)
 
 
 @pytest.fixture(scope="module")

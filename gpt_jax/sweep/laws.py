@@ -117,9 +117,13 @@ def _n_curves(rows: Sequence[Row]) -> int:
 
 
 def _require_values(entry: LawEntry, runs: RunTable) -> None:
-    """Raises ValueError where a formula would be fitted to one or two values of a variable."""
+    """Raises ValueError where a formula would be fitted to one or two values of a variable, or
+    what repetition is worth to runs without any."""
     if entry.kind != "loss":
         return
+    knows = "unique_tokens" in entry.needs and "unique_tokens" in runs
+    if knows and not (runs["n_tokens"] > runs["unique_tokens"]).any():
+        raise ValueError("no run is known to read a token twice (data.unique_tokens)")
     for name in entry.needs:
         if name not in runs:
             continue  # the fit says how to name the column

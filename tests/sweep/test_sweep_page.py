@@ -103,7 +103,7 @@ def test_all_rows_and_fits_are_there(report):
     for fit in document["fits"]:
         for edges in fit["intervals"].values():
             assert interval(edges["95"]) in text
-    assert "data-constrained</strong>: the table has no unique_tokens" in text
+    assert "data-constrained</strong>: no run is known to read a token twice" in text
     assert 'class="missing"' in text
     assert "0.0000" not in text
 
