@@ -39,9 +39,10 @@ def models():
 
 @pytest.mark.smoke
 def assert_sums_equal(ones, others):
-    """Sums over tokens, some of which cancel: by the size of the largest of each array."""
+    """Sums over tokens, some of which cancel: within a few roundings of the largest of all."""
+    rounding = np.finfo(np.float32).eps * max(np.abs(x).max() for x in jax.tree.leaves(others))
     for one, other in zip(jax.tree.leaves(ones), jax.tree.leaves(others), strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6 * np.abs(other).max())
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=4 * rounding)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.5])
