@@ -42,6 +42,7 @@ def cases() -> list[Case]:
     at_512 = {"mesh.fsdp": 64, "mesh.tensor": 8, **full}
     found.append(("gpt3_175b", "v5p:8x8x8", at_512))
     found.append(("gpt3_175b", "v5p:8x8x8", at_512 | {"compute.microbatches": 2}))
+    found.append(("gpt3_175b", "v5p:8x8x8", at_512 | {"compute.remat": "offload"}))
     many = {"mesh.fsdp": 128, "mesh.tensor": 4, "compute.remat": "dots"}
     found.append(("gpt3_175b", "v5p:8x8x8", many | {"compute.microbatches": 4}))
     on_v6e = {"mesh.fsdp": 32, "mesh.tensor": 8, "compute.microbatches": 8, **full}
