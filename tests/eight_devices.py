@@ -333,8 +333,9 @@ def compare_ring(
 RING_LAYERS = {"model.n_layers": 4, "model.seq_len": 64, "compute.attention_block": 2}
 
 
-def largest_mask() -> int:
-    """Elements of the largest mask, in a step whose scanned layers have ring attention."""
+def largest_scores() -> int:
+    """Elements of the largest array of blocks of queries by chunks of keys, masks and scores, in a
+    step whose scanned layers have ring attention."""
     changes = RING_LAYERS | {"mesh.sequence": 4, "compute.layers": "scan"}
     config, _ = configure("1x2x1", changes | {"compute.remat": "full"})
     layout = make_layout(config)
@@ -342,8 +343,8 @@ def largest_mask() -> int:
     traced = steps.train.trace(*abstract_arguments(config, layout, steps))
     computed = (x.aval for found, _ in equations(traced.jaxpr.jaxpr) for x in found.outvars)
     block_by_chunk = (RING_LAYERS["compute.attention_block"], RING_LAYERS["model.seq_len"] // 8)
-    masks = (a for a in computed if getattr(a, "dtype", None) == jnp.bool_)
-    return max(a.size for a in masks if a.shape[-2:] == block_by_chunk)
+    shaped = (a for a in computed if hasattr(a, "shape"))
+    return max(a.size for a in shaped if a.shape[-2:] == block_by_chunk)
 
 
 def refusal(name: str, changes: dict[str, Any]) -> str:
@@ -368,7 +369,7 @@ def main() -> None:
         arrays |= {f"{name}: {key}": np.asarray(x) for key, x in named(params).items()}
     facts["refused"] = {name: refusal(name, changes) for name, changes in REFUSED.items()}
     facts["rings"] = {name: compare_ring(**settings) for name, settings in RINGS.items()}
-    facts["ring mask"] = {"elements": largest_mask()}
+    facts["ring scores"] = {"elements": largest_scores()}
     np.savez(sys.argv[1], **arrays)
     Path(sys.argv[2]).write_text(json.dumps(facts))
 

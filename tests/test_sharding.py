@@ -186,9 +186,9 @@ def test_the_ring_computes_what_the_reference_does(results, case):
 
 
 def test_the_ring_makes_its_masks_where_they_are_used(results):
-    """A block of queries by a chunk of keys, of each sequence: not kept for turns and layers."""
-    sequences, block, chunk = 4, 2, 64 // (2 * 4)
-    assert results[1]["ring mask"]["elements"] == sequences * block * chunk
+    """Nothing is larger than the scores of one block: no masks of all blocks, turns and layers."""
+    sequences, heads, block, chunk = 4, 8, 2, 64 // (2 * 4)
+    assert results[1]["ring scores"]["elements"] == sequences * heads * block * chunk
 
 
 @pytest.mark.parametrize(
