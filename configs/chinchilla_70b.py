@@ -14,8 +14,9 @@ What differs: positions are rotary, where the paper has Transformer-XL's relativ
 product in every layer that makes the 64.7 billion parameters counted here 70 (`gpt-jax table
 chinchilla-70b`). The batch doubles once, midway, as the paper's.
 
-Not published, and assumed: the warmup, 1,500 steps as Gopher's (Rae et al. 2021, section 3.1); a
-batch of "1.5M" tokens is 768 sequences of 2048; weight decay 0.1, without biases and gains.
+Not published, and assumed: the warmup, 1,500 steps as Gopher's (Rae et al. 2021, section 3.2); a
+batch of "1.5M" tokens is 768 sequences of 2048; Adam's 0.9 and 0.95; gradients clipped at norm 1;
+weight decay 0.1, without biases and gains.
 
 The corpus was never released: the paths stand for its six parts, and the weights are those of
 Table A1. With shards of your own: --data.source shards --data.path DIR --data.mixture []
