@@ -6,14 +6,16 @@ column of the file is meant, and the table remembers it: N, D and C carry their 
 Must not import jax.
 """
 
-import csv
 import difflib
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+
+from gpt_jax import tables
 
 Array = np.ndarray
 
@@ -49,6 +51,9 @@ KAPLAN_ALPHA_B = 0.21
 
 MISSING = ("", "nan", "na", "n/a", "none", "null", "inf", "-inf", "diverged")
 """Cells that say that there is no number, such as the loss of a diverged run."""
+
+THOUSANDS = re.compile(r"[0-9]{1,3}(,[0-9]{3})+")
+"""Numbers whose commas may separate thousands."""
 
 
 @dataclass(frozen=True)
@@ -101,29 +106,29 @@ def read_runs(
     where: Mapping[str, str] | None = None,
     prefer: Mapping[str, str] | None = None,
 ) -> RunTable:
-    """The runs in a CSV file with a header line.
+    """The runs in a file with a header line: CSV, or by its suffix TSV or JSON lines.
 
     columns: {our name: column of the file}. where: {column of the file: text that a row must
     have}. prefer: {our name: column} taken first where the file has it and `columns` is silent; N
     of another convention than C's is not mixed with it.
     Raises ValueError naming the line and column of what is not a positive number.
     """
-    header, rows, lines = _read_rows(Path(path))
+    table = _read_rows(Path(path))
+    header = list(table.columns)
     mapping = _mapping(header, dict(columns or {}), dict(prefer or {}), Path(path))
-    notes = []
+    numbers = {name: column for name, column in mapping.items() if name in QUANTITIES}
+    rows, note = _decimal_commas(table, sorted(set(numbers.values())))
+    notes = [*table.notes, *([note] if note else [])]
     for column, wanted in (where or {}).items():
         _require_column(column, header, Path(path), "--where")
-        keep = [i for i, row in enumerate(rows) if row[column].strip().lower() == wanted.lower()]
+        keep = [row for row in rows if row[column].strip().lower() == wanted.lower()]
         notes.append(f"{len(keep)} of {len(rows)} rows have {column} = {wanted}")
-        rows, lines = [rows[i] for i in keep], [lines[i] for i in keep]
+        rows = keep
     if not rows:
         raise ValueError(f"{path} has no rows" + (f" with {dict(where)}" if where else ""))
     quantities = {
-        name: np.array(
-            [_number(row[column], column, line) for row, line in zip(rows, lines, strict=True)]
-        )
-        for name, column in mapping.items()
-        if name in QUANTITIES
+        name: np.array([_number(row[column], column, row.where) for row in rows])
+        for name, column in numbers.items()
     }
     quantities.setdefault("loss", np.full(len(rows), np.nan))
     labels = {
@@ -132,8 +137,7 @@ def read_runs(
         if name in LABELS
     }
     conventions = {k: v for k, v in mapping.items() if k in QUANTITIES}
-    table = RunTable(quantities, labels, conventions, tuple(notes))
-    return complete(_only_cooled(table))
+    return complete(_only_cooled(RunTable(quantities, labels, conventions, tuple(notes))))
 
 
 def complete(table: RunTable) -> RunTable:
@@ -234,27 +238,48 @@ def _only_cooled(table: RunTable) -> RunTable:
     )
 
 
-def _read_rows(path: Path) -> tuple[list[str], list[dict[str, str]], list[int]]:
+def _read_rows(path: Path) -> tables.Table:
+    """A file's rows with text in their cells. Without a suffix that says otherwise it is a CSV."""
     if not path.is_file():
         raise ValueError(f"no table of runs at {path}")
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file, skipinitialspace=True)
-        header = [name.strip() for name in reader.fieldnames or []]
-        if len(set(header)) != len(header):
-            twice = sorted({name for name in header if header.count(name) > 1})
-            raise ValueError(f"{path} has two columns named {', '.join(twice)}")
-        reader.fieldnames = header
-        rows, lines = [], []
-        for row in reader:
-            if None in row or None in row.values():
-                raise ValueError(
-                    f"{path} line {reader.line_num} does not have the header's {len(header)} cells"
-                )
-            rows.append(row)
-            lines.append(reader.line_num)
-    if not header:
-        raise ValueError(f"{path} is empty; the first line must name the columns")
-    return header, rows, lines
+    table = tables.read(path, default=".csv", skip_spaces=True)
+    if table.separator:
+        return table
+    # JSON: a record may lack what it does not know.
+    columns = tuple(dict.fromkeys(name for row in table.rows for name in row))
+    rows = []
+    for row in table.rows:
+        cells = {name: "" if row.get(name) is None else str(row[name]) for name in columns}
+        rows.append(tables.Row(cells, row.where, row.line))
+    return replace(table, columns=columns, rows=rows)
+
+
+def _decimal_commas(table: tables.Table, columns: Sequence[str]) -> tuple[list[tables.Row], str]:
+    """The rows with a point for a decimal comma, and a note of it; as they are without one.
+
+    Raises ValueError where commas may as well separate thousands.
+    """
+    found = [(row, name) for row in table.rows for name in columns if "," in row[name]]
+    if not found or table.separator in ("", ","):
+        return table.rows, ""
+    all_points = any("." in row[name] for row in table.rows for name in columns)
+    shapes = [THOUSANDS.fullmatch(row[name].strip()) for row, name in found]
+    if all_points or all(shapes) or any(row[name].count(",") > 1 for row, name in found):
+        row, name = found[0]
+        raise ValueError(
+            f"{row.where}: {name} = '{row[name].strip()}': the comma may separate thousands or "
+            f"decimals; write numbers as 1234.5"
+        )
+    changed = set(columns)
+    rows = [
+        tables.Row(
+            {k: v.replace(",", ".") if k in changed else v for k, v in row.items()},
+            row.where,
+            row.line,
+        )
+        for row in table.rows
+    ]
+    return rows, f"{len(found)} numbers have a decimal comma"
 
 
 def _mapping(
@@ -295,14 +320,14 @@ def _require_column(column: str, header: list[str], path: Path, given: str) -> N
         raise ValueError(f"{given}: {path} has the columns {', '.join(header)}{hint}")
 
 
-def _number(text: str, column: str, line: int) -> float:
+def _number(text: str, column: str, where: str) -> float:
     cell = text.strip()
     if cell.lower() in MISSING:
         return math.nan
     try:
         value = float(cell)
     except ValueError:
-        raise ValueError(f"line {line}: {column} = '{cell}' is not a number") from None
+        raise ValueError(f"{where}: {column} = '{cell}' is not a number") from None
     if not math.isfinite(value) or value <= 0:
-        raise ValueError(f"line {line}: {column} = {cell}; allowed: numbers above 0")
+        raise ValueError(f"{where}: {column} = {cell}; allowed: numbers above 0")
     return value

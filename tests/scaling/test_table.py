@@ -102,7 +102,7 @@ def test_uncooled_losses_never_mix_with_cooled(tmp_path):
     [
         ("n_params,loss\n1,x\n", {}, "line 2: loss = 'x' is not a number"),
         ("n_params,loss\n1,2\n-3,2\n", {}, "line 3: n_params = -3; allowed: numbers above 0"),
-        ("n_params,loss\n1\n", {}, "line 2 does not have the header's 2 cells"),
+        ("n_params,loss\n1\n", {}, "line 2 has 1 of the header's 2 cells; loss is missing"),
         ("n_params,val_loss\n1,2\n", {"loss": "val_los"}, "did you mean 'val_loss'"),
         ("n_params,loss\n1,2\n", {"n_parms": "loss"}, "did you mean 'n_params'"),
         ("a,a\n1,2\n", {}, "two columns named a"),
@@ -113,6 +113,25 @@ def test_uncooled_losses_never_mix_with_cooled(tmp_path):
 def test_mistakes_are_named(tmp_path, text, columns, message):
     with pytest.raises(ValueError, match=message):
         read_runs(write(tmp_path, text), columns=columns)
+
+
+def test_decimal_commas_are_read_where_they_can_be_nothing_else(tmp_path):
+    text = "n_params;n_tokens;loss\n20000000;4e8;4,62\n1,5E7;4e8;4,1234\n"
+    runs = read_runs(write(tmp_path, text))
+    assert runs["loss"].tolist() == [4.62, 4.1234]
+    assert runs["n_params"].tolist() == [2e7, 1.5e7]
+    assert "3 numbers have a decimal comma" in runs.notes
+    for numbers in ("20,000;2,345", "20,000,000;4,62", "20.000;4,62"):
+        with pytest.raises(ValueError, match=r"line 2: .*the comma may separate thousands"):
+            read_runs(write(tmp_path, f"n_params;loss\n{numbers}\n"))
+
+
+def test_json_lines_are_a_table_too(tmp_path):
+    path = tmp_path / "runs.jsonl"
+    path.write_text('{"n_params": 1, "loss": 2.5}\n{"n_params": 3, "loss": null, "run": "x"}\n')
+    runs = read_runs(path)
+    np.testing.assert_array_equal(runs["loss"], [2.5, np.nan])
+    assert runs.labels["run"] == ("", "x")
 
 
 def test_absent_column_says_how_to_name_it(tmp_path):
