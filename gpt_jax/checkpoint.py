@@ -23,7 +23,7 @@ import jax
 from jax.experimental import multihost_utils
 
 from gpt_jax import checkpoint_files as files
-from gpt_jax import overrides
+from gpt_jax import overrides, paths
 from gpt_jax.checkpoint_files import Manifest, Which
 from gpt_jax.config import Config
 from gpt_jax.timetable import make_timetable
@@ -47,6 +47,7 @@ class Checkpoints:
         `allow_changed`: restore although the saved config's fingerprint differs.
         Raises ValueError if the directory cannot be written.
         """
+        paths.check_run_directory(directory)
         self.directory = Path(directory).absolute()
         self.config = config
         self.allow_changed = allow_changed
@@ -242,6 +243,7 @@ def _restore(path: Path, manifest: Manifest, abstract: State, prefix: str) -> St
     """The arrays whose names begin with `prefix`, as the tree and on the devices of `abstract`."""
     import orbax.checkpoint as ocp
 
+    paths.check_readable(path)
     wanted = {prefix + name: x for name, x in _by_name(abstract).items()}
     saved = {name: x for name, x in manifest.arrays.items() if name.startswith(prefix)}
     described = {name: [list(x.shape), str(x.dtype)] for name, x in wanted.items()}

@@ -9,7 +9,9 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
+from gpt_jax import paths
 from gpt_jax.runtime import INTERRUPTED, USER_ERROR, prepare_process, use_huge_pages
 
 VERBS = {
@@ -82,6 +84,7 @@ def _run(given: list[str], restart: bool) -> int:
         if rest and not parser.get_default("takes_overrides"):
             parser.error(f"unrecognised arguments: {' '.join(rest)}")
         parsed.rest = rest
+        _refuse_schemes(parsed)
         return module.run(parsed)
     except BrokenPipeError:
         raise
@@ -91,6 +94,21 @@ def _run(given: list[str], restart: bool) -> int:
     except KeyboardInterrupt:
         print("gpt-jax: interrupted", file=sys.stderr)
         return INTERRUPTED
+
+
+TEXTS = ("prompt", "stop", "base_name", "rest")
+"""Arguments that are texts: they may begin like the address of something."""
+
+
+def _refuse_schemes(parsed: argparse.Namespace) -> None:
+    """Refuse paths with a scheme, such as s3://bucket/run, before a verb does anything."""
+    for name, value in vars(parsed).items():
+        for item in value if isinstance(value, list) else [value]:
+            if isinstance(item, str | Path) and name not in TEXTS:
+                try:
+                    paths.local(str(item))
+                except ValueError as error:
+                    raise ValueError(f"{name.replace('_', '-')}: {error}") from None
 
 
 def _help() -> str:

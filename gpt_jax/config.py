@@ -14,11 +14,13 @@ from typing import Literal
 
 from pydantic import Field, ValidationInfo
 
+from gpt_jax import paths
 from gpt_jax.config_adapt import AdaptConfig
 from gpt_jax.config_distill import DistillConfig
 from gpt_jax.config_fields import (
     DRAFT,
     Fraction,
+    LocalPath,
     NonNegative,
     NonNegativeFloat,
     Positive,
@@ -211,7 +213,7 @@ class ModelConfig:
 class MixtureComponent:
     """One prepared corpus of a mixture."""
 
-    path: str
+    path: LocalPath
     """Directory of token shards made by `gpt-jax data build`."""
     weight: PositiveFloat = 1.0
     """Share of the samples, relative to the other components."""
@@ -231,10 +233,10 @@ class DataConfig:
     """The record's field that holds the text (jsonl, parquet, huggingface, tfds)."""
     mixture: tuple[MixtureComponent, ...] = ()
     """Prepared corpora to mix, with weights (source = mixture)."""
-    tokenizer: str = "gpt2"
+    tokenizer: LocalPath = "gpt2"
     """byte | char | gpt2 | gpt1 | bpe:SIZE (trained on the corpus) | a tokenizer.json, .model, or
     the tokenizer_spec.json of a run or corpus."""
-    tokenizer_path: str = ""
+    tokenizer_path: LocalPath = ""
     """Directory of the gpt2 or gpt1 vocabulary files, where no installed package has them."""
     validation: Literal["document", "tail"] = "document"
     """Held out: whole documents picked by hash, or the last part of the text."""
@@ -244,7 +246,7 @@ class DataConfig:
     """Train on so many tokens from all over the training text, again and again; none = all."""
     separate_documents: bool = False
     """Attention does not cross document borders inside a sample (segment ids)."""
-    cache: str = ""
+    cache: LocalPath = ""
     """Directory for built token shards; empty = the user's cache directory."""
 
     @check()
@@ -257,6 +259,11 @@ class DataConfig:
             not self.path
         ):
             raise ValueError(f"data.source = {self.source} needs data.path")
+        if self.source not in ("huggingface", "tfds"):
+            try:
+                paths.local(self.path)
+            except ValueError as error:
+                raise ValueError(f"data.path: {error}") from None
         return self
 
 
@@ -302,7 +309,7 @@ class Config:
 
     name: str = "experiment"
     """Names the run, its directory and its pages."""
-    base: str = ""
+    base: LocalPath = ""
     """Directory of the run whose parameters this one begins with; empty = fresh ones."""
     seed: NonNegative = 0
     """Initialisation, data order and dropout all follow from it."""

@@ -1,6 +1,6 @@
 """What a run learns from another model. Must not import jax."""
 
-from gpt_jax.config_fields import Fraction, PositiveFloat, section
+from gpt_jax.config_fields import Fraction, LocalPath, PositiveFloat, section
 
 
 @section
@@ -8,7 +8,7 @@ class DistillConfig:
     """Knowledge distillation (Hinton et al. 2015): pretraining, or learning responses, with the
     predictions of a larger model as targets."""
 
-    teacher: str = ""
+    teacher: LocalPath = ""
     """Directory of the run whose predictions are learned; empty = none. It must have the tokenizer
     of this one, and read as many tokens."""
     weight: Fraction = 0.5

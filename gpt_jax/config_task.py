@@ -7,6 +7,7 @@ from typing import Literal
 
 from gpt_jax.config_fields import (
     Fraction,
+    LocalPath,
     NonNegativeFloat,
     Positive,
     PositiveFloat,
@@ -73,11 +74,11 @@ class TaskConfig:
     """language_model: pretraining; classify, entail, similarity, choose, regress, tag: GPT-1's
     heads; respond: a response to a prompt (supervised fine-tuning); prefer: one response over
     another (DPO)."""
-    train: str = ""
+    train: LocalPath = ""
     """Training examples: a .jsonl, .csv or .tsv file, a record an example."""
-    validation: str = ""
+    validation: LocalPath = ""
     """Examples to validate on; empty = every tenth training example, which is not trained on."""
-    test: str = ""
+    test: LocalPath = ""
     """Examples that the finished run is scored on; empty = none."""
     fields: tuple[str, ...] = ()
     """Fields of a record that hold the texts, in the task's order; none = the task's own names."""
@@ -104,12 +105,12 @@ class TaskConfig:
     """balanced: an example counts inversely to how frequent its class is."""
     repeat: bool = False
     """tag: the sentence is read twice and tagged the second time, when every word is known."""
-    template: str = "plain"
+    template: LocalPath = "plain"
     """respond, prefer: how turns become text: plain, chat, or a JSON file (see
     gpt_jax/finetune/templates.py)."""
     pack: bool = False
     """respond: several examples share a sequence and do not see each other."""
-    images: str = ""
+    images: LocalPath = ""
     """respond: a .npy file of images, uint8 [N, height, width] or [N, height, width, channels]; a
     record's field `image` is the index of the one that stands before its prompt."""
     image_encoder: Literal["none", "patches", "convolution"] = "none"

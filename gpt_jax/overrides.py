@@ -248,13 +248,16 @@ def _parse(key: str, text: str, info: FieldInfo) -> Any:
     with contextlib.suppress(json.JSONDecodeError):
         readings.append(json.loads(text))
     readings.append(text.split(",") if text else [])
+    refused: list[str] = []
     for reading in readings:
         try:
             adapter.validate_python(reading)
-        except ValidationError:
+        except ValidationError as error:
+            refused += [_reason(item) for item in error.errors() if item["type"] == "value_error"]
             continue
         return reading
-    raise ValueError(f"{key} = {text}; allowed: {describe_type(info)}")
+    allowed = refused[0] if refused else f"allowed: {describe_type(info)}"
+    raise ValueError(f"{key} = {text}; {allowed}")
 
 
 def _allows_none(annotation: Any) -> bool:
@@ -312,13 +315,20 @@ def _refuse_unknown(tree: Mapping[str, Any], prefix: str, known: Mapping[str, An
         _refuse_unknown(value, key + ".", known)
 
 
+def _reason(item: Any) -> str:
+    """The words of one of pydantic's errors: ours, where a check of ours refused the value."""
+    return str(item["msg"]).removeprefix("Value error, ")
+
+
 def _one_line(error: ValidationError) -> str:
     parts = []
     for item in error.errors():
         key = ".".join(str(p) for p in item["loc"])
-        message = item["msg"].removeprefix("Value error, ")
+        message = _reason(item)
         known = fields()
-        if key in known:
+        if key in known and item["type"] == "value_error":
+            parts.append(f"{key} = {show(item['input'])}; {message}")
+        elif key in known:
             parts.append(f"{key} = {show(item['input'])}; allowed: {describe_type(known[key])}")
         else:
             parts.append(message if item["type"] == "value_error" else f"{key}: {message}")

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gpt_jax import flops, overrides
+from gpt_jax import flops, overrides, paths
 from gpt_jax.checkpoint_files import Which, read_manifest, saved_steps
 from gpt_jax.config import Config
 from gpt_jax.data.tokenizers import Tokenizer, load_tokenizer
@@ -70,6 +70,7 @@ class RunDirectory:
         Of the processes of one run, the first takes it for all. Raises ValueError if it cannot be
         written, or somebody else is training in it.
         """
+        paths.check_run_directory(self.path)
         if not is_writer():
             yield
             return
@@ -105,6 +106,7 @@ def write_model(
     config.json, so that a kill leaves no run."""
     from gpt_jax.checkpoint import Checkpoints
 
+    paths.check_run_directory(run.path)
     run.tokenizer.mkdir(parents=True, exist_ok=True)
     tokenizer.save(run.tokenizer)
     with contextlib.closing(Checkpoints(run.checkpoints, config)) as checkpoints:
@@ -220,5 +222,11 @@ def weights_fingerprint(path: str) -> str | None:
 
 
 def default_directory(config: Config) -> Path:
-    """runs/NAME, in the working directory."""
+    """runs/NAME, in the working directory. Raises ValueError for a name that leads elsewhere."""
+    parts = Path(config.name).parts
+    if not parts or parts[0] == "/" or ".." in parts:
+        raise ValueError(
+            f"name = {config.name}; the run's directory is runs/NAME: give a name within runs/ "
+            f"(--name), or --workdir DIR"
+        )
     return Path("runs") / config.name

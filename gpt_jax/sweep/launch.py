@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from gpt_jax import overrides
+from gpt_jax import overrides, paths
 from gpt_jax.runtime import INTERRUPTED
 from gpt_jax.sweep.load import load_sweep
 from gpt_jax.sweep.status import count, progress, summary, table
@@ -75,6 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ValueError(f"--jobs {arguments.jobs}; allowed: 1 or more")
     name, trials = load_sweep(arguments.sweep, overrides.parse_arguments(arguments.rest))
     directory = Path(arguments.workdir or Path("runs") / name)
+    paths.check_run_directory(directory)
     grouped = [_in_group(trial, name) for trial in trials]
     sweep = SweepDirectory.create(directory, name, arguments.sweep, grouped)
     if arguments.only:

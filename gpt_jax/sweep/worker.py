@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from gpt_jax import paths
 from gpt_jax.runtime import INTERRUPTED, USER_ERROR, prepare_process, use_huge_pages
 from gpt_jax.sweep.attempt import attempt
 from gpt_jax.sweep.store import FINAL, Claim, Entry, State, SweepDirectory, released
@@ -130,9 +131,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     prepare_process()
     from gpt_jax.train import Interrupted
 
-    sweep = SweepDirectory.open(parsed.directory)
-    if parsed.only:
-        sweep = sweep.only(parsed.only)
+    try:
+        paths.check_run_directory(parsed.directory)
+        sweep = SweepDirectory.open(parsed.directory)
+        sweep = sweep.only(parsed.only) if parsed.only else sweep
+    except ValueError as error:
+        print(f"gpt-jax: {error}", file=sys.stderr)
+        return USER_ERROR
     train, choose = train_alone, one_at_a_time
     if parsed.packed:
         from gpt_jax.sweep.packs import choose_pack, train_packs
