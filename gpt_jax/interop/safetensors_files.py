@@ -4,6 +4,7 @@ Must not import jax.
 """
 
 import json
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,17 @@ class FolderWeights(Mapping[str, NDArray[Any]]):
 
 
 def _files(folder: Path) -> dict[Path, list[str]]:
-    """Weight files -> the tensors that the index says they hold; [] = whatever they hold."""
+    """Weight files -> the tensors that the index says they hold; [] = whatever they hold.
+
+    A single file goes before an index, as in `transformers`: an index beside it is older.
+    """
+    if (folder / WHOLE).is_file():
+        if (folder / INDEX).is_file():
+            print(
+                f"{folder}: {WHOLE} is read; {INDEX}, and the files that it names, are not",
+                file=sys.stderr,
+            )
+        return {folder / WHOLE: []}
     if (folder / INDEX).is_file():
         index = read_json(folder / INDEX)
         weight_map = index.get("weight_map")
@@ -75,8 +86,6 @@ def _files(folder: Path) -> dict[Path, list[str]]:
         if missing:
             raise ValueError(f"{folder} has no {missing[0]}, which {INDEX} names")
         return files
-    if (folder / WHOLE).is_file():
-        return {folder / WHOLE: []}
     refuse_pickles(folder)
     raise ValueError(f"{folder} has no {WHOLE} and no {INDEX}")
 

@@ -18,7 +18,8 @@ from gpt_jax.data.tokenizers import (
     Tokenizer,
     make_tokenizer,
 )
-from gpt_jax.data.tokenizers.subword import gpt1_tokenizer, printable_bytes
+from gpt_jax.data.tokenizers.subword import gpt1_tokenizer
+from gpt_jax.data.tokenizers.tokenizer_json import printable_bytes
 from gpt_jax.data.tokenizers.vocabularies import GPT2_MERGES_SHA256, load_gpt2
 from gpt_jax.interop.sentencepiece_json import sentencepiece_json
 

@@ -12,13 +12,16 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from gpt_jax.data.tokenizers.base import END_OF_TEXT, SPEC_FILE, Tokenizer
-from gpt_jax.data.tokenizers.plain import ByteTokenizer, CharTokenizer
-from gpt_jax.data.tokenizers.subword import (
-    BytePairTokenizer,
-    JsonTokenizer,
-    SentencePieceTokenizer,
+from gpt_jax.data.tokenizers.base import (
+    END_OF_TEXT,
+    SPEC_FILE,
+    Conventions,
+    Tokenizer,
+    errors_named,
 )
+from gpt_jax.data.tokenizers.plain import ByteTokenizer, CharTokenizer, IdsTokenizer
+from gpt_jax.data.tokenizers.subword import BytePairTokenizer, SentencePieceTokenizer
+from gpt_jax.data.tokenizers.tokenizer_json import JsonTokenizer, identity, read_json_tokenizer
 from gpt_jax.data.tokenizers.vocabularies import load_gpt1, load_gpt2
 
 __all__ = [
@@ -26,6 +29,8 @@ __all__ = [
     "BytePairTokenizer",
     "ByteTokenizer",
     "CharTokenizer",
+    "Conventions",
+    "IdsTokenizer",
     "JsonTokenizer",
     "SentencePieceTokenizer",
     "Tokenizer",
@@ -36,8 +41,8 @@ __all__ = [
 ]
 
 ALLOWED = (
-    "byte | char | gpt2 | gpt1 | bpe:SIZE | a path to a tokenizer.json or .model file, or to the "
-    f"{SPEC_FILE} of a run or corpus"
+    "byte | char | gpt2 | gpt1 | bpe:SIZE | ids:SIZE | a path to a tokenizer.json or .model file, "
+    f"or to the {SPEC_FILE} of a run or corpus"
 )
 
 
@@ -60,11 +65,13 @@ def make_tokenizer(
     if name == "gpt1":
         return load_gpt1(path)
     if Path(name).name == SPEC_FILE:
-        return from_spec(json.loads(_read(name)))
+        return _from_file(name, _read(name))
     if name.endswith(".json"):
-        return JsonTokenizer(_read(name).decode())
+        return read_json_tokenizer(Path(name), _read(name))
     if name.endswith(".model"):
-        return SentencePieceTokenizer(_read(name))
+        return SentencePieceTokenizer(_read(name), name)
+    if (match := re.fullmatch(r"ids:(\d{1,9})", name)) and int(match[1]):
+        return IdsTokenizer(int(match[1]))
     size = bpe_size(name)
     if name != "char" and size is None:
         near = difflib.get_close_matches(name, ["byte", "char", "gpt2", "gpt1", "bpe:4096"], 1)
@@ -87,9 +94,13 @@ def bpe_size(name: str) -> int | None:
 
 def tokenizer_identity(name: str) -> str:
     """The name, and for a file its hash: what a corpus must be rebuilt for."""
-    if name.endswith((".json", ".model")):
-        return f"{Path(name).name} {hashlib.sha256(_read(name)).hexdigest()}"
-    return name
+    if not name.endswith((".json", ".model")):
+        return name
+    content = _read(name)
+    if name.endswith(".json") and Path(name).name != SPEC_FILE:
+        used = identity(Path(name), content)
+        content = content if used is None else used.encode()
+    return f"{Path(name).name} {hashlib.sha256(content).hexdigest()}"
 
 
 def load_tokenizer(directory: str | Path) -> Tokenizer:
@@ -100,26 +111,45 @@ def load_tokenizer(directory: str | Path) -> Tokenizer:
     path = Path(directory) / SPEC_FILE
     if not path.is_file():
         raise ValueError(f"no tokenizer in {directory} ({SPEC_FILE} is missing)")
-    return from_spec(json.loads(path.read_text()))
+    return _from_file(str(path), path.read_bytes())
 
 
-def from_spec(spec: dict[str, Any]) -> Tokenizer:
-    """The tokenizer whose `spec` this is."""
+def from_spec(spec: dict[str, Any], where: str = "a saved tokenizer") -> Tokenizer:
+    """The tokenizer whose `saved` this is; `where` names it in messages.
+
+    Raises ValueError for one that is damaged, or of an unknown kind.
+    """
+    with errors_named(where):
+        made = _from_spec(spec, where)
+        if "conventions" not in spec:
+            return made
+        return made.with_conventions(Conventions.from_dict(spec["conventions"]))
+
+
+def _from_spec(spec: dict[str, Any], where: str) -> Tokenizer:
     match spec.get("kind"):
         case "byte":
             return ByteTokenizer()
         case "char":
             return CharTokenizer(spec["characters"])
+        case "ids":
+            return IdsTokenizer(spec["vocab_size"], spec["end_of_text"])
         case "bpe":
             return BytePairTokenizer(spec["tokens"])
         case "json":
-            return JsonTokenizer(spec["json"])
+            return JsonTokenizer(spec["json"], where, spec.get("end_of_text"))
         case "sentencepiece":
-            return SentencePieceTokenizer(base64.b64decode(spec["model"]))
+            return SentencePieceTokenizer(base64.b64decode(spec["model"]), where)
         case kind:
-            raise ValueError(
-                f"a saved tokenizer of unknown kind {kind!r}; was it made by a later version?"
-            )
+            raise ValueError(f"it is of unknown kind {kind!r}; was it made by a later version?")
+
+
+def _from_file(name: str, content: bytes) -> Tokenizer:
+    with errors_named(name):
+        spec = json.loads(content)
+        if not isinstance(spec, dict):
+            raise ValueError("it holds no JSON object")
+    return from_spec(spec, name)
 
 
 def _read(path: str) -> bytes:

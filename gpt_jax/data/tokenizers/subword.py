@@ -1,4 +1,4 @@
-"""Learned vocabularies: byte-level BPE, Hugging Face tokenizer.json, SentencePiece, GPT-1's BPE.
+"""Learned vocabularies: byte-level BPE, SentencePiece, GPT-1's BPE.
 
 Byte-level BPE is run by tiktoken: on Python source it is 6 times faster than `tokenizers`, with
 the same ids, and it releases the interpreter's lock. Training uses `tokenizers`. Libraries are
@@ -6,29 +6,28 @@ imported where used. Must not import jax.
 """
 
 import base64
-import json
-from collections.abc import Iterable, Sequence
+import collections
+import functools
+import itertools
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpt_jax.data.optional import require
-from gpt_jax.data.tokenizers.base import END_OF_TEXT, Ids, Tokenizer
+from gpt_jax.data.tokenizers.base import END_OF_TEXT, Ids, Tokenizer, errors_named
+from gpt_jax.data.tokenizers.tokenizer_json import JsonTokenizer, printable_bytes
 
 GPT2_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
 """GPT-2's words: contractions, letters, numbers, the rest; a blank goes with what follows it."""
 
-JSON_END_OF_TEXT = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|eos|>", "[EOS]")
-"""Names under which a tokenizer.json may hold an end-of-text token, in order of preference."""
-
-
-def printable_bytes() -> dict[int, str]:
-    """GPT-2's alphabet: a printable character for every byte, in the order of its first 256 ids."""
-    printable = [b for b in range(256) if chr(b).isprintable() and chr(b) != " "]
-    others = [b for b in range(256) if b not in printable]
-    shown = {b: chr(b) for b in printable}
-    return shown | {b: chr(256 + n) for n, b in enumerate(others)}
+BLANK = "\\t-\\r \\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000"
+LONG_BLANK = 100_000
+LONG_BLANKS = re.compile(f"(?<![{BLANK}])[{BLANK}]{{{LONG_BLANK},}}(?=[^{BLANK}])")
+"""White space before other text that tiktoken's regular expressions cannot go back over: they
+give up ("Max stack size exceeded") somewhere beyond 200,000 characters."""
 
 
 class BytePairTokenizer(Tokenizer):
@@ -45,12 +44,15 @@ class BytePairTokenizer(Tokenizer):
         self.end_of_text = len(self.tokens)
         self.vocab_size = len(self.tokens) + 1
         to_byte = {shown: byte for byte, shown in printable_bytes().items()}
-        self._encoding = tiktoken.Encoding(
-            "gpt_jax",
-            pat_str=GPT2_PATTERN,
-            mergeable_ranks={bytes(to_byte[c] for c in t): i for i, t in enumerate(self.tokens)},
-            special_tokens={END_OF_TEXT: self.end_of_text},
-        )
+        _check_tokens(self.tokens, to_byte)
+        ranks = {bytes(to_byte[c] for c in t): i for i, t in enumerate(self.tokens)}
+        with errors_named("the vocabulary of a byte-level BPE"):
+            self._encoding = tiktoken.Encoding(
+                "gpt_jax",
+                pat_str=GPT2_PATTERN,
+                mergeable_ranks=ranks,
+                special_tokens={END_OF_TEXT: self.end_of_text},
+            )
 
     @classmethod
     def from_merges(cls, lines: Iterable[str]) -> "BytePairTokenizer":
@@ -92,43 +94,35 @@ class BytePairTokenizer(Tokenizer):
         return {"kind": "bpe", "tokens": self.tokens}
 
     def encode(self, text: str) -> Ids:
-        return self._encoding.encode_to_numpy(text, disallowed_special=())
+        pieces = _cut_long_blanks(text) if len(text) > LONG_BLANK else [text]
+        with errors_named("tiktoken", " cannot encode a text"):
+            ids = [self._encoding.encode_to_numpy(p, disallowed_special=()) for p in pieces]
+        return ids[0] if len(ids) == 1 else np.concatenate(ids)
 
     def decode(self, ids: Sequence[int] | NDArray[Any]) -> str:
         return self._encoding.decode(self.check_ids(ids).tolist())
 
 
-class JsonTokenizer(Tokenizer):
-    """Any Hugging Face tokenizer.json, without the special tokens it would add around a text."""
+def _check_tokens(tokens: list[str], to_byte: dict[str, int]) -> None:
+    """Raises ValueError for what tiktoken would answer with a panic, now or later."""
+    if not all(
+        isinstance(token, str) and token and set(token) <= to_byte.keys() for token in tokens
+    ):
+        raise ValueError("the tokens of a byte-level BPE are strings in GPT-2's printable alphabet")
+    if twice := [token for token, n in collections.Counter(tokens).items() if n > 1]:
+        raise ValueError(f"a byte-level BPE has the token {twice[0]!r} twice")
+    if missing := to_byte.keys() - set(tokens):
+        raise ValueError(f"a byte-level BPE lacks {len(missing)} of the 256 bytes")
 
-    def __init__(self, text: str):
-        """From the file's content. Raises ValueError when it is no tokenizer.json."""
-        import tokenizers
 
-        try:
-            content = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"not a tokenizer.json: {error}") from None
-        if not isinstance(content, dict) or "model" not in content:
-            raise ValueError("not a Hugging Face tokenizer.json: it has no 'model'")
-        self._model = tokenizers.Tokenizer.from_str(text)
-        self._json = text
-        vocabulary = self._model.get_vocab(with_added_tokens=True)
-        known = [vocabulary[name] for name in JSON_END_OF_TEXT if name in vocabulary]
-        self.end_of_text = known[0] if known else None
-        self.vocab_size = max(vocabulary.values()) + 1
+def _cut_long_blanks(text: str) -> list[str]:
+    """The text in pieces that encode to the same tokens, without long blanks before other text.
 
-    @property
-    def spec(self) -> dict[str, Any]:
-        return {"kind": "json", "json": self._json}
-
-    def encode(self, text: str) -> Ids:
-        # A batch of one: encode_batch_fast computes no offsets, which take most of the time.
-        [encoding] = self._model.encode_batch_fast([text], add_special_tokens=False)
-        return np.array(encoding.ids, np.uint32)
-
-    def decode(self, ids: Sequence[int] | NDArray[Any]) -> str:
-        return self._model.decode(self.check_ids(ids).tolist(), skip_special_tokens=False)
+    GPT-2's words take all of a blank but its last character, which goes with what follows: there
+    the text may be cut.
+    """
+    cuts = [0, *(found.end() - 1 for found in LONG_BLANKS.finditer(text)), len(text)]
+    return [text[begin:end] for begin, end in itertools.pairwise(cuts)]
 
 
 def gpt1_tokenizer(encoder: dict[str, int], merges: Iterable[str]) -> JsonTokenizer:
@@ -161,14 +155,14 @@ def gpt1_tokenizer(encoder: dict[str, int], merges: Iterable[str]) -> JsonTokeni
 class SentencePieceTokenizer(Tokenizer):
     """A SentencePiece .model; its </s>, where it has one, is the end of text."""
 
-    def __init__(self, model: bytes):
-        """Raises ValueError when `model` is not a SentencePiece model."""
+    def __init__(self, model: bytes, where: str = "the file"):
+        """Raises ValueError, naming `where`, when `model` is not a SentencePiece model."""
         sentencepiece = require("sentencepiece", "sentencepiece")
         self._model = model
         try:
             self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
         except RuntimeError:
-            raise ValueError("not a SentencePiece model") from None
+            raise ValueError(f"{where} is not a SentencePiece model") from None
         self.vocab_size = self._processor.vocab_size()
         end = self._processor.eos_id()
         self.end_of_text = end if end >= 0 else None
@@ -176,6 +170,11 @@ class SentencePieceTokenizer(Tokenizer):
     @property
     def spec(self) -> dict[str, Any]:
         return {"kind": "sentencepiece", "model": base64.b64encode(self._model).decode()}
+
+    @functools.cached_property
+    def special(self) -> Mapping[str, int]:
+        pieces = self._processor
+        return {pieces.id_to_piece(i): i for i in range(self.vocab_size) if pieces.is_control(i)}
 
     def encode(self, text: str) -> Ids:
         return np.array(self._processor.encode(text), np.uint32)

@@ -12,12 +12,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from gpt_jax.data.tokenizers.subword import (
-    BytePairTokenizer,
-    JsonTokenizer,
-    gpt1_tokenizer,
-    printable_bytes,
-)
+from gpt_jax.data.tokenizers.subword import BytePairTokenizer, gpt1_tokenizer
+from gpt_jax.data.tokenizers.tokenizer_json import JsonTokenizer, printable_bytes
 
 GPT2_MERGES_URL = "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/vocab.bpe"
 GPT2_MERGES_SHA256 = "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5"
