@@ -124,6 +124,21 @@ def test_releases_leave_the_prefix_out_and_keep_buffers(folder):
     jax.tree.map(np.testing.assert_array_equal, read_folder(folder).params, want)
 
 
+def test_a_single_file_goes_before_an_older_index(folder, tmp_path, capsys):
+    want = read_folder(folder).params
+    other = make_run(tmp_path / "other", GPT2)
+    sharded = export(other, tmp_path / "sharded", "--shard-size", "20kb")
+    for path in sharded.glob("model*"):
+        (folder / path.name).write_bytes(path.read_bytes())
+    capsys.readouterr()
+    jax.tree.map(np.testing.assert_array_equal, read_folder(folder).params, want)
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith(f"{folder}: model.safetensors is read; model.safetensors.index.json")
+    for path in folder.glob("model-*"):
+        path.unlink()
+    jax.tree.map(np.testing.assert_array_equal, read_folder(folder).params, want)
+
+
 def test_half_precision_is_read_to_the_bit(folder):
     want = load_file(folder / WEIGHTS)
     halves = {name: array.astype(np.float16) for name, array in want.items()}
