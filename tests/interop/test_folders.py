@@ -124,18 +124,17 @@ def test_releases_leave_the_prefix_out_and_keep_buffers(folder):
     jax.tree.map(np.testing.assert_array_equal, read_folder(folder).params, want)
 
 
-def test_a_single_file_goes_before_an_older_index(folder, tmp_path, capsys):
+def test_a_single_file_goes_before_an_older_index(folder, capsys):
     want = read_folder(folder).params
-    other = make_run(tmp_path / "other", GPT2)
-    sharded = export(other, tmp_path / "sharded", "--shard-size", "20kb")
-    for path in sharded.glob("model*"):
-        (folder / path.name).write_bytes(path.read_bytes())
+    older = {name: array + 1 for name, array in load_file(folder / WEIGHTS).items()}
+    save_file(older, folder / "model-00001-of-00001.safetensors")
+    index = {"weight_map": dict.fromkeys(older, "model-00001-of-00001.safetensors")}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     capsys.readouterr()
     jax.tree.map(np.testing.assert_array_equal, read_folder(folder).params, want)
     (said,) = capsys.readouterr().err.splitlines()
     assert said.startswith(f"{folder}: model.safetensors is read; model.safetensors.index.json")
-    for path in folder.glob("model-*"):
-        path.unlink()
+    (folder / "model-00001-of-00001.safetensors").unlink()
     jax.tree.map(np.testing.assert_array_equal, read_folder(folder).params, want)
 
 

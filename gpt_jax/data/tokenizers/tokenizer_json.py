@@ -206,8 +206,8 @@ class JsonTokenizer(Tokenizer):
         content, off = without_call_state(parse(text, where))
         if off:
             print(
-                f"{where}: switched off: {' and '.join(off)} (of a call, not of a vocabulary: every "
-                "text would change)",
+                f"{where}: switched off: {' and '.join(off)} (of a call, not of a vocabulary: it "
+                "would change every text)",
                 file=sys.stderr,
             )
         self._where, self._content = where, content
