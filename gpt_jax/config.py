@@ -286,7 +286,8 @@ class TrainConfig:
     router_z_loss: NonNegativeFloat = 0.001
     """Experts: weight of the router logits' squared log-normaliser, every layer (ST-MoE: 1e-3)."""
     on_bad_step: Literal["stop", "skip"] = "stop"
-    """A non-finite loss or gradient, or a spike: stop the run, or leave this update out."""
+    """A non-finite loss or gradient, or a spike: stop the run, or leave this update out (50 in a
+    row stop it all the same)."""
     spike_threshold: PositiveFloat | None = None
     """A loss this many nats above its running mean is a spike; none = only non-finite counts."""
 

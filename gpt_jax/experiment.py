@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -18,7 +20,7 @@ from gpt_jax.data.shards import TokenShards
 from gpt_jax.data.stream import Samples
 from gpt_jax.data.tokenizers import Tokenizer, load_tokenizer, make_tokenizer
 from gpt_jax.evaluate.examples import predict, validate_examples
-from gpt_jax.evaluate.validation import Validation, validate, validation_batches
+from gpt_jax.evaluate.validation import Validation, validate_lanes, validation_batches
 from gpt_jax.finetune.examples import (
     Examples,
     ExampleStream,
@@ -134,16 +136,32 @@ class CorpusData:
     ) -> Validation:
         """Of the first corpus; with evaluate.all_corpora, the losses on the others beside it."""
         config, evaluate, layout = experiment.config, experiment.steps.evaluate, experiment.layout
-        found = validate(config, evaluate, params, self.validation_split, layout, max_sequences)
+        splits = self.validation_split, self.other_splits(config)
+        return validate_lanes(config, evaluate, params, *splits, layout, max_sequences)[0]
+
+    def other_splits(self, config: Config) -> dict[str, TokenShards]:
+        """Validation splits beside the first corpus', by the corpora's names, where
+        evaluate.all_corpora asks for them."""
         if not config.evaluate.all_corpora:
-            return found
-        losses = {
-            f"loss_of_{corpus.directory.name}": validate(
-                config, evaluate, params, corpus.split("validation"), layout, max_sequences
-            ).loss
-            for corpus, _ in self.corpora[1:]
-        }
-        return dataclasses.replace(found, scores=losses)
+            return {}
+        names = distinct_names([corpus.directory for corpus, _ in self.corpora])
+        named = zip(names, self.corpora, strict=True)
+        return {name: corpus.split("validation") for name, (corpus, _) in named if name != names[0]}
+
+
+def distinct_names(paths: Sequence[Path]) -> list[str]:
+    """A name for each directory: its own, with as many of those above it as tell it from the
+    others (en/shards, de/shards). Equal paths have equal names."""
+    parts = [Path(os.path.abspath(path)).parts for path in paths]  # links keep their names
+
+    def name(own: tuple[str, ...]) -> str:
+        others = {other for other in parts if other != own}
+        for n in range(1, len(own)):
+            if all(other[-n:] != own[-n:] for other in others):
+                return "/".join(own[-n:])
+        return "/".join(own)
+
+    return [name(own) for own in parts]
 
 
 @dataclasses.dataclass(frozen=True)

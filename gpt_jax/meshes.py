@@ -47,6 +47,11 @@ def axis_sizes(mesh: MeshConfig, n_devices: int) -> Sizes:
     return sizes | ({"data": n_devices // product} if free else {})
 
 
+def least_devices(mesh: MeshConfig) -> int:
+    """The number of devices that a mesh asks for, with one replica where mesh.data is open."""
+    return math.prod(size for size in _asked(mesh).values() if size != -1)
+
+
 def batch_parts(sizes: Sizes) -> int:
     """The number of parts that the batch dim is split into."""
     return math.prod(sizes[axis] for axis in BATCH_AXES)

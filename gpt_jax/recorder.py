@@ -6,13 +6,15 @@ hand it numbers and states; it does not know how they were computed.
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from gpt_jax import flops, overrides
 from gpt_jax.checkpoint import Checkpoints, steps_to_keep
 from gpt_jax.config import Config
 from gpt_jax.evaluate.validation import Validation
 from gpt_jax.experiment import Experiment
+from gpt_jax.history import steps_recorded
 from gpt_jax.processes import is_writer
 from gpt_jax.step import TrainState
 from gpt_jax.timetable import is_cooled
@@ -26,9 +28,14 @@ from gpt_jax.tracking import (
     write_json,
 )
 
+LEFT_OUT_IN_A_ROW = 50
+"""Steps left out one after another that end a run: as many as the running mean of the loss
+remembers (`step.LOSS_MEMORY`). Parameters have not moved for so long; they will not again."""
+
 
 class Diverged(ValueError):
-    """A step went wrong and train.on_bad_step = stop; the message says which and what next."""
+    """A step went wrong and train.on_bad_step = stop, or too many in a row were left out; the
+    message says which and what next."""
 
 
 class RunRecorder:
@@ -43,9 +50,9 @@ class RunRecorder:
         kept, every = steps_to_keep(config), timetable.due(config.checkpoint.every_tokens)
         self.save_due = lambda done: done in kept or every(done)
         self.validation_due = timetable.due(config.evaluate.every_tokens)
-        self.losses = [loss for _, loss in finite_values(self.log.records, "validation_loss")]
-        validated = [r for r in self.log.records if "validation_loss" in r]
-        self.ranked = [(r["step"], ranking(config, r)) for r in validated]
+        validations = self.log.history.validations
+        self.losses = [loss for _, loss in finite_values(validations, "validation_loss")]
+        self.ranked = [(r["step"], ranking(config, r)) for r in validations]
         self.flops_per_token = flops.training_flops_per_token(config.model, "palm")
         self.flops_per_token += self._teacher_flops_per_token("palm")
         self.exact_flops_per_token = flops.training_flops_per_token(config.model, "exact")
@@ -118,20 +125,29 @@ class RunRecorder:
         self.log.log(record)
         return bad
 
-    def divergence(self, step: int, values: dict[str, float]) -> Diverged:
-        """What to raise for a step that went wrong, once its checkpoints are written."""
+    def divergence(self, step: int, values: dict[str, float]) -> Diverged | None:
+        """What to raise for a step that went wrong, once its checkpoints are written; None if its
+        update is left out and the run goes on."""
+        skips = self.experiment.config.train.on_bad_step == "skip"
+        in_a_row = self.log.history.left_out_in_a_row
+        if skips and in_a_row < LEFT_OUT_IN_A_ROW:
+            return None
         timetable = self.experiment.timetable
         first, n = timetable.samples_before(step), timetable.batch_sequences(step)
         self.checkpoints.wait()
         saved = self.checkpoints.steps()
         where = f"step {saved[-1]:,}" if saved else "none"
         place = self.experiment.stream.sample_locations(first, 1)[0]
+        wrong, advice = f"step {step + 1:,} went wrong", "leave such updates out with"
+        rest = "--train.on_bad_step skip"
+        if skips:
+            wrong = f"steps {step + 2 - in_a_row:,} to {step + 1:,} were all left out, the last"
+            advice, rest = "raise train.spike_threshold", "in a run of its own (--workdir)"
         return Diverged(
-            f"step {step + 1:,} went wrong: {describe_bad(values)}, in samples {first:,} to "
+            f"{wrong}: {describe_bad(values)}, in samples {first:,} to "
             f"{first + n - 1:,} (the first at token {place.first_token:,} of {place.corpus}, epoch "
             f"{place.epoch}); last good checkpoint: {where} in {self.checkpoints.directory}. Lower "
-            f"optimizer.learning_rate, set optimizer.clip_norm, or leave such updates out with "
-            f"--train.on_bad_step skip"
+            f"optimizer.learning_rate, set optimizer.clip_norm, or {advice} {rest}"
         )
 
     def max_sequences(self, done: int) -> int | None:
@@ -162,6 +178,7 @@ class RunRecorder:
                 saving = True
             self.ranked.append((done, rank))
         if saving or self.end_step is not None:
+            self.log.sync()
             self.checkpoints.save(done, state(), None if validation is None else rank)
 
     def is_validated(self) -> bool:
@@ -177,19 +194,21 @@ class RunRecorder:
         """
         run = self.experiment.run
         self.checkpoints.wait()
+        self.log.sync()
         result = self._result() | (more or {})
         if self.writes:
-            draw_loss_curve(self.log.records, run.loss_curve, self.experiment.config.name)
+            draw_loss_curve(self.log.history, run.loss_curve, self.experiment.config.name)
             write_json(run.result, result)
         return result
 
     def _last_validation(self) -> Record | None:
-        return next((r for r in reversed(self.log.records) if "validation_loss" in r), None)
+        validations = self.log.history.validations
+        return validations[-1] if validations else None
 
     def _result(self) -> Record:
         config, timetable = self.experiment.config, self.experiment.timetable
         validation = self._last_validation() or {}
-        steps = [r for r in self.log.records if "step_seconds" in r]
+        history = self.log.history
         n_steps = self.end_step or timetable.n_steps
         counts, n_tokens = flops.count_parameters(config.model), timetable.tokens_before(n_steps)
         return {
@@ -203,16 +222,32 @@ class RunRecorder:
             "optimizer_bytes": self.experiment.optimizer_bytes,
             "n_tokens": n_tokens,
             "n_steps": n_steps,
+            "n_steps_left_out": history.n_left_out,
             "flops": flops.training_flops(config.model, n_tokens, "exact"),
             "flops_6nd": flops.training_flops(config.model, n_tokens, "6nd"),
             **self._teacher_flops(n_tokens),
             "cooled": is_cooled(config),
-            "train_loss": steps[-1]["loss"],
+            "train_loss": history.train_loss,
             **{k: v for k, v in validation.items() if k.startswith("validation_")},
             "best_validation_loss": min(self.losses, default=math.inf),
-            "training_seconds": sum(r["step_seconds"] for r in steps),
+            "training_seconds": history.training_seconds,
             "config": overrides.to_dict(config),
         }
+
+
+def whole_steps(run: Path, metrics: Path, saved: Sequence[int]) -> list[int]:
+    """Of the steps of checkpoints, those up to which metrics.jsonl has the record of every step.
+
+    Raises ValueError that names the first step that is missing if there is none.
+    """
+    n = steps_recorded(metrics)
+    whole = [step for step in saved if step <= n]
+    if not whole:
+        raise ValueError(
+            f"{metrics} lacks the record of step {n + 1:,}, and the first checkpoint is that of "
+            f"step {min(saved):,}: restore the file, or start anew in another --workdir than {run}"
+        )
+    return whole
 
 
 def describe_bad(values: dict[str, float]) -> str:

@@ -56,7 +56,7 @@ class TrainState(NamedTuple):
     ema: Params | None
     """Moving average of the parameters, if optimizer.ema_decay is set."""
     mean_loss: jax.Array
-    """Running mean of the loss; 0 before the first good step."""
+    """Running mean of the loss, of steps left out too; 0 before the first good step."""
 
 
 class Settings(NamedTuple):
@@ -305,7 +305,7 @@ def apply_gradients(
         ema = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, ema, params)
     new = TrainState(state.step + 1, params, opt_state, ema, mean_loss)
     if config.train.on_bad_step == "skip":
-        kept = state._replace(step=new.step)
+        kept = state._replace(step=new.step, mean_loss=_past(config, state.mean_loss, loss))
         new = jax.tree.map(lambda old, updated: jnp.where(bad, old, updated), kept, new)
     metrics = Metrics(
         loss=loss,
@@ -320,6 +320,17 @@ def apply_gradients(
     if sums.distillation is not None:
         metrics = metrics._replace(distillation_loss=sums.distillation / target_tokens)
     return new, _with_routers(metrics, sums, config.model)
+
+
+def _past(config: Config, mean_loss: jax.Array, loss: jax.Array) -> jax.Array:
+    """The running mean after a step that was left out: it follows, or a loss that stays high would
+    be a spike for ever. One step lifts it by the threshold at most, however high its loss."""
+    threshold = config.train.spike_threshold
+    if threshold is None:
+        return mean_loss
+    moved = LOSS_MEMORY * mean_loss + (1 - LOSS_MEMORY) * loss
+    follows = jnp.isfinite(loss) & (mean_loss != 0)
+    return jnp.where(follows, jnp.minimum(moved, mean_loss + threshold), mean_loss)
 
 
 def _with_routers(metrics: Metrics, sums: LossSums, model: ModelConfig) -> Metrics:

@@ -4,6 +4,7 @@
 and TensorBoard mirror it. Files other than it are replaced atomically. Must not import jax.
 """
 
+import contextlib
 import dataclasses
 import datetime
 import importlib.metadata
@@ -11,19 +12,25 @@ import json
 import math
 import os
 import platform
+import secrets
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 from gpt_jax import overrides
 from gpt_jax.config import Config
-
-Record = dict[str, Any]
+from gpt_jax.history import History, keep_until, read_history
+from gpt_jax.history import Record as Record
+from gpt_jax.history import read_records as read_records
 
 PACKAGES = ("gpt-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 """Versions written into config.json."""
+
+
+WANDB_NAME = 64
+"""Characters of a run's name in its id: Weights & Biases allows 128 in all."""
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -74,25 +81,6 @@ def code_commit() -> str | None:
     return commit + "+" * bool(changed)
 
 
-def read_records(path: Path) -> list[Record]:
-    """The records of a metrics.jsonl; a last line cut short by a kill is left out."""
-    if not path.exists():
-        return []
-    records = []
-    lines = path.read_bytes().split(b"\n")
-    for number, line in enumerate(lines, 1):
-        if not line:
-            continue
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            if number < len(lines):
-                raise ValueError(
-                    f"{path}, line {number} is not JSON; the file is damaged"
-                ) from None
-    return records
-
-
 class Mirror(Protocol):
     """Somebody else who is told the metrics."""
 
@@ -105,7 +93,7 @@ class MetricsLog:
 
     Records of steps beyond done_steps (written after the checkpoint that is resumed from) are
     dropped: they are computed again. Of the processes of one run, one writes: the others only
-    remember.
+    remember. What is remembered of the records is their `History`.
     """
 
     def __init__(
@@ -115,27 +103,45 @@ class MetricsLog:
         mirrors: list[Mirror] | None = None,
         writes: bool = True,
     ):
-        kept = [r for r in read_records(path) if r["step"] <= done_steps]
-        self.records = kept
+        self.history = read_history(path, done_steps)
         self.mirrors = mirrors or []
+        self._path = path
         self._file: TextIO | None = None
         if writes:
-            write_atomically(path, "".join(json.dumps(r) + "\n" for r in kept))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            keep_until(path, done_steps)
             self._file = path.open("a", buffering=1)
 
     def log(self, record: Record) -> None:
-        """Write one record; it holds `step`, the number of steps done."""
+        """Write one record; it holds `step`, the number of steps done. Raises OSError, naming the
+        file, if that fails."""
         if self._file is not None:
-            self._file.write(json.dumps(record) + "\n")
-        self.records.append(record)
+            with self._named():
+                self._file.write(json.dumps(record) + "\n")
+        self.history.add(record)
         for mirror in self.mirrors:
             mirror.log(record)
+
+    def sync(self) -> None:
+        """Put what was written onto the disk: a checkpoint that outlives a power cut must not come
+        after steps whose records did not."""
+        if self._file is not None:
+            with self._named():
+                self._file.flush()
+                os.fsync(self._file.fileno())
 
     def close(self, finished: bool) -> None:
         if self._file is not None:
             self._file.close()
         for mirror in self.mirrors:
             mirror.close(finished)
+
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise OSError(error.errno, f"cannot write {self._path}: {error.strerror}") from error
 
 
 def make_mirrors(config: Config, directory: Path) -> list[Mirror]:
@@ -148,10 +154,21 @@ def make_mirrors(config: Config, directory: Path) -> list[Mirror]:
     return mirrors
 
 
-def wandb_run_id(config: Config) -> str:
-    """The same id whenever the same experiment runs: a resumed run continues its own page."""
-    name = "".join(c if c.isalnum() or c in "-_" else "-" for c in config.name)
-    return f"{name}-{overrides.fingerprint(config)}"
+def wandb_run_id(config: Config, directory: Path) -> str:
+    """The id of a run directory's page: a resumed run continues it, another directory has its own.
+
+    It is drawn once and kept in wandb_id. A run that began before that was kept goes on under the
+    id that it has: name and fingerprint.
+    """
+    path = directory / "wandb_id"
+    if path.exists():
+        return path.read_text().strip()
+    name = "".join(c if c.isalnum() or c in "-_" else "-" for c in config.name)[:WANDB_NAME]
+    old = f"{name}-{overrides.fingerprint(config)}"
+    begun = any((directory / "wandb").glob(f"*run-*-{old}"))
+    run_id = old if begun else f"{old}-{secrets.token_hex(4)}"
+    write_atomically(path, run_id + "\n")
+    return run_id
 
 
 class WandbMirror:
@@ -168,7 +185,7 @@ class WandbMirror:
             project=config.tracking.wandb_project,
             group=config.tracking.wandb_group or None,
             name=config.name,
-            id=wandb_run_id(config),
+            id=wandb_run_id(config, directory),
             resume="allow",
             reinit="create_new",  # a packed sweep has several runs in one process
             mode=config.tracking.wandb_mode,
@@ -228,6 +245,31 @@ class Progress:
         return "  ".join(parts)
 
 
+def say(text: str) -> None:
+    """A line on stderr for whoever watches. That nobody does, or no longer, is no error."""
+    if sys.stderr is None:  # closed before we started
+        return
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except (OSError, ValueError):  # a broken pipe, a full disk, a terminal that is gone; closed
+        unwatched()
+    except RuntimeError:  # a signal's handler, called while another line was being written
+        pass
+
+
+def unwatched() -> None:
+    """Send stdout and stderr, where they cannot be written, to nobody from now on: what is left in
+    their buffers must not fail once more when the process ends."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is None:
+            continue
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            with contextlib.suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
 class ProgressReport:
     """A bar on a terminal, elsewhere a plain line now and then; nothing if not `spoken`."""
 
@@ -235,7 +277,7 @@ class ProgressReport:
         self, n_steps: int, done_steps: int, line_due: Callable[[int], bool], spoken: bool = True
     ):
         self._line_due, self._bar, self._spoken = line_due, None, spoken
-        if spoken and sys.stderr.isatty():
+        if spoken and _is_terminal():
             from rich import progress
             from rich.console import Console
 
@@ -252,7 +294,8 @@ class ProgressReport:
 
     def update(self, state: Progress) -> None:
         if self._bar is not None:
-            self._bar.update(self._task, completed=state.step, description=state.text())
+            with self._watched():
+                self._bar.update(self._task, completed=state.step, description=state.text())
         elif self._line_due(state.step):
             step = f"step {state.step:>{len(str(state.n_steps))}}/{state.n_steps}"
             self.say(f"{step}  {state.text()}")
@@ -262,13 +305,27 @@ class ProgressReport:
         if not self._spoken:
             return
         if self._bar is not None:
-            self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+            with self._watched():
+                self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
         else:
-            print(text, file=sys.stderr, flush=True)
+            say(text)
 
     def close(self) -> None:
         if self._bar is not None:
-            self._bar.stop()
+            with self._watched():
+                self._bar.stop()
+
+    @contextlib.contextmanager
+    def _watched(self) -> Iterator[None]:
+        """As long as there is a terminal; without one the bar goes on in silence."""
+        try:
+            yield
+        except (OSError, ValueError):
+            unwatched()
+
+
+def _is_terminal() -> bool:
+    return sys.stderr is not None and not sys.stderr.closed and sys.stderr.isatty()
 
 
 def format_seconds(seconds: float) -> str:
@@ -278,15 +335,15 @@ def format_seconds(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def draw_loss_curve(records: list[Record], path: Path, title: str) -> None:
+def draw_loss_curve(history: History, path: Path, title: str) -> None:
     """Training loss (smoothed over the raw) and validation loss against tokens, as PNG."""
     from matplotlib.figure import Figure
 
-    train, valid = finite_values(records, "loss"), finite_values(records, "validation_loss")
+    valid = finite_values(history.validations, "validation_loss")
     figure = Figure(figsize=(7, 4), dpi=120, layout="constrained")
     axes = figure.subplots()
-    if train:
-        tokens, losses = zip(*train, strict=True)
+    if history.losses:
+        tokens, losses = history.tokens, history.losses
         axes.plot(tokens, losses, color="C0", alpha=0.25, linewidth=0.8)
         axes.plot(tokens, smooth(losses), color="C0", label="training")
     if valid:
@@ -299,7 +356,7 @@ def draw_loss_curve(records: list[Record], path: Path, title: str) -> None:
         )
     axes.set(xlabel="training tokens", ylabel="loss (nats per token)", title=title)
     axes.grid(alpha=0.3)
-    if train or valid:
+    if history.losses or valid:
         axes.legend()
     temporary = path.with_name(f".{path.name}.tmp.png")
     figure.savefig(temporary)

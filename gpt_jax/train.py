@@ -7,10 +7,8 @@ continues from its last checkpoint to the same numbers.
 
 import contextlib
 import dataclasses
-import json
 import math
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -26,12 +24,13 @@ from gpt_jax.dispatch import Pace, wait_for_end, waits
 from gpt_jax.evaluate.validation import Validation
 from gpt_jax.experiment import Experiment, facts, prepare, resolved
 from gpt_jax.feed import put_batch, put_count, put_vote, read_batches
+from gpt_jax.history import copy_until
 from gpt_jax.processes import is_writer
-from gpt_jax.recorder import RunRecorder, describe_bad
+from gpt_jax.recorder import RunRecorder, describe_bad, whole_steps
 from gpt_jax.run import RunDirectory, base_params
 from gpt_jax.step import Metrics, TrainState
 from gpt_jax.task_report import test
-from gpt_jax.tracking import Progress, ProgressReport, Record, read_records, write_atomically
+from gpt_jax.tracking import Progress, ProgressReport, Record, say
 
 LINES_IN_ALL = 20
 """Progress lines of a whole run where there is no terminal, unless the config says otherwise."""
@@ -139,12 +138,29 @@ def initial_state(
         state, frozen = experiment.steps.begin(jax.random.key(config.seed), params)
         experiment = experiment.on(params, frozen)
     if resuming:
+        if step is None:
+            step = _step_to_resume(experiment.run, checkpoints)
         return experiment, *checkpoints.restore(experiment.steps.abstract_state, step)
     if branch is not None:
         return experiment, *take_over(experiment, *branch)
     if state is None:
         state = experiment.steps.init(jax.random.key(config.seed))
     return experiment, state, 0
+
+
+def _step_to_resume(run: RunDirectory, checkpoints: Checkpoints) -> int | None:
+    """The step of the checkpoint to go on from where that is not the latest: the last one before
+    what metrics.jsonl lacks. None = the latest."""
+    saved = checkpoints.steps()
+    whole = whole_steps(run.path, run.metrics, saved)
+    if whole[-1] == saved[-1]:
+        return None
+    if is_writer():
+        say(
+            f"{run.metrics} ends before the checkpoint of step {saved[-1]:,}: going back to that "
+            f"of step {whole[-1]:,}"
+        )
+    return whole[-1]
 
 
 LENGTH = ("train.tokens", "schedule.cooldown_tokens")
@@ -170,9 +186,9 @@ def take_over(experiment: Experiment, trunk: RunDirectory, step: int) -> tuple[T
             f"wsd and differs from its trunk in {' and '.join(LENGTH)} alone"
         )
     state = restore_state(trunk.checkpoints, experiment.steps.abstract_state, step)
-    kept = [r for r in read_records(trunk.metrics) if r["step"] <= step]
+    whole_steps(trunk.path, trunk.metrics, [step])
     if is_writer():
-        write_atomically(experiment.run.metrics, "".join(json.dumps(r) + "\n" for r in kept))
+        copy_until(trunk.metrics, experiment.run.metrics, step)
     return state, step
 
 
@@ -302,8 +318,8 @@ class _Loop:
             bad = self.recorder.record_step(step, values, seconds, data_wait)
             batch_tokens = timetable.tokens_before(step + 1) - timetable.tokens_before(step)
             self._show(step, values["loss"], seconds / batch_tokens)
-            if bad and self.experiment.config.train.on_bad_step == "stop":
-                raise self.recorder.divergence(step, values)
+            if bad and (error := self.recorder.divergence(step, values)):
+                raise error
             if bad:
                 self.report.say(f"step {step + 1:,}: {describe_bad(values)}: update left out")
 
@@ -345,6 +361,8 @@ class _Loop:
         if not self.recorder.is_validated():
             n_steps = self.experiment.timetable.n_steps
             self._milestone(state, n_steps, validating=True, saving=True)
+        if n := self.recorder.log.history.n_left_out:
+            self.report.say(f"{n:,} of {self.experiment.timetable.n_steps:,} updates were left out")
         task = self.experiment.config.task
         if task.name == "language_model" or not task.test:
             return self.recorder.finish()
@@ -402,7 +420,7 @@ def stop_signals() -> Iterator[list[int]]:
     def handle(number: int, _: object) -> None:
         received.append(number)
         signal.signal(number, before[number])
-        print("\nstopping after this step; saving", file=sys.stderr, flush=True)
+        say("\nstopping after this step; saving")
 
     if threading.current_thread() is not threading.main_thread():
         yield received  # Python gives signals to the main thread alone

@@ -32,7 +32,7 @@ LAYERS = (
         "adapt",
     },
     {"finetune"},
-    {"step", "compiled_steps", "coord_check", "checkpoint_files", "tracking"},
+    {"step", "compiled_steps", "coord_check", "checkpoint_files", "tracking", "history"},
     {"checkpoint"},
     {"compress"},
     {"run"},

@@ -4,6 +4,7 @@ tests/eight_devices.py trains; here is what must come out.
 """
 
 import contextlib
+import dataclasses
 import json
 import math
 import os
@@ -352,3 +353,11 @@ def test_slices_are_kept_together():
     assert [{device.slice_index for device in part} for part in grouped] == [{0}, {1}]
     with pytest.raises(ValueError, match=r"mesh\.slices = 4, but the devices are in 2 slices"):
         _slices(devices, 4)
+
+
+def test_the_least_devices_of_a_mesh_count_every_axis():
+    """Named one by one, so that an axis of a later version is not forgotten."""
+    for field in dataclasses.fields(MeshConfig):
+        assert meshes.least_devices(MeshConfig(**{field.name: 2})) == 2, field.name
+    assert meshes.least_devices(MeshConfig()) == 1
+    assert meshes.least_devices(MeshConfig(data=3, expert=2, tensor=4, slices=5)) == 120

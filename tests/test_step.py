@@ -159,7 +159,8 @@ def test_a_skipped_step_changes_nothing_but_the_step(skipping, kind):
     after, metrics = skipping.step(state, **BAD[kind])
     assert bool(metrics.bad)
     assert int(after.step) == int(state.step) + 1
-    assert_equal_trees(after._replace(step=state.step), state)
+    assert_equal_trees(after._replace(step=state.step, mean_loss=state.mean_loss), state)
+    assert float(after.mean_loss) == pytest.approx(float(state.mean_loss))
     resumed, metrics = skipping.step(after)
     assert not bool(metrics.bad)
     assert np.abs(resumed.params["head"]["kernel"] - state.params["head"]["kernel"]).max() > 0
@@ -189,7 +190,22 @@ def test_a_spike_is_measured_from_the_running_mean(skipping):
     assert not bool(skipping.step(state, loss=mean + 1.9)[1].bad)
     after, metrics = skipping.step(state, loss=mean + 2.1)
     assert bool(metrics.bad)
-    assert float(after.mean_loss) == float(state.mean_loss)
+    assert float(after.mean_loss) == pytest.approx(
+        LOSS_MEMORY * mean + (1 - LOSS_MEMORY) * (mean + 2.1)
+    )
+    after, metrics = skipping.step(state, loss=1e30)  # threshold 2: no more than that
+    assert float(after.mean_loss) == pytest.approx(mean + 2)
+
+
+def test_a_loss_that_stays_high_is_no_spike_for_ever(skipping):
+    """The first update of a run goes astray, by 5 nats where 2 are a spike: once the mean has
+    followed, training goes on. 5 x 0.98^n < 2: n = 46 of the steps after it are left out."""
+    state, _ = skipping.step(skipping.start(), loss=5.0)
+    bad = []
+    for _ in range(60):
+        state, metrics = skipping.step(state, loss=10.0)
+        bad.append(bool(metrics.bad))
+    assert bad == [True] * 46 + [False] * 14
 
 
 def test_a_bad_first_step_does_not_make_spikes_of_the_next(skipping):

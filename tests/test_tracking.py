@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from gpt_jax import overrides
 from gpt_jax.config import Config
+from gpt_jax.history import History
 from gpt_jax.tracking import (
     MetricsLog,
     Progress,
@@ -31,6 +32,7 @@ from gpt_jax.tracking import (
     make_mirrors,
     provenance,
     read_records,
+    say,
     wandb_run_id,
     write_json,
 )
@@ -77,7 +79,7 @@ def test_resuming_drops_what_is_computed_again(tmp_path):
     with path.open("a") as file:
         file.write('{"step": 8, "lo')
     log = MetricsLog(path, 5)
-    assert [r["step"] for r in log.records] == [1, 2, 3, 4, 5]
+    assert list(log.history.losses) == [5 / step for step in (1, 2, 3, 4, 5)]
     log.log(record(6))
     log.close(finished=False)
     assert [r["step"] for r in read_records(path)] == [1, 2, 3, 4, 5, 6]
@@ -158,14 +160,23 @@ def test_tensorboard_event_files_hold_the_records(tmp_path):
     assert curves["loss"] == [(s, pytest.approx(5 / s)) for s in (1, 2, 3)]
 
 
-def test_wandb_run_ids_follow_the_experiment():
+def test_wandb_run_ids_belong_to_a_directory(tmp_path):
+    """Two runs of one config are two pages; each is continued, also when its config changes."""
     config = overrides.override(Config(), {"name": "my run/1"})
-    assert wandb_run_id(config) == wandb_run_id(config)
-    assert wandb_run_id(config).startswith("my-run-1-")
-    assert wandb_run_id(overrides.override(config, {"checkpoint.keep_best": 3})) == wandb_run_id(
-        config
-    )
-    assert wandb_run_id(overrides.override(config, {"seed": 3})) != wandb_run_id(config)
+    one, two = (wandb_run_id(config, tmp_path / name) for name in ("one", "two"))
+    assert one != two
+    assert one.startswith("my-run-1-")
+    changed = overrides.override(config, {"seed": 3})
+    assert wandb_run_id(changed, tmp_path / "one") == one
+    long = wandb_run_id(overrides.override(config, {"name": "x" * 300}), tmp_path / "long")
+    assert len(long) <= 128
+
+
+def test_a_wandb_run_of_an_earlier_version_keeps_its_id(tmp_path):
+    config = overrides.override(Config(), {"name": "old"})
+    old = f"old-{overrides.fingerprint(config)}"
+    (tmp_path / "wandb" / f"offline-run-20260101_000000-{old}").mkdir(parents=True)
+    assert wandb_run_id(config, tmp_path) == old
 
 
 def test_wandb_offline_run(tmp_path, monkeypatch):
@@ -179,7 +190,7 @@ def test_wandb_offline_run(tmp_path, monkeypatch):
         mirror.log({**record(step), "remarkable_key": 1})
     mirror.close(finished=True)
     (directory,) = tmp_path.glob("wandb/offline-run-*")
-    assert directory.name.endswith(wandb_run_id(config))
+    assert directory.name.endswith(wandb_run_id(config, tmp_path))
     (file,) = directory.glob("*.wandb")
     give_up = time.monotonic() + 60  # wandb writes it in a process of its own
     while b"remarkable_key" not in (content := file.read_bytes()) and time.monotonic() < give_up:
@@ -278,19 +289,58 @@ def test_the_loss_curve_is_drawn(tmp_path):
 
     path = tmp_path / "loss.png"
     records = [{"step": s, "tokens": 64 * s, "loss": 5 - s / 50} for s in range(1, 101)]
-    draw_loss_curve([], path, "empty")
+    history = History()
+    draw_loss_curve(history, path, "empty")
     empty = image.imread(path)
-    draw_loss_curve(records, path, "training")
+    for found in records:
+        history.add(found)
+    draw_loss_curve(history, path, "training")
     curve = image.imread(path)
     validation = [{"step": 100, "tokens": 6400, "validation_loss": 3.1}]
     # A loss that is not finite is a string in the records.
     spoiled = [{"step": 101, "tokens": 6464, "loss": "nan"}]
-    draw_loss_curve([*records, *validation, *spoiled], path, "training")
+    for found in [*validation, *spoiled]:
+        history.add(found)
+    draw_loss_curve(history, path, "training")
     both = image.imread(path)
     assert empty.shape == curve.shape == both.shape == (480, 840, 4)
     assert (empty != curve).any()
     assert (curve != both).any()
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.fixture(params=["broken pipe", "full", "closed", "none"])
+def lost_stderr(request, monkeypatch):
+    """stderr whose reader is gone, whose disk is full, that was closed, or never there."""
+    if request.param == "none":
+        monkeypatch.setattr(sys, "stderr", None)
+        yield
+        return
+    reader, writer = os.pipe()
+    os.close(reader)
+    full = request.param == "full"
+    stream = open("/dev/full", "w") if full else open(writer, "w")  # noqa: SIM115
+    if request.param == "closed":
+        stream.close()
+    monkeypatch.setattr(sys, "stderr", stream)
+    yield
+    stream.close()  # nothing is left in its buffer that would fail now
+
+
+def test_nobody_watching_is_no_error(lost_stderr):
+    report = ProgressReport(2, 0, lambda step: True)
+    for step in (1, 2):
+        report.update(Progress(step, 2, 3.0, 10.0, None, 1.0))
+    report.close()
+    say("done")
+
+
+def test_a_full_disk_is_named_where_records_are_written(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    log = MetricsLog(path, 0)
+    log._file = open("/dev/full", "w", buffering=1)  # noqa: SIM115
+    with pytest.raises(OSError, match=r"cannot write .*metrics\.jsonl: No space left on device"):
+        log.log(record(1))
 
 
 def test_a_report_only_draws_where_stderr_is_a_terminal(capsys):

@@ -6,9 +6,11 @@ One reference run is trained uninterrupted; every other way there must give its 
 import contextlib
 import json
 import math
+import os
 import random
 import shutil
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -328,14 +330,14 @@ def test_a_tokenizer_with_more_ids_than_the_model(here, tmp_path, capsys):
 # --- other ways to start ------------------------------------------------------------------------
 
 
-def poisoned(step: int, monkeypatch, workspace: Workspace) -> None:
-    """The batch of one step (from 0) gets a loss that is not a number."""
+def poisoned(step: int, monkeypatch, workspace: Workspace, n_steps: int = 1) -> None:
+    """The batches of some steps, the first of them `step` (from 0), get a loss that is no number."""
     table, batch = make_timetable(workspace.config()), Stream.batch
-    first = table.samples_before(step)
+    bad = [table.samples_before(step + i) for i in range(n_steps)]
 
     def with_nan(self, first_sample, *arguments):
         made = batch(self, first_sample, *arguments)
-        weights = made.weights_BT * (np.nan if first_sample == first else 1)
+        weights = made.weights_BT * (np.nan if first_sample in bad else 1)
         return made._replace(weights_BT=weights.astype(np.float32))
 
     monkeypatch.setattr(Stream, "batch", with_nan)
@@ -376,6 +378,45 @@ def test_resumed_with_a_change_and_a_bad_step_left_out(
     assert [r["step"] for r in found if r.get("bad")] == [done + 3]
     assert [r["step"] for r in found if "loss" in r] == list(range(1, N_STEPS + 1))
     assert unfinished.read_config() == workspace.config(train__on_bad_step="skip")
+    assert result["n_steps_left_out"] == 1
+    assert f"1 of {N_STEPS} updates were left out" in errors
+
+
+def test_steps_left_out_in_a_row_end_the_run(workspace, here, tmp_path, capsys, monkeypatch):
+    """49 are passed over, at the 50th it is an error; what was skipped before a resume counts."""
+    poisoned(21, monkeypatch, workspace, 49)
+    poisoned(80, monkeypatch, workspace, 60)
+    assert here(tmp_path, "--train.on_bad_step", "skip") == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "steps 81 to 130 were all left out, the last: loss nan" in said
+    assert "last good checkpoint: step 12" in said
+    assert not (tmp_path / "result.json").exists()
+
+
+def test_records_lost_in_a_power_cut_are_made_again(workspace, unfinished, here, monkeypatch):
+    """The latest checkpoint is newer than the records: the one before them is taken. And all that
+    with nobody reading what is said."""
+    earlier, latest = checkpoint_files.saved_steps(unfinished.checkpoints)[-2:]
+    lines = unfinished.metrics.read_text().splitlines(keepends=True)
+    kept = [line for line in lines if json.loads(line)["step"] < latest - 1]
+    unfinished.metrics.write_text("".join(kept) + kept[-1][:20])
+    assert earlier <= json.loads(kept[-1])["step"] < latest
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as nobody:
+        monkeypatch.setattr(sys, "stderr", nobody)
+        assert here(unfinished.path) == 0
+    assert_same_run(workspace, unfinished)
+
+
+def test_records_that_no_checkpoint_comes_before_are_missed(unfinished, here, capsys):
+    rewind(unfinished)
+    lines = unfinished.metrics.read_text().splitlines(keepends=True)
+    unfinished.metrics.write_text("".join(lines[:4] + lines[5:]))
+    assert here(unfinished.path) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "metrics.jsonl lacks the record of step 5" in said
+    assert unfinished.read_result() is None
 
 
 def test_a_warm_start_takes_over_the_parameters_and_nothing_else(reference, here, tmp_path):

@@ -61,7 +61,7 @@ def validate(
     Each block is seen alone: the first token after its start has one token of context
     (nanoGPT's convention for a whole split).
     """
-    return validate_lanes(config, evaluate, params, split, layout, max_sequences)[0]
+    return _validate_lanes(config, evaluate, params, split, layout, max_sequences)[0]
 
 
 def validate_lanes(
@@ -69,10 +69,31 @@ def validate_lanes(
     evaluate: Callable[[Params, Batch], LossSums],
     params: Params,
     split: TokenShards,
+    others: Mapping[str, TokenShards],
     layout: Layout,
     max_sequences: int | None = None,
 ) -> list[Validation]:
-    """`validate` of several models at once, where `evaluate` returns sums of shape [K]."""
+    """`validate` of K models at once, where `evaluate` returns sums of shape [K] (or of [], of one
+    model), with the losses on the `others` among the scores, as loss_of_NAME."""
+    found = _validate_lanes(config, evaluate, params, split, layout, max_sequences)
+    losses = {
+        f"loss_of_{name}": _validate_lanes(config, evaluate, params, other, layout, max_sequences)
+        for name, other in others.items()
+    }
+    return [
+        dataclasses.replace(lane, scores={name: of[i].loss for name, of in losses.items()})
+        for i, lane in enumerate(found)
+    ]
+
+
+def _validate_lanes(
+    config: Config,
+    evaluate: Callable[[Params, Batch], LossSums],
+    params: Params,
+    split: TokenShards,
+    layout: Layout,
+    max_sequences: int | None,
+) -> list[Validation]:
     sums: list[LossSums] = []
     for batch in validation_batches(config, split, layout, max_sequences):
         sums.append(evaluate(params, batch))

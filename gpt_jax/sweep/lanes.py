@@ -23,6 +23,7 @@ from gpt_jax.data.batch import Batch
 from gpt_jax.evaluate.validation import Validation, validate_lanes
 from gpt_jax.experiment import CorpusData, Experiment
 from gpt_jax.feed import put_batch, put_count
+from gpt_jax.meshes import least_devices
 from gpt_jax.models.gpt import make_gpt
 from gpt_jax.sharding import TRIAL_AXIS, Layout, stack_layout, stacked
 from gpt_jax.step import Metrics, TrainState, evaluation_params, make_settings, make_steps
@@ -63,13 +64,15 @@ class TurnLanes:
 
     def train(self, batches: Sequence[Batch], n_steps: int, alive: Sequence[int]) -> list[Metrics]:
         """Handed to the devices one after another, without waiting."""
-        layout = self._experiments[0].layout
-        placed = [put_batch(batch, layout.batches) for batch in batches]
-        count = put_count(n_steps, layout.everywhere)
+        placed: dict[tuple[int, Layout], tuple[Batch, jax.Array]] = {}
         for i in alive:
-            experiment = self._experiments[i]
+            experiment, which = self._experiments[i], i % len(batches)
+            layout = experiment.layout
+            if (which, layout) not in placed:
+                batch = put_batch(batches[which], layout.batches)
+                placed[which, layout] = batch, put_count(n_steps, layout.everywhere)
             self._states[i], self._last[i] = experiment.steps.train(
-                self._states[i], placed[i % len(placed)], count, experiment.settings
+                self._states[i], *placed[which, layout], experiment.settings
             )
         return [metrics for metrics in self._last if metrics is not None]
 
@@ -94,7 +97,7 @@ class VectorLanes:
     ):
         self._experiment, data = experiments[0], experiments[0].data
         assert isinstance(data, CorpusData), "packs are pretraining"
-        self._split = data.validation_split
+        self._splits = data.validation_split, data.other_splits(experiments[0].config)
         config, solo = experiments[0].config, experiments[0].layout
         n_parts = trial_parts(len(experiments), len(devices), solo.mesh.size)
         self._layout = stack_layout(solo, devices[: n_parts * solo.mesh.size], n_parts)
@@ -129,7 +132,7 @@ class VectorLanes:
             self._experiment.config,
             self._program.evaluate,
             evaluation_params(self._state),
-            self._split,
+            *self._splits,
             self._layout,
             max_sequences,
         )
@@ -181,6 +184,20 @@ def trial_parts(n_lanes: int, n_devices: int, devices_per_trial: int) -> int:
     return max(n for n in range(1, most + 1) if n_lanes % n == 0)
 
 
+def is_vectorised(config: Config, n_devices: int) -> bool:
+    """Whether `VectorLanes` can train a config. Not a mixture of experts on several devices: jax
+    (0.10) maps no `shard_map` whose body calls jitted functions over an axis of the mesh."""
+    return config.model.n_experts is None or n_devices == 1
+
+
+def device_groups(config: Config, devices: Sequence[jax.Device]) -> list[Sequence[jax.Device]]:
+    """The devices on which single trials are prepared: those of the first trial where all are
+    vectorised from there, else as many groups as there are, which trials share out."""
+    span = least_devices(config.mesh)
+    n_groups = 1 if is_vectorised(config, len(devices)) else max(1, len(devices) // span)
+    return [devices[i * span : (i + 1) * span] for i in range(n_groups)]
+
+
 def _stack(states: Sequence[TrainState], shardings: Any) -> TrainState:
     stacked_state = jax.tree.map(lambda *leaves: jnp.stack(leaves), *jax.device_get(states))
     return jax.device_put(stacked_state, shardings)
@@ -200,6 +217,8 @@ def choose_lanes(
     """
     if len(experiments) == 1:
         return TurnLanes(experiments, states), "one trial"
+    if not is_vectorised(experiments[0].config, len(devices)):
+        return TurnLanes(experiments, states), "in turns: experts on several devices"
     if devices[0].platform != "cpu" or len(devices) > experiments[0].layout.mesh.size:
         return VectorLanes(experiments, states, devices), "vectorised over the devices"
     n_steps, alive = experiments[0].steps_per_dispatch, range(len(states))

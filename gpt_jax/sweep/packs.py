@@ -8,6 +8,7 @@ may be continued by one.
 
 import contextlib
 import dataclasses
+import itertools
 import threading
 import time
 from collections.abc import Sequence
@@ -16,7 +17,6 @@ from typing import Any
 import jax
 
 from gpt_jax import overrides
-from gpt_jax.checkpoint import Checkpoints
 from gpt_jax.checkpoint_files import saved_steps
 from gpt_jax.compiled_steps import program_config
 from gpt_jax.config import Config
@@ -24,11 +24,14 @@ from gpt_jax.data.batch import Batch
 from gpt_jax.dispatch import Pace
 from gpt_jax.experiment import Experiment, prepare
 from gpt_jax.feed import read_batches
-from gpt_jax.recorder import RunRecorder, describe_bad
+from gpt_jax.meshes import least_devices
+from gpt_jax.recorder import RunRecorder, describe_bad, whole_steps
+from gpt_jax.run import RunDirectory
 from gpt_jax.step import Metrics, TrainState
 from gpt_jax.sweep.attempt import attempt
-from gpt_jax.sweep.lanes import Lanes, TurnLanes, choose_lanes
+from gpt_jax.sweep.lanes import Lanes, TurnLanes, choose_lanes, device_groups
 from gpt_jax.sweep.store import Entry, State, SweepDirectory
+from gpt_jax.tracking import say
 from gpt_jax.train import Interrupted, begin, finished_result, initial_state, opened, stop_signals
 
 PACK_SIZE = 16
@@ -61,7 +64,7 @@ def choose_pack(sweep: SweepDirectory, ready: list[Entry], n_workers: int = 1) -
     states = list(sweep.states().values())
     free = max(1, n_workers - (states.count("running") > 0))
     packs = [pack[: -(-len(pack) // free)] for pack in group(sweep, ready)]
-    spans = [_devices_per_trial(pack[0].config) for pack in packs]
+    spans = [least_devices(pack[0].config.mesh) for pack in packs]
     n = max(1, min(len(packs), jax.local_device_count() // max(spans)))
     return [entry for pack in packs[:n] for entry in pack]
 
@@ -156,26 +159,36 @@ class _Pack:
                     self.outcomes[entry.name] = ("done", "")
                 else:
                     waiting.append(entry)
-            if waiting:
-                self._train(waiting, stack)
+            for entries, step in self._by_step(waiting):
+                self._train(entries, step, stack)
 
-    def _train(self, entries: Sequence[Entry], stack: contextlib.ExitStack) -> None:
-        span = _devices_per_trial(entries[0].config)
+    def _by_step(self, entries: Sequence[Entry]) -> list[tuple[list[Entry], int | None]]:
+        """Trials that go on together, and the step from which they do; None = from the start."""
+        steps = [_steps_to_resume(self.sweep.run(entry.name)) for entry in entries]
+        common = common_step(steps)
+        if common is not None:
+            return [(list(entries), common)]
+        groups: dict[int | None, list[Entry]] = {}
+        for entry, own in zip(entries, steps, strict=True):
+            groups.setdefault(max(own, default=None), []).append(entry)
+        return [(together, step) for step, together in groups.items()]
+
+    def _train(
+        self, entries: Sequence[Entry], step: int | None, stack: contextlib.ExitStack
+    ) -> None:
         for entry in entries:
             if not entry.config.is_pretraining:
                 raise ValueError(
                     f"{entry.name} is no plain pretraining: it is not packed; run the sweep with "
                     f"--launcher local or slurm"
                 )
-        experiments = [
-            prepare(e.config, self.sweep.run(e.name), self.devices[:span]) for e in entries
-        ]
+        groups = itertools.cycle(device_groups(entries[0].config, self.devices))
+        experiments = [prepare(e.config, self.sweep.run(e.name), next(groups)) for e in entries]
         checkpoints = [stack.enter_context(opened(experiment)) for experiment in experiments]
-        common = common_step(checkpoints)
         states: list[TrainState] = []
         for entry, experiment, saved in zip(entries, experiments, checkpoints, strict=True):
             branch = self.sweep.branch_step(entry)
-            _, state, done = initial_state(experiment, saved, branch, common)
+            _, state, done = initial_state(experiment, saved, branch, step)
             begin(experiment)
             states.append(state)
         trials = [
@@ -201,14 +214,14 @@ class _Pack:
         n_steps, first = trials[0].experiment.timetable.n_steps, trials[0].recorder
         experiments = [trial.experiment for trial in trials]
         if done >= n_steps:
-            self._milestone(trials, TurnLanes(experiments, states), n_steps, True, False)
+            self._validate_late(trials, states, n_steps)
             return
         pace = Pace(experiments[0].config, experiments[0].steps_per_dispatch)
         steps = _next_steps(trials, done, pace)
         batches, wait = _batches(trials, steps)
         lanes, why = choose_lanes(experiments, states, self.devices, batches, n_steps - done)
         where = ", ".join(str(device.id) for device in self.devices)
-        print(f"{len(trials)} trials {why}; devices {where}", flush=True)
+        say(f"{len(trials)} trials {why}; devices {where}")
         reader = _Reader(self, trials, pace)
         while steps:
             metrics = lanes.train(batches, len(steps), self._alive(trials))
@@ -230,6 +243,16 @@ class _Pack:
                 for i in self._alive(trials):
                     trials[i].recorder.checkpoints.wait()
                 raise Interrupted(f"after step {done:,} of {n_steps:,} of a pack; saved")
+
+    def _validate_late(
+        self, trials: Sequence[_Trial], states: Sequence[TrainState], n_steps: int
+    ) -> None:
+        """Validate trials that were trained to their end, where a kill came before that."""
+        waiting = [i for i, trial in enumerate(trials) if not trial.recorder.is_validated()]
+        if waiting:
+            late = [trials[i] for i in waiting]
+            lanes = TurnLanes([trial.experiment for trial in late], [states[i] for i in waiting])
+            self._milestone(late, lanes, n_steps, True, False)
 
     def _alive(self, trials: Sequence[_Trial]) -> list[int]:
         return [i for i, t in enumerate(trials) if t.entry.name not in self.outcomes]
@@ -263,12 +286,11 @@ class _Pack:
         for j, step in enumerate(steps):
             values = {name: column[j] for name, column in lane.items()}
             bad = trial.recorder.record_step(step, values, seconds, wait)
-            if bad and trial.experiment.config.train.on_bad_step == "stop":
-                error = trial.recorder.divergence(step, values)
+            if bad and (error := trial.recorder.divergence(step, values)):
                 self.outcomes[trial.entry.name] = ("diverged", str(error))
                 return
             if bad:
-                print(f"{trial.entry.name}: step {step + 1:,}: {describe_bad(values)}: left out")
+                say(f"{trial.entry.name}: step {step + 1:,}: {describe_bad(values)}: left out")
 
 
 class _Reader:
@@ -300,19 +322,18 @@ class _Reader:
         self._pack.read(self._trials, steps, metrics, seconds, wait / len(steps))
 
 
-def common_step(checkpoints: Sequence[Checkpoints]) -> int | None:
-    """The last step that every trial has saved: where the pack goes on; None = from the start.
+def _steps_to_resume(run: RunDirectory) -> list[int]:
+    """The steps of checkpoints that a run may go on from; none of one that has not begun."""
+    saved = saved_steps(run.checkpoints)
+    return whole_steps(run.path, run.metrics, saved) if saved else []
+
+
+def common_step(steps: Sequence[Sequence[int]]) -> int | None:
+    """The last step that every trial has saved: where the pack goes on; None if there is none.
 
     A kill between two trials' saves leaves one of them a checkpoint ahead; it goes back.
     """
-    common = set.intersection(*(set(saved.steps()) for saved in checkpoints))
-    return max(common, default=None)
-
-
-def _devices_per_trial(config: Config) -> int:
-    """What the mesh asks for: one device where it leaves the data axis open."""
-    mesh = config.mesh
-    return max(1, mesh.data) * mesh.slices * mesh.fsdp * mesh.sequence * mesh.tensor
+    return max(set.intersection(*map(set, steps)), default=None) if steps else None
 
 
 def _next_steps(trials: Sequence[_Trial], step: int, pace: Pace) -> range:

@@ -14,12 +14,17 @@ ALWAYS = ("run", "state", "n_params", "n_tokens", "flops", "loss")
 """Shown even if all rows agree."""
 FIRST = ("run", "state", "loss", "loss_standard_error", "cooled", "point")
 SHOWN = (
-    "n_params", "n_tokens", "flops", "bits_per_byte", "train_loss", "n_steps", "batch_tokens",
+    "n_params", "n_tokens", "flops", "bits_per_byte", "train_loss", "n_steps",
+    "n_steps_left_out", "batch_tokens",
     "learning_rate", "seed", "tokenizer", "vocab_size", "corpus", "training_seconds", "fingerprint",
     "commit",
 )  # fmt: skip
 """Of the columns of runs.csv, after the first ones and what the sweep varies."""
-NAMES = {"loss_standard_error": "std. error", "training_seconds": "time"}
+NAMES = {
+    "loss_standard_error": "std. error",
+    "n_steps_left_out": "steps left out",
+    "training_seconds": "time",
+}
 MISSING = (
     '<td class="missing"><span aria-hidden="true">\u2013</span><span class="hidden">missing</span>'
     "</td>"

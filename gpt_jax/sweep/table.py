@@ -18,8 +18,9 @@ import numpy as np
 
 from gpt_jax import flops, overrides
 from gpt_jax.config import Config
+from gpt_jax.history import read_history
 from gpt_jax.timetable import is_cooled, make_timetable
-from gpt_jax.tracking import Record, finite_values, read_records, write_atomically
+from gpt_jax.tracking import Record, write_atomically
 
 if TYPE_CHECKING:
     from gpt_jax.sweep.store import Entry, SweepDirectory
@@ -45,7 +46,7 @@ COLUMNS = (
     "n_params_active", "n_tokens", "unique_tokens",
     *FLOPS_COLUMNS.values(),
     "loss", "loss_standard_error", "bits_per_byte", "validation_tokens", "best_loss", "train_loss",
-    "batch_tokens", "n_steps", "learning_rate", "seed",
+    "batch_tokens", "n_steps", "n_steps_left_out", "learning_rate", "seed",
     "tokenizer", "vocab_size", "corpus", "convention", "loss_unit",
     "training_seconds", "fingerprint", "commit",
 )  # fmt: skip
@@ -79,7 +80,7 @@ def gather(sweep: "SweepDirectory") -> list[Measured]:
     found = []
     for entry in sweep.entries:
         run, state = sweep.run(entry.name), sweep.state(entry.name)
-        outcome, records = sweep.outcome(entry.name), read_records(run.metrics)
+        outcome, history = sweep.outcome(entry.name), read_history(run.metrics)
         found.append(
             Measured(
                 entry=entry,
@@ -87,8 +88,8 @@ def gather(sweep: "SweepDirectory") -> list[Measured]:
                 message="" if outcome is None or state == "done" else str(outcome["message"]),
                 result=run.read_result() if state == "done" else None,
                 facts=run.read_facts(),
-                curve=np.array(finite_values(records, "loss"), float).reshape(-1, 2),
-                validations=tuple(r for r in records if "validation_loss" in r),
+                curve=np.stack([history.tokens, history.losses], axis=1),
+                validations=tuple(history.validations),
             )
         )
     return found
@@ -173,6 +174,7 @@ def _rows_of(sweep_name: str, trial: Measured, keys: Sequence[str]) -> list[Row]
         "point": FINAL,
         "cooled": is_cooled(config),
         "n_steps": timetable.n_steps,
+        "n_steps_left_out": _number(trial.result, "n_steps_left_out"),
         **_cost(trial, timetable.n_tokens),
         **_losses(trial.result),
         "best_loss": _number(trial.result, "best_validation_loss"),
@@ -185,6 +187,7 @@ def _rows_of(sweep_name: str, trial: Measured, keys: Sequence[str]) -> list[Row]
             "point": TRUNK,
             "cooled": False,
             "n_steps": record["step"],
+            "n_steps_left_out": None,
             **_cost(trial, record["tokens"]),
             **_losses(record),
             "best_loss": None,

@@ -3,6 +3,7 @@
 A packed trial is compared with its solo run: what differs in construction is said in each test.
 """
 
+import dataclasses
 import itertools
 import json
 import os
@@ -23,7 +24,8 @@ from tiny_run import Workspace, abstract_state, make_workspace, records
 
 from gpt_jax import cli, overrides
 from gpt_jax.checkpoint import restore_state
-from gpt_jax.config import Config
+from gpt_jax.config import Config, DataConfig, EvaluateConfig, MixtureComponent
+from gpt_jax.data.build import build
 from gpt_jax.run import RunDirectory
 from gpt_jax.sweep import lanes as lanes_module
 from gpt_jax.sweep.lanes import TurnLanes, VectorLanes, trial_parts
@@ -168,6 +170,39 @@ def test_a_packed_trial_is_its_solo_run(kind, sweep_file, solo, tmp_path, monkey
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 2e-3, 2e-4), *states)
 
 
+@pytest.mark.parametrize("kind", ["vector", "turns"])
+def test_a_packed_mixture_is_validated_on_all_corpora(kind, workspace, tmp_path, monkeypatch):
+    """As a single run of the same config is; corpora of one name are told apart."""
+    force(monkeypatch, kind)
+    text = (workspace.root / "corpus.txt").read_text()
+    paths = [tmp_path / language / "shards" for language in ("en", "de", "fr")]
+    for i, path in enumerate(paths):
+        (tmp_path / "part.txt").write_text(text[i * 100 :])
+        built = DataConfig(path=str(tmp_path / "part.txt"), tokenizer="byte", validation="tail")
+        build(built, path)
+    mixture = tuple(MixtureComponent(path=str(path)) for path in paths)
+    file = write_sweep(workspace, tmp_path, GRID, steps=10)
+    _, trials = load_sweep(file, {})
+    changes = {
+        "data": DataConfig(source="mixture", mixture=mixture),
+        "evaluate": EvaluateConfig(batch_sequences=8, all_corpora=True),
+    }
+    trials = [
+        dataclasses.replace(trial, config=dataclasses.replace(trial.config, **changes))
+        for trial in trials[:2]  # of two seeds
+    ]
+    sweep = SweepDirectory.create(tmp_path / "packed", "tiny", str(file), trials)
+    work(sweep, train_packs, lambda _, ready: ready)
+    for entry in sweep.entries:
+        result = sweep.run(entry.name).read_result()
+        alone = train(entry.config, tmp_path / "alone" / entry.name)
+        others = {key for key in alone if key.startswith("validation_loss_of_")}
+        assert others == {"validation_loss_of_de/shards", "validation_loss_of_fr/shards"}
+        for key in (*others, "validation_loss"):
+            assert result[key] == pytest.approx(alone[key], rel=RTOL), key
+        assert len({alone[key] for key in (*others, "validation_loss")}) == 3
+
+
 def test_a_diverged_trial_leaves_the_pack_and_the_others_go_on(
     workspace, solo, tmp_path, monkeypatch
 ):
@@ -274,7 +309,7 @@ def test_short_packs_are_not_measured(monkeypatch):
     monkeypatch.setattr(lanes_module, "TurnLanes", lambda *_: "turns")
 
     layout = SimpleNamespace(mesh=SimpleNamespace(size=1))
-    one_device = SimpleNamespace(layout=layout, steps_per_dispatch=1)
+    one_device = SimpleNamespace(layout=layout, steps_per_dispatch=1, config=Config())
     two: Any = [one_device, one_device]
     devices = jax.local_devices()[:1]
     assert lanes_module.choose_lanes(two, two, devices, [], 900)[0] == "turns"

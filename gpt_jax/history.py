@@ -1,0 +1,170 @@
+"""metrics.jsonl: its records read one by one, and what they come to, in 16 bytes a step.
+
+A line per step and one per validation, in the order of steps. Nothing here holds all records: a run
+of 600,000 steps has 400 MB of them. Must not import jax.
+"""
+
+import array
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+Record = dict[str, Any]
+
+OF_A_STEP = "step_seconds"
+"""What the record of a step has, and that of a validation has not."""
+_STEP = re.compile(rb'\{"step": (\d+),')
+
+
+class History:
+    """What the records of a run come to, one after another."""
+
+    def __init__(self) -> None:
+        self.validations: list[Record] = []
+        self.tokens, self.losses = array.array("d"), array.array("d")
+        """The curve of the training loss, where it is finite."""
+        self.train_loss: Any = None
+        """Of the last step; text where it is not finite."""
+        self.training_seconds = 0.0
+        self.n_left_out = self.left_out_in_a_row = 0
+        """Steps that went wrong in all, and since the last that did not."""
+
+    def add(self, record: Record) -> None:
+        """Take in a record."""
+        if "validation_loss" in record:
+            self.validations.append(record)
+        if isinstance(record.get("loss"), float):
+            self.tokens.append(record["tokens"])
+            self.losses.append(record["loss"])
+        if OF_A_STEP not in record:
+            return
+        self.train_loss = record["loss"]
+        self.training_seconds += record[OF_A_STEP]
+        bad = bool(record.get("bad"))
+        self.n_left_out += bad
+        self.left_out_in_a_row = self.left_out_in_a_row + 1 if bad else 0
+
+
+def lines_of(path: Path) -> Iterator[tuple[int, bytes]]:
+    """(number, line without its end) of a file's lines that hold anything; none without a file."""
+    if path.exists():
+        with path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    yield number, line.rstrip(b"\n")
+
+
+def iterate_records(path: Path) -> Iterator[Record]:
+    """The records of a jsonl file; a last line cut short by a kill is left out.
+
+    Raises ValueError for another line that is no JSON object, by its number.
+    """
+    damaged = None
+    for number, line in lines_of(path):
+        if damaged is not None:
+            break
+        try:
+            record = json.loads(line)
+        except ValueError:  # also of bytes that are no UTF-8
+            record = None
+        if isinstance(record, dict):
+            yield record
+        else:
+            damaged = number
+    else:
+        if damaged is None or not _ends_a_line(path):
+            return
+    raise ValueError(f"{path}, line {damaged} is not JSON; the file is damaged")
+
+
+def read_records(path: Path) -> list[Record]:
+    """All records of a file that is not large, as `iterate_records` reads them."""
+    return list(iterate_records(path))
+
+
+def iterate_metrics(path: Path, last_step: int | None = None) -> Iterator[Record]:
+    """The records of a metrics.jsonl, up to those of a step.
+
+    Raises ValueError for a damaged line, and for a record without a step.
+    """
+    for number, record in enumerate(iterate_records(path), 1):
+        step = record.get("step")
+        if not isinstance(step, int):
+            raise ValueError(f"{path}: record {number} has no step; the file is damaged")
+        if last_step is not None and step > last_step:
+            return
+        yield record
+
+
+def read_history(path: Path, last_step: int | None = None) -> History:
+    """What the records up to a step come to."""
+    history = History()
+    for record in iterate_metrics(path, last_step):
+        history.add(record)
+    return history
+
+
+def steps_recorded(path: Path) -> int:
+    """The number of steps from the first on that are all there, each once and in order."""
+    n = 0
+    mark = json.dumps(OF_A_STEP).encode()
+    for _, line in lines_of(path):
+        if mark not in line:
+            continue
+        found = _STEP.match(line)
+        if found is None or int(found[1]) != n + 1 or not line.endswith(b"}"):
+            break
+        n += 1
+    return n
+
+
+def keep_until(path: Path, last_step: int) -> None:
+    """Cut the file after the last record of a step: what comes then is computed again."""
+    if not path.exists():
+        return
+    end, whole = 0, True
+    with path.open("rb+") as file:
+        for line in file:
+            found = _STEP.match(line) if line.endswith(b"}\n") else None
+            step = int(found[1]) if found else _step_of(line)
+            if step is None or step > last_step:
+                break
+            end, whole = end + len(line), line.endswith(b"\n")
+        file.truncate(end)
+        file.seek(end)
+        if not whole:
+            file.write(b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def copy_until(source: Path, target: Path, last_step: int) -> None:
+    """Another run's records up to a step, byte for byte; there at once or not at all."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    with temporary.open("wb") as file:
+        for _, line in lines_of(source):
+            step = _step_of(line)
+            if step is None or step > last_step:
+                break
+            file.write(line + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, target)
+
+
+def _step_of(line: bytes) -> int | None:
+    """Of a line; None if it is cut short."""
+    try:
+        return json.loads(line)["step"]
+    except ValueError:
+        return None
+
+
+def _ends_a_line(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read() == b"\n"
