@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gpt_jax import paths
+from gpt_jax.output import say
 from gpt_jax.runtime import INTERRUPTED, USER_ERROR, prepare_process, use_huge_pages
 
 VERBS = {
@@ -53,11 +54,14 @@ COMPUTING = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit status: 0 done, 2 a mistake in what was asked for."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    status = 0
     try:
-        return _run(given, restart=arguments is None)
+        status = _run(given, restart=arguments is None)
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except BrokenPipeError:  # the reader, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    return status
 
 
 def _run(given: list[str], restart: bool) -> int:
@@ -89,10 +93,10 @@ def _run(given: list[str], restart: bool) -> int:
     except BrokenPipeError:
         raise
     except (ValueError, OSError) as error:
-        print(f"gpt-jax: {error}", file=sys.stderr)
+        say(f"gpt-jax: {error}")
         return USER_ERROR
     except KeyboardInterrupt:
-        print("gpt-jax: interrupted", file=sys.stderr)
+        say("gpt-jax: interrupted")
         return INTERRUPTED
 
 

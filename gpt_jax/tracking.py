@@ -24,6 +24,7 @@ from gpt_jax.config import Config
 from gpt_jax.history import History, keep_until, read_history
 from gpt_jax.history import Record as Record
 from gpt_jax.history import read_records as read_records
+from gpt_jax.output import say, silence
 
 PACKAGES = ("gpt-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 """Versions written into config.json."""
@@ -245,31 +246,6 @@ class Progress:
         return "  ".join(parts)
 
 
-def say(text: str) -> None:
-    """A line on stderr for whoever watches. That nobody does, or no longer, is no error."""
-    if sys.stderr is None:  # closed before we started
-        return
-    try:
-        print(text, file=sys.stderr, flush=True)
-    except (OSError, ValueError):  # a broken pipe, a full disk, a terminal that is gone; closed
-        unwatched()
-    except RuntimeError:  # a signal's handler, called while another line was being written
-        pass
-
-
-def unwatched() -> None:
-    """Send stdout and stderr, where they cannot be written, to nobody from now on: what is left in
-    their buffers must not fail once more when the process ends."""
-    for stream in (sys.stdout, sys.stderr):
-        if stream is None:
-            continue
-        try:
-            stream.flush()
-        except (OSError, ValueError):
-            with contextlib.suppress(OSError, ValueError):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-
-
 class ProgressReport:
     """A bar on a terminal, elsewhere a plain line now and then; nothing if not `spoken`."""
 
@@ -321,7 +297,7 @@ class ProgressReport:
         try:
             yield
         except (OSError, ValueError):
-            unwatched()
+            silence()
 
 
 def _is_terminal() -> bool:
@@ -343,9 +319,8 @@ def draw_loss_curve(history: History, path: Path, title: str) -> None:
     figure = Figure(figsize=(7, 4), dpi=120, layout="constrained")
     axes = figure.subplots()
     if history.losses:
-        tokens, losses = history.tokens, history.losses
-        axes.plot(tokens, losses, color="C0", alpha=0.25, linewidth=0.8)
-        axes.plot(tokens, smooth(losses), color="C0", label="training")
+        axes.plot(history.tokens, history.losses, color="C0", alpha=0.25, linewidth=0.8)
+        axes.plot(history.tokens, smooth(history.losses), color="C0", label="training")
     if valid:
         tokens, losses = zip(*valid, strict=True)
         marker = "o" if len(valid) < 60 else ""

@@ -25,12 +25,13 @@ from gpt_jax.evaluate.validation import Validation
 from gpt_jax.experiment import Experiment, facts, prepare, resolved
 from gpt_jax.feed import put_batch, put_count, put_vote, read_batches
 from gpt_jax.history import copy_until
+from gpt_jax.output import say
 from gpt_jax.processes import is_writer
 from gpt_jax.recorder import RunRecorder, describe_bad, whole_steps
 from gpt_jax.run import RunDirectory, base_params
 from gpt_jax.step import Metrics, TrainState
 from gpt_jax.task_report import test
-from gpt_jax.tracking import Progress, ProgressReport, Record, say
+from gpt_jax.tracking import Progress, ProgressReport, Record
 
 LINES_IN_ALL = 20
 """Progress lines of a whole run where there is no terminal, unless the config says otherwise."""

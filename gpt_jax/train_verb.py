@@ -2,11 +2,11 @@
 
 import argparse
 import shlex
-import sys
 from pathlib import Path
 
 from gpt_jax import overrides, processes
 from gpt_jax.config import Config
+from gpt_jax.output import say
 from gpt_jax.run import RunDirectory, default_directory
 from gpt_jax.runtime import INTERRUPTED
 from gpt_jax.timetable import make_timetable
@@ -70,7 +70,7 @@ def _train(config: Config, directory: Path, arguments: argparse.Namespace) -> in
             profile=arguments.profile,
         )
     except Interrupted as interrupted:
-        print(f"gpt-jax: {interrupted}", file=sys.stderr)
+        say(f"gpt-jax: {interrupted}")
         return INTERRUPTED
     if not processes.is_writer():
         return 0

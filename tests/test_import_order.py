@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 LAYERS = (
-    {"gpt_jax", "runtime", "paths", "config", "config_fields", "config_how", "tables"}
+    {"gpt_jax", "runtime", "paths", "config", "config_fields", "config_how", "tables", "output"}
     | {"config_task", "config_adapt", "config_distill", "config_optimizer", "processes", "buckets"},
     {"overrides", "timetable", "flops", "meshes", "hardware", "scaling", "parametrization"},
     {"published"},

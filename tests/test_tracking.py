@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from gpt_jax import overrides
 from gpt_jax.config import Config
 from gpt_jax.history import History
+from gpt_jax.output import say
 from gpt_jax.tracking import (
     MetricsLog,
     Progress,
@@ -32,7 +33,6 @@ from gpt_jax.tracking import (
     make_mirrors,
     provenance,
     read_records,
-    say,
     wandb_run_id,
     write_json,
 )

@@ -331,7 +331,7 @@ def test_a_tokenizer_with_more_ids_than_the_model(here, tmp_path, capsys):
 
 
 def poisoned(step: int, monkeypatch, workspace: Workspace, n_steps: int = 1) -> None:
-    """The batches of some steps, the first of them `step` (from 0), get a loss that is no number."""
+    """The batches of some steps, the first of them `step` (from 0), get a NaN for a loss."""
     table, batch = make_timetable(workspace.config()), Stream.batch
     bad = [table.samples_before(step + i) for i in range(n_steps)]
 
