@@ -93,6 +93,17 @@ class Experiment:
             return dataclasses.replace(experiment, data=data)
         return experiment
 
+    def after(self, n_steps: int, n_tokens: int) -> Experiment:
+        """The experiment that goes on from what was done, under this config or another batch or
+        length (--resume-changed)."""
+        table = self.timetable
+        if n_steps <= table.n_steps and table.tokens_before(n_steps) == n_tokens:
+            return self
+        table = make_timetable(self.config, (n_steps, n_tokens))
+        numbers = jax.device_put(make_settings(self.config, table), self.layout.everywhere)
+        settings = numbers._replace(frozen=self.settings.frozen, teacher=self.settings.teacher)
+        return dataclasses.replace(self, timetable=table, settings=settings)
+
     def taught(self) -> Experiment:
         """The experiment with the parameters of its teacher, if it has one."""
         teacher = self.config.distill.teacher

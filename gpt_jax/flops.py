@@ -15,7 +15,15 @@ from gpt_jax.config import ModelConfig, OptimizerConfig
 Shape = tuple[int, ...]
 
 Convention = Literal[
-    "exact", "exact_causal", "6nd", "kaplan", "kaplan_table_1", "chinchilla", "palm"
+    "exact",
+    "exact_causal",
+    "6nd",
+    "kaplan",
+    "kaplan_table_1",
+    "chinchilla",
+    "palm",
+    "nanogpt",
+    "deepseek",
 ]
 """How FLOPs are counted: see `forward_flops_per_sequence`."""
 
@@ -218,7 +226,14 @@ def forward_flops_per_sequence(model: ModelConfig, convention: Convention = "exa
       embedding as if it were one, and 3 FLOPs for each softmax entry. Their own Table A4 is
       met only without embedding, head and softmax (`gpt-jax table chinchilla-table-a4`).
     - palm: 2 N + 4 L N H T a token (6 N + 12 L H Q T with the backward pass in the notation of
-      Chowdhery et al. 2022, appendix B), N all parameters: the FLOPs of MFU.
+      Chowdhery et al. 2022, appendix B), N all parameters: the FLOPs of MFU. Of a banded layer a
+      query meets the keys of its window, min(W, T) of them, for T: this formula and the next two
+      were written for dense layers.
+    - nanogpt: as palm, with N all parameters but learned position embeddings: `estimate_mfu` of
+      nanoGPT (https://github.com/karpathy/nanoGPT, model.py).
+    - deepseek: M of DeepSeek-AI 2024 (arXiv:2401.02954, equation 2), the training FLOPs of a token
+      without embeddings and head: 72 L D^2 + 12 L D T for MLPs of 4 D, here from the blocks'
+      kernels. Their model scale M is `training_flops_per_token`, their C = M D `training_flops`.
 
     Of a mixture of experts, N counts the K experts that a token is sent to, in every convention.
 
@@ -249,7 +264,12 @@ def forward_flops_per_sequence(model: ModelConfig, convention: Convention = "exa
             products = 2 * T * (kernels + 2 * model.vocab_size * D)
             return products + 4 * attention_width * L * T**2 + softmax
         case "palm":
-            return 2 * T * n_all + 4 * attention_width * L * T**2
+            return 2 * T * n_all + 4 * attention_width * squares(model)
+        case "nanogpt":
+            n_counted = n_all - counts.position_embedding
+            return 2 * T * n_counted + 4 * attention_width * squares(model)
+        case "deepseek":
+            return 2 * T * kernels + 4 * attention_width * squares(model)
     raise ValueError(
         f"FLOPs convention '{convention}' is unknown; allowed: {', '.join(get_args(Convention))}"
     )
@@ -289,6 +309,15 @@ def visible_pairs(model: ModelConfig) -> int:
         pairs["banded"] = W * (W + 1) // 2 + (T - W) * W
     repeats = model.n_layers // len(model.layer_pattern)
     return repeats * sum(pairs[kind] for kind in model.layer_pattern)
+
+
+def squares(model: ModelConfig) -> int:
+    """Pairs of a query and a key in one sequence, summed over layers, as conventions count them
+    that do not halve for causality: T x T, in a banded layer T x its window."""
+    T = model.seq_len
+    keys = {"dense": T, "banded": min(model.window or T, T)}
+    repeats = model.n_layers // len(model.layer_pattern)
+    return repeats * sum(T * keys[kind] for kind in model.layer_pattern)
 
 
 def training_flops_per_sequence(model: ModelConfig, convention: Convention = "exact") -> int:

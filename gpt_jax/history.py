@@ -29,6 +29,8 @@ class History:
         self.train_loss: Any = None
         """Of the last step; text where it is not finite."""
         self.training_seconds = 0.0
+        self.flops: float | None = None
+        """Up to the last step."""
         self.n_left_out = self.left_out_in_a_row = 0
         """Steps that went wrong in all, and since the last that did not."""
 
@@ -43,6 +45,7 @@ class History:
             return
         self.train_loss = record["loss"]
         self.training_seconds += record[OF_A_STEP]
+        self.flops = record.get("flops", self.flops)
         bad = bool(record.get("bad"))
         self.n_left_out += bad
         self.left_out_in_a_row = self.left_out_in_a_row + 1 if bad else 0
@@ -119,6 +122,15 @@ def steps_recorded(path: Path) -> int:
             break
         n += 1
     return n
+
+
+def tokens_after(path: Path, step: int) -> int | None:
+    """Tokens trained by the steps up to this one, as its record says; None if it has none."""
+    for _, line in lines_of(path):
+        found = _STEP.match(line)
+        if found is not None and int(found[1]) == step:
+            return json.loads(line)["tokens"]
+    return None
 
 
 def keep_until(path: Path, last_step: int) -> None:

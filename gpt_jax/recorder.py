@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from gpt_jax import flops, overrides
-from gpt_jax.checkpoint import Checkpoints, steps_to_keep
+from gpt_jax.checkpoint import Checkpoints
 from gpt_jax.config import Config
 from gpt_jax.evaluate.validation import Validation
 from gpt_jax.experiment import Experiment
@@ -47,7 +47,8 @@ class RunRecorder:
         self.writes = is_writer()
         mirrors = make_mirrors(config, experiment.run.path) if self.writes else []
         self.log = MetricsLog(experiment.run.metrics, done_steps, mirrors, self.writes)
-        kept, every = steps_to_keep(config), timetable.due(config.checkpoint.every_tokens)
+        kept = frozenset(map(timetable.step_after_tokens, config.checkpoint.keep_at_tokens))
+        every = timetable.due(config.checkpoint.every_tokens)
         self.save_due = lambda done: done in kept or every(done)
         self.validation_due = timetable.due(config.evaluate.every_tokens)
         validations = self.log.history.validations
@@ -56,6 +57,10 @@ class RunRecorder:
         self.flops_per_token = flops.training_flops_per_token(config.model, "palm")
         self.flops_per_token += self._teacher_flops_per_token("palm")
         self.exact_flops_per_token = flops.training_flops_per_token(config.model, "exact")
+        before, recorded = timetable.tokens_before(done_steps), self.log.history.flops
+        counted = self.exact_flops_per_token * before
+        self.more_flops = 0.0 if recorded is None or recorded == counted else recorded - counted
+        """Of steps that were done with another model or length, beyond this config's count."""
 
     def _teacher_flops_per_token(self, convention: flops.Convention) -> float:
         """Of the teacher's forward passes (config.distill); 0 without one."""
@@ -113,7 +118,7 @@ class RunRecorder:
         record: Record = {"step": step + 1, "tokens": tokens}
         record |= finite({name: value for name, value in values.items() if name != "bad"})
         record |= {
-            "flops": self.exact_flops_per_token * tokens,
+            "flops": self.exact_flops_per_token * tokens + self.more_flops,
             "tokens_per_second": batch_tokens / seconds,
             "step_seconds": seconds,
             "data_wait_seconds": data_wait,
@@ -223,7 +228,7 @@ class RunRecorder:
             "n_tokens": n_tokens,
             "n_steps": n_steps,
             "n_steps_left_out": history.n_left_out,
-            "flops": flops.training_flops(config.model, n_tokens, "exact"),
+            "flops": flops.training_flops(config.model, n_tokens, "exact") + self.more_flops,
             "flops_6nd": flops.training_flops(config.model, n_tokens, "6nd"),
             **self._teacher_flops(n_tokens),
             "cooled": is_cooled(config),

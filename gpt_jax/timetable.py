@@ -32,6 +32,9 @@ class Timetable:
     n_steps: int
     seq_len: int
     """Tokens of a sample."""
+    offset: int = 0
+    """Tokens beyond those of the samples: negative, and less than a sample, where a run went on
+    with samples of another length."""
 
     def stage(self, step: int) -> Stage:
         return self.stages[bisect.bisect(self.stages, step, key=lambda s: s.first_step) - 1]
@@ -47,7 +50,7 @@ class Timetable:
 
     def tokens_before(self, step: int) -> int:
         """Training tokens consumed by the steps before this one."""
-        return self.samples_before(step) * self.seq_len
+        return self.samples_before(step) * self.seq_len + self.offset
 
     @property
     def n_tokens(self) -> int:
@@ -77,8 +80,12 @@ class Timetable:
         return is_due
 
 
-def make_timetable(config: Config) -> Timetable:
+def make_timetable(config: Config, done: tuple[int, int] = (0, 0)) -> Timetable:
     """The timetable of a config: train.tokens in batches of train.batch_sequences, ramp included.
+
+    done: steps, and tokens, that were trained under another batch or length before this config's
+    go on: no sample is left out or read twice, and tokens count as they were trained. Of steps
+    before these the timetable knows the mean batch alone.
 
     The ramp rises from train.ramp_from_sequences in equal stairs, multiples of that size (what
     divides the first batch divides them all), each held for an equal share of train.ramp_tokens
@@ -86,8 +93,10 @@ def make_timetable(config: Config) -> Timetable:
     """
     train, seq_len = config.train, sample_tokens(config)
     full, start = train.batch_sequences, train.ramp_from_sequences
-    stages: list[Stage] = []
-    step = sample = 0
+    step, tokens = done
+    sample = -(-tokens // seq_len)
+    offset = tokens - sample * seq_len
+    stages = [Stage(0, 0, max(1, sample // step))] if step else []
     if start is not None and start < full:
         n_stairs = min(RAMP_STAGES, -(-full // start) - 1)
         for stair in range(n_stairs):
@@ -97,11 +106,12 @@ def make_timetable(config: Config) -> Timetable:
             steps = max(0, -(-(until - sample * seq_len) // (size * seq_len)))
             step, sample = step + steps, sample + steps * size
     stages.append(Stage(step, sample, full))
-    left = train.tokens - sample * seq_len
+    left = train.tokens - sample * seq_len - offset
     n_steps = step + max(0, -(-left // (full * seq_len)))
     # A stair that got no step is dropped: two stages never begin at the same step.
-    last = {stage.first_step: stage for stage in stages if stage.first_step < n_steps}
-    return Timetable(tuple(last.values()), n_steps, seq_len)
+    kept = (stage for stage in stages if stage.first_step < n_steps or stage.first_step == done[0])
+    last = {stage.first_step: stage for stage in kept}
+    return Timetable(tuple(last.values()), n_steps, seq_len, offset)
 
 
 def sample_tokens(config: Config) -> int:

@@ -24,13 +24,14 @@ from gpt_jax.dispatch import Pace, wait_for_end, waits
 from gpt_jax.evaluate.validation import Validation
 from gpt_jax.experiment import Experiment, facts, prepare, resolved
 from gpt_jax.feed import put_batch, put_count, put_vote, read_batches
-from gpt_jax.history import copy_until
+from gpt_jax.history import copy_until, tokens_after
 from gpt_jax.output import say
 from gpt_jax.processes import is_writer
 from gpt_jax.recorder import RunRecorder, describe_bad, whole_steps
 from gpt_jax.run import RunDirectory, base_params
 from gpt_jax.step import Metrics, TrainState
 from gpt_jax.task_report import test
+from gpt_jax.timetable import make_timetable
 from gpt_jax.tracking import Progress, ProgressReport, Record
 
 LINES_IN_ALL = 20
@@ -141,7 +142,9 @@ def initial_state(
     if resuming:
         if step is None:
             step = _step_to_resume(experiment.run, checkpoints)
-        return experiment, *checkpoints.restore(experiment.steps.abstract_state, step)
+        state, done = checkpoints.restore(experiment.steps.abstract_state, step)
+        tokens = tokens_after(experiment.run.metrics, done)
+        return experiment if tokens is None else experiment.after(done, tokens), state, done
     if branch is not None:
         return experiment, *take_over(experiment, *branch)
     if state is None:
@@ -374,6 +377,14 @@ class _Loop:
         known = facts(experiment)
         if self.first_step >= n_steps:
             return
+        timetable = experiment.timetable
+        if self.first_step and timetable != make_timetable(experiment.config):
+            n_tokens = timetable.tokens_before(self.first_step)
+            sample = timetable.samples_before(self.first_step)
+            self.report.say(
+                f"{n_tokens:,} tokens were trained in other batches or to another length: they "
+                f"count as they were, and sample {sample:,} is next"
+            )
         begun = f"continuing after step {self.first_step:,} of" if self.first_step else "training"
         self.report.say(
             f"{begun} {n_steps:,} steps, {experiment.timetable.n_tokens:,} tokens, into "

@@ -280,3 +280,42 @@ def test_state_is_the_optimizer_s(name: str, shape: dict[str, Any]) -> None:
     assert ours.params == ours.gradients == ours.ema == 4 * count_parameters(model).n_params_padded
     assert ours.total == 3 * ours.params + ours.optimizer
     assert state_bytes(model, OptimizerConfig(name=name)).ema == 0
+
+
+def test_nanogpt_s_count_of_its_gpt2() -> None:
+    """By hand, of model.py's estimate_mfu: 6 N + 12 L H Q T, N without position embeddings; its
+    README's GPT-2 (124M): 12 layers, width 768, vocabulary 50,257 padded to 50,304, no biases."""
+    model = ModelConfig(
+        vocab_size=50304, seq_len=1024, n_layers=12, d_model=768, n_heads=12, bias=False
+    )
+    n_counted = 50304 * 768 + 12 * (12 * 768**2 + 2 * 768) + 768
+    assert count_parameters(model).n_params - 1024 * 768 == n_counted == 123_587_328
+    per_token = 6 * n_counted + 12 * 12 * 12 * 64 * 1024
+    assert training_flops_per_token(model, "nanogpt") == per_token == 854_770_176
+
+
+def test_deepseek_s_model_scale() -> None:
+    """arXiv:2401.02954, equation 2: M = 72 L D^2 + 12 L D T."""
+    model = ModelConfig(vocab_size=100, seq_len=4096, n_layers=30, d_model=4096, n_heads=32)
+    by_hand = 72 * 30 * 4096**2 + 12 * 30 * 4096 * 4096
+    assert training_flops_per_token(model, "deepseek") == by_hand == 42_278_584_320
+
+
+@pytest.mark.parametrize("convention", ["palm", "nanogpt", "deepseek"])
+def test_a_banded_layer_meets_its_window(convention) -> None:
+    """T 32,768 and a window of 512: half of the layers have 1/64 of the square. By hand:
+    12 L N H T a token for dense layers, 12 L N H W for banded ones."""
+    shape = {"vocab_size": 256, "seq_len": 32768, "n_layers": 2, "d_model": 64, "n_heads": 4}
+    dense, banded, mixed = (
+        training_flops_per_token(
+            ModelConfig(**shape, layer_pattern=pattern, window=512), convention
+        )
+        for pattern in (("dense",), ("banded",), ("dense", "banded"))
+    )
+    assert dense - banded == 12 * 2 * 64 * (32768 - 512)
+    assert dense - mixed == 12 * 64 * (32768 - 512)
+    short = ModelConfig(**{**shape, "seq_len": 256}, layer_pattern=("banded",), window=512)
+    same = ModelConfig(**{**shape, "seq_len": 256})
+    assert forward_flops_per_sequence(short, convention) == forward_flops_per_sequence(
+        same, convention
+    )

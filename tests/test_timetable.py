@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gpt_jax import overrides
 from gpt_jax.config import Config, ModelConfig, ScheduleConfig, TrainConfig
 from gpt_jax.timetable import RAMP_STAGES, Timetable, make_timetable
 
@@ -122,3 +123,53 @@ def test_a_ramp_by_hand():
     ]
     assert table.n_steps == 15 + 7
     assert table.n_tokens == 1000 + 7 * 160
+
+
+def test_a_run_goes_on_in_other_batches():
+    """100 steps of 8 samples of 32 tokens, then batches of 16 up to 102,400 tokens: by hand, 150
+    more of 512 tokens from sample 800 on."""
+    config = overrides.override(
+        Config(),
+        {"model.seq_len": 32, "train.batch_sequences": 16, "train.tokens": 102_400},
+    )
+    table = make_timetable(config, (100, 25_600))
+    assert table.n_steps == 250
+    assert table.n_tokens == 102_400
+    assert table.samples_before(100) == 800
+    assert table.samples_before(101) == 816
+    assert table.tokens_before(100) == 25_600
+    assert table.batch_sequences(99) == 8
+    assert table.batch_sequences(100) == 16
+    assert table.step_after_tokens(25_600) == 100
+    due = table.due(51_200)
+    assert [step for step in range(101, 251) if due(step)] == [150, 250]
+    assert make_timetable(config, (0, 0)) == make_timetable(config)
+
+
+def test_a_run_that_goes_on_in_its_own_batches_has_its_own_timetable():
+    """Also in the middle of a ramp."""
+    ramp = {"train.ramp_from_sequences": 2, "train.ramp_tokens": 64 * 32}
+    config = overrides.override(
+        Config(),
+        {"model.seq_len": 32, "train.batch_sequences": 8, "train.tokens": 400 * 32, **ramp},
+    )
+    table = make_timetable(config)
+    for done in range(1, table.n_steps + 1):
+        again = make_timetable(config, (done, table.tokens_before(done)))
+        assert again.n_steps == table.n_steps
+        for step in range(done, table.n_steps + 1):
+            assert again.samples_before(step) == table.samples_before(step)
+            assert again.tokens_before(step) == table.tokens_before(step)
+
+
+def test_a_run_goes_on_with_longer_samples_or_is_over():
+    config = overrides.override(
+        Config(), {"model.seq_len": 48, "train.batch_sequences": 1, "train.tokens": 480}
+    )
+    table = make_timetable(config, (3, 96 + 32))  # 128 tokens are 2 2/3 samples: the next is 3
+    assert table.samples_before(3) == 3
+    assert table.tokens_before(3) == 128
+    assert table.tokens_before(4) == 128 + 48
+    assert table.n_tokens == 128 + 8 * 48
+    over = make_timetable(config, (7, 1000))
+    assert (over.n_steps, over.n_tokens) == (7, 1000)

@@ -27,7 +27,14 @@ ALL, NON_EMBEDDING, MATMUL = (
 )
 N_COUNTS = {"n_params": ALL, "n_params_non_embedding": NON_EMBEDDING, "n_params_matmul": MATMUL}
 """What N counts, by the project's columns; another one is taken to count all parameters."""
-C_WITH_EMBEDDINGS = ("flops", "flops_exact_causal", "flops_6nd", "flops_chinchilla", "flops_palm")
+C_WITH_EMBEDDINGS = (
+    "flops",
+    "flops_exact_causal",
+    "flops_6nd",
+    "flops_chinchilla",
+    "flops_palm",
+    "flops_nanogpt",
+)
 """The project's columns of compute that are not Kaplan's."""
 SCALES = ("E", "A", "B", "N_c", "D_c", "C_c", "S_c", "B_star")
 """Parameters in units of a corpus and its tokens; exponents are free of them."""

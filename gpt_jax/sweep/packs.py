@@ -186,10 +186,10 @@ class _Pack:
         experiments = [prepare(e.config, self.sweep.run(e.name), next(groups)) for e in entries]
         checkpoints = [stack.enter_context(opened(experiment)) for experiment in experiments]
         states: list[TrainState] = []
-        for entry, experiment, saved in zip(entries, experiments, checkpoints, strict=True):
+        for i, (entry, saved) in enumerate(zip(entries, checkpoints, strict=True)):
             branch = self.sweep.branch_step(entry)
-            _, state, done = initial_state(experiment, saved, branch, step)
-            begin(experiment)
+            experiments[i], state, done = initial_state(experiments[i], saved, branch, step)
+            begin(experiments[i])
             states.append(state)
         trials = [
             _Trial(entry, experiment, RunRecorder(experiment, saved, done))

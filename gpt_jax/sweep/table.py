@@ -168,14 +168,17 @@ def trunk_validations(trial: Measured) -> list[Record]:
 
 def _rows_of(sweep_name: str, trial: Measured, keys: Sequence[str]) -> list[Row]:
     config, timetable = trial.entry.config, make_timetable(trial.entry.config)
+    # What was done, where it is: a run may have stopped early, or changed its batch.
+    n_steps = _number(trial.result, "n_steps") or timetable.n_steps
+    n_tokens = _number(trial.result, "n_tokens") or timetable.n_tokens
     settings = {key: varied_value(trial, key) for key in keys}
     constant = settings | _settings(sweep_name, trial)
     final = constant | {
         "point": FINAL,
         "cooled": is_cooled(config),
-        "n_steps": timetable.n_steps,
+        "n_steps": n_steps,
         "n_steps_left_out": _number(trial.result, "n_steps_left_out"),
-        **_cost(trial, timetable.n_tokens),
+        **_cost(trial, n_tokens),
         **_losses(trial.result),
         "best_loss": _number(trial.result, "best_validation_loss"),
         "train_loss": _number(trial.result, "train_loss"),

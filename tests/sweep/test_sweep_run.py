@@ -28,7 +28,7 @@ from gpt_jax.config import Config, DataConfig, EvaluateConfig, MixtureComponent
 from gpt_jax.data.build import build
 from gpt_jax.run import RunDirectory
 from gpt_jax.sweep import lanes as lanes_module
-from gpt_jax.sweep.lanes import TurnLanes, VectorLanes, trial_parts
+from gpt_jax.sweep.lanes import TurnLanes, VectorLanes, device_groups, trial_parts
 from gpt_jax.sweep.launch import Workers, watch
 from gpt_jax.sweep.load import load_sweep
 from gpt_jax.sweep.packs import group, pack_key, train_packs
@@ -507,3 +507,19 @@ def test_no_worker_outlives_a_launcher_that_gives_up(sweep_file, tmp_path, monke
     with pytest.raises(ValueError, match="before it trained anything"):
         launch()
     assert started[1].returncode == -signal.SIGTERM
+
+
+def test_experts_on_several_devices_take_turns_on_all_of_them():
+    """A trial of two devices is not vectorised over eight: four trials at once, each on its own."""
+    devices: Any = list(range(8))
+    experts = {"model.n_experts": 4, "mesh.data": 1}
+    config = overrides.override(Config(), experts | {"mesh.expert": 2})
+    assert device_groups(config, devices) == [[0, 1], [2, 3], [4, 5], [6, 7]]
+    assert device_groups(overrides.override(config, {"mesh.data": 3}), devices) == [devices[:6]]
+    alone = overrides.override(Config(), experts)
+    assert device_groups(alone, devices[:1]) == [[0]]
+    assert len(device_groups(alone, devices)) == 8
+    dense = overrides.override(Config(), {"mesh.fsdp": 2, "mesh.data": 1})
+    assert device_groups(dense, devices) == [[0, 1]]
+    two: Any = [SimpleNamespace(config=config)] * 2
+    assert lanes_module.choose_lanes(two, two, devices, [], 100)[1].startswith("in turns: experts")
