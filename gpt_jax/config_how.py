@@ -12,7 +12,9 @@ from gpt_jax.config_fields import NonNegative, Positive, check, section
 class ComputeConfig:
     """How the same function is computed: no setting here changes results beyond rounding.
 
-    But for dropout, whose masks depend on the number of microbatches.
+    But for dropout: its masks change with microbatches, and those of model.dropout_attention with
+    the attention kernel and attention_block (blockwise draws them a block of queries at a time).
+    Either mask is as good; losses differ as between two seeds of dropout.
     """
 
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -45,7 +47,11 @@ class ComputeConfig:
 
 @section
 class MeshConfig:
-    """Devices along each mesh axis."""
+    """Devices along each mesh axis: the same function, sums added in another order.
+
+    But for dropout under sequence > 1: positions lie in zig-zag order, so that a position has
+    another mask than with whole sequences. Along the other axes masks stay.
+    """
 
     data: int = -1
     """Replicas that split the batch; -1 = the devices that the other axes leave."""

@@ -1,8 +1,9 @@
 """One training step and one evaluation step, as pure functions to be compiled whole.
 
 A step sums losses and gradients over the batch (in microbatches if asked), divides once by the
-number of target tokens, and updates. Randomness is `fold_in(seed, step)`; the learning rate is a
-function of the step: the state needs nothing else to resume.
+number of target tokens, and updates. Randomness is `fold_in(seed, step)`, and of each of several
+microbatches `fold_in` of its number; the learning rate is a function of the step: the state needs
+nothing else to resume.
 
 What a run may set without computing another function (seed, schedule, the numbers of the
 optimizer) is an argument, `Settings`, and no constant of the program: runs that differ in nothing
