@@ -1,19 +1,33 @@
-"""Records of a local file of examples, or of TensorFlow Datasets. Must not import jax."""
+"""Records of a local file of examples, or of TensorFlow Datasets, each with where it stands.
+
+What the fields mean is said elsewhere: `gpt_jax.evaluate.formats` for evaluation tasks, a config's
+task section for fine-tuning. Must not import jax.
+"""
 
 import bz2
+import codecs
 import csv
 import gzip
 import io
 import json
+import lzma
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from gpt_jax.data.optional import require
 
-UNPACK = {".gz": gzip.decompress, ".bz2": bz2.decompress}
-HELLASWAG_LINES = 6
-"""Of an item in the text form: label, context, index of the right ending, four endings."""
+UNPACK = {".gz": gzip.decompress, ".bz2": bz2.decompress, ".xz": lzma.decompress}
+KNOWN = ".jsonl, .json, .csv, .tsv, .parquet, and a .txt that is one JSON document"
+
+
+class Located(NamedTuple):
+    """A record, and where it stands: "FILE, line 3". Errors about the record begin with it."""
+
+    where: str
+    record: Any
+    """Usually a dict; whoever reads its fields checks that it is one."""
 
 
 def find(data: Path, names: Sequence[str]) -> Path | None:
@@ -34,31 +48,55 @@ def find(data: Path, names: Sequence[str]) -> Path | None:
 
 
 def read(path: Path) -> Iterator[dict[str, Any]]:
-    """Records of a file: jsonl, json, csv, tsv, txt, with .gz or .bz2; of a folder, all its files.
+    """Records of a file or folder: `located` without the places."""
+    for found in located(path):
+        yield found.record
 
-    A .txt file is a JSON document (RACE), CBT's numbered lines, or HellaSwag's six lines an item.
+
+def located(path: Path) -> Iterator[Located]:
+    """Records of a file: jsonl, json, csv, tsv, parquet, with .gz, .bz2 or .xz; of a folder, those
+    of all its files in order of their names; of a name such as test.{en,de}, pairs of lines.
+
     Raises ValueError for another kind of file, or one that does not hold what its name says.
     """
     if "{" in path.name:
         yield from _parallel(path)
-        return
-    if path.is_dir():
-        for file in sorted(p for p in path.rglob("*") if p.is_file() and p.name[0] != "."):
-            yield from read(file)
-        return
-    suffix = path.with_suffix("").suffix if path.suffix in UNPACK else path.suffix
-    try:
-        yield from parse(read_text(path), suffix)
-    except (ValueError, KeyError, IndexError) as error:
-        raise ValueError(f"{path} is not in a form that is known for {suffix}: {error}") from None
+    elif path.is_dir():
+        for file in files_below(path):
+            yield from located(file)
+    elif suffix_of(path) == ".parquet":
+        yield from _parquet(path)
+    else:
+        yield from parse(read_text(path), suffix_of(path), str(path))
+
+
+def files_below(folder: Path) -> list[Path]:
+    """A folder's files, hidden ones left out, in order of their names."""
+    return sorted(p for p in folder.rglob("*") if p.is_file() and p.name[0] != ".")
+
+
+def suffix_of(path: Path) -> str:
+    """The ending that says a file's format, without that of a compression."""
+    return path.with_suffix("").suffix if path.suffix in UNPACK else path.suffix
 
 
 def read_text(path: Path) -> str:
-    """A file's text, unpacked; line ends as they are."""
+    """A file's text, unpacked and without a byte order mark; line ends as they are.
+
+    Raises ValueError naming the file where it is cut short, damaged, or not UTF-8 (UTF-16 is read
+    where its byte order mark says so).
+    """
     content = path.read_bytes()
     if path.suffix in UNPACK:
-        content = UNPACK[path.suffix](content)
-    return content.decode("utf-8")
+        try:
+            content = UNPACK[path.suffix](content)
+        except (EOFError, OSError, ValueError, lzma.LZMAError, zlib.error) as error:
+            raise ValueError(f"{path} cannot be unpacked: {error}") from None
+    utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        return content.decode("utf-16" if utf16 else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8: {error.reason} at byte {error.start:,}") from None
 
 
 def pair(path: Path) -> list[Path]:
@@ -68,58 +106,81 @@ def pair(path: Path) -> list[Path]:
     return [path.with_name(before + part + after) for part in inner.split(",")]
 
 
-def _parallel(path: Path) -> Iterator[dict[str, Any]]:
+def _parallel(path: Path) -> Iterator[Located]:
     languages = path.name.partition("{")[2].partition("}")[0].split(",")
     texts = [read_text(file).rstrip("\n").split("\n") for file in pair(path)]
     if len(texts[0]) != len(texts[1]):
         raise ValueError(f"{path}: {len(texts[0])} and {len(texts[1])} lines are no pairs")
-    for lines in zip(*texts, strict=True):
-        yield dict(zip(languages, lines, strict=True))
+    for number, lines in enumerate(zip(*texts, strict=True), 1):
+        yield Located(f"{path}, line {number}", dict(zip(languages, lines, strict=True)))
 
 
-def parse(text: str, suffix: str) -> Iterator[dict[str, Any]]:
-    """Records of a file's text."""
+def parse(text: str, suffix: str, name: str) -> Iterator[Located]:
+    """Records of a file's text; `name` of the file begins each place."""
     if suffix == ".jsonl":
         # Not splitlines: a string may hold U+2028.
-        yield from (json.loads(line) for line in text.split("\n") if line.strip())
-    elif suffix == ".json":
-        value = json.loads(text)
-        yield from value if isinstance(value, list) else [value]
+        for number, line in enumerate(text.split("\n"), 1):
+            if line.strip():
+                where = f"{name}, line {number}"
+                yield Located(where, load_json(line, where))
+    elif suffix == ".json" or (suffix == ".txt" and text.lstrip()[:1] == "{"):
+        value = load_json(text, name)
+        for number, record in enumerate(value if isinstance(value, list) else [value], 1):
+            yield Located(f"{name}, record {number}", record)
     elif suffix in (".csv", ".tsv"):
-        delimiter = "\t" if suffix == ".tsv" else ","
-        yield from csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
-    elif suffix == ".txt" and text.lstrip()[:1] == "{":
-        yield json.loads(text)
-    elif suffix == ".txt" and text.startswith("1 "):
-        yield from _cbt(text)
-    elif suffix == ".txt":
-        yield from _hellaswag(text)
+        (_, header), *found = rows(text, suffix, name)
+        for number, cells in found:
+            where = f"{name}, line {number}"
+            if len(cells) != len(header):
+                raise ValueError(f"{where}: {len(cells)} fields, the header has {len(header)}")
+            yield Located(where, dict(zip(header, cells, strict=True)))
     else:
-        raise ValueError("known are jsonl, json, csv, tsv and txt")
+        raise ValueError(f"{name} is not in a form that is known for {suffix}; known are {KNOWN}")
 
 
-def _hellaswag(text: str) -> Iterator[dict[str, Any]]:
-    lines = text.rstrip("\n").split("\n")
-    if len(lines) % HELLASWAG_LINES:
-        raise ValueError(f"{len(lines)} lines are not six an item")
-    for i in range(0, len(lines), HELLASWAG_LINES):
-        context, gold, *endings = lines[i : i + HELLASWAG_LINES]
-        label, _, context = context.partition(": ")
-        yield {"activity_label": label, "ctx": context, "label": int(gold), "endings": endings}
+def load_json(text: str, where: str) -> Any:
+    """A JSON value. Raises ValueError beginning with `where` for text that is none."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError(f"{where}: JSON that is nested too deeply") from None
+    except json.JSONDecodeError as error:
+        place = f"column {error.colno}" if "\n" not in text else f"line {error.lineno}"
+        raise ValueError(f"{where}: not JSON: {error.msg} at {place}") from None
 
 
-def _cbt(text: str) -> Iterator[dict[str, Any]]:
-    """Twenty numbered sentences and a query with its answer and candidates, tab separated."""
-    for block in text.strip().split("\n\n"):
-        lines = [line.partition(" ")[2] for line in block.split("\n")]
-        query, answer, *rest = lines[-1].split("\t")
-        candidates = [c for c in rest[-1].split("|") if c]
-        yield {
-            "sentences": lines[:-1],
-            "question": query.strip(),
-            "answer": answer,
-            "options": candidates,
-        }
+def rows(text: str, suffix: str, name: str) -> list[tuple[int, list[str]]]:
+    """(line, cells) of a table's rows, the header with them, blank lines left out.
+
+    A .csv file quotes as RFC 4180 says; a .tsv file has no quotes: each tab ends a cell.
+    Raises ValueError where the table is empty or a quote is not closed.
+    """
+    if suffix == ".tsv":
+        lines = enumerate(text.split("\n"), 1)
+        found = [(number, line.rstrip("\r").split("\t")) for number, line in lines if line.strip()]
+    else:
+        csv.field_size_limit(2**31 - 1)
+        reader, begin, found = csv.reader(io.StringIO(text, newline=""), strict=True), 1, []
+        try:
+            for cells in reader:
+                if any(cells):
+                    found.append((begin, cells))
+                begin = reader.line_num + 1
+        except csv.Error as error:
+            raise ValueError(f"{name}, line {begin}: not CSV: {error}") from None
+    if not found:
+        raise ValueError(f"{name} is empty")
+    return found
+
+
+def _parquet(path: Path) -> Iterator[Located]:
+    parquet, arrow = require("pyarrow.parquet", "data"), require("pyarrow", "data")
+    try:
+        found = parquet.read_table(path).to_pylist()
+    except (arrow.ArrowException, OSError) as error:
+        raise ValueError(f"{path} cannot be read as parquet: {error}") from None
+    for number, record in enumerate(found, 1):
+        yield Located(f"{path}, row {number}", record)
 
 
 def tfds_records(name: str, split: str, directory: Path | None = None) -> Iterator[dict[str, Any]]:

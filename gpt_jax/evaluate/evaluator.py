@@ -20,6 +20,7 @@ from gpt_jax.evaluate import measures
 from gpt_jax.evaluate.cache import Cache, digest_of
 from gpt_jax.evaluate.detokenize import DETOKENIZERS, prepare
 from gpt_jax.evaluate.encode import encode_pair
+from gpt_jax.evaluate.items import read_items
 from gpt_jax.evaluate.requests import Request, Score
 from gpt_jax.evaluate.scoring import BATCH_TOKENS, Scorer, Weights, scoring_weights, windows
 from gpt_jax.evaluate.tasks import Item, Task, prompts
@@ -83,30 +84,6 @@ def load(path: Path, which: Which, changes: dict[str, Any]) -> tuple[Config, Eva
     return config, Evaluator(model, params, layout, load_tokenizer(run.tokenizer), identity)
 
 
-def read_items(
-    task: Task, data: Path, tfds: bool, training: bool = False, seed: int = 0
-) -> tuple[list[Item], str]:
-    """A task's items, and where they are from. Training items are [] where none are named."""
-    if tfds and task.tfds:
-        name, *splits = task.tfds
-        split = splits[1 if training else 0]
-        found = records.tfds_records(name, split)
-        return [item for record in found for item in task.read(record)], f"TFDS {name} {split}"
-    names = task.demonstrations if training else task.files
-    path = records.find(data, names) if names else None
-    if path is not None:
-        found = records.read(path)
-        return [item for record in found for item in task.read(record)], path.name
-    if training:
-        return [], ""
-    if task.make is not None:
-        return task.make(seed), f"generated, seed {seed}"
-    raise ValueError(
-        f"task {task.name}: none of {', '.join(names)} is in {data}; give the directory by --data"
-        + (f", or --tfds to read {task.tfds[0]}" if task.tfds else "")
-    )
-
-
 def evaluate_task(
     evaluator: Evaluator,
     task: Task,
@@ -118,14 +95,14 @@ def evaluate_task(
     tfds: bool = False,
 ) -> Record:
     """A task's numbers, with what they were computed from. Items in the cache are not computed."""
-    items, origin = read_items(task, data, tfds, seed=seed)
-    pool = (read_items(task, data, tfds, training=True)[0] or items) if shots else []
-    items = items[:limit]
+    found = read_items(task, data, tfds, seed=seed)
+    pool = (read_items(task, data, tfds, training=True).items or found.items) if shots else []
+    items = found.items[:limit]
     if not items:
-        raise ValueError(f"task {task.name}: {origin} holds no items")
+        raise ValueError(f"task {task.name}: {found.origin} holds no items")
     before = prompts(task, items, pool, shots, seed)
     record: Record = {"task": task.name, "items": len(items), "shots": shots, "seed": seed}
-    record |= {"data": origin, "source": task.source}
+    record |= {"data": found.origin, "forms": found.forms, "source": task.source}
     if task.kind == "generate":
         texts = _write(evaluator, task, items, before, cache, shots)
         record |= measures.generation_numbers(task, items, texts)
@@ -133,7 +110,8 @@ def evaluate_task(
     scores, n_cut = _score(evaluator, task, items, before, cache, shots)
     record["items_cut_on_the_left"] = n_cut
     if task.kind == "cloze":
-        return record | measures.cloze_numbers(task, [of_item[0] for of_item in scores])
+        n_banned = len(banned_ids(evaluator.tokenizer, task.banned_words))
+        return record | measures.cloze_numbers([of_item[0] for of_item in scores], n_banned)
     return record | measures.choice_numbers(task, items, scores)
 
 
@@ -184,12 +162,16 @@ def _score(
 
 
 def banned_ids(tokenizer: Tokenizer, words: Sequence[str]) -> tuple[int, ...]:
-    """Ids of the words that are one token after a space, written small or with a capital."""
+    """Ids of the words that are one token after another word, written small or with a capital.
+
+    They are looked up behind a word, where they stand in a text: by itself " the" may be several
+    tokens, for SentencePiece begins every text with a space.
+    """
     found = set()
     for word in words:
         for form in (f" {word}", f" {word.capitalize()}"):
             try:
-                ids = tokenizer.encode(form)
+                ids = encode_pair(tokenizer, "a", form).continuation
             except ValueError:  # letters that a character tokenizer does not know
                 continue
             if len(ids) == 1:

@@ -9,6 +9,7 @@ into context and continuation as by our own tasks, and scored and continued by t
 Its chat templates and several processes are not supported.
 """
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,12 @@ from gpt_jax.streaming import begin_tokens, encode_prompt
 
 MAX_NEW_TOKENS = 256
 """The harness's default, where a task names none."""
+LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
+"""Names of the most tokens to write; the harness takes the first that a task sets."""
+FILTERS = ("top_k", "top_p", "min_p", "repetition_penalty")
+USED = ("until", "do_sample", "temperature", "seed", *FILTERS, *LENGTHS)
+NEUTRAL = {"num_beams": 1, "num_return_sequences": 1}
+"""Values of other options that ask for nothing."""
 
 
 @register_model("gpt_jax")
@@ -41,6 +48,7 @@ class HarnessModel(LM):
             changes.pop(ignored, None)
         _, evaluator = load(Path(run), parse_which(str(checkpoint)), changes)
         self.evaluator: Evaluator = evaluator
+        self._said: set[str] = set()
         self._scorer = evaluator.scorer()
 
     @property
@@ -69,7 +77,8 @@ class HarnessModel(LM):
         texts: list[str] = [""] * len(requests)
         groups: dict[SamplingConfig, list[int]] = {}
         for index, request in enumerate(requests):
-            groups.setdefault(_sampling(request.args[1]), []).append(index)
+            self._say_unused(request.args[1])
+            groups.setdefault(sampling_of(request.args[1]), []).append(index)
         for sampling, members in groups.items():
             members.sort(key=lambda i: len(requests[i].args[0]))
             for first in range(0, len(members), ROWS_A_CALL):
@@ -87,6 +96,15 @@ class HarnessModel(LM):
                     texts[i] = _before(tokenizer.decode(output.tolist()), stops)
         return texts
 
+    def _say_unused(self, options: dict[str, Any]) -> None:
+        """One line, once, for each option of a task that this model does not follow."""
+        for name, value in options.items():
+            unused = name not in USED and value is not None and NEUTRAL.get(name) != value
+            if unused and name not in self._said:
+                self._said.add(name)
+                known = ", ".join(USED)
+                print(f"gpt_jax ignores {name} = {value!r}; it follows {known}", file=sys.stderr)
+
     def _scores(self, asked: Sequence[Request], stride: int | None = None) -> list[Score]:
         scores: list[Score | None] = [None] * len(asked)
         for done in self._scorer.score(asked, stride):
@@ -95,15 +113,41 @@ class HarnessModel(LM):
         return [score for score in scores if score is not None]
 
 
-def _sampling(options: dict[str, Any]) -> SamplingConfig:
-    """Greedy, unless the task samples."""
-    samples = options.get("do_sample", False)
+def sampling_of(options: dict[str, Any]) -> SamplingConfig:
+    """How a task's generation options ask for texts, as the harness's own models read them.
+
+    Greedy where do_sample is false, or where neither it nor a temperature above 0 is set;
+    do_sample without a temperature samples at 1. Raises ValueError for an option that is no number.
+    """
+    numbers = {
+        name: _number(name, options[name])
+        for name in ("temperature", "seed", *FILTERS, *LENGTHS)
+        if options.get(name) is not None
+    }
+    temperature, samples = numbers.get("temperature"), options.get("do_sample")
+    if samples is None:
+        samples = temperature is not None and temperature > 0
+    if not samples:
+        temperature = 0.0
+    elif temperature is None:
+        temperature = 1.0
+    top_k = int(numbers.get("top_k", 0))
     return SamplingConfig(
-        max_new_tokens=int(options.get("max_gen_toks", MAX_NEW_TOKENS)),
-        temperature=float(options.get("temperature", 1.0)) if samples else 0.0,
-        top_k=options.get("top_k") if samples else None,
-        top_p=options.get("top_p") if samples else None,
+        max_new_tokens=int(next((numbers[n] for n in LENGTHS if n in numbers), MAX_NEW_TOKENS)),
+        temperature=temperature,
+        top_k=top_k if samples and top_k > 0 else None,  # 0 or -1: all, as elsewhere
+        top_p=numbers.get("top_p") if samples else None,
+        min_p=numbers.get("min_p") if samples else None,
+        repetition_penalty=numbers.get("repetition_penalty", 1.0),
+        seed=int(numbers.get("seed", 0)),
     )
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"generation option {name} = {value!r}; it must be a number") from None
 
 
 def _stops(options: dict[str, Any]) -> list[str]:

@@ -1,5 +1,6 @@
 """From scores of items to a task's numbers, with standard errors. Must not import jax."""
 
+import collections
 import math
 import re
 import string
@@ -11,8 +12,11 @@ import numpy as np
 from gpt_jax.data.optional import require
 from gpt_jax.evaluate.requests import Score
 from gpt_jax.evaluate.tasks import Item, Task
+from gpt_jax.finetune.scores import confusion, matthews
 
 Numbers = dict[str, Any]
+HARNESS = {"raw": "acc", "per_character": "acc_norm"}
+"""What lm-evaluation-harness calls the accuracy by a measure, where it reports one."""
 
 
 def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
@@ -22,8 +26,11 @@ def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
     return float(array.mean()), float(error)
 
 
-def cloze_numbers(task: Task, scores: Sequence[Score]) -> Numbers:
+def cloze_numbers(scores: Sequence[Score], n_banned: int = 0) -> Numbers:
     """Accuracy of greedy decoding, and the perplexity of the answers.
+
+    n_banned: how many of the task's banned words the tokenizer has as one token; where it is 0, as
+    with bytes, the accuracy that passes over them is not reported, for nothing was passed over.
 
     per word: exp(mean over items of -log p(answer)), as GPT-3's table 3.2 counts LAMBADA.
     per token: exp(sum of -log p / sum of tokens).
@@ -32,8 +39,9 @@ def cloze_numbers(task: Task, scores: Sequence[Score]) -> Numbers:
     mean, error = mean_and_error(losses)
     n_tokens = sum(score.n_tokens for score in scores)
     numbers = _with_error("accuracy", [float(score.greedy) for score in scores])
-    if task.banned_words:
+    if n_banned:
         numbers |= _with_error("accuracy_no_stop_words", [float(s.allowed) for s in scores])
+        numbers["stop_word_tokens"] = n_banned
     perplexity = math.exp(mean) if mean < 700 else math.inf
     return numbers | {
         "perplexity_per_word": perplexity,
@@ -49,15 +57,23 @@ def choice_numbers(task: Task, items: Sequence[Item], scores: Sequence[Sequence[
     scores: of each item its choices, and then, where the task has an answer_context, the choices
     after that context.
     """
-    hits: dict[str, list[float]] = {}
+    chosen: dict[str, list[int]] = {}
     for item, of_item in zip(items, scores, strict=True):
         for name, values in choice_values(task, item, of_item).items():
-            hits.setdefault(name, []).append(float(int(np.argmax(values)) == item.gold))
+            chosen.setdefault(name, []).append(int(np.argmax(values)))
+    gold = np.asarray([item.gold for item in items])
+    hits = {name: (np.asarray(found) == gold).tolist() for name, found in chosen.items()}
     numbers = _with_error("accuracy", hits[task.measure])
     for name, found in hits.items():
         numbers |= _with_error(f"accuracy_{name}", found)
+    if task.metric == "matthews":
+        n_classes = max(len(item.pairs()) for item in items)
+        table = confusion(gold, np.asarray(chosen[task.measure]), n_classes)
+        numbers["matthews"] = matthews(table)
     chance = float(np.mean([1 / len(item.pairs()) for item in items]))
-    return numbers | {"measure": task.measure, "chance": chance}
+    numbers |= {"measure": task.measure, "chance": chance}
+    harness = HARNESS.get(task.measure)
+    return numbers | ({"measure_in_harness": harness} if harness else {})
 
 
 def choice_values(task: Task, item: Item, scores: Sequence[Score]) -> dict[str, list[float]]:
@@ -66,8 +82,10 @@ def choice_values(task: Task, item: Item, scores: Sequence[Score]) -> dict[str, 
     after, alone = scores[: len(pairs)], scores[len(pairs) :]
     raw = [score.log_probability for score in after]
     sizes = [len(continuation.encode()) for _, continuation in pairs]
+    characters = [len(continuation.removeprefix(" ")) for _, continuation in pairs]
     values = {
         "raw": raw,
+        "per_character": [log / size for log, size in zip(raw, characters, strict=True)],
         "per_token": [score.log_probability / score.n_tokens for score in after],
         "per_byte": [log / size for log, size in zip(raw, sizes, strict=True)],
     }
@@ -79,7 +97,7 @@ def choice_values(task: Task, item: Item, scores: Sequence[Score]) -> dict[str, 
 
 
 def generation_numbers(task: Task, items: Sequence[Item], texts: Sequence[str]) -> Numbers:
-    """Exact match, BLEU or ROUGE of written texts; nothing where the task's metric is none.
+    """Exact match, F1, BLEU or ROUGE of written texts; nothing where the task's metric is none.
 
     Raises ValueError naming the extra where the library of a metric is not installed.
     """
@@ -89,6 +107,15 @@ def generation_numbers(task: Task, items: Sequence[Item], texts: Sequence[str]) 
             for item, text in zip(items, texts, strict=True)
         ]
         return _with_error("exact_match", hits)
+    if task.metric == "squad":
+        numbers: Numbers = {}
+        for name, score in (("exact_match", exact), ("f1", word_f1)):
+            best = [
+                max(score(text, answer) for answer in item.answers)
+                for item, text in zip(items, texts, strict=True)
+            ]
+            numbers |= _with_error(name, best)
+        return numbers
     if task.metric == "bleu":
         sacrebleu = require("sacrebleu", "evaluation")
         bleu = sacrebleu.metrics.BLEU()
@@ -100,7 +127,7 @@ def generation_numbers(task: Task, items: Sequence[Item], texts: Sequence[str]) 
         kinds = ["rouge1", "rouge2", "rougeL"]
         scorer = rouge.RougeScorer(kinds, use_stemmer=True)
         found = [scorer.score(i.answers[0], t) for i, t in zip(items, texts, strict=True)]
-        numbers: Numbers = {}
+        numbers = {}
         for kind in kinds:
             numbers |= _with_error(f"{kind}_f1", [f[kind].fmeasure for f in found])
         return numbers
@@ -111,6 +138,21 @@ def normalised(text: str) -> str:
     """Lower case, without punctuation, articles and further spaces, as SQuAD's script counts."""
     text = "".join(c for c in text.lower() if c not in string.punctuation)
     return " ".join(re.sub(r"\b(a|an|the)\b", " ", text).split())
+
+
+def exact(said: str, answer: str) -> float:
+    """1 where two texts are the same once normalised, else 0."""
+    return float(normalised(said) == normalised(answer))
+
+
+def word_f1(said: str, answer: str) -> float:
+    """F1 of the words of two normalised texts, as SQuAD's script counts them: 1 where both are
+    empty, 0 where one is."""
+    ours, theirs = normalised(said).split(), normalised(answer).split()
+    if not ours or not theirs:
+        return float(ours == theirs)
+    shared = sum((collections.Counter(ours) & collections.Counter(theirs)).values())
+    return 2 * shared / (len(ours) + len(theirs))
 
 
 def _with_error(name: str, values: Sequence[float]) -> Numbers:

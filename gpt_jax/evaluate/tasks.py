@@ -1,4 +1,4 @@
-"""What an evaluation task is: items, prompts with demonstrations, and how choices are counted.
+"""Evaluation tasks: items, prompts with demonstrations, and how choices are counted.
 
 A task is one `Task(...)`: which files hold its records, and a function from a record to items. A
 user's own go into a Python file whose TASKS is a list of them (`--task-file`):
@@ -23,10 +23,13 @@ from typing import Any, Literal
 import numpy as np
 
 Record = Mapping[str, Any]
-Measure = Literal["raw", "per_token", "per_byte", "unconditional"]
-"""By what a choice is chosen: its log-probability; that divided by its tokens (GPT-3, section
-2.4); divided by its UTF-8 bytes; or less its log-probability after `Task.answer_context` (GPT-3:
-ARC, OpenBookQA, RACE)."""
+Measure = Literal["raw", "per_character", "per_token", "per_byte", "unconditional"]
+"""How a choice is chosen: by its log-probability (lm-evaluation-harness's acc); that divided by its
+characters, the space before it left out (its acc_norm); divided by its tokens (GPT-3, section 2.4);
+divided by its UTF-8 bytes; or minus its log-probability after `Task.answer_context` (GPT-3: ARC,
+OpenBookQA, RACE)."""
+Parser = Callable[[str], Iterable[tuple[str, Any]]]
+"""From a file's text to its records, each with its place in the file: ("line 3", record)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +61,8 @@ class Item:
 
 
 Read = Callable[[Record], Iterable[Item]]
+ENDINGS = (".jsonl", ".json", ".parquet", ".csv", ".tsv", ".jsonl.gz")
+"""Endings under which any task's records are looked for beside the names of its entry."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,14 +71,19 @@ class Task:
 
     name: str
     files: tuple[str, ...]
-    """Names under --data of the evaluation items; of several the first that is there is taken."""
+    """Names under --data of the evaluation items; of several the first that is there is taken.
+    After them come NAME.jsonl and NAME with the other endings of ENDINGS."""
     read: Read
+    """Items of a record. Raises ValueError for a record that it cannot read."""
     demonstrations: tuple[str, ...] = ()
     """Likewise of the training items that few-shot prompts take; none: other evaluation items."""
     kind: Literal["choice", "cloze", "generate"] = "choice"
     """choose among choices; the only choice must be what greedy decoding says; write a text."""
+    parsers: Mapping[str, Parser] = dataclasses.field(default_factory=dict)
+    """By a file's ending (.txt), how files of that ending are read where it is in a way of this
+    data set's own."""
     measure: Measure = "per_token"
-    """What the headline accuracy of a choice task counts by; all measures are reported."""
+    """Measure of a choice task's headline accuracy; every measure is reported."""
     answer_context: str = ""
     """Context of the unconditional probabilities; empty: they are not computed."""
     instruction: str = ""
@@ -84,14 +94,19 @@ class Task:
     """Name, evaluation split and training split in TensorFlow Datasets."""
     make: Callable[[int], list[Item]] | None = None
     """Generates the items from a seed, where there is no file."""
-    metric: Literal["exact_match", "bleu", "rouge", "none"] = "exact_match"
-    """Of a generation task."""
+    metric: Literal["exact_match", "squad", "bleu", "rouge", "matthews", "none"] = "exact_match"
+    """Score of a generation task; `squad` is exact match and F1 over words. A choice task may have
+    `matthews` beside its accuracy."""
     max_new_tokens: int = 64
     stop: tuple[str, ...] = ("\n",)
     banned_words: tuple[str, ...] = ()
     """A cloze's second accuracy passes over these words (GPT-2's stop-word filter)."""
     source: str = ""
     """Data set and paper whose convention this is."""
+
+    def names(self) -> tuple[str, ...]:
+        """Names of the files that may hold the evaluation items, in the order of preference."""
+        return (*self.files, *(f"{self.name}{ending}" for ending in ENDINGS))
 
 
 def prompts(task: Task, items: Sequence[Item], pool: Sequence[Item], shots: int, seed: int):

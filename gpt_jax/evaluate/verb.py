@@ -28,9 +28,11 @@ A task file sets TASKS to a list of gpt_jax.evaluate.tasks.Task; that module sho
 HEADLINES = (
     "accuracy",
     "accuracy_no_stop_words",
+    "matthews",
     "perplexity_per_word",
     "perplexity_per_token",
     "exact_match",
+    "f1",
     "bleu",
     "rouge1_f1",
     "rouge2_f1",
@@ -144,6 +146,14 @@ def _listing(catalog: Mapping[str, Any]) -> str:
     )
 
 
+def _measure(result: Record) -> str:
+    """How a headline accuracy counts, with its name in lm-evaluation-harness."""
+    if "measure" not in result:
+        return ""
+    harness = result.get("measure_in_harness")
+    return f" ({f'{harness}, ' if harness else ''}{result['measure']})"
+
+
 def line(result: Record) -> str:
     """One line for a task or a text."""
     if "text" in result:
@@ -155,7 +165,7 @@ def line(result: Record) -> str:
         if name in result:
             error = result.get(f"{name}_standard_error")
             deviation = "" if error is None else f" +- {error:.4f}"
-            by = f" ({result['measure']})" if name == "accuracy" and "measure" in result else ""
+            by = _measure(result) if name == "accuracy" else ""
             parts.append(f"{name.replace('_', ' ')}{by} {result[name]:.4f}{deviation}")
     note = f"; {result['convention']}" if "convention" in result else ""
     cut = result.get("items_cut_on_the_left")

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from task_records import FORMS
 
 from gpt_jax.data import records
 from gpt_jax.data.tokenizers import ByteTokenizer
@@ -11,19 +12,18 @@ from gpt_jax.evaluate import bias, generated, measures
 from gpt_jax.evaluate.catalog import CATALOG
 from gpt_jax.evaluate.detokenize import DETOKENIZERS, prepare
 from gpt_jax.evaluate.encode import encode_pair
+from gpt_jax.evaluate.items import read_items
 from gpt_jax.evaluate.requests import Score
 from gpt_jax.evaluate.tasks import Item, Task, load_tasks, prompts, select
 
 
 @pytest.mark.parametrize(
     ("name", "n", "n_choices"),
-    [("lambada", 5153, 1), ("hellaswag", 10042, 4), ("piqa", 1838, 2), ("copa", 100, 2),
-     ("wsc273", 273, 2), ("rte", 277, 2), ("scramble_reversed", 10000, 1)],
+    [("lambada", 5153, 1), ("piqa", 1838, 2), ("copa", 100, 2), ("wsc273", 273, 2),
+     ("rte", 277, 2), ("scramble_reversed", 10000, 1)],
 )  # fmt: skip
 def test_real_items(shared_data, name, n, n_choices):
-    task = CATALOG[name]
-    path = records.find(shared_data, task.files)
-    items = [item for record in records.read(path) for item in task.read(record)]
+    items = read_items(CATALOG[name], shared_data, tfds=False).items
     assert len(items) == n
     for item in items:
         assert len(item.pairs()) in (n_choices, *([3, 5] if name == "wsc273" else []))
@@ -32,87 +32,15 @@ def test_real_items(shared_data, name, n, n_choices):
         assert all(ending[0] == " " and ending.strip() for ending in endings)
 
 
-def test_published_forms_of_the_records():
-    def items(name, record):
-        return list(CATALOG[name].read(record))
-
-    choices = [{"text": "a b", "label": "A"}, {"text": "c", "label": "B"}]
-    arc = {"question": {"stem": "Why?", "choices": choices}, "answerKey": "B"}
-    columns = {"text": ["a b", "c"], "label": ["A", "B"]}
-    again = {"question": "Why?", "choices": columns, "answerKey": "B"}
-    want = [Item("Question: Why?\nAnswer:", (" a b", " c"), 1)]
-    assert items("arc_easy", arc) == items("arc_easy", again) == items("openbookqa", arc) == want
-    (item,) = items("winogrande", {"sentence": "Al hit Bo as _ was mad.", "option1": "Al",
-                                   "option2": "Bo", "answer": "1"})  # fmt: skip
-    assert item.pairs() == [("Al hit Bo as Al", " was mad."), ("Al hit Bo as Bo", " was mad.")]
-    assert item.gold == 0
-    race = {"article": "A.", "questions": ["Q1", "Q2"], "options": [["a", "b"], ["c", "d"]],
-            "answers": ["B", "A"]}  # fmt: skip
-    assert [i.gold for i in items("race_high", race)] == [1, 0]
-    boolq = {"passage": "P.", "question": "is it", "answer": True}
-    assert items("boolq", boolq) == [Item("P.\nquestion: is it?\nanswer:", (" no", " yes"), 1)]
-    story = {f"InputSentence{i}": f"S{i}." for i in range(1, 5)}
-    story |= {"RandomFifthSentenceQuiz1": "E1.", "RandomFifthSentenceQuiz2": "E2.",
-              "AnswerRightEnding": "2"}  # fmt: skip
-    assert items("storycloze", story) == [Item("S1. S2. S3. S4.", (" E1.", " E2."), 1)]
-    copa = {"premise": "It fell.", "choice1": "I ran.", "choice2": "It broke.",
-            "question": "effect", "label": 1}  # fmt: skip
-    assert items("copa", copa) == [Item("It fell, therefore", (" i ran.", " it broke."), 1)]
-    (record,) = records.parse("1 A cat sat .\n21 He saw XXXXX .\tcat\t\tdog|cat\n", ".txt")
-    (item,) = items("cbt_cn", record)
-    assert item.pairs()[1] == ("A cat sat. He saw", " cat.")
-    assert item.gold == 1
-
-
-TFDS_RECORDS = {
-    "lambada": {"passage": "He saw the cat"},
-    "hellaswag": {"context": "He", "endings": ["sat.", "ran."], "activity_label": "Cats",
-                  "label": 1, "split_type": "", "source_id": ""},
-    "piqa": {"id": "1", "goal": "Sit?", "sol1": "Do.", "sol2": "No.", "label": 1},
-    "copa": {"premise": "It fell.", "choice1": "I ran.", "choice2": "It broke.",
-             "question": "effect", "label": 1, "idx": 0},
-    "wsc273": {"text": "Al hit Bo as he was mad.", "pronoun_text": "he", "pronoun_start": 13,
-               "pronoun_end": 15, "option1": "Al", "option1_normalized": "Al", "option2": "Bo",
-               "option2_normalized": "Bo", "label": 1, "idx": 0},
-    "winogrande": {"sentence": "Al hit Bo as _ was mad.", "option1": "Al", "option2": "Bo",
-                   "label": 1},
-    "storycloze": {"context": "S1. S2.", "endings": ["E1.", "E2."], "label": 2},
-    "arc_easy": {"id": "1", "question": "Why?", "choices": {"text": ["a", "b"], "label": [0, 1]},
-                 "answerKey": 1},
-    "openbookqa": {"question": {"stem": "Why?", "choice_A": "a", "choice_B": "b", "choice_C": "c",
-                                "choice_D": "d"}, "fact1": "", "humanScore": 1.0, "clarity": 1.0,
-                   "turkIdAnonymized": "", "answerKey": 1},
-    "boolq": {"question": "is it", "passage": "P.", "answer": True, "title": ""},
-    "rte": {"premise": "P.", "hypothesis": "H.", "label": 1, "idx": 0},
-    "race_high": {"article": "A.", "questions": ["Q1"], "options": [["a", "b"]], "answers": ["B"],
-                  "example_id": ""},
-}  # fmt: skip
-"""A record of each set as TFDS 4.9 has it, whose second choice is right."""
-
-
-@pytest.mark.parametrize("name", TFDS_RECORDS)
+@pytest.mark.parametrize("name", [n for n, task in CATALOG.items() if task.tfds])
 def test_records_of_tfds(name):
     """Their fields are those of the installed TFDS, where it knows the set without TensorFlow."""
-    record = TFDS_RECORDS[name]
-    (item,) = CATALOG[name].read(record)
-    if name == "lambada":
-        assert item == Item("He saw the", (" cat",))
-    else:
-        assert (item.gold, len(item.pairs())) == (1, 4 if name == "openbookqa" else 2)
-    if name in ("wsc273", "winogrande"):
-        assert item.pairs()[1] == ("Al hit Bo as Bo", " was mad.")
     tfds = pytest.importorskip("tensorflow_datasets")
     try:
         features = tfds.builder(CATALOG[name].tfds[0]).info.features
     except tfds.core.DatasetNotFoundError:
         return
-    assert set(record) == set(features)
-
-
-def test_every_set_of_tfds_has_a_record_here():
-    by_reader = {CATALOG[name].read for name in TFDS_RECORDS}
-    for name, task in CATALOG.items():
-        assert task.tfds is None or task.read in by_reader or name == "lambada_blank"
+    assert set(FORMS[name]["TFDS"]) == set(features)
 
 
 def test_demonstrations_are_seeded_and_never_the_item_itself():
@@ -136,15 +64,15 @@ def test_measures_by_hand():
               Score(-1.0, False, False, 1), Score(-5.0, False, False, 2)]  # fmt: skip
     assert measures.choice_values(task, item, scores) == {
         "raw": [-2.0, -3.0],
+        "per_character": [-2 / 2, -3 / 4],
         "per_token": [-2.0, -1.5],
         "per_byte": [-2 / 3, -3 / 5],
         "unconditional": [-1.0, 2.0],
     }
     numbers = measures.choice_numbers(task, [item, item], [scores, scores])
     assert (numbers["accuracy"], numbers["accuracy_raw"], numbers["chance"]) == (1.0, 0.0, 0.5)
-    cloze = Task("c", (), lambda record: [], kind="cloze", banned_words=("the",))
     found = [Score(-1.0, True, True, 1), Score(-3.0, False, True, 3)]
-    numbers = measures.cloze_numbers(cloze, found)
+    numbers = measures.cloze_numbers(found, n_banned=1)
     assert numbers["accuracy"] == numbers["accuracy_standard_error"] == 0.5
     assert numbers["accuracy_no_stop_words"] == 1.0
     assert numbers["perplexity_per_word"] == pytest.approx(math.e**2)
