@@ -85,7 +85,6 @@ SQUAD = {
         "context": PASSAGE,
         "question": "What is a metal?",
         "answers": SPANS,
-        "is_impossible": False,
     },
     "official": {
         "id": "1",
@@ -169,7 +168,7 @@ FORMS = {
         },
     },
     "copa": {
-        "SuperGLUE": {
+        "TFDS": {
             "premise": "It fell.",
             "choice1": "I ran.",
             "choice2": "It broke.",
@@ -322,7 +321,7 @@ FORMS = {
     },
     "cola": {
         "official": {"source": "gj04", "label": "1", "star": "", "sentence": "Al ran."},
-        "Hugging Face": {"sentence": "Al ran.", "label": 1, "idx": 0},
+        "TFDS": {"sentence": "Al ran.", "label": 1, "idx": 0},
         "llm-foundry": {
             "query": "Al ran.\nQuestion: Does this sentence make sense?\nAnswer:",
             "choices": ["no", "yes"],
@@ -332,7 +331,9 @@ FORMS = {
     "race_high": RACE,
     "race_middle": RACE,
     "squad": SQUAD | {"llm-foundry": {"context": PROMPT, "continuation": "tin"}},
-    "squadv2": SQUAD | {"llm-foundry": {"context": PROMPT, "continuation": "tin"}},
+    "squadv2": SQUAD
+    | {"TFDS": SQUAD["TFDS"] | {"is_impossible": False, "plausible_answers": SPANS}}
+    | {"llm-foundry": {"context": PROMPT, "continuation": "tin"}},
     **{f"xquad_{language}": XQUAD_RECORDS for language in XQUAD},
     "summarise": {
         "CNN": {"id": "1", "article": ARTICLE, "highlights": "Al went home."},
@@ -350,6 +351,14 @@ FORMS = {
             "question": "Which metal?",
             "answer": {"value": "Tin", "aliases": ["Tin", "Sn"], "normalized_aliases": ["tin"]},
         },
+        "TFDS": {
+            "question": "Which metal?",
+            "question_id": "1",
+            "question_source": "",
+            "entity_pages": {},
+            "search_results": {},
+            "answer": {"value": "Tin", "aliases": ["Tin", "Sn"], "type": ""},
+        },
         "llm-foundry": {
             "context": "Question: Which metal?\nAnswer:",
             "answer": "Tin",
@@ -358,6 +367,7 @@ FORMS = {
     },
     "naturalqs": {
         "official": {"question": "which metal", "answer": ["Tin", "Sn"]},
+        "TFDS": {"question": "which metal", "answer": ["Tin", "Sn"]},
         "llm-foundry": {
             "context": "Question: which metal\nAnswer:",
             "answer": "Tin",
@@ -371,6 +381,7 @@ FORMS = {
             "targetValue": '(list (description Tin) (description "Sn"))',
         },
         "Hugging Face": {"url": "u", "question": "which metal?", "answers": ["Tin", "Sn"]},
+        "TFDS": {"url": "u", "question": "which metal?", "answers": ["Tin", "Sn"]},
     },
     "news": {"with a subtitle": {"title": "Tin", "subtitle": "", "article": ARTICLE},
              "without": {"title": "Tin", "article": ARTICLE}},

@@ -9,12 +9,13 @@ import pytest
 lm_eval = pytest.importorskip("lm_eval")
 
 from lm_eval.api.instance import Instance  # noqa: E402
+from lm_eval.models.utils import normalize_gen_kwargs  # noqa: E402
 from lm_eval.tasks import TaskManager  # noqa: E402
 from once import once  # noqa: E402
 from tiny_run import Workspace, make_workspace  # noqa: E402
 
 from gpt_jax.evaluate.encode import encode_pair  # noqa: E402
-from gpt_jax.evaluate.harness import HarnessModel  # noqa: E402
+from gpt_jax.evaluate.harness import HarnessModel, sampling_of  # noqa: E402
 from gpt_jax.generate import SamplingConfig, generate_text  # noqa: E402
 from gpt_jax.run import load_run  # noqa: E402
 
@@ -109,6 +110,39 @@ def test_texts_are_those_of_generate_up_to_a_stop(model, run):
     stop = want[0][3:5]
     (cut,) = model.generate_until([ask("generate_until", prompts[0], {**options, "until": stop})])
     assert cut == want[0][: want[0].index(stop)]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"until": ["x"]}, {"temperature": 0.0, "max_new_tokens": 256}),
+        ({"max_new_tokens": 7}, {"temperature": 0.0, "max_new_tokens": 7}),
+        ({"max_tokens": 8, "max_new_tokens": 7}, {"max_new_tokens": 7}),
+        ({"max_completion_tokens": 9}, {"max_new_tokens": 9}),
+        ({"max_gen_toks": "5", "max_tokens": 8}, {"max_new_tokens": 5}),
+        ({"temperature": 0.7}, {"temperature": 0.7}),
+        ({"temperature": 0.0}, {"temperature": 0.0}),
+        ({"temperature": 0.7, "do_sample": False, "top_p": 0.5}, {"temperature": 0.0}),
+        ({"do_sample": True, "top_k": 3, "top_p": 0.5, "min_p": 0.1, "seed": 4},
+         {"temperature": 1.0, "top_k": 3, "top_p": 0.5, "min_p": 0.1, "seed": 4}),
+        ({"do_sample": True, "top_k": -1}, {"temperature": 1.0, "top_k": None}),
+        ({"repetition_penalty": 1.2}, {"temperature": 0.0, "repetition_penalty": 1.2}),
+    ],
+)  # fmt: skip
+def test_generation_options_are_read_as_the_harness_reads_them(options, expected):
+    got = sampling_of(options)
+    assert got == SamplingConfig(**({"temperature": 0.0, "max_new_tokens": 256} | expected))
+    normal = normalize_gen_kwargs(options)
+    assert got.max_new_tokens == normal["max_gen_toks"]
+    assert (got.temperature > 0) == bool(normal["do_sample"])
+
+
+def test_options_that_are_not_followed_are_said_once(model, capsys):
+    with pytest.raises(ValueError, match="generation option max_tokens = 'few'"):
+        sampling_of({"max_tokens": "few"})
+    options = {"max_new_tokens": 2, "num_beams": 4, "num_return_sequences": 1}
+    model.generate_until([ask("generate_until", "the cat", options)] * 2)
+    assert capsys.readouterr().err.count("ignores num_beams = 4") == 1
 
 
 def test_a_greedy_continuation_is_said_to_be_greedy(model, run):

@@ -83,6 +83,34 @@ def test_measures_by_hand():
     assert measures.generation_numbers(asked, items, ["beatles.", "Milan"])["exact_match"] == 0.5
 
 
+def test_squads_scores_by_hand():
+    """The best of the answers, words counted as SQuAD's script does (Rajpurkar et al. 2016)."""
+    cases = [
+        ("the Tin man", "tin", 0, 2 / 3),
+        ("tin", "a Tin.", 1, 1),
+        ("", "the", 1, 1),
+        ("lead", "tin", 0, 0),
+        ("tin tin lead", "tin lead zinc", 0, 2 / 3),
+        ("", "x", 0, 0),
+    ]
+    for said, answer, same, f1 in cases:
+        assert measures.exact(said, answer) == same
+        assert measures.word_f1(said, answer) == pytest.approx(f1)
+    task = Task("s", (), lambda record: [], kind="generate", metric="squad")
+    items = [Item("q", answers=("zinc", "tin")), Item("q", answers=("tin man",))]
+    numbers = measures.generation_numbers(task, items, ["tin", "tin"])
+    assert (numbers["exact_match"], numbers["f1"]) == (0.5, pytest.approx((1 + 2 / 3) / 2))
+
+
+def test_matthews_beside_the_accuracy():
+    """2 x 2 counts [[1, 1], [0, 2]]: (2 - 0) / sqrt(2 * 2 * 1 * 3)."""
+    items = [Item("q", (" no", " yes"), gold) for gold in (0, 0, 1, 1)]
+    scores = [[Score(-float(c), False, False, 1), Score(float(c) - 1, False, False, 1)]
+              for c in (0, 1, 1, 1)]  # fmt: skip
+    numbers = measures.choice_numbers(CATALOG["cola"], items, scores)
+    assert (numbers["accuracy"], numbers["matthews"]) == (0.75, pytest.approx(2 / 12**0.5))
+
+
 def test_bleu_and_rouge_where_installed():
     items = [Item("q", answers=("the cat sat on the mat today",))]
     pytest.importorskip("sacrebleu", reason="the extra evaluation is not installed")
