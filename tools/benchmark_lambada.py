@@ -30,13 +30,14 @@ def requests(data: Path, limit: int | None) -> list[Any]:
     from gpt_jax.data.tokenizers import make_tokenizer
     from gpt_jax.evaluate.catalog import CATALOG
     from gpt_jax.evaluate.encode import encode_pair
+    from gpt_jax.evaluate.items import read_file
 
     vocabulary = records.find(data, ("vocab.bpe", "merges.txt"))
     path = records.find(data, CATALOG["lambada"].files)
     if vocabulary is None or path is None:
         raise SystemExit(f"{data} holds no LAMBADA items, or not GPT-2's tokenizer files")
     tokenizer = make_tokenizer("gpt2", str(vocabulary.parent))
-    items = [item for record in records.read(path) for item in CATALOG["lambada"].read(record)]
+    items = read_file(CATALOG["lambada"], path).items
     return [encode_pair(tokenizer, *item.pairs()[0]) for item in items[:limit]]
 
 

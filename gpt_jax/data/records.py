@@ -4,26 +4,17 @@ What the fields mean is said elsewhere: `gpt_jax.evaluate.formats` for evaluatio
 task section for fine-tuning. Must not import jax.
 """
 
-import bz2
-import codecs
-import csv
-import gzip
-import io
-import json
-import lzma
-import zlib
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from gpt_jax import tables
 from gpt_jax.data.optional import require
-
-UNPACK = {".gz": gzip.decompress, ".bz2": bz2.decompress, ".xz": lzma.decompress}
-KNOWN = ".jsonl, .json, .csv, .tsv, .parquet, and a .txt that is one JSON document"
 
 
 class Located(NamedTuple):
-    """A record, and where it stands: "FILE, line 3". Errors about the record begin with it."""
+    """A record, and where it stands: "FILE line 3". Errors about the record begin with it."""
 
     where: str
     record: Any
@@ -54,8 +45,9 @@ def read(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def located(path: Path) -> Iterator[Located]:
-    """Records of a file: jsonl, json, csv, tsv, parquet, with .gz, .bz2 or .xz; of a folder, those
-    of all its files in order of their names; of a name such as test.{en,de}, pairs of lines.
+    """Records of a file: those of `gpt_jax.tables`, parquet, and a .txt that is a JSON document; of
+    a folder, those of all its files in order of their names; of a name such as test.{en,de}, pairs
+    of lines.
 
     Raises ValueError for another kind of file, or one that does not hold what its name says.
     """
@@ -67,7 +59,7 @@ def located(path: Path) -> Iterator[Located]:
     elif suffix_of(path) == ".parquet":
         yield from _parquet(path)
     else:
-        yield from parse(read_text(path), suffix_of(path), str(path))
+        yield from parse(tables.read_text(path), suffix_of(path), str(path))
 
 
 def files_below(folder: Path) -> list[Path]:
@@ -77,26 +69,7 @@ def files_below(folder: Path) -> list[Path]:
 
 def suffix_of(path: Path) -> str:
     """The ending that says a file's format, without that of a compression."""
-    return path.with_suffix("").suffix if path.suffix in UNPACK else path.suffix
-
-
-def read_text(path: Path) -> str:
-    """A file's text, unpacked and without a byte order mark; line ends as they are.
-
-    Raises ValueError naming the file where it is cut short, damaged, or not UTF-8 (UTF-16 is read
-    where its byte order mark says so).
-    """
-    content = path.read_bytes()
-    if path.suffix in UNPACK:
-        try:
-            content = UNPACK[path.suffix](content)
-        except (EOFError, OSError, ValueError, lzma.LZMAError, zlib.error) as error:
-            raise ValueError(f"{path} cannot be unpacked: {error}") from None
-    utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    try:
-        return content.decode("utf-16" if utf16 else "utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8: {error.reason} at byte {error.start:,}") from None
+    return path.with_suffix("").suffix if path.suffix in tables.UNPACK else path.suffix
 
 
 def pair(path: Path) -> list[Path]:
@@ -108,69 +81,29 @@ def pair(path: Path) -> list[Path]:
 
 def _parallel(path: Path) -> Iterator[Located]:
     languages = path.name.partition("{")[2].partition("}")[0].split(",")
-    texts = [read_text(file).rstrip("\n").split("\n") for file in pair(path)]
+    texts = [tables.read_text(file).rstrip("\n").split("\n") for file in pair(path)]
     if len(texts[0]) != len(texts[1]):
         raise ValueError(f"{path}: {len(texts[0])} and {len(texts[1])} lines are no pairs")
     for number, lines in enumerate(zip(*texts, strict=True), 1):
-        yield Located(f"{path}, line {number}", dict(zip(languages, lines, strict=True)))
+        yield Located(f"{path} line {number}", dict(zip(languages, lines, strict=True)))
 
 
 def parse(text: str, suffix: str, name: str) -> Iterator[Located]:
-    """Records of a file's text; `name` of the file begins each place."""
-    if suffix == ".jsonl":
-        # Not splitlines: a string may hold U+2028.
-        for number, line in enumerate(text.split("\n"), 1):
-            if line.strip():
-                where = f"{name}, line {number}"
-                yield Located(where, load_json(line, where))
-    elif suffix == ".json" or (suffix == ".txt" and text.lstrip()[:1] == "{"):
-        value = load_json(text, name)
-        for number, record in enumerate(value if isinstance(value, list) else [value], 1):
-            yield Located(f"{name}, record {number}", record)
-    elif suffix in (".csv", ".tsv"):
-        (_, header), *found = rows(text, suffix, name)
-        for number, cells in found:
-            where = f"{name}, line {number}"
-            if len(cells) != len(header):
-                raise ValueError(f"{where}: {len(cells)} fields, the header has {len(header)}")
-            yield Located(where, dict(zip(header, cells, strict=True)))
-    else:
-        raise ValueError(f"{name} is not in a form that is known for {suffix}; known are {KNOWN}")
-
-
-def load_json(text: str, where: str) -> Any:
-    """A JSON value. Raises ValueError beginning with `where` for text that is none."""
-    try:
-        return json.loads(text)
-    except RecursionError:
-        raise ValueError(f"{where}: JSON that is nested too deeply") from None
-    except json.JSONDecodeError as error:
-        place = f"column {error.colno}" if "\n" not in text else f"line {error.lineno}"
-        raise ValueError(f"{where}: not JSON: {error.msg} at {place}") from None
-
-
-def rows(text: str, suffix: str, name: str) -> list[tuple[int, list[str]]]:
-    """(line, cells) of a table's rows, the header with them, blank lines left out.
-
-    A .csv file quotes as RFC 4180 says; a .tsv file has no quotes: each tab ends a cell.
-    Raises ValueError where the table is empty or a quote is not closed.
-    """
-    if suffix == ".tsv":
-        lines = enumerate(text.split("\n"), 1)
-        found = [(number, line.rstrip("\r").split("\t")) for number, line in lines if line.strip()]
-    else:
-        csv.field_size_limit(2**31 - 1)
-        reader, begin, found = csv.reader(io.StringIO(text, newline=""), strict=True), 1, []
-        try:
-            for cells in reader:
-                if any(cells):
-                    found.append((begin, cells))
-                begin = reader.line_num + 1
-        except csv.Error as error:
-            raise ValueError(f"{name}, line {begin}: not CSV: {error}") from None
-    if not found:
-        raise ValueError(f"{name} is empty")
-    return found
+    """Records of a file's text; `name` of the file begins each place. What was guessed or left out
+    is said on stderr."""
+    if suffix == ".txt" and text.lstrip()[:1] == "{":
+        suffix = ".json"
+    if suffix not in tables.SUFFIXES:
+        known = ", ".join((*tables.SUFFIXES, ".parquet"))
+        raise ValueError(
+            f"{name} is not in a form that is known for {suffix}; known are {known}, and a .txt "
+            "that is one JSON document"
+        )
+    table = tables.parse(text, suffix, name)
+    for note in table.notes:
+        print(note, file=sys.stderr)
+    for row in table.rows:
+        yield Located(row.where, row)
 
 
 def _parquet(path: Path) -> Iterator[Located]:
@@ -180,7 +113,7 @@ def _parquet(path: Path) -> Iterator[Located]:
     except (arrow.ArrowException, OSError) as error:
         raise ValueError(f"{path} cannot be read as parquet: {error}") from None
     for number, record in enumerate(found, 1):
-        yield Located(f"{path}, row {number}", record)
+        yield Located(f"{path} row {number}", record)
 
 
 def tfds_records(name: str, split: str, directory: Path | None = None) -> Iterator[dict[str, Any]]:

@@ -10,10 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gpt_jax import overrides
+from gpt_jax import overrides, tables
 from gpt_jax.checkpoint_files import Which, find_sound
 from gpt_jax.config import Config
-from gpt_jax.data import records
 from gpt_jax.data.tokenizers import Tokenizer, load_tokenizer
 from gpt_jax.decode import decoding_params, generate_tokens
 from gpt_jax.evaluate import measures
@@ -239,7 +238,7 @@ def evaluate_text(
     what there is); the first follows the end-of-text token. Per word, byte and character count the
     units of the file as it is, before de-tokenising: the published perplexities do.
     """
-    text = prepare(records.read_text(path), detokenize)
+    text = prepare(tables.read_text(path), detokenize)
     seq_len = evaluator.model.config.seq_len
     stride = max(1, seq_len // 2) if stride is None else stride
     ids = tuple(evaluator.tokenizer.encode(text.text).tolist())

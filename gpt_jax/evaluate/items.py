@@ -32,7 +32,7 @@ def read_items(task: Task, data: Path, tfds: bool, training: bool = False, seed:
         name, *splits = task.tfds
         split = splits[1 if training else 0]
         numbered = enumerate(records.tfds_records(name, split), 1)
-        found = (Located(f"TFDS {name} {split}, record {i}", record) for i, record in numbered)
+        found = (Located(f"TFDS {name} {split} record {i}", record) for i, record in numbered)
         return _items(task, found, f"TFDS {name} {split}")
     names = task.demonstrations if training else task.names()
     path = records.find(data, names) if names else None

@@ -22,14 +22,16 @@ from typing import Any, Literal
 
 import numpy as np
 
+from gpt_jax.data.records import Located
+
 Record = Mapping[str, Any]
 Measure = Literal["raw", "per_character", "per_token", "per_byte", "unconditional"]
 """How a choice is chosen: by its log-probability (lm-evaluation-harness's acc); that divided by its
 characters, the space before it left out (its acc_norm); divided by its tokens (GPT-3, section 2.4);
 divided by its UTF-8 bytes; or minus its log-probability after `Task.answer_context` (GPT-3: ARC,
 OpenBookQA, RACE)."""
-Parser = Callable[[str], Iterable[tuple[str, Any]]]
-"""From a file's text to its records, each with its place in the file: ("line 3", record)."""
+Parser = Callable[[str, str], Iterable[Located]]
+"""From a file's text and name to its records, each with its place."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,11 +7,12 @@ import pytest
 from task_records import FORMS
 
 from gpt_jax.data import records
-from gpt_jax.data.tokenizers import ByteTokenizer
+from gpt_jax.data.tokenizers import ByteTokenizer, make_tokenizer
 from gpt_jax.evaluate import bias, generated, measures
 from gpt_jax.evaluate.catalog import CATALOG
 from gpt_jax.evaluate.detokenize import DETOKENIZERS, prepare
 from gpt_jax.evaluate.encode import encode_pair
+from gpt_jax.evaluate.evaluator import banned_ids
 from gpt_jax.evaluate.items import read_items
 from gpt_jax.evaluate.requests import Score
 from gpt_jax.evaluate.tasks import Item, Task, load_tasks, prompts, select
@@ -210,3 +211,23 @@ def test_bias_tables():
         bias.check(["race"], None)
     with pytest.raises(ValueError, match="--bias age; allowed"):
         bias.check(["age"], None)
+
+
+def test_stop_words_are_found_where_a_tokenizer_begins_texts_with_a_space(tmp_path):
+    """SentencePiece encodes " the" as two tokens, a space and a word; within a text it is one."""
+    sentencepiece = pytest.importorskip("sentencepiece")
+    text = tmp_path / "text.txt"
+    text.write_text("the cat sat on a mat and The dog saw a cat\n" * 20)
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(text), model_prefix=str(tmp_path / "m"), vocab_size=40, model_type="bpe",
+        character_coverage=1.0, remove_extra_whitespaces=False, minloglevel=2,
+    )  # fmt: skip
+    tokenizer = make_tokenizer(str(tmp_path / "m.model"))
+    assert len(tokenizer.encode(" the")) == 2
+    banned = banned_ids(tokenizer, ("the", "cat"))
+    ids = tokenizer.encode("saw the cat").tolist()
+    assert set(banned) >= set(ids[-2:])
+    assert tokenizer.decode(ids[-2:]).strip() == "the cat"
+    assert banned_ids(ByteTokenizer(), ("the",)) == ()
+    numbers = measures.cloze_numbers([Score(-1.0, True, True, 1)], n_banned=0)
+    assert "accuracy_no_stop_words" not in numbers
