@@ -29,6 +29,7 @@ COLUMNS = ("run", "n_params", "fingerprint", "shots", "accuracy", "accuracy_stan
 def score(sweep: Path) -> list[dict]:
     """A row for each run of the sweep's directory and each number of shots."""
     from gpt_jax.evaluate.evaluator import evaluate_task, load
+    from gpt_jax.evaluate.items import ask
     from gpt_jax.flops import count_parameters
 
     rows = []
@@ -37,7 +38,7 @@ def score(sweep: Path) -> list[dict]:
         n_params = count_parameters(config.model).n_params
         cache = evaluator.open_cache(directory / "evaluation")
         for shots, task in zip(SHOTS, TASKS, strict=True):
-            result = evaluate_task(evaluator, task, cache, Path("."))
+            result = evaluate_task(evaluator, task, cache, ask(task, Path(".")))
             facts = {"run": config.name, "n_params": n_params, "shots": shots}
             facts["fingerprint"] = evaluator.identity["fingerprint"]
             rows.append({**facts, **{name: result[name] for name in COLUMNS[4:]}})

@@ -19,7 +19,7 @@ from gpt_jax.evaluate import measures
 from gpt_jax.evaluate.cache import Cache, digest_of
 from gpt_jax.evaluate.detokenize import DETOKENIZERS, prepare
 from gpt_jax.evaluate.encode import encode_pair
-from gpt_jax.evaluate.items import read_items
+from gpt_jax.evaluate.items import Asked
 from gpt_jax.evaluate.requests import Request, Score
 from gpt_jax.evaluate.scoring import BATCH_TOKENS, Scorer, Weights, scoring_weights, windows
 from gpt_jax.evaluate.tasks import Item, Task, prompts
@@ -59,17 +59,24 @@ class Evaluator:
         return scoring_weights(self.model, self.params)
 
 
-def load(path: Path, which: Which, changes: dict[str, Any]) -> tuple[Config, Evaluator]:
-    """A run's model on the mesh; `changes` overrides the config's mesh and compute sections.
-
-    Raises ValueError if `path` holds no run or checkpoint, or another section is changed.
-    """
+def check(path: Path, changes: dict[str, Any]) -> RunDirectory:
+    """The directory of a run. Raises ValueError if `path` is none, or a section is changed that
+    says what is computed."""
     run = RunDirectory(path)
     run.require_config()
     for key in changes:
         if key.split(".")[0] not in ("mesh", "compute"):
             raise ValueError(f"--{key} would change the model that was trained; allowed: mesh.*, "
                              "compute.*")  # fmt: skip
+    return run
+
+
+def load(path: Path, which: Which, changes: dict[str, Any]) -> tuple[Config, Evaluator]:
+    """A run's model on the mesh; `changes` overrides the config's mesh and compute sections.
+
+    Raises ValueError if `path` holds no run or checkpoint, or another section is changed.
+    """
+    run = check(path, changes)
     config = overrides.load(run.config, changes)
     layout = make_layout(config)
     checkpoint, _ = find_sound(run.checkpoints.absolute(), which)
@@ -83,25 +90,12 @@ def load(path: Path, which: Which, changes: dict[str, Any]) -> tuple[Config, Eva
     return config, Evaluator(model, params, layout, load_tokenizer(run.tokenizer), identity)
 
 
-def evaluate_task(
-    evaluator: Evaluator,
-    task: Task,
-    cache: Cache,
-    data: Path,
-    shots: int = 0,
-    seed: int = 0,
-    limit: int | None = None,
-    tfds: bool = False,
-) -> Record:
+def evaluate_task(evaluator: Evaluator, task: Task, cache: Cache, asked: Asked) -> Record:
     """A task's numbers, with what they were computed from. Items in the cache are not computed."""
-    found = read_items(task, data, tfds, seed=seed)
-    pool = (read_items(task, data, tfds, training=True).items or found.items) if shots else []
-    items = found.items[:limit]
-    if not items:
-        raise ValueError(f"task {task.name}: {found.origin} holds no items")
-    before = prompts(task, items, pool, shots, seed)
+    items, shots, seed = asked.items, asked.shots, asked.seed
+    before = prompts(task, items, asked.pool, shots, seed)
     record: Record = {"task": task.name, "items": len(items), "shots": shots, "seed": seed}
-    record |= {"data": found.origin, "forms": found.forms, "source": task.source}
+    record |= {"data": asked.origin, "forms": asked.forms, "source": task.source}
     if task.kind == "generate":
         texts = _write(evaluator, task, items, before, cache, shots)
         record |= measures.generation_numbers(task, items, texts)

@@ -9,7 +9,7 @@ from gpt_jax.data import records
 from gpt_jax.data.records import Located
 from gpt_jax.evaluate.formats import files
 from gpt_jax.evaluate.formats.form import Forms, shown
-from gpt_jax.evaluate.tasks import Item, Task
+from gpt_jax.evaluate.tasks import Item, Task, prompts
 
 
 class Items(NamedTuple):
@@ -20,6 +20,39 @@ class Items(NamedTuple):
     """File, data set or generator; empty where no training items are named."""
     forms: dict[str, int]
     """How many records came in each form; empty for a user's own task and made items."""
+
+
+class Asked(NamedTuple):
+    """What a task asks of a model."""
+
+    items: list[Item]
+    pool: list[Item]
+    """Where demonstrations are drawn from; empty for zero-shot."""
+    origin: str
+    forms: dict[str, int]
+    shots: int
+    seed: int
+
+
+def ask(
+    task: Task,
+    data: Path,
+    shots: int = 0,
+    seed: int = 0,
+    limit: int | None = None,
+    tfds: bool = False,
+) -> Asked:
+    """A task's items, or the first `limit` of them, with the pool of their demonstrations.
+
+    Raises ValueError as `read_items` does, and for no items or fewer than the demonstrations need.
+    """
+    found = read_items(task, data, tfds, seed=seed)
+    pool = (read_items(task, data, tfds, training=True).items or found.items) if shots else []
+    items = found.items[:limit]
+    if not items:
+        raise ValueError(f"task {task.name}: {found.origin} holds no items")
+    prompts(task, items[:1], pool, shots, seed)
+    return Asked(items, pool, found.origin, found.forms, shots, seed)
 
 
 def read_items(task: Task, data: Path, tfds: bool, training: bool = False, seed: int = 0) -> Items:

@@ -86,28 +86,30 @@ def run(arguments: argparse.Namespace) -> int:
 
     from gpt_jax.checkpoint_files import parse_which
     from gpt_jax.evaluate import bias, evaluator
+    from gpt_jax.evaluate.items import ask
 
     bias.check(probes, arguments.lexicon)
     changes = overrides.parse_arguments(arguments.rest)
+    evaluator.check(arguments.directory, changes)
+    asked = [
+        ask(
+            task,
+            arguments.data,
+            arguments.shots,
+            arguments.seed,
+            arguments.limit,
+            arguments.tfds,
+        )
+        for task in tasks
+    ]
     config, model = evaluator.load(arguments.directory, parse_which(arguments.checkpoint), changes)
     if arguments.batch_tokens:
         model = dataclasses.replace(model, batch_tokens=arguments.batch_tokens)
     out = arguments.out or arguments.directory / "evaluation"
     cache = model.open_cache(out)
     results: list[Record] = []
-    for task in tasks:
-        results.append(
-            evaluator.evaluate_task(
-                model,
-                task,
-                cache,
-                arguments.data,
-                shots=arguments.shots,
-                seed=arguments.seed,
-                limit=arguments.limit,
-                tfds=arguments.tfds,
-            )
-        )
+    for task, asks in zip(tasks, asked, strict=True):
+        results.append(evaluator.evaluate_task(model, task, cache, asks))
         print(line(results[-1]), flush=True)
     for path in arguments.text:
         results.append(

@@ -144,5 +144,11 @@ def test_mistakes_are_one_line(workspace, data, capsys):
     for command, message in cases.items():
         assert cli.main(list(command)) == 2
         assert message in capsys.readouterr().err
+    (data / "lambada.jsonl").write_text('{"text": "a b"}\n{"txt": "a b"}\n')
+    command = ["eval", run, "--tasks", "copa,lambada", "--data", str(data)]
+    assert cli.main([*command, "--out", str(data / "out")]) == 2
+    said = capsys.readouterr()
+    assert f"{data}/lambada.jsonl line 2: task lambada: fields found: txt; forms" in said.err
+    assert said.out == ""  # every task is read before any is scored
     assert cli.main(["eval", "--list"]) == 0
     assert "lambada" in capsys.readouterr().out
