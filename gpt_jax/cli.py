@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from gpt_jax import paths
+from gpt_jax import failures, paths
 from gpt_jax.output import say
 from gpt_jax.runtime import INTERRUPTED, USER_ERROR, prepare_process, use_huge_pages
 
@@ -52,7 +52,7 @@ COMPUTING = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb; returns the exit status: 0 done, 2 a mistake in what was asked for."""
+    """Run one verb; returns the exit status: `failures.STATUSES` says what each means."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     status = 0
     try:
@@ -92,9 +92,12 @@ def _run(given: list[str], restart: bool) -> int:
         return module.run(parsed)
     except BrokenPipeError:
         raise
-    except (ValueError, OSError) as error:
-        say(f"gpt-jax: {error}")
-        return USER_ERROR
+    except (ValueError, OSError, MemoryError, RuntimeError) as error:
+        failure = failures.tell(error)
+        if failure is None:
+            raise
+        say(f"gpt-jax: {failure.line}")
+        return failure.status
     except KeyboardInterrupt:
         say("gpt-jax: interrupted")
         return INTERRUPTED
@@ -125,6 +128,8 @@ def _help() -> str:
             "Declare a family of GPTs, train it on any device, fit the scaling law, compare.",
             "",
             *lines,
+            "",
+            failures.EPILOG,
             "",
             "gpt-jax VERB --help tells more; start with: gpt-jax train configs/quickstart.py",
         ]

@@ -1,27 +1,32 @@
 """Several processes of one run: how they find each other, agree, and end together.
 
 Each process has its own devices; jax makes one mesh of all. What they compute is the same program,
-and they must call it alike: whoever leaves alone makes the others wait. So a process that fails
-ends at once, and the others notice: their next collective fails, or the heartbeats that the
-coordinator (process 0) counts stay out. Must not import jax at import time, nor flax.
+and they must call it alike: whoever leaves alone makes the others wait. So they compare what they
+are about to do before the first step, and a process that fails, is killed or freezes ends all of
+them, each with a line that names it (`gpt_jax.companions`). Must not import jax at import time,
+nor flax.
 """
 
 import argparse
-import os
-import sys
+import contextlib
+import json
+import socket
+import time
 import traceback
 from typing import NamedTuple, NoReturn
 
-from gpt_jax.runtime import USER_ERROR
+from gpt_jax import companions, failures
+from gpt_jax.companions import Companions, Facts
 
-HEARTBEAT_SECONDS = 30
-"""Without a sign of life for so long, a process counts as dead, and the run ends."""
-JOIN_SECONDS = 300
-"""How long the processes of a run wait for each other at the start."""
-COLLECTIVES = ("Gloo", "NCCL", "coordination service", "barrier")
-"""Words of failures to reach another process that come as other errors too."""
-LOST = 75
-"""Exit status of a process whose run lost another one (EX_TEMPFAIL: start again)."""
+HEARTBEAT_SECONDS = 90
+"""Without a sign of life for so long, jax ends the run by a signal; `companions` is faster."""
+JOIN_SECONDS = 300.0
+"""How long the processes of a run wait for each other at the start, unless told otherwise."""
+WORD_SECONDS = 5.0
+"""After a failed collective, time for the watch to notice whose fault it is."""
+
+_companions: Companions | None = None
+"""Of this process, which is one of several from `join` on."""
 
 
 class Place(NamedTuple):
@@ -46,6 +51,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--processes", type=int, metavar="N", help="processes of the run")
     parser.add_argument("--process", type=int, metavar="I", help="which one this is, from 0")
+    parser.add_argument(
+        "--join-seconds",
+        type=float,
+        default=JOIN_SECONDS,
+        metavar="S",
+        help=f"how long the processes wait for each other at the start (default: "
+        f"{JOIN_SECONDS:.0f})",
+    )
 
 
 def place(arguments: argparse.Namespace) -> Place | None:
@@ -66,7 +79,8 @@ def place(arguments: argparse.Namespace) -> Place | None:
     assert given.coordinator is not None
     assert given.n_processes is not None
     assert given.number is not None
-    if not given.coordinator.rpartition(":")[2].isdecimal():
+    port = given.coordinator.rpartition(":")[2]
+    if not port.isdecimal() or not 0 < int(port) < 1 << 16 or port == given.coordinator:
         raise ValueError(f"--coordinator {given.coordinator}; it is HOST:PORT, as in node1:5000")
     if not 0 <= given.number < given.n_processes:
         raise ValueError(
@@ -76,19 +90,27 @@ def place(arguments: argparse.Namespace) -> Place | None:
     return given
 
 
-def join(where: Place) -> None:
-    """Wait for the other processes of the run; before anything else is asked of jax.
+def join(where: Place, facts: Facts, wait: float = JOIN_SECONDS) -> None:
+    """Wait for the other processes of the run, and agree; before anything else is asked of jax.
 
-    Raises ValueError if they do not come, or nothing says who they are.
+    facts: what must be the same in all, named as the user knows it. Raises ValueError naming what
+    differs, who did not come, or that nothing says who they are.
     """
+    global _companions
     import jax
 
+    if where.coordinator is not None:
+        assert where.n_processes is not None
+        assert where.number is not None
+        host, _, port = where.coordinator.rpartition(":")
+        host = host.strip("[]")
+        _companions = companions.meet(host, int(port), where.n_processes, where.number, facts, wait)
     try:
         jax.distributed.initialize(
             where.coordinator,
             where.n_processes,
             where.number,
-            initialization_timeout=JOIN_SECONDS,
+            initialization_timeout=int(wait),
             heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
             shutdown_timeout_seconds=HEARTBEAT_SECONDS,
         )
@@ -100,8 +122,61 @@ def join(where: Place) -> None:
     except RuntimeError as error:
         reason = str(error).strip().partition("\n")[0]
         raise ValueError(
-            f"the processes of the run did not meet within {JOIN_SECONDS} s: {reason}"
+            f"the processes of the run did not meet within {wait:.0f} s: {reason}"
         ) from None
+    if _companions is None and jax.process_count() > 1:
+        _companions = _meet_through_jax(facts, wait)
+
+
+def _meet_through_jax(facts: Facts, wait: float) -> Companions:
+    """The same where jax knows the processes: process 0 tells its addresses by a collective."""
+    import jax
+    import numpy as np
+    from jax.experimental import multihost_utils
+
+    number, n_processes = jax.process_index(), jax.process_count()
+    told = np.zeros(1024, np.uint8)
+    if number == 0:
+        with companions.listen(0) as free:
+            port = free.getsockname()[1]
+        hosts = [socket.getfqdn(), socket.gethostname()]
+        with contextlib.suppress(OSError):
+            found = socket.getaddrinfo(socket.gethostname(), None, type=socket.SOCK_STREAM)
+            hosts += [str(address[0]) for *_, address in found]
+        text = json.dumps([port, list(dict.fromkeys(hosts))]).encode()
+        told[: len(text)] = np.frombuffer(text, np.uint8)
+    told = np.asarray(multihost_utils.broadcast_one_to_all(told), np.uint8)
+    port, hosts = json.loads(told.tobytes().rstrip(b"\0"))
+    host = next((host for host in hosts if _reaches(host, port)), hosts[0]) if number else hosts[0]
+    return companions.meet(host, port, n_processes, number, facts, wait)
+
+
+def _reaches(host: str, port: int, tries: int = 10) -> bool:
+    """Whether something listens there, for whom a caller that says nothing is a stranger."""
+    for _ in range(tries):
+        try:
+            socket.create_connection((host, port), 1.0).close()
+            return True
+        except socket.gaierror:
+            return False
+        except OSError:
+            time.sleep(0.2)
+    return False
+
+
+def agree(facts: Facts) -> None:
+    """Go on once all processes of the run have said the same facts.
+
+    Nothing to do in a run of one. Raises ValueError naming the first ones that differ.
+    """
+    if _companions is not None:
+        _companions.agree(facts)
+
+
+def finish() -> None:
+    """Tell the other processes of the run that this one has done its part."""
+    if _companions is not None:
+        _companions.close()
 
 
 def is_writer() -> bool:
@@ -114,23 +189,16 @@ def is_writer() -> bool:
 def leave(error: BaseException) -> NoReturn:
     """End this process after a failure, without waiting for the others; they end as well.
 
-    A user's mistake and a lost process are a line; anything else is shown with its traceback.
+    A cause that is known is a line; anything else is shown with its traceback.
     """
     import jax
 
-    mine, n_processes = jax.process_index(), jax.process_count()
-    by_runtime = isinstance(error, jax.errors.JaxRuntimeError)
-    if by_runtime or any(word in str(error) for word in COLLECTIVES):
-        status = LOST
-        said = (
-            f"lost another process of the run: {str(error).strip().partition(chr(10))[0][:200]}\n"
-            f"gpt-jax: start it again, on as many processes as there are: it continues from the "
-            f"last checkpoint"
-        )
-    elif isinstance(error, (ValueError, OSError)):
-        status, said = USER_ERROR, str(error)
-    else:
-        status, said = 1, "".join(traceback.format_exception(error)).rstrip()
-    print(f"gpt-jax: process {mine} of {n_processes}: {said}", file=sys.stderr, flush=True)
-    sys.stdout.flush()
-    os._exit(status)  # an orderly end waits for processes that may be gone
+    failure = failures.tell(error, several=True)
+    if failure is None:
+        shown = "".join(traceback.format_exception(error)).rstrip()
+        failure = failures.Failure(failures.UNFORESEEN, shown)
+    if failure.status == failures.LOST and _companions is not None:
+        time.sleep(WORD_SECONDS)  # the watch ends this process if it knows who is lost
+    if _companions is not None:
+        _companions.leave(failure.status, failure.line.rpartition("\n")[2])
+    companions.end(jax.process_index(), jax.process_count(), *failure)

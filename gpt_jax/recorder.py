@@ -14,6 +14,7 @@ from gpt_jax.checkpoint import Checkpoints
 from gpt_jax.config import Config
 from gpt_jax.evaluate.validation import Validation
 from gpt_jax.experiment import Experiment
+from gpt_jax.failures import Diverged
 from gpt_jax.history import steps_recorded
 from gpt_jax.processes import is_writer
 from gpt_jax.step import TrainState
@@ -31,11 +32,6 @@ from gpt_jax.tracking import (
 LEFT_OUT_IN_A_ROW = 50
 """Steps left out one after another that end a run: as many as the running mean of the loss
 remembers (`step.LOSS_MEMORY`). Parameters have not moved for so long; they will not again."""
-
-
-class Diverged(ValueError):
-    """A step went wrong and train.on_bad_step = stop, or too many in a row were left out; the
-    message says which and what next."""
 
 
 class RunRecorder:

@@ -56,9 +56,14 @@ def provenance() -> Record:
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "versions": versions(),
         "commit": code_commit(),
     }
+
+
+def versions() -> dict[str, str]:
+    """The versions of the packages that decide what a run computes."""
+    return {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
 def code_commit() -> str | None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import jax
 
-from gpt_jax import overrides
+from gpt_jax import overrides, processes
 from gpt_jax.checkpoint import Checkpoints, check_fingerprint, restore_state
 from gpt_jax.config import Config
 from gpt_jax.data.batch import Batch
@@ -83,11 +83,20 @@ def train(
         if result is not None:
             return result
         experiment = prepare(config, run)
+        processes.agree(_must_be_alike(experiment))
         with opened(experiment, resume_changed) as checkpoints:
+            processes.agree({"the checkpoints that are found": checkpoints.steps()})
             experiment, state, done_steps = initial_state(experiment, checkpoints, branch)
             experiment = experiment.taught()
             begin(experiment)
             return _Loop(experiment, checkpoints, done_steps, profile).run(state)
+
+
+def _must_be_alike(experiment: Experiment) -> Record:
+    """What the processes of a run have found out by themselves, and must agree in."""
+    found = {k: v for k, v in facts(experiment).items() if k != "peak_flops"}  # it is measured
+    named = {"data": "the digest of the data", "base": "the digest of the base"}
+    return {named.get(name, name): value for name, value in found.items()}
 
 
 def finished_result(

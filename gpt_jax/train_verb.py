@@ -4,13 +4,13 @@ import argparse
 import shlex
 from pathlib import Path
 
-from gpt_jax import overrides, processes
+from gpt_jax import failures, overrides, processes
 from gpt_jax.config import Config
 from gpt_jax.output import say
 from gpt_jax.run import RunDirectory, default_directory
 from gpt_jax.runtime import INTERRUPTED
 from gpt_jax.timetable import make_timetable
-from gpt_jax.tracking import Record, format_seconds
+from gpt_jax.tracking import Record, code_commit, format_seconds, versions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +36,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     processes.add_arguments(parser)
     parser.set_defaults(takes_overrides=True)
-    parser.epilog = _list_fields(Config())
+    parser.epilog = f"{failures.EPILOG}\n\n{_list_fields(Config())}"
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -49,11 +49,27 @@ def launch(config: Config, directory: Path, arguments: argparse.Namespace) -> in
     where = processes.place(arguments)
     if where is None:
         return _train(config, directory, arguments)
-    processes.join(where)
+    processes.join(where, _said(config, directory, arguments), arguments.join_seconds)
     try:
-        return _train(config, directory, arguments)
+        status = _train(config, directory, arguments)
     except Exception as error:
         processes.leave(error)
+    processes.finish()
+    return status
+
+
+def _said(config: Config, directory: Path, arguments: argparse.Namespace) -> Record:
+    """What the processes of a run must have been told alike, or the steps of one would not be
+    those of another."""
+    flat = overrides.flatten(config)
+    settings = {k: v for k, v in flat.items() if k not in overrides.FINGERPRINT_IGNORES}
+    return settings | {
+        "--workdir": str(directory.absolute()),
+        "--branch-from": str(arguments.branch_from),
+        "--resume-changed": arguments.resume_changed,
+        **{f"the version of {name}": version for name, version in versions().items()},
+        "the commit of gpt-jax": code_commit(),
+    }
 
 
 def _train(config: Config, directory: Path, arguments: argparse.Namespace) -> int:

@@ -14,7 +14,8 @@ import pytest
 
 LAYERS = (
     {"gpt_jax", "runtime", "paths", "config", "config_fields", "config_how", "tables", "output"}
-    | {"config_task", "config_adapt", "config_distill", "config_optimizer", "processes", "buckets"},
+    | {"config_task", "config_adapt", "config_distill", "config_optimizer", "processes", "buckets"}
+    | {"companions", "failures"},
     {"overrides", "timetable", "flops", "meshes", "hardware", "scaling", "parametrization"},
     {"published"},
     {"sharding", "data", "optim"},

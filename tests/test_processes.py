@@ -12,10 +12,10 @@ import pytest
 from once import once
 from tiny_run import Workspace, last_step, make_workspace, records
 
-from gpt_jax import cli, processes
+from gpt_jax import cli, companions, failures, processes
 from gpt_jax.checkpoint_files import saved_steps
 from gpt_jax.run import RunDirectory
-from gpt_jax.runtime import INTERRUPTED
+from gpt_jax.runtime import INTERRUPTED, USER_ERROR
 
 FLOAT32 = ("--compute.dtype", "float32")
 """Several devices of a CPU compute in float32; so does the one process they are compared with."""
@@ -40,7 +40,11 @@ def alone(workspace, tmp_path_factory) -> RunDirectory:
 
 
 def start(
-    workspace: Workspace, workdir: Path, n_processes: int, settings: tuple[str, ...] = FLOAT32
+    workspace: Workspace,
+    workdir: Path,
+    n_processes: int,
+    settings: tuple[str, ...] = FLOAT32,
+    of_the_last: tuple[str, ...] = (),
 ) -> list[subprocess.Popen[str]]:
     """The processes of one run, which find each other at a free port."""
     with socket.socket() as free:
@@ -49,7 +53,11 @@ def start(
     place = ["--coordinator", f"localhost:{port}", "--processes", str(n_processes)]
     return [
         subprocess.Popen(
-            workspace.command(workdir, *settings, *place, "--process", str(i)),
+            workspace.command(
+                workdir,
+                *(*settings, *place, "--process", str(i)),
+                *(of_the_last if i == n_processes - 1 else ()),
+            ),
             env=os.environ | workspace.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -87,8 +95,8 @@ def test_a_process_that_dies_ends_the_run_and_one_goes_on(workspace, alone, tmp_
     finally:
         first.kill()
         second.kill()
-    assert first.returncode not in (0, None), errors
-    assert "lost another process of the run" in errors
+    assert first.returncode == failures.LOST, errors
+    assert "lost process 1 of 2" in errors
     assert not RunDirectory(workdir).result.exists()
     done = workspace.train(workdir, *FLOAT32)
     assert done.returncode == 0, done.stderr
@@ -126,6 +134,47 @@ def test_a_signal_to_one_stops_all_after_the_same_step(workspace, alone, tmp_pat
     done = workspace.train(workdir, *FLOAT32)
     assert done.returncode == 0, done.stderr
     assert_same_losses(RunDirectory(workdir), alone)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (("--data.path", "OTHER"), "process 1 of 2 disagrees: data.path is"),
+        (("--evaluate.every_tokens", "1024"), "disagrees: evaluate.every_tokens is 1024 there"),
+        (("--processes", "3"), "--processes is 3 in process 1, 2 in process 0"),
+        (("--process", "0"), "two processes say --process 0"),
+    ],
+)
+def test_processes_that_were_started_differently_end_with_the_reason(
+    workspace, tmp_path, settings, said
+):
+    other = tmp_path / "other.txt"
+    other.write_text((workspace.root / "corpus.txt").read_text()[::-1])
+    own = tuple(str(other) if word == "OTHER" else word for word in settings)
+    started = start(workspace, tmp_path / "run", 2, FLOAT32, own)
+    ended = [process.communicate(timeout=120)[1] for process in started]
+    assert [process.returncode for process in started] == [USER_ERROR] * 2
+    assert all(said in errors and errors.count("\n") == 1 for errors in ended), ended
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("signal_", "said"), [(signal.SIGKILL, "was killed"), (signal.SIGSTOP, "no sign of life")]
+)
+def test_one_that_is_killed_or_frozen_early_ends_the_other(workspace, tmp_path, signal_, said):
+    first, second = start(workspace, tmp_path / "run", 2)
+    try:
+        time.sleep(3)
+        second.send_signal(signal_)
+        _, errors = first.communicate(timeout=300)
+    finally:
+        for process in (first, second):
+            process.kill()
+    assert first.returncode == failures.LOST, errors
+    assert errors.splitlines()[-1].startswith("gpt-jax: process 0 of 2: lost process 1 of 2")
+    assert said in errors or "before all had come" in errors
 
 
 def reshard(verb: str, directory: Path, mesh: str, n_devices: int, n_processes: int = 1):
@@ -176,12 +225,12 @@ def test_a_state_has_the_same_bits_on_other_devices_axes_and_processes(tmp_path)
     ("error", "status", "said"),
     [
         (ValueError("seq_len = 3; allowed: 4"), 2, "process 0 of 1: seq_len = 3; allowed: 4\n"),
-        (ValueError("Gloo AllReduce failed: reset"), processes.LOST, "lost another process"),
+        (ValueError("Gloo AllReduce failed: reset"), failures.LOST, "lost another process"),
         (KeyError("a bug"), 1, "Traceback"),
     ],
 )
 def test_how_a_process_leaves(monkeypatch, capsys, error, status, said):
-    monkeypatch.setattr(processes.os, "_exit", lambda status: sys.exit(status))
+    monkeypatch.setattr(companions.os, "_exit", lambda status: sys.exit(status))
     with pytest.raises(type(error)) as raised:
         raise error  # for its traceback
     with pytest.raises(SystemExit) as left:

@@ -4,6 +4,8 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+from gpt_jax import failures
+from gpt_jax.failures import Diverged
 from gpt_jax.sweep.store import State
 
 
@@ -12,7 +14,6 @@ def attempt(directory: Path, do: Callable[[], object]) -> tuple[State, str]:
 
     The one place that catches everything: the traceback goes to error.txt in the trial's directory.
     """
-    from gpt_jax.recorder import Diverged
     from gpt_jax.train import Interrupted
 
     try:
@@ -24,6 +25,9 @@ def attempt(directory: Path, do: Callable[[], object]) -> tuple[State, str]:
     except Exception as error:
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "error.txt").write_text(traceback.format_exc())
+        told = failures.tell(error)
         first_line = next(iter(str(error).splitlines()), "")
+        if told is not None and told.status == failures.OUT_OF_MEMORY:
+            return "failed", f"{told.line} ({directory / 'error.txt'})"
         return "failed", f"{type(error).__name__}: {first_line} ({directory / 'error.txt'})"
     return "done", ""
