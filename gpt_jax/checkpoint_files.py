@@ -20,6 +20,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from gpt_jax.json_files import Damaged
+
 Which: TypeAlias = Literal["latest", "best"] | int
 """The latest checkpoint, that with the lowest validation loss, or that of a step."""
 
@@ -50,7 +52,7 @@ class Manifest:
     """{path under the checkpoint: [bytes, CRC-32]}"""
 
 
-class Corrupt(ValueError):
+class Corrupt(Damaged):
     """A checkpoint that cannot be trusted; the message names the file and what is wrong."""
 
 
@@ -183,7 +185,7 @@ def find_sound(directory: Path, which: Which) -> tuple[Path, Manifest]:
                 return directory / str(step), verify(directory / str(step))
             except Corrupt as error:
                 print(f"warning: {error}; trying the one before", file=sys.stderr)
-        raise ValueError(f"all checkpoints in {directory} are corrupt: steps {_listed(steps)}")
+        raise Corrupt(f"all checkpoints in {directory} are corrupt: steps {_listed(steps)}")
     chosen = best_step(directory) if which == "best" else which
     if chosen is None:
         raise ValueError(f"no checkpoint in {directory} has a validation loss; use 'latest'")

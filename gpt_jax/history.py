@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from gpt_jax.json_files import Damaged
+
 Record = dict[str, Any]
 
 OF_A_STEP = "step_seconds"
@@ -63,7 +65,7 @@ def lines_of(path: Path) -> Iterator[tuple[int, bytes]]:
 def iterate_records(path: Path) -> Iterator[Record]:
     """The records of a jsonl file; a last line cut short by a kill is left out.
 
-    Raises ValueError for another line that is no JSON object, by its number.
+    Raises Damaged for another line that is no JSON object, by its number.
     """
     damaged = None
     for number, line in lines_of(path):
@@ -71,7 +73,7 @@ def iterate_records(path: Path) -> Iterator[Record]:
             break
         try:
             record = json.loads(line)
-        except ValueError:  # also of bytes that are no UTF-8
+        except (ValueError, RecursionError):  # also of bytes that are no UTF-8
             record = None
         if isinstance(record, dict):
             yield record
@@ -80,7 +82,7 @@ def iterate_records(path: Path) -> Iterator[Record]:
     else:
         if damaged is None or not _ends_a_line(path):
             return
-    raise ValueError(f"{path}, line {damaged} is not JSON; the file is damaged")
+    raise Damaged(f"{path}, line {damaged} is not JSON; the file is damaged")
 
 
 def read_records(path: Path) -> list[Record]:
@@ -91,12 +93,13 @@ def read_records(path: Path) -> list[Record]:
 def iterate_metrics(path: Path, last_step: int | None = None) -> Iterator[Record]:
     """The records of a metrics.jsonl, up to those of a step.
 
-    Raises ValueError for a damaged line, and for a record without a step.
+    Raises Damaged for a damaged line, and for a record without a step or tokens.
     """
     for number, record in enumerate(iterate_records(path), 1):
-        step = record.get("step")
-        if not isinstance(step, int):
-            raise ValueError(f"{path}: record {number} has no step; the file is damaged")
+        for name in ("step", "tokens"):
+            if not isinstance(record.get(name), int):
+                raise Damaged(f"{path}: record {number} has no {name}; the file is damaged")
+        step = record["step"]
         if last_step is not None and step > last_step:
             return
         yield record
@@ -169,10 +172,11 @@ def copy_until(source: Path, target: Path, last_step: int) -> None:
 
 
 def _step_of(line: bytes) -> int | None:
-    """Of a line; None if it is cut short."""
+    """Of a line; None if it is cut short, or no record."""
     try:
-        return json.loads(line)["step"]
-    except ValueError:
+        step = json.loads(line)["step"]
+        return step if isinstance(step, int) else None
+    except (ValueError, TypeError, KeyError, RecursionError):
         return None
 
 

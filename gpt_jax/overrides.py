@@ -21,6 +21,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from gpt_jax.config import DRAFT, WHAT, AdaptConfig, Config, DistillConfig, TaskConfig
+from gpt_jax.json_files import read_object
 
 FINGERPRINT_IGNORES = ("data.cache", "data.tokenizer_path")
 """Machine-local places: the same corpus elsewhere is the same experiment."""
@@ -60,8 +61,11 @@ def load(
         hint = f"; did you mean {path.parent / near[0]}?" if near else ""
         raise ValueError(f"no config file {path}{hint}")
     if path.suffix == ".json":
-        saved = json.loads(path.read_text())
-        return override(from_dict(saved.get("config", saved)), overrides or {})
+        saved = read_object(path)
+        tree = saved.get("config", saved)
+        if not isinstance(tree, dict):
+            raise ValueError(f"{path}: its config is no object of settings")
+        return override(from_dict(tree), overrides or {})
     spec = importlib.util.spec_from_file_location(f"gpt_jax_config_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise ValueError(f"{path} is not a Python config file (*.py) or a saved config.json")

@@ -22,12 +22,17 @@ from gpt_jax import flops, overrides, paths
 from gpt_jax.checkpoint_files import Which, read_manifest, saved_steps
 from gpt_jax.config import Config
 from gpt_jax.data.tokenizers import Tokenizer, load_tokenizer
+from gpt_jax.json_files import Damaged, read_object
 from gpt_jax.processes import is_writer
 from gpt_jax.tracking import Record, provenance, write_json
 
 if TYPE_CHECKING:
     from gpt_jax.models.gpt import GPT, Params
     from gpt_jax.sharding import Layout
+
+
+class Busy(ValueError):
+    """Another process is training in the directory."""
 
 
 class RunDirectory:
@@ -40,8 +45,15 @@ class RunDirectory:
         self.checkpoints, self.tokenizer = self.path / "checkpoints", self.path / "tokenizer"
 
     def read_config(self) -> Config | None:
-        """The config of the run that is here, if there is one."""
-        return overrides.load(self.config) if self.config.exists() else None
+        """The config of the run that is here, if there is one. Raises `Damaged`."""
+        if not self.config.exists():
+            return None
+        try:
+            return overrides.load(self.config)
+        except Damaged:
+            raise
+        except ValueError as error:
+            raise Damaged(f"{self.config} is damaged, or of another version: {error}") from None
 
     def require_config(self) -> Config:
         """The config of the run that is here. Raises ValueError if there is none."""
@@ -52,11 +64,11 @@ class RunDirectory:
 
     def read_facts(self) -> Record | None:
         """All that config.json records: sizes, devices, data, provenance; None without a run."""
-        return json.loads(self.config.read_text()) if self.config.exists() else None
+        return read_object(self.config, "config") if self.config.exists() else None
 
     def read_result(self) -> Record | None:
-        """What the finished run came to; None if it is not done."""
-        return json.loads(self.result.read_text()) if self.result.exists() else None
+        """What the finished run came to; None if it is not done. Raises `Damaged`."""
+        return read_object(self.result, "fingerprint") if self.result.exists() else None
 
     def write_config(self, config: Config, facts: Record) -> None:
         """config.json: the config, its fingerprint, provenance, and further facts."""
@@ -68,7 +80,7 @@ class RunDirectory:
         """The directory is this block's alone; the kernel frees the lock of a killed process.
 
         Of the processes of one run, the first takes it for all. Raises ValueError if it cannot be
-        written, or somebody else is training in it.
+        written, and Busy if somebody else is training in it.
         """
         paths.check_run_directory(self.path)
         if not is_writer():
@@ -86,7 +98,7 @@ class RunDirectory:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise ValueError(
+                raise Busy(
                     f"another process is training in {self.path}; wait for it, or choose another "
                     f"--workdir"
                 ) from None

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from gpt_jax import failures
 from gpt_jax.failures import Diverged
+from gpt_jax.json_files import Damaged
+from gpt_jax.run import Busy
 from gpt_jax.sweep.store import State
 
 
@@ -20,8 +22,12 @@ def attempt(directory: Path, do: Callable[[], object]) -> tuple[State, str]:
         do()
     except Interrupted:
         raise
+    except Busy as error:
+        return "running", str(error)
     except Diverged as error:
         return "diverged", str(error)
+    except Damaged as error:
+        return "damaged", str(error)
     except Exception as error:
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "error.txt").write_text(traceback.format_exc())

@@ -7,6 +7,7 @@ from typing import Any
 
 from gpt_jax import flops, overrides
 from gpt_jax.config import Config
+from gpt_jax.json_files import Damaged
 from gpt_jax.run import RunDirectory
 from gpt_jax.sweep import memory
 from gpt_jax.sweep.load import Sweep
@@ -122,7 +123,10 @@ def _too_large(needed: memory.Memory, machine: Machine) -> str:
 def _training_seconds(trial: Trial, directory: Path) -> float | None:
     """How long the trial trained, if it is done in this directory."""
     run = RunDirectory(directory / "trials" / trial.name)
-    result: dict[str, Any] | None = run.read_result()
+    try:
+        result: dict[str, Any] | None = run.read_result()
+    except Damaged:  # `sweep status` says so
+        return None
     if result is None or result["fingerprint"] != overrides.fingerprint(trial.config):
         return None
     return float(result["training_seconds"])

@@ -82,7 +82,7 @@ def draw_curves(axes: Axes, trials: Sequence[Measured], rows: Sequence[Row]) -> 
         chosen = _spread(len(tokens), most)
         x = tokens[chosen] * (per_token[trial.entry.name] if several else 1)
         y = np.array(smooth(losses.tolist()))[chosen]
-        broken = trial.state in ("diverged", "failed")
+        broken = trial.state in ("diverged", "failed", "damaged")
         axes.plot(x, y, "--" if broken else "-", color=colours(value), linewidth=1.1, alpha=0.85)
         if broken:
             axes.plot(x[-1], y[-1], "x", color=COLOURS[1], zorder=5)

@@ -8,6 +8,7 @@ import argparse
 import contextlib
 import dataclasses
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -21,12 +22,14 @@ from gpt_jax import overrides, paths
 from gpt_jax.runtime import INTERRUPTED
 from gpt_jax.sweep.load import load_sweep
 from gpt_jax.sweep.status import count, progress, summary, table
-from gpt_jax.sweep.store import SweepDirectory
+from gpt_jax.sweep.store import RETRIED, SweepDirectory
 from gpt_jax.sweep.trial import Trial
 from gpt_jax.sweep.view import make_view
 
 LAUNCHERS = ("local", "packed", "slurm")
 POLL_SECONDS = 0.5
+MOST_IDLE_DEATHS = 3
+"""Deaths in a row of workers that held no trial, after which they are not started again."""
 MOST_JOBS = 8
 """Workers that the packed launcher starts unasked: each holds a pack of trials in memory."""
 EPILOG = """\
@@ -60,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--retry",
         action="append",
         default=[],
-        choices=["failed", "diverged"],
+        choices=list(RETRIED),
         help="take such trials up again",
     )
     slurm.add_arguments(parser)
@@ -68,7 +71,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run what is missing; 0 when every trial is done or diverged, 1 when one failed."""
+    """Run what is missing; 0 when every trial is done or diverged, 1 where one failed or is
+    damaged."""
     if arguments.jobs is None:
         arguments.jobs = default_jobs(arguments.launcher)
     if arguments.jobs < 1:
@@ -93,7 +97,7 @@ def run(arguments: argparse.Namespace) -> int:
         return INTERRUPTED
     shown = arguments.sweep if arguments.workdir is None else sweep.path
     print(f"next: gpt-jax sweep report {shown}")
-    return 1 if count(final)["failed"] else 0
+    return 1 if count(final)["failed"] or count(final)["damaged"] else 0
 
 
 def _in_group(trial: Trial, name: str) -> Trial:
@@ -111,6 +115,8 @@ class Workers:
     def __init__(self, sweep: SweepDirectory, arguments: argparse.Namespace):
         self.sweep, self.arguments = sweep, arguments
         self._running: dict[int, subprocess.Popen[bytes]] = {}
+        self._identities: dict[int, str] = {}
+        self._died_idle = 0
         self._stopping = False
         self._logs = sweep.path / "logs"
         self._logs.mkdir(parents=True, exist_ok=True)
@@ -124,17 +130,19 @@ class Workers:
             if status is None:
                 continue
             del self._running[slot]
-            held = self.sweep.claimed_by(process.pid)
+            held = self.sweep.claimed_by(self._identities[slot])
             if status in (0, INTERRUPTED):
                 continue
             if self._stopping or -status in (signal.SIGTERM, signal.SIGINT):
                 for name in held:  # told to stop before it could save anything
                     self.sweep.finish(name, "preempted", _death(status, self._log(slot)))
                 continue
-            if not held:
+            self._died_idle = 0 if held else self._died_idle + 1
+            # Killed between two trials it is started again; one that cannot begin is not.
+            if not held and (status > 0 or self._died_idle > MOST_IDLE_DEATHS):
                 raise ValueError(
-                    f"a worker ended with status {status} before it trained anything; its log: "
-                    f"{self._log(slot)}"
+                    f"{_death(status, self._log(slot))}: it held no trial, and was started again "
+                    f"{self._died_idle - 1} times"
                 )
             for name in held:
                 self.sweep.finish(name, "failed", _death(status, self._log(slot)))
@@ -162,7 +170,9 @@ class Workers:
 
     def _start(self, slot: int) -> subprocess.Popen[bytes]:
         arguments = self.arguments
+        self._identities[slot] = secrets.token_hex(8)
         command = [sys.executable, "-m", "gpt_jax.sweep.worker", str(self.sweep.path)]
+        command += ["--identity", self._identities[slot]]
         for name in arguments.only or []:
             command += ["--only", name]
         for state in arguments.retry:

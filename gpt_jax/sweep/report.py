@@ -101,7 +101,7 @@ def write_report(
         messages={
             trial.entry.name: (trial.state, trial.message)
             for trial in trials
-            if trial.state in ("diverged", "failed", "preempted")
+            if trial.state in ("diverged", "failed", "damaged", "preempted")
         },
         fits=fits,
         figures=_vector(figures),

@@ -214,6 +214,7 @@ class _RunTask:
         sweep = SweepDirectory.open(task.directory)
         _wait_for_dead_claim(sweep, task.name)
         command = [sys.executable, "-m", "gpt_jax.sweep.worker", task.directory]
+        command += ["--identity", sweep.identity]
         for state in task.retry:
             command += ["--retry", state]
         self._worker = subprocess.Popen([*command, "--only", task.name], preexec_fn=_ignore_warning)
@@ -224,7 +225,7 @@ class _RunTask:
         if status:
             message = f"the worker ended with status {status}; its log is in {sweep.path / 'slurm'}"
             # Else it did not come as far as the trial, which may well train on another host.
-            if task.name in sweep.claimed_by(self._worker.pid):
+            if task.name in sweep.claimed_by(sweep.identity):
                 sweep.finish(task.name, "failed", message)
             raise RuntimeError(f"trial {task.name}: {message}")
 
@@ -287,7 +288,7 @@ def _wait(sweep: SweepDirectory) -> int:
     left = sweep.claimable()
     if left:
         print(f"{_trials(len(left))} left Slurm's queue undone: the same command continues")
-    return 1 if left or count(final)["failed"] else 0
+    return 1 if left or count(final)["failed"] or count(final)["damaged"] else 0
 
 
 def _watch(sweep: SweepDirectory) -> None:

@@ -103,9 +103,9 @@ def last_step(metrics: Path) -> Record | None:
     for line in reversed(lines[:-1]):
         try:
             record = json.loads(line)
-        except json.JSONDecodeError:  # the first one may have been cut
+        except (ValueError, RecursionError):  # the first one may have been cut
             continue
-        if "step_seconds" in record:
+        if isinstance(record, dict) and "step_seconds" in record and "tokens" in record:
             return record
     return None
 
@@ -122,7 +122,7 @@ def table(trials: Sequence[TrialProgress]) -> list[str]:
             f"{trial.entry.name:<{width}}  {trial.state:<9}  {trial.share:>5.0%}  {loss:>8}  "
             f"{shown:>8}".rstrip()
         )
-    wrong = [t for t in trials if t.state in ("diverged", "failed")]
+    wrong = [t for t in trials if t.state in ("diverged", "failed", "damaged")]
     return lines + [f"{t.state}: {t.entry.name}: {t.message}" for t in wrong]
 
 

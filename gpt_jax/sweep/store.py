@@ -4,19 +4,26 @@ The state of a trial follows from files in its run directory, so that any number
 hosts that share the file system agree on it, and a kill at any moment loses nothing:
 
 result.json     done
-outcome.json    diverged, failed or preempted, and why; a running trial has a live claim besides
-claims/NUMBER   a claim; the highest number counts, and is live while its file is touched
+outcome.json    diverged, failed, damaged or preempted, and why; a running trial has a live claim
+claims/NUMBER   a claim; the highest number counts
 
-A claim is made by creating the next number, which only one process can do; none is ever taken
-back or reused, so that a worker that was thought dead finds a higher number than its own.
+A claim is made by linking a file under the next number, which only one process can do; none is
+ever taken back or reused, so that a worker that was thought dead finds a higher number than its
+own. It carries a random identity, for names of hosts and numbers of processes are the same in two
+containers, and its maker holds a lock on the file, which the kernel frees when it dies, and not
+while it is paused. Where locks do not reach other hosts, the claim of another machine is also live
+while its file is touched. A trial with a file that cannot be read is damaged; the others go on.
 Must not import jax.
 """
 
 import contextlib
 import dataclasses
 import difflib
+import errno
+import fcntl
 import json
 import os
+import secrets
 import socket
 import threading
 import time
@@ -26,18 +33,23 @@ from typing import Any, Literal, get_args
 
 from gpt_jax import checkpoint_files, overrides
 from gpt_jax.config import Config
+from gpt_jax.json_files import Damaged, read_object
 from gpt_jax.run import RunDirectory
 from gpt_jax.sweep.trial import Trial
 from gpt_jax.timetable import make_timetable
 from gpt_jax.tracking import Record, write_json
 
-State = Literal["pending", "running", "done", "diverged", "failed", "preempted"]
+State = Literal["pending", "running", "done", "diverged", "failed", "damaged", "preempted"]
 STATES: tuple[State, ...] = get_args(State)
-FINAL: tuple[State, ...] = ("done", "diverged", "failed")
+FINAL: tuple[State, ...] = ("done", "diverged", "failed", "damaged")
+
+RETRIED: tuple[State, ...] = ("failed", "diverged", "damaged")
+"""States of trials that are taken up again where asked for."""
 
 HEARTBEAT_SECONDS = 5.0
 STALE_SECONDS = 60.0
-"""A claim of another host that was not touched for so long is dead (its clock is not asked)."""
+"""A claim of another machine, whose lock is not seen here, is dead if it was not touched for so
+long (its clock is not asked)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +69,9 @@ class SweepDirectory:
 
     def __init__(self, path: Path, entries: Sequence[Entry]):
         self.path, self.entries = path, tuple(entries)
+        self.identity = secrets.token_hex(8)
+        """Of the claims that are made through this object: a worker's, where its launcher gave it
+        one."""
         self._only: frozenset[str] | None = None
         self._by_name = {entry.name: entry for entry in self.entries}
         self._by_fingerprint = {entry.fingerprint: entry for entry in self.entries}
@@ -69,16 +84,19 @@ class SweepDirectory:
             raise ValueError(
                 f"{path} holds no sweep; gpt-jax sweep run SWEEP begins one, --workdir names it"
             )
-        entries = [
-            Entry(
-                t["name"],
-                t["fingerprint"],
-                t["varied"],
-                t["trunk"],
-                overrides.from_dict(t["config"]),
-            )
-            for t in json.loads(file.read_text())["trials"]
-        ]
+        try:
+            entries = [
+                Entry(
+                    t["name"],
+                    t["fingerprint"],
+                    t["varied"],
+                    t["trunk"],
+                    overrides.from_dict(t["config"]),
+                )
+                for t in read_object(file, "trials")["trials"]
+            ]
+        except (KeyError, TypeError) as error:
+            raise Damaged(f"{file} is damaged: a trial in it lacks {error}") from None
         return cls(Path(path), entries)
 
     @classmethod
@@ -100,7 +118,10 @@ class SweepDirectory:
         sweep = cls(path, entries)
         sweep._rename_old()
         for entry in entries:
-            saved = sweep.run(entry.name).read_config()
+            try:
+                saved = sweep.run(entry.name).read_config()
+            except Damaged:
+                continue  # the trial alone is, and its worker says so
             changed = {} if saved is None else overrides.differences(saved, entry.config)
             if changed:
                 key, (old, new) = next(iter(changed.items()))
@@ -140,20 +161,30 @@ class SweepDirectory:
 
     def state(self, name: str) -> State:
         """The state of a trial now."""
-        if self._has_result(name):
-            return "done"
-        if live_claim(self._claims(name)) is not None:
-            return "running"
-        outcome = self.outcome(name)
-        return "pending" if outcome is None else outcome["state"]
+        state = self.unclaimed_state(name)
+        if state in ("done", "damaged") or live_claim(self._claims(name)) is None:
+            return state
+        return "running"
+
+    def damage(self, name: str) -> str:
+        """What is wrong with the files that say how the trial stands; empty if nothing is."""
+        try:
+            self._has_result(name)
+            self._read_outcome(name)
+        except Damaged as error:
+            return f"{error}; restore it, or delete {self.run(name).path} to train it anew"
+        except OSError as error:
+            return f"{error.filename}: {error.strerror}"
+        return ""
 
     def states(self) -> dict[str, State]:
         return {entry.name: self.state(entry.name) for entry in self.entries}
 
     def outcome(self, name: str) -> Record | None:
         """How the last attempt ended if the trial is not done: state, message, attempts."""
-        path = self._outcome(name)
-        outcome = json.loads(path.read_text()) if path.exists() else None
+        if damage := self.damage(name):
+            return {"state": "damaged", "message": damage, "attempts": 0}
+        outcome = self._read_outcome(name)
         # That of another config, or of an attempt before a retry that was done, says nothing.
         current = outcome is not None and outcome["fingerprint"] == self[name].fingerprint
         return outcome if current and not self._has_result(name) else None
@@ -199,6 +230,7 @@ class SweepDirectory:
                 hint = f"; did you mean '{near[0]}'?" if near else ""
                 raise ValueError(f"no trial '{name}' in {self.path}{hint}")
         limited = SweepDirectory(self.path, self.entries)
+        limited.identity = self.identity
         limited._only = frozenset(names)
         return limited
 
@@ -214,7 +246,7 @@ class SweepDirectory:
         latest = _latest(claims)
         if live_claim(claims) is not None:
             return None
-        claim = _make_claim(claims, latest + 1)
+        claim = _make_claim(claims, latest + 1, self.identity)
         # Between the look at the state and the claim, somebody may have finished the trial.
         if claim is not None and self.unclaimed_state(name) not in {
             "pending",
@@ -225,22 +257,33 @@ class SweepDirectory:
             return None
         return claim
 
-    def claimed_by(self, pid: int) -> list[str]:
-        """Trials with a claim of this host's process `pid` that was not given back."""
+    def claimed_by(self, identity: str) -> list[str]:
+        """Trials with a claim of this identity that was not given back."""
         found = []
         for entry in self.entries:
             claims = self._claims(entry.name)
-            owner = _owner(claims, _latest(claims))
-            if owner.get("pid") == pid and owner.get("host") == socket.gethostname():
+            number = _latest(claims)
+            released = (claims / f"{number:06}.released").exists()
+            if not released and _owner(claims, number).get("identity") == identity:
                 found.append(entry.name)
         return found
 
     def unclaimed_state(self, name: str) -> State:
         """The state of a trial whoever may be working on it: how it ended, if it did."""
         outcome = self.outcome(name)
-        if self._has_result(name):
-            return "done"
-        return "pending" if outcome is None else outcome["state"]
+        if outcome is not None:
+            state: State = outcome["state"]
+            return state
+        return "done" if self._has_result(name) else "pending"
+
+    def _read_outcome(self, name: str) -> Record | None:
+        path = self._outcome(name)
+        if not path.exists():
+            return None
+        outcome = read_object(path, "state", "message", "attempts", "fingerprint")
+        if outcome["state"] not in STATES or not isinstance(outcome["attempts"], int):
+            raise Damaged(f"{path} is damaged: state {outcome['state']!r}")
+        return outcome
 
     def _has_result(self, name: str) -> bool:
         result = self.run(name).read_result()
@@ -259,6 +302,8 @@ class Claim:
 
     directory: Path
     number: int
+    descriptor: int
+    """Of the claim's file, which this process has locked."""
 
     def __post_init__(self) -> None:
         self._released = threading.Event()
@@ -270,8 +315,11 @@ class Claim:
 
     def release(self) -> None:
         """Give the trial back: others need not wait for the claim to look dead."""
+        if self._released.is_set():
+            return
         self._released.set()
         (self.directory / f"{self.number:06}.released").touch()
+        os.close(self.descriptor)
 
     def _beat(self) -> None:
         while not self._released.wait(HEARTBEAT_SECONDS):
@@ -295,9 +343,11 @@ def live_claim(claims: Path) -> int | None:
     path = claims / f"{number:06}"
     if number == 0 or (claims / f"{number:06}.released").exists():
         return None
-    owner = _owner(claims, number)
-    if owner.get("host") == socket.gethostname():
-        return number if _is_alive(owner["pid"], owner["began"]) else None
+    locked = _is_locked(path)
+    if locked:
+        return number
+    if locked is False and _owner(claims, number).get("machine") == _machine():
+        return None  # the kernel that is asked is the one that ran it
     try:
         age = _file_system_time(claims) - path.stat().st_mtime
     except FileNotFoundError:
@@ -311,52 +361,63 @@ def _latest(claims: Path) -> int:
     return max((int(name) for name in names if name.isdigit()), default=0)
 
 
-def _make_claim(claims: Path, number: int) -> Claim | None:
+def _make_claim(claims: Path, number: int, identity: str) -> Claim | None:
+    """A claim under this number; None if another process was faster."""
     claims.mkdir(parents=True, exist_ok=True)
-    pid = os.getpid()
-    owner = {"host": socket.gethostname(), "pid": pid, "began": _process_began(pid)}
+    owner = {
+        "identity": identity,
+        "machine": _machine(),
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+    }
+    final, temporary = claims / f"{number:06}", claims / f".{secrets.token_hex(8)}.tmp"
+    descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
     try:
-        descriptor = os.open(claims / f"{number:06}", os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+        os.write(descriptor, json.dumps(owner).encode())
+        os.fsync(descriptor)
+        with contextlib.suppress(OSError):  # a file system without locks: the claim is touched
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.link(temporary, final)  # with its lock: nobody sees it without
     except FileExistsError:
+        os.close(descriptor)
         return None
-    with os.fdopen(descriptor, "w") as file:
-        file.write(json.dumps(owner))
-        file.flush()
-        os.fsync(file.fileno())
-    return Claim(claims, number)
+    except OSError:
+        os.close(descriptor)
+        raise
+    finally:
+        os.unlink(temporary)
+    return Claim(claims, number, descriptor)
+
+
+def _is_locked(path: Path) -> bool | None:
+    """Whether somebody holds the lock of a claim; None if that cannot be known."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return True if error.errno in (errno.EWOULDBLOCK, errno.EACCES) else None
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _machine() -> str:
+    """The kernel that runs this process: the same in all containers on it, and until it stops."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return socket.gethostname()
 
 
 def _owner(claims: Path, number: int) -> Record:
-    """Who made a claim; empty while it is being written, or if it was cut short by a crash."""
+    """Who made a claim; empty if there is none, or it was cut short by a crash."""
     try:
-        return json.loads((claims / f"{number:06}").read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
+        return read_object(claims / f"{number:06}")
+    except (OSError, Damaged):
         return {}
-
-
-def _is_alive(pid: int, began: str) -> bool:
-    """Whether that very process of this host is running: pids are used again."""
-    return _process_began(pid) == began
-
-
-def _process_began(pid: int) -> str:
-    """When a process of this host began, in the kernel's words; empty if there is none."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return "" if Path("/proc/self").exists() else _alive_without_proc(pid)
-    after_name = stat.rpartition(")")[2].split()
-    state, start = after_name[0], after_name[19]
-    return "" if state == "Z" else start
-
-
-def _alive_without_proc(pid: int) -> str:
-    """Where there is no /proc: only whether the process is there."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return ""
-    return "running"
 
 
 def _file_system_time(directory: Path) -> float:

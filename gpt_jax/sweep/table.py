@@ -19,6 +19,7 @@ import numpy as np
 from gpt_jax import flops, overrides
 from gpt_jax.config import Config
 from gpt_jax.history import read_history
+from gpt_jax.json_files import Damaged
 from gpt_jax.timetable import is_cooled, make_timetable
 from gpt_jax.tracking import Record, write_atomically
 
@@ -76,23 +77,28 @@ class Measured:
 
 
 def gather(sweep: "SweepDirectory") -> list[Measured]:
-    """Every trial with what its directory holds."""
+    """Every trial with what its directory holds; one whose files cannot be read is damaged."""
     found = []
     for entry in sweep.entries:
-        run, state = sweep.run(entry.name), sweep.state(entry.name)
-        outcome, history = sweep.outcome(entry.name), read_history(run.metrics)
-        found.append(
-            Measured(
-                entry=entry,
-                state=state,
-                message="" if outcome is None or state == "done" else str(outcome["message"]),
-                result=run.read_result() if state == "done" else None,
-                facts=run.read_facts(),
-                curve=np.stack([history.tokens, history.losses], axis=1),
-                validations=tuple(history.validations),
-            )
-        )
+        try:
+            found.append(_measured(sweep, entry))
+        except Damaged as error:
+            found.append(Measured(entry=entry, state="damaged", message=str(error)))
     return found
+
+
+def _measured(sweep: "SweepDirectory", entry: "Entry") -> Measured:
+    run, state = sweep.run(entry.name), sweep.state(entry.name)
+    outcome, history = sweep.outcome(entry.name), read_history(run.metrics)
+    return Measured(
+        entry=entry,
+        state=state,
+        message="" if outcome is None or state == "done" else str(outcome["message"]),
+        result=run.read_result() if state == "done" else None,
+        facts=run.read_facts(),
+        curve=np.stack([history.tokens, history.losses], axis=1),
+        validations=tuple(history.validations),
+    )
 
 
 def make_rows(sweep_name: str, trials: Sequence[Measured]) -> list[Row]:
@@ -154,7 +160,7 @@ def trunk_validations(trial: Measured) -> list[Record]:
         "constant": config.train.tokens,
         "wsd": config.train.tokens - config.schedule.cooldown_tokens,
     }.get(config.schedule.name, 0)
-    if trial.entry.trunk is not None or state in ("diverged", "failed"):
+    if trial.entry.trunk is not None or state in ("diverged", "failed", "damaged"):
         return []
     n_tokens = make_timetable(config).n_tokens
     return [

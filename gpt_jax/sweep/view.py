@@ -40,7 +40,7 @@ class Clock:
     def seconds_left(self, trials: Sequence[TrialProgress]) -> float | None:
         """None before anything was done."""
         since = _done(trials) - self._before
-        given_up = ("diverged", "failed")
+        given_up = ("diverged", "failed", "damaged")
         left = sum(t.flops * (1 - t.share) for t in trials if t.state not in given_up)
         if since <= 0:
             return None

@@ -18,7 +18,7 @@ from pathlib import Path
 from gpt_jax import paths
 from gpt_jax.runtime import INTERRUPTED, USER_ERROR, prepare_process, use_huge_pages
 from gpt_jax.sweep.attempt import attempt
-from gpt_jax.sweep.store import FINAL, Claim, Entry, State, SweepDirectory, released
+from gpt_jax.sweep.store import FINAL, RETRIED, Claim, Entry, State, SweepDirectory, released
 
 WAIT_SECONDS = 1.0
 """Between looks at trials that wait for a trunk."""
@@ -82,7 +82,8 @@ def _note(
 ) -> None:
     for entry, claim in held:
         state, message = outcomes[entry.name]
-        if claim.is_held() and state != "done":
+        # One that another process is training after all is not this one's to judge.
+        if claim.is_held() and state not in ("done", "running"):
             sweep.finish(entry.name, state, message)
         print(f"{entry.name}: {state}" + (f": {message}" if message else ""), flush=True)
 
@@ -116,13 +117,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("directory", type=Path, help="of a sweep that `gpt-jax sweep run` began")
     parser.add_argument("--only", action="append", help="work on this trial; may be repeated")
     parser.add_argument(
-        "--retry", action="append", default=[], choices=["failed", "diverged"],
+        "--retry", action="append", default=[], choices=list(RETRIED),
         help="take such trials as well",
     )  # fmt: skip
     parser.add_argument("--packed", action="store_true", help="train trials of one shape together")
     parser.add_argument(
         "--workers", type=int, default=1, metavar="N", help="of which this one takes a share"
     )
+    parser.add_argument("--identity", help="of its claims; its launcher knows them by it")
     parser.add_argument("--cores", help="of this host's CPU, as 0,1: use no others")
     parsed = parser.parse_args(arguments)
     if parsed.cores:
@@ -134,6 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         paths.check_run_directory(parsed.directory)
         sweep = SweepDirectory.open(parsed.directory)
+        sweep.identity = parsed.identity or sweep.identity
         sweep = sweep.only(parsed.only) if parsed.only else sweep
     except ValueError as error:
         print(f"gpt-jax: {error}", file=sys.stderr)

@@ -1,5 +1,6 @@
 """States and claims: what files say, who may work, and what many workers at once make of it."""
 
+import errno
 import json
 import os
 import signal
@@ -12,10 +13,14 @@ import pytest
 
 from gpt_jax import overrides
 from gpt_jax.config import Config
-from gpt_jax.sweep import store
+from gpt_jax.history import read_history
+from gpt_jax.run import RunDirectory
+from gpt_jax.sweep import status, store, worker
+from gpt_jax.sweep.attempt import attempt
 from gpt_jax.sweep.branches import wsd_branches
 from gpt_jax.sweep.grid import values
 from gpt_jax.sweep.store import SweepDirectory, live_claim
+from gpt_jax.sweep.table import gather
 from gpt_jax.sweep.trial import Trial, make_trials
 from gpt_jax.tracking import write_json
 
@@ -105,7 +110,9 @@ def hold(path: Path, name: str) -> subprocess.Popen[str]:
     program = (
         "import sys, time\n"
         "from gpt_jax.sweep.store import SweepDirectory\n"
-        f"claim = SweepDirectory.open({str(path)!r}).claim({name!r})\n"
+        f"sweep = SweepDirectory.open({str(path)!r})\n"
+        "sweep.identity = 'holder'\n"
+        f"claim = sweep.claim({name!r})\n"
         "print(claim is not None, flush=True)\n"
         "time.sleep(600)\n"
     )
@@ -119,7 +126,8 @@ def test_a_claim_dies_with_its_process(sweep):
     assert process.stdout.readline() == "True\n"
     assert sweep.state(name) == "running"
     assert sweep.claim(name) is None
-    assert sweep.claimed_by(process.pid) == [name]
+    assert sweep.claimed_by("holder") == [name]
+    assert sweep.claimed_by(sweep.identity) == []
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert sweep.state(name) == "pending"
@@ -139,6 +147,126 @@ def test_a_claim_of_another_host_lives_by_its_heartbeat(sweep, monkeypatch):
     old = time.time() - 2 * store.STALE_SECONDS
     os.utime(file, (old, old))
     assert sweep.state(name) == "pending"
+
+
+def test_a_paused_worker_keeps_its_claim(sweep, monkeypatch):
+    """Its lock decides: not the name of its host, its number, or how long it was silent."""
+    name = sweep.entries[0].name
+    claim = sweep.claim(name)
+    assert claim is not None
+    file = claim.directory / f"{claim.number:06}"
+    claim._released.set()  # it beats no more
+    os.utime(file, (1.0, 1.0))
+    for host, machine in (("same-name", "another kernel"), ("elsewhere", "elsewhere")):
+        monkeypatch.setattr(store.socket, "gethostname", lambda host=host: host)
+        monkeypatch.setattr(store, "_machine", lambda machine=machine: machine)
+        assert sweep.state(name) == "running"
+        assert sweep.claim(name) is None
+    os.close(claim.descriptor)  # as the kernel does at its end
+    assert sweep.state(name) == "pending"
+
+
+def test_a_claim_without_a_lock_is_dead_on_its_machine_and_fresh_on_another(sweep, monkeypatch):
+    name = sweep.entries[0].name
+    claim = sweep.claim(name)
+    assert claim is not None
+    claim._released.set()
+    os.close(claim.descriptor)
+    assert sweep.state(name) == "pending"
+    monkeypatch.setattr(store, "_machine", lambda: "another")
+    assert sweep.state(name) == "running"  # locks may not reach so far
+
+
+def test_where_there_are_no_locks_a_claim_is_touched(sweep, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(store.fcntl, "flock", refuse)
+    name = sweep.entries[0].name
+    claim = sweep.claim(name)
+    assert claim is not None
+    assert sweep.state(name) == "running"
+    claim._released.set()
+    os.utime(claim.directory / f"{claim.number:06}", (1.0, 1.0))
+    assert sweep.state(name) == "pending"
+    os.close(claim.descriptor)
+
+
+def test_a_trial_that_somebody_trains_after_all_is_not_noted_failed(sweep, capsys):
+    entry = sweep.entries[0]
+    run = sweep.run(entry.name)
+
+    def train(sweep, entries):
+        with run.locked(), RunDirectory(run.path).locked():
+            raise AssertionError("two hold one lock")
+
+    def attempted(sweep, entries):
+        return {entries[0].name: attempt(run.path, lambda: train(sweep, entries))}
+
+    worker.work(sweep.only([entry.name]), attempted, worker.one_at_a_time)
+    assert sweep.state(entry.name) == "pending"
+    assert "another process is training in" in capsys.readouterr().out
+
+
+DAMAGES = {
+    "empty": "",
+    "cut short": '{"fingerprint": "a',
+    "foreign": '{"loss": 3}',
+    "a list": "[1]",
+    "no text": b"\xff\xfe\x00".decode("latin1"),
+    "deep": "[" * 100_000,
+    "a long number": "1" * 5000,
+}
+
+
+@pytest.mark.parametrize("content", DAMAGES.values(), ids=DAMAGES)
+@pytest.mark.parametrize("file", ["result.json", "outcome.json", "config.json"])
+def test_a_damaged_trial_is_named_and_the_others_go_on(sweep, tmp_path, content, file, capsys):
+    first, second, third = (entry.name for entry in sweep.entries)
+    put_result(sweep, second)
+    path = sweep.run(first).path
+    path.mkdir(parents=True)
+    (path / file).write_text(content, encoding="latin1")
+    again = SweepDirectory.create(sweep.path, "rates", "rates.py", rates())
+
+    def train(sweep, entries):
+        return {
+            e.name: attempt(sweep.run(e.name).path, sweep.run(e.name).read_config) for e in entries
+        }
+
+    worker.work(again, train, worker.one_at_a_time)
+    assert again.state(first) == "damaged"
+    assert again.states()[second] == "done"
+    outcome = again.outcome(first)
+    assert outcome is not None
+    assert str(path / file) in outcome["message"]
+    assert "\n" not in outcome["message"]
+    assert [e.name for e in again.claimable()] == [third]  # this training left no result
+    assert again.claimable(["damaged"])[0].name == first
+    shown = "\n".join(status.table(status.progress(again)))
+    assert f"damaged: {first}: {path / file}" in shown
+    (measured, *_) = gather(again)
+    assert measured.state == "damaged"
+    assert str(path / file) in measured.message
+
+
+def test_a_damaged_sweep_file_is_one_line(sweep):
+    for content in ("", "{}", '{"trials": [{"name": "a"}]}', "[]", '{"trials": 3}'):
+        (sweep.path / "sweep.json").write_text(content)
+        with pytest.raises(ValueError, match=r"sweep\.json is damaged"):
+            SweepDirectory.open(sweep.path)
+
+
+def test_a_foreign_line_of_metrics_is_damage(sweep):
+    run = sweep.run(sweep.entries[0].name)
+    run.path.mkdir(parents=True)
+    for line in ('{"loss": 3}', "[]", '{"step": "x", "tokens": 1}', "[" * 100_000, "3"):
+        run.metrics.write_text(f'{line}\n{{"step": 2, "tokens": 3}}\n')
+        with pytest.raises(ValueError, match=r"metrics\.jsonl(, line|: record) 1 ") as caught:
+            read_history(run.metrics)
+        assert "\n" not in str(caught.value)
+        assert gather(sweep)[0].state == "damaged"
+        assert status.progress(sweep)[0].state == "pending"
 
 
 def test_this_process_keeps_its_claim_alive(sweep, monkeypatch):
