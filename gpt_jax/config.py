@@ -246,6 +246,12 @@ class DataConfig:
     """Train on so many tokens from all over the training text, again and again; none = all."""
     separate_documents: bool = False
     """Attention does not cross document borders inside a sample (segment ids)."""
+    named_splits: bool = True
+    """Files of a folder named train, validation (or valid, val, dev) and test are those splits, and
+    test files are not read; false = all files are trained on."""
+    max_expansion: Positive = 100
+    """A document of over 64 MiB out of a compressed file is refused when it is more than so many
+    times as large as the file: a decompression bomb."""
     cache: LocalPath = ""
     """Directory for built token shards; empty = the user's cache directory."""
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -138,6 +136,11 @@ class CorpusData:
         return self.stream.unique_tokens
 
     @property
+    def shares(self) -> list[tuple[int, int]] | None:
+        """Of a mixture: `Stream.shares`."""
+        return self.stream.shares if len(self.corpora) > 1 else None
+
+    @property
     def validation_split(self) -> TokenShards:
         """Of the only corpus, or a mixture's first."""
         return self.corpora[0][0].split("validation")
@@ -155,24 +158,8 @@ class CorpusData:
         evaluate.all_corpora asks for them."""
         if not config.evaluate.all_corpora:
             return {}
-        names = distinct_names([corpus.directory for corpus, _ in self.corpora])
-        named = zip(names, self.corpora, strict=True)
-        return {name: corpus.split("validation") for name, (corpus, _) in named if name != names[0]}
-
-
-def distinct_names(paths: Sequence[Path]) -> list[str]:
-    """A name for each directory: its own, with as many of those above it as tell it from the
-    others (en/shards, de/shards). Equal paths have equal names."""
-    parts = [Path(os.path.abspath(path)).parts for path in paths]  # links keep their names
-
-    def name(own: tuple[str, ...]) -> str:
-        others = {other for other in parts if other != own}
-        for n in range(1, len(own)):
-            if all(other[-n:] != own[-n:] for other in others):
-                return "/".join(own[-n:])
-        return "/".join(own)
-
-    return [name(own) for own in parts]
+        first, *others = [corpus for corpus, _ in self.corpora]
+        return {c.name: c.split("validation") for c in others if c.name != first.name}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,6 +172,7 @@ class TaskData:
     fingerprints: list[str]
     unique_tokens: int | None = None
     """Examples have no such number."""
+    shares: None = None
 
     def validate(
         self, experiment: Experiment, params: Params, max_sequences: int | None
@@ -352,6 +340,7 @@ def facts(experiment: Experiment) -> Record:
         "peak_flops": experiment.peak_flops,
         "data": experiment.data.fingerprints,
         "unique_tokens": experiment.data.unique_tokens,
+        "mixture": experiment.data.shares,
         "base": weights_fingerprint(experiment.config.base),
         "teacher": weights_fingerprint(experiment.config.distill.teacher),
     }

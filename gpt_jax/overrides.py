@@ -23,8 +23,8 @@ from pydantic import TypeAdapter, ValidationError
 from gpt_jax.config import DRAFT, WHAT, AdaptConfig, Config, DistillConfig, TaskConfig
 from gpt_jax.json_files import read_object
 
-FINGERPRINT_IGNORES = ("data.cache", "data.tokenizer_path")
-"""Machine-local places: the same corpus elsewhere is the same experiment."""
+FINGERPRINT_IGNORES = ("data.cache", "data.tokenizer_path", "data.max_expansion")
+"""Places and limits of a machine: the same corpus elsewhere is the same experiment."""
 
 FINGERPRINT_ADDED = {
     "base": "",
@@ -36,6 +36,7 @@ FINGERPRINT_ADDED = {
     **{f"adapt.{name}": neutral for name, neutral in dataclasses.asdict(AdaptConfig()).items()},
     **{f"distill.{name}": neutral for name, neutral in dataclasses.asdict(DistillConfig()).items()},
     "data.unique_tokens": None,
+    "data.named_splits": True,
     "model.n_experts": None,
     "model.n_experts_per_token": 2,
     "model.expert_capacity_factor": None,

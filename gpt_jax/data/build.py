@@ -10,33 +10,38 @@ process has to be forked after jax has started its own threads, and a kill takes
 Must not import jax.
 """
 
-import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpt_jax.config import DataConfig
+from gpt_jax.data.documents import Document, Source
+from gpt_jax.data.output import locked, sha256, write, write_json, writing
+from gpt_jax.data.parts import Part, chunks, group, not_empty
 from gpt_jax.data.progress import report_bytes
 from gpt_jax.data.shards import (
     DOCUMENT_DTYPE,
     FORMAT_VERSION,
     MANIFEST,
+    SEAL,
     Corpus,
     ShardRecord,
+    distinct_names,
+    manifest_seal,
     summary,
 )
-from gpt_jax.data.sources import Document, Source, open_source
-from gpt_jax.data.splits import Piece, pieces, sample_blocks
+from gpt_jax.data.sources import open_source
+from gpt_jax.data.splits import LEFT_OUT, Piece, pieces, sample_blocks, utf8
 from gpt_jax.data.tokenizers import (
     Tokenizer,
     bpe_size,
@@ -45,12 +50,11 @@ from gpt_jax.data.tokenizers import (
     tokenizer_identity,
 )
 from gpt_jax.data.tokenizers.base import SPEC_FILE
+from gpt_jax.data.verified import note_written, verify_once
 from gpt_jax.runtime import cache_directory
 
 PART_BYTES = 128 << 20
 """Text in a shard: what a killed build loses at most, and what it holds in memory."""
-CHUNK_BYTES = 1 << 20
-"""Text in one unit of parallel work."""
 BPE_CHARACTERS_PER_TOKEN = 1_000
 """bpe:SIZE learns from this many characters for each token, evenly taken from the corpus.
 
@@ -58,9 +62,14 @@ On the standard library (12 MB, SIZE 4096) all of the text would give 0.6% fewer
 three times as long.
 """
 CLAIM = "build.json"
-MACHINE_LOCAL = ("cache", "tokenizer_path")
+MACHINE_LOCAL = ("cache", "tokenizer_path", "max_expansion")
 
-Encoded = list[tuple[NDArray[Any], int]]
+
+class Encoded(NamedTuple):
+    """The tokens of consecutive parts of pieces; n_bytes counts their UTF-8 text."""
+
+    tokens: list[NDArray[Any]]
+    n_bytes: int
 
 
 def default_cache() -> Path:
@@ -78,13 +87,21 @@ def prepare(config: DataConfig, *, workers: int | None = None, progress: bool = 
     Raises ValueError for a mixture: it is several corpora (see `prepare_mixture`).
     """
     if config.source == "shards":
-        return Corpus(config.path)
+        return verify_once(Corpus(config.path), progress=progress)
     source = open_source(config)
-    digest = hashlib.sha256(json.dumps(_identity(config, source)).encode()).hexdigest()
+    place = (Path(config.cache) if config.cache else default_cache()).expanduser()
+    earlier = place / _label(config, _earlier_identity(config, source))
+    if (earlier / MANIFEST).is_file():
+        # Runs made with it continue with it, and compare with later ones.
+        return build(config, earlier, workers=workers, progress=progress)
+    directory = place / _label(config, _identity(config, source))
+    return build(config, directory, workers=workers, progress=progress)
+
+
+def _label(config: DataConfig, identity: dict[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
     names = [config.source, Path(config.path).stem, Path(config.tokenizer).stem, digest[:12]]
-    label = "-".join(re.sub(r"[^\w.]+", "_", name) for name in names if name)
-    directory = Path(config.cache) if config.cache else default_cache()
-    return build(config, directory.expanduser() / label, workers=workers, progress=progress)
+    return "-".join(re.sub(r"[^\w.]+", "_", name) for name in names if name)
 
 
 def prepare_mixture(
@@ -96,7 +113,11 @@ def prepare_mixture(
     """
     if config.source != "mixture":
         return ((prepare(config, workers=workers, progress=progress), 1.0),)
-    corpora = [(Corpus(component.path), component.weight) for component in config.mixture]
+    names = distinct_names([Path(component.path) for component in config.mixture])
+    corpora = [
+        (verify_once(Corpus(component.path, name=name), progress=progress), component.weight)
+        for component, name in zip(config.mixture, names, strict=True)
+    ]
     first = corpora[0][0]
     for corpus, _ in corpora[1:]:
         if corpus.tokenizer.fingerprint != first.tokenizer.fingerprint:
@@ -128,21 +149,30 @@ def build(
     """
     source, directory = open_source(config), Path(directory)
     identity = _identity(config, source)
-    with _writing(directory):
+    with writing(directory):
         directory.mkdir(parents=True, exist_ok=True)
-    with _locked(directory):
-        if not (directory / MANIFEST).is_file():
+    with locked(directory):
+        written = not (directory / MANIFEST).is_file()
+        if written:
             _claim(directory, identity)
-            builder = _Builder(config, source, directory, workers, progress, part_bytes)
-            _write_json(directory / MANIFEST, builder.manifest() | {"identity": identity})
+            manifest = _Builder(config, source, directory, workers, progress, part_bytes).manifest()
+            manifest |= {"identity": identity}
+            write_json(directory / MANIFEST, manifest | {SEAL: manifest_seal(manifest)})
         corpus = Corpus(directory)
-        if corpus.manifest["identity"] != identity:
+        if corpus.manifest["identity"] not in (identity, _earlier_identity(config, source)):
             raise ValueError(
                 f"{directory} holds a corpus of other text or settings "
                 f"({corpus.manifest['source']['description']}); delete it or choose another place"
             )
         _remove(directory, CLAIM, "part-*.json")
-    return corpus
+    if written:
+        return note_written(corpus)
+    if corpus.manifest["identity"] != identity and progress:
+        _say(
+            f"{directory} was made by an earlier version and is used as it is: copies of a "
+            "document may be in training and in validation; delete it to have it made anew"
+        )
+    return verify_once(corpus, progress=progress)
 
 
 class _Builder:
@@ -159,19 +189,55 @@ class _Builder:
     ):
         self.config, self.source, self.directory = config, source, directory
         self.workers, self.progress, self.part_bytes = workers, progress, part_bytes
-        self.n_characters = self.n_bytes = 0
-        if config.validation == "tail" or bpe_size(config.tokenizer):
+        self.n_characters = self.n_bytes = self.n_copies = 0
+        self.notes = list(source.notes)
+        self.split = self._split()
+        if self.split.validation == "tail" or bpe_size(config.tokenizer):
             for document in self._documents():
                 self.n_characters += len(document.text)
-                self.n_bytes += len(document.text.encode())
+                self.n_bytes += sum(map(len, utf8(document.text)))
         self.tokenizer = self._make_tokenizer()
         self.dtype = np.dtype("<u2" if self.tokenizer.vocab_size <= 1 << 16 else "<u4")
 
+    def _split(self) -> DataConfig:
+        """The config, or one that holds out the tail where no document is for one of the splits.
+
+        Reads until both have one: usually some 1 / validation_fraction documents.
+        """
+        config = self.config
+        if config.validation == "tail" or self.source.read_validation is not None:
+            return config
+        if config.validation_fraction in (0, 1):
+            return config
+        left = {"train", "validation"}
+        n_documents = 0
+        for piece in pieces(self._documents(), config, 0):
+            n_documents += 1
+            left.discard(piece.split)
+            if not left:
+                return config
+        if n_documents:
+            self.notes.append(
+                f"none of {n_documents:,} documents fell into the {min(left)} split: the last "
+                f"{config.validation_fraction:.3g} of the text is held out instead "
+                "(data.validation = tail)"
+            )
+        return dataclasses.replace(config, validation="tail")
+
     def _documents(self) -> Iterator[Document]:
-        return (document for document in self.source.read() if document.text)
+        return not_empty(self.source.read())
 
     def _pieces(self) -> Iterator[Piece]:
-        return pieces(self._documents(), self.config, self.n_characters)
+        """All but copies of what is held out, which are counted."""
+        self.n_copies = 0
+        read_validation = self.source.read_validation
+        held_out = None if read_validation is None else not_empty(read_validation())
+        for piece in pieces(self._documents(), self.split, self.n_characters, held_out):
+            if piece.split == LEFT_OUT:
+                self.n_copies += 1
+            else:
+                yield piece
+            del piece
 
     def _make_tokenizer(self) -> Tokenizer:
         """As configured; one that an interrupted build has learned is kept."""
@@ -186,7 +252,7 @@ class _Builder:
             return sample_blocks(training, self.n_characters, size * BPE_CHARACTERS_PER_TOKEN)
 
         tokenizer = make_tokenizer(self.config.tokenizer, self.config.tokenizer_path, texts)
-        with _writing(self.directory):
+        with writing(self.directory):
             tokenizer.save(self.directory)
         return tokenizer
 
@@ -197,7 +263,7 @@ class _Builder:
             ThreadPoolExecutor(self.workers or os.cpu_count()) as pool,
             report_bytes("tokenizing", self.n_bytes or None, self.progress) as advance,
         ):
-            for index, part in enumerate(_group(self._pieces(), self.part_bytes)):
+            for index, part in enumerate(group(self._pieces(), self.part_bytes)):
                 records = self._recorded(index)
                 if records is None:
                     records = self._write_part(index, part, pool, advance)
@@ -205,12 +271,21 @@ class _Builder:
                     advance(sum(record.n_bytes for record in records.values()))
                 for split, record in records.items():
                     found[split].append(record)
+                part.clear()  # its text is not kept while the next part is read
         self._check_splits(found)
+        if self.n_copies:
+            self.notes.append(
+                f"{self.n_copies:,} documents are left out of training: they are in the validation "
+                "files too"
+            )
+        if self.progress:
+            _say(*self.notes)
         tokenizer = self.tokenizer
         config = dataclasses.asdict(self.config)
         return {
             "format_version": FORMAT_VERSION,
             "source": {"kind": self.config.source, "description": self.source.description},
+            **({"notes": self.notes} if self.notes else {}),
             "config": {k: v for k, v in config.items() if k not in MACHINE_LOCAL},
             "tokenizer": {
                 "name": self.config.tokenizer,
@@ -243,44 +318,49 @@ class _Builder:
         pool: ThreadPoolExecutor,
         advance: Callable[[int], None],
     ) -> dict[str, ShardRecord]:
-        done: dict[str, Encoded] = {}
-        chunks = list(_group(part, CHUNK_BYTES))
-        for chunk, encoded in zip(chunks, pool.map(self._encode, chunks), strict=True):
-            for piece, result in zip(chunk, encoded, strict=True):
-                done.setdefault(piece.split, []).append(result)
+        done: dict[str, list[Encoded]] = {}
+        work = list(chunks(part, self.tokenizer))
+        for chunk, encoded in zip(work, pool.map(self._encode, work), strict=True):
+            for (piece, begin, _), (tokens, n_bytes) in zip(chunk, encoded, strict=True):
+                of_split = done.setdefault(piece.split, [])
+                if begin:
+                    before = of_split.pop()
+                    tokens, n_bytes = before.tokens + tokens, before.n_bytes + n_bytes
+                of_split.append(Encoded(tokens, n_bytes))
             advance(sum(n_bytes for _, n_bytes in encoded))
         records = {
             split: self._write_shard(f"{split}-{index:05d}", encoded)
             for split, encoded in sorted(done.items())
         }
         content = {split: dataclasses.asdict(record) for split, record in records.items()}
-        _write_json(self.directory / f"part-{index:05d}.json", content)
+        write_json(self.directory / f"part-{index:05d}.json", content)
         return records
 
-    def _encode(self, chunk: Sequence[Piece]) -> Encoded:
-        """(tokens, bytes of text) of each piece, the end of text included."""
-        encoded: Encoded = []
-        for piece in chunk:
-            ids = self.tokenizer.encode(piece.text).astype(self.dtype)
-            if piece.ends and self.tokenizer.end_of_text is not None:
-                ids = np.append(ids, self.dtype.type(self.tokenizer.end_of_text))
-            encoded.append((ids, len(piece.text.encode())))
+    def _encode(self, chunk: Sequence[Part]) -> list[Encoded]:
+        """Each part's tokens, with the end of text where one follows."""
+        encoded = []
+        for part in chunk:
+            text = part.piece.text[part.begin : part.end]
+            tokens = [self.tokenizer.encode(text).astype(self.dtype)]
+            if part.last and part.piece.ends and self.tokenizer.end_of_text is not None:
+                tokens.append(np.array([self.tokenizer.end_of_text], self.dtype))
+            encoded.append(Encoded(tokens, sum(map(len, utf8(text)))))
         return encoded
 
-    def _write_shard(self, name: str, encoded: Encoded) -> ShardRecord:
-        tokens = np.concatenate([ids for ids, _ in encoded]).astype(self.dtype).tobytes()
-        lengths = [len(ids) for ids, _ in encoded]
-        starts = np.cumsum([0, *lengths[:-1]]).astype(DOCUMENT_DTYPE).tobytes()
+    def _write_shard(self, name: str, encoded: Sequence[Encoded]) -> ShardRecord:
+        tokens = [ids for document in encoded for ids in document.tokens]
+        lengths = [sum(map(len, document.tokens)) for document in encoded]
+        starts = [np.cumsum([0, *lengths[:-1]]).astype(DOCUMENT_DTYPE)]
         record = ShardRecord(
             name=name,
             n_documents=len(encoded),
             n_tokens=sum(lengths),
-            n_bytes=sum(n_bytes for _, n_bytes in encoded),
-            sha256=hashlib.sha256(tokens).hexdigest(),
-            documents_sha256=hashlib.sha256(starts).hexdigest(),
+            n_bytes=sum(document.n_bytes for document in encoded),
+            sha256=sha256(tokens),
+            documents_sha256=sha256(starts),
         )
         for file, content in zip(record.files(), (tokens, starts), strict=True):
-            _write(self.directory / file, content)
+            write(self.directory / file, content)
         return record
 
     def _check_splits(self, found: dict[str, list[ShardRecord]]) -> None:
@@ -288,19 +368,28 @@ class _Builder:
         n_documents = sum(r.n_documents for records in found.values() for r in records)
         for split in wanted:
             if not sum(record.n_tokens for record in found[split]):
+                remedy = "data.validation = tail holds out the end of the text instead"
+                if self.split.validation == "tail":
+                    remedy = "use more text, or another fraction"
                 raise ValueError(
                     f"no text fell into the {split} split: {n_documents:,} documents, "
-                    f"data.validation_fraction = {self.config.validation_fraction}; "
-                    "data.validation = tail holds out the end of the text instead"
+                    f"data.validation_fraction = {self.config.validation_fraction}; {remedy}"
                 )
 
 
 def _identity(config: DataConfig, source: Source) -> dict[str, Any]:
     """Everything that decides the tokens."""
+    by_hash = config.validation == "document" and config.validation_fraction > 0
+    identity = _earlier_identity(config, source) | {"source_identity": source.identity}
+    return identity | ({"copies": "together"} if by_hash else {})
+
+
+def _earlier_identity(config: DataConfig, source: Source) -> dict[str, Any]:
+    """The identity of the corpus that versions made which knew of no copies, nor named splits."""
     return {
         "format_version": FORMAT_VERSION,
         "source": config.source,
-        "source_identity": source.identity,
+        "source_identity": source.earlier_identity or source.identity,
         "field": config.field,
         "tokenizer": tokenizer_identity(config.tokenizer),
         "validation": config.validation,
@@ -308,18 +397,9 @@ def _identity(config: DataConfig, source: Source) -> dict[str, Any]:
     }
 
 
-def _group(items: Iterable[Piece], size: int) -> Iterator[list[Piece]]:
-    """Consecutive pieces, `size` characters or a little more at a time."""
-    group: list[Piece] = []
-    held = 0
-    for item in items:
-        group.append(item)
-        held += len(item.text)
-        if held >= size:
-            yield group
-            group, held = [], 0
-    if group:
-        yield group
+def _say(*lines: str) -> None:
+    for line in lines:
+        print(line, file=sys.stderr, flush=True)
 
 
 # Files
@@ -334,48 +414,10 @@ def _claim(directory: Path, identity: dict[str, Any]) -> None:
     elif json.loads(path.read_text()) != identity:
         _remove(directory, SPEC_FILE, "part-*.json", "train-*.bin", "validation-*.bin")
     _remove(directory, ".*.tmp")
-    _write_json(path, identity)
+    write_json(path, identity)
 
 
 def _remove(directory: Path, *patterns: str) -> None:
     for pattern in patterns:
         for file in directory.glob(pattern):
             file.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    """Waits for another builder of the same directory; the kernel frees a dead one's lock."""
-    with _writing(directory):
-        descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):  # a file system without locks: see the module's head
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-@contextlib.contextmanager
-def _writing(place: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise ValueError(
-            f"cannot write {place}: {error.strerror}; choose another place (--output, data.cache)"
-        ) from None
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Puts a whole file in place, or none."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with _writing(path):
-        with open(temporary, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-
-
-def _write_json(path: Path, content: Any) -> None:
-    _write(path, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())

@@ -4,8 +4,9 @@ A corpus directory holds, for each split and part,
   {split}-{part}.bin            tokens, uint16 or uint32
   {split}-{part}.documents.bin  uint64 start of each document, in tokens from the shard's start
 and tokenizer_spec.json and manifest.json; the manifest is written last and makes it complete.
-Where the tokenizer has an end-of-text token, one stands between any two documents.
-Must not import jax. Writing lives in `gpt_jax.data.build`.
+Where the tokenizer has an end-of-text token, one stands between any two documents. The manifest
+is sealed: it holds a digest of the rest of itself. Must not import jax. Writing lives in
+`gpt_jax.data.build`.
 """
 
 import bisect
@@ -13,7 +14,8 @@ import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from gpt_jax.data.tokenizers import Tokenizer, load_tokenizer
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
+SEAL = "seal"
 DOCUMENT_DTYPE = np.dtype("<u8")
 
 
@@ -53,11 +56,15 @@ class TokenShards:
         records: tuple[ShardRecord, ...],
         dtype: np.dtype[Any],
         end_of_text: int | None,
+        corpus: str = "",
     ):
-        """Opens the shards. Raises ValueError naming a shard that is missing or of wrong size."""
+        """Opens the shards. Raises ValueError naming a shard that is missing or of wrong size.
+
+        corpus: its name in messages; empty = the directory's.
+        """
         self.directory, self.split, self.records = directory, split, records
         self.dtype, self.end_of_text = dtype, end_of_text
-        self.name = f"{directory.name}/{split}"
+        self.name = f"{corpus or directory.name}/{split}"
         self.n_tokens = sum(r.n_tokens for r in records)
         self.n_documents = sum(r.n_documents for r in records)
         self.n_bytes = sum(r.n_bytes for r in records)
@@ -113,30 +120,31 @@ class TokenShards:
         positions = np.arange(start, start + length)
         return (np.searchsorted(inside, positions, "right") + 1).astype(np.int32)
 
+    def hashes(self) -> Iterator[tuple[Path, str]]:
+        """Each file, and the sha256 that the manifest gives it."""
+        for record in self.records:
+            for file, sha256 in zip(
+                record.files(), (record.sha256, record.documents_sha256), strict=True
+            ):
+                yield self.directory / file, sha256
+
     def verify(self) -> None:
         """Reads everything. Raises ValueError naming the first file whose hash does not match."""
-        for record in self.records:
-            hashes = (record.sha256, record.documents_sha256)
-            for file, expected in zip(record.files(), hashes, strict=True):
-                with open(self.directory / file, "rb") as stream:
-                    actual = hashlib.file_digest(stream, "sha256").hexdigest()
-                if actual != expected:
-                    raise ValueError(
-                        f"shard {self.directory / file} has changed: its sha256 is "
-                        f"{actual[:12]}…, the manifest says {expected[:12]}…; "
-                        "delete the directory and build it again"
-                    )
+        for path, sha256 in self.hashes():
+            check_hash(path, sha256)
 
 
 class Corpus:
     """A built corpus directory: manifest, tokenizer and splits."""
 
-    def __init__(self, directory: str | Path, *, verify: bool = False):
+    def __init__(self, directory: str | Path, *, verify: bool = False, name: str = ""):
         """Opens a directory made by `gpt_jax.data.build.build`; verify=True checks every hash.
 
-        Raises ValueError when it is no corpus, is of another format, or a shard does not match.
+        name: among other corpora; empty = the directory's. Raises ValueError when it is no
+        corpus, is of another format, was edited, or a shard does not match.
         """
         self.directory = Path(directory)
+        self.name = name or distinct_names([self.directory])[0]
         self.manifest = _read_manifest(self.directory)
         self._splits = {name: self._open(name) for name in self.manifest["splits"]}
         if verify:
@@ -147,7 +155,7 @@ class Corpus:
         records = tuple(ShardRecord(**r) for r in self.manifest["splits"][split]["shards"])
         end_of_text = self.manifest["tokenizer"]["end_of_text"]
         dtype = np.dtype(self.manifest["dtype"])
-        return TokenShards(self.directory, split, records, dtype, end_of_text)
+        return TokenShards(self.directory, split, records, dtype, end_of_text, self.name)
 
     @functools.cached_property
     def tokenizer(self) -> Tokenizer:
@@ -160,6 +168,11 @@ class Corpus:
                 f"{tokenizer.fingerprint}, the manifest says {expected}"
             )
         return tokenizer
+
+    @property
+    def splits(self) -> Sequence[TokenShards]:
+        """All of them, empty ones too."""
+        return tuple(self._splits.values())
 
     @property
     def fingerprint(self) -> str:
@@ -199,16 +212,53 @@ def _read_manifest(directory: Path) -> Mapping[str, Any]:
             "`gpt-jax data build`"
         )
     try:
-        manifest = json.loads(path.read_text())
-    except ValueError:
+        manifest = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
         raise ValueError(f"{path} is not valid JSON; build the corpus again") from None
-    version = manifest.get("format_version")
+    version = manifest.get("format_version") if isinstance(manifest, dict) else None
     if version != FORMAT_VERSION:
         raise ValueError(
             f"{path} has format version {version}, this program reads {FORMAT_VERSION}; "
             "build the corpus again"
         )
+    if manifest.get(SEAL, seal := manifest_seal(manifest)) != seal:
+        raise ValueError(
+            f"{path} was changed after the corpus was built: its seal does not fit; put the "
+            "original back, or delete the directory and build it again"
+        )
     return manifest
+
+
+def manifest_seal(manifest: Mapping[str, Any]) -> str:
+    """The digest of all that a manifest says but its seal, which earlier versions did not write."""
+    content = {key: value for key, value in manifest.items() if key != SEAL}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def distinct_names(directories: Sequence[Path]) -> list[str]:
+    """The last part of each path, or as many as tell different directories apart: en/shards."""
+    paths = [Path(os.path.abspath(directory)).parts for directory in directories]
+
+    def name(path: tuple[str, ...]) -> str:
+        others = {other for other in paths if other != path}
+        n = next((n for n in range(1, len(path)) if path[-n:] not in {o[-n:] for o in others}), 1)
+        return "/".join(path[-n:])
+
+    return [name(path) for path in paths]
+
+
+def check_hash(path: Path, sha256: str) -> None:
+    """Raises ValueError for a shard's file that is not what the manifest says."""
+    try:
+        with open(path, "rb") as stream:
+            actual = hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise ValueError(f"cannot read shard {path}: {error.strerror}") from None
+    if actual != sha256:
+        raise ValueError(
+            f"shard {path} has changed: its sha256 is {actual[:12]}…, the manifest says "
+            f"{sha256[:12]}…; delete the directory and build it again"
+        )
 
 
 def _check_size(path: Path, expected: int) -> None:

@@ -79,8 +79,7 @@ class Stream:
                 f"data.unique_tokens = {unique_tokens}; at least model.seq_len = {seq_len}"
             )
         self._n_kept = [int(min(n_windows, limit)) for n_windows in self._n_windows]
-        root = fold(np.full(1, seed % 2**64, U64), np.zeros(1, U64))
-        self._mixture_key = fold(root, np.zeros(1, U64))
+        root, self._mixture_key = _keys(seed)
         self._component_keys = fold(root, np.arange(1, len(components) + 1, dtype=U64))
         self._locate_block = functools.lru_cache(maxsize=8)(self._compute_block)
 
@@ -98,6 +97,11 @@ class Stream:
     def unique_tokens(self) -> int:
         """Of an epoch of every component."""
         return sum(self._n_kept) * self.seq_len
+
+    @property
+    def shares(self) -> list[tuple[int, int]]:
+        """Of each component: its samples among any BLOCK of them, and those of its epoch."""
+        return list(zip(self._counts.tolist(), self._n_kept, strict=True))
 
     def sample_locations(self, first_sample: int, n: int) -> list[SampleLocation]:
         """Corpus, epoch and first token of samples [first_sample, first_sample + n)."""
@@ -121,10 +125,8 @@ class Stream:
         A block is a shuffled deck that holds every component's exact share; within it, as over
         all of the stream, each component is read in its own order.
         """
-        keys = fold(self._mixture_key, np.full(BLOCK, block, U64))
-        card = permute(np.arange(BLOCK, dtype=U64), BLOCK, keys)
         located = np.empty((3, BLOCK), U64)
-        located[0] = np.searchsorted(np.cumsum(self._counts), card, "right")
+        located[0] = _deck(self._mixture_key, self._counts, block)
         for component, count in enumerate(self._counts.tolist()):
             mine = located[0] == component
             index = np.arange(block * count, (block + 1) * count, dtype=U64)
@@ -142,6 +144,28 @@ class Stream:
         slack = self.components[component].n_tokens - 1 - n_windows * self.seq_len
         offset = fold(keys, np.zeros(1, U64)) % U64(slack + 1)
         return epoch, offset + permute(position, n_windows, keys) * U64(self.seq_len)
+
+
+def unique_samples(shares: Sequence[tuple[int, int]], seed: int, n_samples: int) -> int:
+    """Distinct samples among the first n_samples of a stream; shares: `Stream.shares`."""
+    counts = np.array([count for count, _ in shares], U64)
+    deck = _deck(_keys(seed)[1], counts, n_samples // BLOCK)
+    drawn = np.bincount(deck[: n_samples % BLOCK].astype(int), minlength=len(shares))
+    drawn += n_samples // BLOCK * counts.astype(int)
+    return sum(min(n, of_epoch) for n, (_, of_epoch) in zip(drawn.tolist(), shares, strict=True))
+
+
+def _keys(seed: int) -> tuple[Keys, Keys]:
+    """The key from which those of components follow, and that of their mixture."""
+    root = fold(np.full(1, seed % 2**64, U64), np.zeros(1, U64))
+    return root, fold(root, np.zeros(1, U64))
+
+
+def _deck(mixture_key: Keys, counts: Keys, block: int) -> Keys:
+    """(BLOCK,) the component of each sample of a block."""
+    keys = fold(mixture_key, np.full(BLOCK, block, U64))
+    card = permute(np.arange(BLOCK, dtype=U64), BLOCK, keys)
+    return np.searchsorted(np.cumsum(counts), card, "right").astype(U64)
 
 
 def evaluation_batches(

@@ -19,6 +19,8 @@ FIELDS = (
     "tokenizer_path",
     "validation",
     "validation_fraction",
+    "named_splits",
+    "max_expansion",
     "cache",
 )
 FIRST_TOKENS = 24

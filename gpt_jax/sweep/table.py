@@ -18,6 +18,7 @@ import numpy as np
 
 from gpt_jax import flops, overrides
 from gpt_jax.config import Config
+from gpt_jax.data.stream import unique_samples
 from gpt_jax.history import read_history
 from gpt_jax.json_files import Damaged
 from gpt_jax.timetable import is_cooled, make_timetable
@@ -235,12 +236,27 @@ def _settings(sweep_name: str, trial: Measured) -> Row:
 
 def _cost(trial: Measured, n_tokens: int) -> Row:
     """D, the distinct tokens among them once a run has counted its text, and C by convention."""
-    unique = _number(trial.facts, "unique_tokens")
-    tokens = {"n_tokens": n_tokens, "unique_tokens": unique and min(unique, n_tokens)}
+    tokens = {"n_tokens": n_tokens, "unique_tokens": _unique_tokens(trial, n_tokens)}
     return tokens | {
         column: flops.training_flops(trial.entry.config.model, n_tokens, convention)
         for convention, column in FLOPS_COLUMNS.items()
     }
+
+
+def _unique_tokens(trial: Measured, n_tokens: int) -> int | None:
+    """The distinct ones among the first n_tokens; None where the run has not said.
+
+    A corpus of a mixture may be read again and again while others are not (earlier versions did not
+    write down what that takes to know).
+    """
+    config, facts = trial.entry.config, trial.facts or {}
+    unique = _number(facts, "unique_tokens")
+    if facts.get("mixture"):
+        seq_len = config.model.seq_len
+        return seq_len * unique_samples(facts["mixture"], config.seed, n_tokens // seq_len)
+    if unique is None or len(config.data.mixture) > 1:
+        return None
+    return min(unique, n_tokens)
 
 
 def _losses(record: Record | None) -> Row:

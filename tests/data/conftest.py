@@ -1,6 +1,6 @@
 """Small corpora for the data tests."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,15 @@ def _random_texts(n: int, seed: int = 0, length: int = 400) -> list[str]:
         f"document {i} " + " ".join(random.choice(words, 1 + random.integers(length // 6)))
         for i in range(n)
     ]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where these tests note which shards they have verified: not in the user's cache."""
+    place = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(place))
+        yield place
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@ import hashlib
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,13 +20,18 @@ from gpt_jax.data import (
     Corpus,
     default_cache,
     evaluation_batches,
+    parts,
     prepare,
     prepare_mixture,
+    splits,
+    verified,
 )
 from gpt_jax.data import progress as progress_module
 from gpt_jax.data.build import build
-from gpt_jax.data.sources import Document
+from gpt_jax.data.documents import Document
+from gpt_jax.data.shards import distinct_names
 from gpt_jax.data.splits import is_held_out, pieces, sample_blocks
+from gpt_jax.data.tokenizers import make_tokenizer
 
 
 def contents(directory: Path) -> dict[str, str]:
@@ -150,6 +156,109 @@ def test_held_out_share_depends_on_name_and_content():
     assert all(is_held_out(d, 1.0) for d in documents)
 
 
+def splits_of(corpus: Corpus) -> dict[str, list[str]]:
+    """The documents of a corpus of bytes, by split."""
+    found = {}
+    for shards in corpus.splits:
+        ids = shards.read(0, shards.n_tokens)
+        bounds = [*shards.document_starts.tolist(), shards.n_tokens]
+        found[shards.split] = [
+            bytes(t for t in ids[b:e].tolist() if t < 256).decode()
+            for b, e in itertools.pairwise(bounds)
+        ]
+    return found
+
+
+def test_copies_of_a_document_are_on_one_side(make_corpus, monkeypatch):
+    texts = [f"text {i}" for i in range(150)]
+    monkeypatch.setattr(splits, "RECENT", 16)
+    once = splits_of(make_corpus(texts, name="once"))
+    found = splits_of(make_corpus(texts * 3, name="thrice"))
+    assert not set(found["train"]) & set(found["validation"])
+    assert sorted(found["train"] + found["validation"]) == sorted(texts * 3)
+    assert 10 < len(once["validation"]) < 60
+    assert set(found["validation"]) == set(once["validation"]), "the first one decides"
+    assert [t for t in texts if is_held_out(Document(f"{texts.index(t):04d}.txt", t), 0.2)] == (
+        once["validation"]
+    ), "as versions did that knew of no copies"
+
+
+def test_documents_of_validation_files_are_not_trained_on(tmp_path, capsys):
+    for name, texts in {"train": "abc", "validation": "cd", "test": "e"}.items():
+        content = "".join(json.dumps({"text": text}) + "\n" for text in texts)
+        (tmp_path / f"{name}-0.jsonl").write_text(content)
+    config = DataConfig(source="jsonl", path=str(tmp_path), tokenizer="byte")
+    corpus = build(config, tmp_path / "out")
+    assert splits_of(corpus) == {"train": ["a", "b"], "validation": ["c", "d"]}
+    assert "1 documents are left out of training" in capsys.readouterr().err
+    assert corpus.manifest["notes"][0].endswith("(data.named_splits = false trains on all)")
+
+
+@pytest.mark.parametrize("n_files", [1, 3, 5])
+def test_few_documents_hold_out_the_tail(make_corpus, n_files):
+    texts = [f"{i} " * 200 for i in range(n_files)]
+    found = splits_of(make_corpus(texts, validation_fraction=0.01))
+    joined = "".join(found["train"] + found["validation"])
+    assert joined == "".join(texts)
+    assert len("".join(found["validation"])) == pytest.approx(len(joined) / 100, abs=2)
+    assert (
+        make_corpus(texts, validation_fraction=0.01, name="again")
+        .manifest["notes"][0]
+        .endswith("of the text is held out instead (data.validation = tail)")
+    )
+
+
+def test_a_corpus_of_an_earlier_version_is_used_as_it_is(text_config, tmp_path, capsys):
+    """Their identity knew of no copies, their manifest had no seal."""
+    corpus = prepare(text_config, progress=False)
+    manifest = json.loads((corpus.directory / "manifest.json").read_text())
+    del manifest["seal"], manifest["identity"]["copies"]
+    digest = hashlib.sha256(json.dumps(manifest["identity"]).encode()).hexdigest()[:12]
+    earlier = corpus.directory.with_name(corpus.directory.name[:-12] + digest)
+    corpus.directory.rename(earlier)
+    (earlier / "manifest.json").write_text(json.dumps(manifest))
+    capsys.readouterr()
+    found = prepare(text_config)
+    assert found.directory == earlier
+    assert found.fingerprint == corpus.fingerprint
+    assert "was made by an earlier version and is used as it is" in capsys.readouterr().err
+    assert build(text_config, earlier, progress=False).fingerprint == corpus.fingerprint
+
+
+def test_long_documents_are_cut_without_a_trace(tmp_path, monkeypatch, random_texts):
+    text = "\n\n  ".join(random_texts(60)) + "\x1c x\x85\u3000y \n"
+    (tmp_path / "t.txt").write_text(text, newline="")
+    monkeypatch.setattr(parts, "CHUNK_BYTES", 50)
+    for tokenizer in ("byte", "char", "bpe:300"):
+        config = DataConfig(
+            source="text",
+            path=str(tmp_path / "t.txt"),
+            tokenizer=tokenizer,
+            validation_fraction=0.0,
+        )
+        corpus = build(config, tmp_path / tokenizer, progress=False)
+        train = corpus.split("train")
+        ids = train.read(0, train.n_tokens).tolist()
+        whole = corpus.tokenizer.encode(text).tolist()
+        assert ids[: len(whole)] == whole
+        assert train.n_documents == 1
+        assert train.n_bytes == len(text.encode())
+
+
+@settings(deadline=None, max_examples=300)
+@given(text=st.text("ab1.' \n\t\x1c\x85\u3000é漢", min_size=1, max_size=30), data=st.data())
+def test_words_are_not_cut(bpe, text, data):
+    place = bpe.cut(text, data.draw(st.integers(1, len(text))))
+    halves = [*bpe.encode(text[:place]).tolist(), *bpe.encode(text[place:]).tolist()]
+    assert halves == bpe.encode(text).tolist()
+
+
+@pytest.fixture(scope="module")
+def bpe():
+    texts = ["ab ab  \n\n\n ba b a 11 .. a'b \t\t" * 20]
+    return make_tokenizer("bpe:262", texts=lambda: iter(texts))
+
+
 def test_sample_blocks():
     texts = ["a" * 40_000, "b" * 100, "c" * 300_000]
     assert "".join(sample_blocks(texts, 340_100, 10**9)) == "".join(texts)
@@ -171,15 +280,11 @@ def test_bpe_never_sees_the_validation_text(tmp_path):
     assert "ab" in tokens[256:]
 
 
-@pytest.mark.parametrize(("fraction", "split"), [(0.5, "validation"), (1.0, "train")])
-def test_empty_split_is_an_error(make_corpus, fraction, split):
-    text = next(
-        t
-        for t in map(str, range(99))
-        if not is_held_out(Document("0000.txt", t), fraction) or fraction == 1
-    )
-    with pytest.raises(ValueError, match=rf"no text fell into the {split} split: 1 documents"):
-        make_corpus([text], validation_fraction=fraction)
+def test_empty_split_is_an_error(make_corpus):
+    with pytest.raises(ValueError, match="no text fell into the train split: 1 documents"):
+        make_corpus(["text"], validation_fraction=1.0)
+    with pytest.raises(ValueError, match=r"no text fell into the train split: .*use more text"):
+        make_corpus(["a"], name="short", validation_fraction=0.5)
 
 
 def test_no_validation_where_none_is_asked(make_corpus):
@@ -201,15 +306,17 @@ def test_workers_do_not_change_the_bytes(text_config, tmp_path):
 KILLED = """
 import os, signal, sys
 import gpt_jax.data.build as b
+import gpt_jax.data.output as output
 from gpt_jax.config import DataConfig
-write, left = b._write, [int(sys.argv[3])]
+write, left = b.write, [int(sys.argv[3])]
 def writing(path, content):
     left[0] -= 1
     if left[0] == 0:  # in the middle of a file
-        path.with_name("." + path.name + ".1.tmp").write_bytes(content[: len(content) // 2])
+        whole = b"".join(bytes(data) for data in content)
+        path.with_name("." + path.name + ".1.tmp").write_bytes(whole[: len(whole) // 2])
         os.kill(os.getpid(), signal.SIGKILL)
     write(path, content)
-b._write = writing
+b.write = output.write = writing
 b.build(DataConfig(**eval(sys.argv[1])), sys.argv[2], progress=False, part_bytes=4000)
 """
 
@@ -293,6 +400,64 @@ def test_damaged_shard_is_named(make_corpus, random_texts, file):
     (directory / file).unlink()
     with pytest.raises(ValueError, match=rf"shard .*{file} is missing"):
         Corpus(directory)
+
+
+def test_shards_are_verified_once(make_corpus, random_texts, monkeypatch):
+    directory = make_corpus(random_texts(50)).directory
+    config = DataConfig(source="shards", path=str(directory))
+    read: list[str] = []
+    check = verified.check_hash
+    monkeypatch.setattr(
+        verified, "check_hash", lambda path, sha256: (read.append(path.name), check(path, sha256))
+    )
+    prepare(config)
+    assert not read, "written here"
+    copy = directory.with_name("copy")
+    shutil.copytree(directory, copy)
+    for _ in range(2):
+        prepare(DataConfig(source="shards", path=str(copy)))
+        assert len(read) == len(list(copy.glob("*.bin")))
+    shard = copy / "train-00001.bin"
+    status, content = shard.stat(), bytearray(shard.read_bytes())
+    content[5] ^= 1
+    shard.write_bytes(content)
+    os.utime(shard, ns=(status.st_atime_ns, status.st_mtime_ns))
+    mixture = (MixtureComponent(path=str(copy)),)
+    for config in (
+        DataConfig(source="shards", path=str(copy)),
+        DataConfig(source="mixture", mixture=mixture),
+    ):
+        with pytest.raises(ValueError, match=r"shard .*copy/train-00001.bin has changed: its sha2"):
+            prepare_mixture(config)
+
+
+def test_edited_manifest_is_refused(make_corpus):
+    path = make_corpus(["abc"], validation_fraction=0.0).directory / "manifest.json"
+    whole = path.read_text()
+    for old, new in (('"n_tokens": 4', '"n_tokens": 3'), ("validation_fraction", "validation_of")):
+        path.write_text(whole.replace(old, new))
+        with pytest.raises(ValueError, match="was changed after the corpus was built: its seal"):
+            Corpus(path.parent)
+    manifest = json.loads(whole)
+    digest = manifest["splits"]["train"]["shards"][0]["sha256"]
+    del manifest["seal"]
+    path.write_text(json.dumps(manifest).replace(digest, "0" * 64))
+    with pytest.raises(ValueError, match="has changed: its sha256"):
+        prepare(DataConfig(source="shards", path=str(path.parent)))
+
+
+def test_corpora_of_one_name_are_told_apart(make_corpus, tmp_path):
+    names = [Path("x/en/shards"), Path("x/de/shards"), Path("y/other"), Path("x/en/shards/")]
+    assert distinct_names(names) == ["en/shards", "de/shards", "other", "en/shards"]
+    assert distinct_names([Path("a/a"), Path("a")]) == ["a/a", f"{Path.cwd().name}/a"]
+    for language in ("en", "de"):
+        (tmp_path / language).mkdir()
+        built = make_corpus(["abc"], name=language + "-1", validation_fraction=0.0).directory
+        built.rename(tmp_path / language / "shards")
+    parts = tuple(MixtureComponent(path=str(tmp_path / n / "shards")) for n in ("en", "de"))
+    found = prepare_mixture(DataConfig(source="mixture", mixture=parts))
+    assert [c.name for c, _ in found] == ["en/shards", "de/shards"]
+    assert found[1][0].split("train").name == "de/shards/train"
 
 
 def test_changed_manifest_or_tokenizer(make_corpus):

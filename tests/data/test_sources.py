@@ -1,5 +1,9 @@
+import bz2
 import gzip
 import json
+import lzma
+import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gpt_jax.config import DataConfig
-from gpt_jax.data import documents
+from gpt_jax.data import compressed, documents
 from gpt_jax.data.sources import open_source
 
 
@@ -37,10 +41,13 @@ def test_text_file_directory_and_glob(tmp_path):
     assert read("text", f"{tmp_path}/**/*.txt") == [("a.txt", "first"), one]
 
 
-@pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])
+PACK = {"": bytes, ".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz", ".bz2", ".xz", ".zst"])
 def test_compression(tmp_path, suffix):
     zstandard = pytest.importorskip("zstandard")
-    pack = {"": bytes, ".gz": gzip.compress, ".zst": zstandard.compress}[suffix]
+    pack = (PACK | {".zst": zstandard.compress})[suffix]
     text = "täxt\n" * 100_000
     (tmp_path / f"t.txt{suffix}").write_bytes(pack(text.encode()))
     assert read("text", tmp_path) == [(f"t.txt{suffix}", text)]
@@ -84,10 +91,13 @@ def test_jsonl_lone_surrogate_becomes_a_replacement_character(tmp_path):
         ("[1]", "line 2 is not a JSON object"),
         ('{"body": "x"}', r"line 2 has no field 'text' \(data.field\); it has body"),
         ('{"text": null}', "line 2 holds NoneType where text is needed"),
+        ('{"text": ' + "[" * 99_999 + "]" * 99_999 + "}", "line 2 is JSON nested too deeply"),
+        ('{"text": "\udcff"}', "line 2 is not UTF-8: invalid start byte at its byte 10"),
     ],
 )
 def test_bad_records_are_named(tmp_path, line, message):
-    (tmp_path / "x.jsonl").write_text('{"text": "fine"}\n' + line + "\n")
+    content = '{"text": "fine"}\n' + line + "\n"
+    (tmp_path / "x.jsonl").write_bytes(content.encode(errors="surrogateescape"))
     with pytest.raises(ValueError, match=message):
         read("jsonl", tmp_path)
 
@@ -98,7 +108,10 @@ def test_bad_paths(tmp_path):
     with pytest.raises(ValueError, match=r"holds no .jsonl or .json"):
         read("jsonl", tmp_path)
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
-    with pytest.raises(ValueError, match=r"latin.txt is not UTF-8: .* at byte 3"):
+    with pytest.raises(ValueError, match=r"latin.txt is not UTF-8: .* at byte 3 \(line 1\)"):
+        read("text", tmp_path)
+    (tmp_path / "latin.txt").write_bytes("wide".encode("utf-16"))
+    with pytest.raises(ValueError, match=r"latin.txt is not UTF-8 but UTF-16"):
         read("text", tmp_path)
     with pytest.raises(ValueError, match="already made of tokens"):
         open_source(DataConfig(source="shards", path="x"))
@@ -118,6 +131,25 @@ def test_parquet(tmp_path):
     (tmp_path / "x.parquet").write_text("junk")
     with pytest.raises(ValueError, match="not a readable Parquet file"):
         read("parquet", tmp_path)
+
+
+def test_damaged_parquet_names_file_and_place(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "x.parquet"
+    binary = pyarrow.array([b"good", b"b\xffad"], pyarrow.binary())
+    for column in (binary, pyarrow.Array.from_buffers(pyarrow.string(), 2, binary.buffers())):
+        parquet.write_table(pyarrow.table({"text": column}), path)
+        with pytest.raises(ValueError, match=r"x.parquet, row 2 is not UTF-8: .* at its byte 1"):
+            read("parquet", path)
+    table = pyarrow.table({"text": [f"text {i} " * 20 for i in range(300)]})
+    options = {"use_dictionary": False, "write_page_checksum": True, "row_group_size": 100}
+    parquet.write_table(table, path, compression="none", **options)
+    content = bytearray(path.read_bytes())
+    content[content.index(b"text 150 ")] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"x.parquet, row group 1 \(from row 101\) is damaged"):
+        read("parquet", path)
 
 
 def test_huggingface_from_disk(tmp_path):
@@ -244,3 +276,101 @@ def test_importing_the_package_imports_no_heavy_library():
     code = f"import sys, gpt_jax.data; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+# What a folder may hold
+
+
+def lines(path: Path, *texts: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+
+
+def split(path: Path | str, source: str = "jsonl", **fields: object) -> tuple[list[str], list[str]]:
+    """Texts to train on, and held out."""
+    opened = open_source(DataConfig(source=source, path=str(path), **fields))
+    held_out = opened.read_validation() if opened.read_validation else ()
+    return [d.text for d in opened.read()], [d.text for d in held_out]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        "data/{train,validation,test}-00000-of-00001.jsonl",
+        "{train,valid,test}/a.jsonl",
+        "wiki.{train,dev,eval}.jsonl.x",
+        "TinyStories-{train,val,test}.jsonl",
+        "en/{training,heldout,testing}/news-1.jsonl",
+    ],
+)
+def test_named_splits_are_those_splits(tmp_path, names):
+    before, words, after = names.replace("}", "{").split("{")
+    for word, text in zip(words.split(","), ("learn", "hold", "never"), strict=True):
+        lines(tmp_path / f"{before}{word}{after.removesuffix('.x')}", text)
+    config = DataConfig(source="jsonl", path=str(tmp_path))
+    assert split(tmp_path) == (["learn"], ["hold"])
+    assert split(f"{tmp_path}/**/*.jsonl") == (["learn"], ["hold"])
+    assert sorted(split(tmp_path, named_splits=False)[0]) == ["hold", "learn", "never"]
+    assert split(tmp_path, validation_fraction=0.0) == (["learn"], [])
+    assert [d.text for d in documents(config)] == ["hold", "learn"]
+    [note] = open_source(config).notes
+    assert "one file is named train trained on" in note
+    assert "the validation split" in note
+    assert "not read (data.named_splits = false trains on all)" in note
+
+
+def test_files_that_are_no_data_set_are_all_read(tmp_path):
+    for name in ("train.py", "test.py", "model.py"):
+        (tmp_path / name).write_text(name)
+    assert split(tmp_path, "text") == (["model.py", "test.py", "train.py"], [])
+    assert (
+        "test.py is trained on like the rest"
+        in open_source(DataConfig(source="text", path=str(tmp_path))).notes[0]
+    )
+    lines(tmp_path / "records" / "part_test.jsonl", "b")
+    lines(tmp_path / "records" / "part.jsonl", "a")
+    assert split(tmp_path / "records") == (["a", "b"], [])
+
+
+def test_linked_folders_are_read_once(tmp_path):
+    lines(tmp_path / "elsewhere" / "sub" / "b.jsonl", "b")
+    lines(tmp_path / "corpus" / "a.jsonl", "a")
+    os.symlink(tmp_path / "elsewhere", tmp_path / "corpus" / "linked")
+    os.symlink(tmp_path / "corpus", tmp_path / "corpus" / "loop")
+    os.symlink(tmp_path / "elsewhere" / "sub", tmp_path / "corpus" / "zagain")
+    opened = open_source(DataConfig(source="jsonl", path=str(tmp_path / "corpus")))
+    assert [d.name for d in opened.read()] == ["a.jsonl:1", "linked/sub/b.jsonl:1"]
+    os.symlink(tmp_path / "nothing", tmp_path / "corpus" / "c.jsonl")
+    with pytest.raises(ValueError, match=r"cannot read .*c.jsonl: No such file .* a link to"):
+        read("jsonl", tmp_path / "corpus")
+
+
+def test_special_files_are_left_out_and_said(tmp_path):
+    (tmp_path / "a.txt").write_text("a")
+    os.mkfifo(tmp_path / "b.txt")
+    os.symlink("/dev/zero", tmp_path / "c.txt")
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(str(tmp_path / "d.txt"))
+        for path in (tmp_path, tmp_path / "*.txt"):
+            opened = open_source(DataConfig(source="text", path=str(path)))
+            assert [d.text for d in opened.read()] == ["a"]
+            assert "left out, being no regular files" in opened.notes[0]
+    with pytest.raises(ValueError, match=r"b.txt is a FIFO; a corpus is read more than once"):
+        read("text", tmp_path / "b.txt")
+
+
+@pytest.mark.parametrize("kind", ["text", "line"])
+def test_decompression_bombs(tmp_path, monkeypatch, kind):
+    monkeypatch.setattr(compressed, "FREE_BYTES", 10_000)
+    text = "0" * 300_000
+    name, content = (
+        ("x.txt.gz", text) if kind == "text" else ("x.jsonl.gz", f'{{"text": "{text}"}}')
+    )
+    (tmp_path / name).write_bytes(gzip.compress(content.encode()))
+    source = "text" if kind == "text" else "jsonl"
+    with pytest.raises(ValueError, match=r"over [\d,]+ bytes of text out of .*max_expansion"):
+        read(source, tmp_path / name)
+    assert read(source, tmp_path / name, max_expansion=1000)[0][1] == text
+    # Many documents that are small: any number.
+    (tmp_path / "y.jsonl.gz").write_bytes(gzip.compress(b'{"text": "0"}\n' * 50_000))
+    assert len(read("jsonl", tmp_path / "y.jsonl.gz")) == 50_000

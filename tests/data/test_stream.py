@@ -10,7 +10,7 @@ from gpt_jax.config import DataConfig
 from gpt_jax.data import Stream, TokenShards, evaluation_batches
 from gpt_jax.data.build import build
 from gpt_jax.data.shards import ShardRecord
-from gpt_jax.data.stream import BLOCK
+from gpt_jax.data.stream import BLOCK, unique_samples
 
 
 @pytest.fixture(scope="module")
@@ -146,6 +146,20 @@ def test_mixture_component_keeps_its_own_order(numbered):
     assert [p.epoch for p in mine] == [i // n_windows for i in range(len(mine))]
     for epoch in range(5):
         assert len({p.first_token for p in mine if p.epoch == epoch}) == n_windows
+
+
+@pytest.mark.parametrize("n_samples", [0, 1, 800, BLOCK, 2 * BLOCK + 77])
+def test_unique_samples_of_a_mixture_are_those_that_were_read(numbered, n_samples):
+    """A small corpus is read over and over, a large one not to its end."""
+    stream = Stream([(numbered(200_000), 0.5), (numbered(840, "small"), 0.5)], 8, seed=3)
+    places = stream.sample_locations(0, n_samples)
+    read: dict[str, int] = {}
+    for place in places:
+        read[place.corpus] = read.get(place.corpus, 0) + 1
+    expected = sum(
+        min(n, 104 if "small" in name else (200_000 - 8) // 8) for name, n in read.items()
+    )
+    assert unique_samples(stream.shares, 3, n_samples) == expected
 
 
 def test_weight_below_resolution_is_refused(numbered):

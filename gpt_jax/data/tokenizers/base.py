@@ -80,6 +80,13 @@ class Tokenizer(ABC):
         Raises ValueError for text that the tokenizer cannot encode.
         """
 
+    def cut(self, text: str, place: int) -> int:
+        """The first place from `place` on where two parts give the ids of the whole text.
+
+        The end of the text where none is known.
+        """
+        return len(text)
+
     @abstractmethod
     def decode(self, ids: Sequence[int] | NDArray[Any]) -> str:
         """The text of ids; bytes that are no valid UTF-8 become U+FFFD.

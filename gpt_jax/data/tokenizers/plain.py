@@ -19,6 +19,9 @@ class ByteTokenizer(Tokenizer):
     def spec(self) -> dict[str, Any]:
         return {"kind": "byte"}
 
+    def cut(self, text: str, place: int) -> int:
+        return place
+
     def encode(self, text: str) -> Ids:
         return np.frombuffer(text.encode(), np.uint8).astype(np.uint32)
 
@@ -51,6 +54,9 @@ class CharTokenizer(Tokenizer):
     @property
     def spec(self) -> dict[str, Any]:
         return {"kind": "char", "characters": self.characters}
+
+    def cut(self, text: str, place: int) -> int:
+        return place
 
     def encode(self, text: str) -> Ids:
         """Raises ValueError naming the first character outside the alphabet, and its position."""

@@ -23,6 +23,8 @@ from gpt_jax.data.tokenizers.tokenizer_json import JsonTokenizer, printable_byte
 GPT2_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
 """GPT-2's words: contractions, letters, numbers, the rest; a blank goes with what follows it."""
 
+WORD_END = re.compile(r"(?<=\S)[ \n]")
+
 BLANK = "\\t-\\r \\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000"
 LONG_BLANK = 100_000
 LONG_BLANKS = re.compile(f"(?<![{BLANK}])[{BLANK}]{{{LONG_BLANK},}}(?=[^{BLANK}])")
@@ -92,6 +94,11 @@ class BytePairTokenizer(Tokenizer):
     @property
     def spec(self) -> dict[str, Any]:
         return {"kind": "bpe", "tokens": self.tokens}
+
+    def cut(self, text: str, place: int) -> int:
+        """Before a blank or line break after another character: no word of the pattern has both."""
+        found = WORD_END.search(text, place)
+        return found.start() if found else len(text)
 
     def encode(self, text: str) -> Ids:
         pieces = _cut_long_blanks(text) if len(text) > LONG_BLANK else [text]
