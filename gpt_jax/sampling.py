@@ -55,10 +55,19 @@ def penalise_repetition(logits_BV: jax.Array, seen_BV: jax.Array, penalty: float
     return jnp.where(seen_BV, penalised, logits_BV)
 
 
-def keep_top_k(logits_BV: jax.Array, k: int) -> jax.Array:
-    """The k highest logits (Fan et al. 2018), and what ties with the last of them."""
-    highest, _ = jax.lax.top_k(logits_BV, min(k, logits_BV.shape[-1]))
-    return jnp.where(logits_BV < highest[:, -1:], -jnp.inf, logits_BV)
+def keep_top_k(logits_BV: jax.Array, k: int | jax.Array) -> jax.Array:
+    """The k highest logits (Fan et al. 2018), and what ties with the last of them.
+
+    k: a number, or one for each row [B, 1].
+    """
+    if isinstance(k, int):
+        highest, _ = jax.lax.top_k(logits_BV, min(k, logits_BV.shape[-1]))
+        lowest = highest[:, -1:]
+    else:
+        descending = jnp.sort(logits_BV, axis=-1, descending=True)
+        last = jnp.minimum(k, logits_BV.shape[-1]) - 1
+        lowest = jnp.take_along_axis(descending, last.astype(jnp.int32), axis=-1)
+    return jnp.where(logits_BV < lowest, -jnp.inf, logits_BV)
 
 
 def keep_top_p(logits_BV: jax.Array, p: float | jax.Array) -> jax.Array:

@@ -1,6 +1,7 @@
 """`gpt-jax serve RUN`: an OpenAI-compatible endpoint for completions and chat."""
 
 import argparse
+import math
 import os
 from pathlib import Path
 
@@ -18,8 +19,11 @@ example:
 
 /v1/completions, /v1/chat/completions (both streamed on demand), /v1/models, /health, /metrics
 (Prometheus). API keys: a file with one a line, or {KEYS_VARIABLE}, separated by commas; without
-any, everybody is served. With --stop-list or --redact a text is sent when it is complete, also
-where it is asked for as a stream. SIGTERM: what is at work is finished, nothing new is taken."""
+any, everybody is served; with them, /metrics needs one too. A request is answered if its Host is
+an address, localhost, this machine's name or --host, and its body is declared as application/json:
+a web page elsewhere cannot make a browser ask. A field that asks for what cannot be done is
+refused by its name. With --stop-list or --redact a text is sent when it is complete, also where it
+is asked for as a stream. SIGTERM: what is at work is finished, nothing new is taken."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,6 +39,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--keys", type=Path, metavar="FILE", help="API keys, one a line")
     parser.add_argument("--per-key", type=int, default=64, help="texts of a key at a time")
     parser.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a name under which this server is asked, such as a proxy's; * = any; repeatable",
+    )
+    parser.add_argument(
+        "--open-metrics", action="store_true", help="/metrics needs no key, where there are keys"
+    )
+    parser.add_argument(
+        "--any-content-type",
+        action="store_true",
+        help="take bodies that are not declared as application/json",
+    )
+    parser.add_argument(
+        "--header-seconds", type=float, default=5.0, help="for a request's headers; default 5"
+    )
+    parser.add_argument(
+        "--body-seconds", type=float, default=10.0, help="for a request's body; default 10"
+    )
+    parser.add_argument(
         "--template", help="chat, plain, or a JSON file; default: the run's task.template, or chat"
     )
     filters.add_arguments(parser)
@@ -43,17 +68,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     uvicorn = require("uvicorn", "serve")
-    require("starlette", "serve")
-    require("prometheus_client", "serve")
+    for package in ("h11", "starlette", "prometheus_client"):
+        require(package, "serve")
     from gpt_jax.finetune.templates import load_template
     from gpt_jax.run import load_run
+    from gpt_jax.serve.access import Access, names_of
     from gpt_jax.serve.app import Served, make_app
     from gpt_jax.serve.engine import Engine
-    from gpt_jax.serve.server import listen, serve
+    from gpt_jax.serve.server import Patience, listen, serve
 
     for name in ("rows", "waiting", "per_key"):
         if getattr(arguments, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} {getattr(arguments, name)}; 1 or more")
+    for name in ("header_seconds", "body_seconds"):
+        if not 0 < getattr(arguments, name) < math.inf:
+            raise ValueError(f"--{name.replace('_', '-')} {getattr(arguments, name)}; above 0")
     keys, kept_out = read_keys(arguments.keys), filters.make_filters(arguments)
     config, model, params, tokenizer = load_run(
         arguments.directory, parse_which(arguments.checkpoint)
@@ -62,15 +91,24 @@ def run(arguments: argparse.Namespace) -> int:
     template = load_template(arguments.template or named)
     engine = Engine(model, params, tokenizer, arguments.rows, arguments.waiting)
     name = arguments.name or config.name
-    served = Served(engine, name, template, keys, arguments.per_key, kept_out)
+    access = Access(
+        tuple(keys),
+        arguments.per_key,
+        names_of(arguments.host, arguments.allow_host),
+        arguments.open_metrics,
+        arguments.any_content_type,
+    )
+    served = Served(engine, name, template, access, kept_out)
     socket = listen(arguments.host, arguments.port)
     port = socket.getsockname()[1]
+    shown = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
     print(
-        f"serving {name} on http://{arguments.host}:{port}/v1: {arguments.rows} texts at a time, "
+        f"serving {name} on http://{shown}:{port}/v1: {arguments.rows} texts at a time, "
         f"{f'{len(keys)} keys' if keys else 'no keys: everybody who reaches it'}",
         flush=True,
     )
-    serve(uvicorn, make_app(served), socket)
+    patience = Patience(arguments.header_seconds, arguments.body_seconds)
+    serve(uvicorn, make_app(served), socket, patience)
     return 0
 
 

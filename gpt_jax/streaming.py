@@ -51,20 +51,29 @@ class Continuation:
         """What came after the prompt, cut before the first stop string."""
         self.n_certain = 0
         """Characters of it that no later token can change or cut off."""
+        self._first_stop = 0
+        """Where a stop string may begin."""
 
-    def add(self, tokens: Sequence[int]) -> bool:
-        """Takes tokens in; True if a stop string is reached, and no more may come."""
+    def add(self, tokens: Sequence[int], may_stop: bool = True) -> bool:
+        """Takes tokens in; True if a stop string is reached, and no more may come.
+
+        may_stop: whether it may be; what came before is then no part of a stop string either.
+        """
         self._ids += tokens
         # Decoded with the prompt: what a token is as text may depend on the one before.
         self.text = self._tokenizer.decode(self._ids)[self._begin :]
         # The first bytes of a character are shown as U+FFFD until the others are there.
         settled = self.text.rstrip("\ufffd")
-        found = [settled.index(stop) for stop in self._stop if stop in settled]
+        if not may_stop:
+            self.n_certain = self._first_stop = len(settled)
+            return False
+        places = [settled.find(stop, self._first_stop) for stop in self._stop]
+        found = [place for place in places if place >= 0]
         if found:
             self.text = settled[: min(found)]
             self.n_certain = len(self.text)
             return True
-        self.n_certain = len(settled) - _begun(settled, self._stop)
+        self.n_certain = len(settled) - _begun(settled[self._first_stop :], self._stop)
         return False
 
 

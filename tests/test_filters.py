@@ -1,5 +1,7 @@
 """Listed words and personal data are kept out; everything else stays as it was."""
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -73,3 +75,26 @@ def test_a_stop_list_is_read_line_by_line(tmp_path):
         read_stop_list(path)
     with pytest.raises(ValueError, match=r"--stop-list .*absent: No such file"):
         read_stop_list(tmp_path / "absent")
+
+
+@pytest.mark.parametrize(
+    "piece",
+    ["a.", "%", "a@", "@a.", "a@a-", "1", "1 ", "+1", "+12 ", "+1" * 9 + " ", "AB12 ", "(1"],
+)
+def test_the_time_is_in_proportion_to_the_text(piece):
+    """200 kB: a form that looks at a run from each of its places takes minutes for it."""
+    text = piece * (200_000 // len(piece))
+    began = time.process_time()
+    redact(text)
+    assert time.process_time() - began < 4
+
+
+def test_many_listed_words_are_not_tried_one_by_one():
+    words = tuple(f"{a}{b}{c}word" for a in "abcdefghij" for b in "klmnop" for c in "qrstuvwxyz")
+    filters = Filters((*words, "ab", "abc d", "a.b"))
+    began = time.process_time()
+    assert filters.output("axaxaxax akqwor " * 10_000) == "axaxaxax akqwor " * 10_000
+    assert time.process_time() - began < 4
+    for text, kept in (("x AB.", "x "), ("abc", "abc"), ("abc d", ""), ("a.b", ""), ("axb", "axb")):
+        assert filters.output(text) == kept
+    assert filters.output("see bkqword!") == "see "

@@ -3,32 +3,37 @@
 import asyncio
 import collections
 import contextlib
-import hmac
 import json
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from gpt_jax.data.tokenizers import Tokenizer
 from gpt_jax.filters import NO_FILTERS, Filters
-from gpt_jax.finetune.templates import LEARNED, Template, render_prompt
+from gpt_jax.finetune.templates import LEARNED, Template
+from gpt_jax.serve.access import Access, HostGuard
+from gpt_jax.serve.batching import N_BANNED
 from gpt_jax.serve.engine import Busy, Engine, Event, Request, Stopped, Token, describe
 from gpt_jax.serve.forms import ChatForm, CompletionForm, Form, token_counts
+from gpt_jax.serve.prompts import chat_prompt, completion_prompts
 from gpt_jax.serve.protocol import ApiError, ChatRequest, CompletionRequest, invalid, parse
-from gpt_jax.streaming import begin_tokens, encode_prompt
 
 MAX_BODY_BYTES = 1 << 20
 DEFAULT_TOKENS = 16
 """Of a completion without max_tokens, as at OpenAI; a chat goes on to the context's end."""
+GONE = 499
+"""How the metrics count who went away before the answer."""
 
 
 class Served:
@@ -39,13 +44,11 @@ class Served:
         engine: Engine,
         name: str,
         template: Template,
-        keys: Sequence[str] = (),
-        per_key: int = 64,
+        access: Access | None = None,
         filters: Filters = NO_FILTERS,
     ):
         self.engine, self.name, self.template = engine, name, template
-        self.filters = filters
-        self.keys, self.per_key = tuple(keys), per_key
+        self.access, self.filters = access or Access(), filters
         self.at_work: dict[str, int] = {}
         self.created = int(time.time())
         self.registry = CollectorRegistry()
@@ -83,6 +86,8 @@ def make_app(served: Served) -> Starlette:
                 response = await handler(served, request)
             except ApiError as error:
                 response = JSONResponse(error.body, error.status)
+            except ClientDisconnect:
+                response = Response(status_code=GONE)
             served.requests.labels(path, response.status_code).inc()
             return response
 
@@ -93,10 +98,12 @@ def make_app(served: Served) -> Starlette:
             route("/v1/completions", "POST", _completions),
             route("/v1/chat/completions", "POST", _chat),
             route("/v1/models", "GET", _models),
+            route("/v1/models/{name:path}", "GET", _model),
             route("/health", "GET", _health),
             route("/metrics", "GET", _metrics),
         ],
         lifespan=lifespan,
+        middleware=[Middleware(HostGuard, access=served.access)],
         exception_handlers={HTTPException: _not_found, Exception: _failed},
     )
 
@@ -118,42 +125,53 @@ async def _health(served: Served, _: HttpRequest) -> Response:
     return JSONResponse({"status": "ready" if ready else "stopping"}, 200 if ready else 503)
 
 
-async def _metrics(served: Served, _: HttpRequest) -> Response:
+async def _metrics(served: Served, request: HttpRequest) -> Response:
+    if not served.access.open_metrics:
+        served.access.key_of(request)
     for name, value in describe(served.engine).items():
         served.gauges[name].set(value)
     return Response(generate_latest(served.registry), media_type="text/plain; version=0.0.4")
 
 
 async def _models(served: Served, request: HttpRequest) -> Response:
-    _authorise(served, request)
-    model = {"id": served.name, "object": "model", "created": served.created, "owned_by": "gpt_jax"}
-    return JSONResponse({"object": "list", "data": [model]})
+    served.access.key_of(request)
+    return JSONResponse({"object": "list", "data": [_described(served)]})
+
+
+async def _model(served: Served, request: HttpRequest) -> Response:
+    served.access.key_of(request)
+    _check_model(served, request.path_params["name"])
+    return JSONResponse(_described(served))
+
+
+def _described(served: Served) -> dict[str, Any]:
+    return {"id": served.name, "object": "model", "created": served.created, "owned_by": "gpt_jax"}
 
 
 async def _completions(served: Served, request: HttpRequest) -> Response:
-    key = _authorise(served, request)
-    asked: CompletionRequest = parse(CompletionRequest, await _body(request))
-    _check_model(served, asked.model)
-    prompts = [_encoded(served, prompt) for prompt in _prompts(asked.prompt)]
-    tokens = asked.max_tokens or DEFAULT_TOKENS
+    key = served.access.key_of(request)
+    asked: CompletionRequest = parse(CompletionRequest, await _body(served, request))
+    _check(served, key, asked, len(asked.prompt))
+    prompts = await asyncio.to_thread(
+        completion_prompts, asked, served.tokenizer, served.filters, served.engine.context
+    )
+    tokens = asked.max_tokens or max(DEFAULT_TOKENS, asked.min_tokens)
     form = CompletionForm(served.name, served.tokenizer, asked)
     return await _answer(served, request, key, asked, form, prompts, tokens, asked.stops)
 
 
 async def _chat(served: Served, request: HttpRequest) -> Response:
-    key = _authorise(served, request)
-    asked: ChatRequest = parse(ChatRequest, await _body(request))
-    _check_model(served, asked.model)
-    turns = [{"role": m.role, "content": _allowed(served, m.content)} for m in asked.messages]
-    try:
-        parts = render_prompt(served.template, turns)
-    except ValueError as error:
-        raise invalid(str(error)) from None
-    ids: list[int] = [*begin_tokens(served.tokenizer)]
-    for part in parts:
-        ids += served.tokenizer.encode(part.text).tolist() if part.text else []
-        ids += begin_tokens(served.tokenizer) if part.ends else ()
-    prompt = np.asarray(ids, np.int32)
+    key = served.access.key_of(request)
+    asked: ChatRequest = parse(ChatRequest, await _body(served, request))
+    _check(served, key, asked, 1)
+    prompt = await asyncio.to_thread(
+        chat_prompt,
+        asked,
+        served.template,
+        served.tokenizer,
+        served.filters,
+        served.engine.context,
+    )
     # A model that was not taught to end its turn begins the user's next one.
     others = [
         before.strip() for role, (before, _) in served.template.roles.items() if role != LEARNED
@@ -164,89 +182,61 @@ async def _chat(served: Served, request: HttpRequest) -> Response:
     return await _answer(served, request, key, asked, form, [prompt], tokens, stops)
 
 
-def _authorise(served: Served, request: HttpRequest) -> str:
-    """The key that was given. Raises ApiError for a wrong one."""
-    if not served.keys:
-        return ""
-    scheme, _, given = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "bearer" and any(
-        hmac.compare_digest(given.encode(), key.encode()) for key in served.keys
-    ):
-        return given
-    raise ApiError(401, "no valid API key was given", "invalid_request_error", "invalid_api_key")
-
-
-async def _body(request: HttpRequest) -> bytes:
-    """Raises ApiError for a body that is too large, before all of it is read."""
-    content = b""
+async def _body(served: Served, request: HttpRequest) -> bytes:
+    """Raises ApiError for a body that is too large, before all of it is read, or no JSON."""
+    served.access.check_content_type(request)
+    content = bytearray()
     async for chunk in request.stream():
         content += chunk
         if len(content) > MAX_BODY_BYTES:
             raise ApiError(
                 413, f"the body is over {MAX_BODY_BYTES:,} bytes", "invalid_request_error"
             )
-    return content
+    return bytes(content)
 
 
 def _check_model(served: Served, name: str) -> None:
     if name != served.name:
-        message = f"there is no model {name!r}; this server has {served.name!r}"
-        raise ApiError(404, message, "invalid_request_error", "model_not_found")
+        message = f"there is no model {name[:100]!r}; this server has {served.name!r}"
+        raise ApiError(404, message, "invalid_request_error", "model_not_found", "model")
 
 
-def _prompts(prompt: Any) -> list[Any]:
-    """A request's prompts, each a text or a list of ids."""
-    if isinstance(prompt, str) or (prompt and isinstance(prompt[0], int)):
-        return [prompt]
-    if not prompt:
-        raise invalid("prompt: is empty")
-    return list(prompt)
+def _check(
+    served: Served, key: str, asked: CompletionRequest | ChatRequest, n_prompts: int
+) -> None:
+    """All that can be said before a text is read. Raises ApiError."""
+    _check_model(served, asked.model)
+    if served.filters and asked.tells_tokens:
+        message = "logprobs: this server filters texts and tells no single tokens"
+        raise invalid(message, parameter="logprobs")
+    known, ends = served.tokenizer.vocab_size, served.engine.ends.union(asked.stop_token_ids)
+    if not all(0 <= token < known for token in ends):
+        message = f"stop_token_ids: token ids are 0 to {known - 1}"
+        raise invalid(message, parameter="stop_token_ids")
+    if asked.min_tokens and not len(ends) < min(known, N_BANNED + 1):
+        message = f"min_tokens: {len(ends)} of {known} tokens end the text; allowed: {N_BANNED}"
+        raise invalid(message, parameter="min_tokens")
+    _check_rate(served, key, n_prompts * asked.n)
 
 
-def _allowed(served: Served, text: str) -> str:
-    """What the model sees of a text. Raises ApiError for one that the stop list does not allow."""
-    try:
-        return served.filters.prompt(text)
-    except ValueError as error:
-        raise invalid(str(error), "content_filter") from None
-
-
-def _encoded(served: Served, prompt: str | list[int]) -> np.ndarray:
-    if isinstance(prompt, str):
-        text = _allowed(served, prompt)
-        return np.asarray(encode_prompt(served.tokenizer, text), np.int32)
-    known = served.tokenizer.vocab_size
-    if not prompt or not all(0 <= token < known for token in prompt):
-        raise invalid(f"prompt: token ids are 0 to {known - 1}, one or more")
-    if served.filters:
-        raise invalid("prompt: this server filters texts and takes no token ids")
-    return np.asarray(prompt, np.int32)
+def _check_rate(served: Served, key: str, n_choices: int) -> None:
+    if served.at_work.get(key, 0) + n_choices > served.access.per_key:
+        raise _too_many(f"{served.access.per_key} texts of one key at a time; try again later")
 
 
 async def _answer(
     served: Served,
     http: HttpRequest,
     key: str,
-    asked: Any,
+    asked: CompletionRequest | ChatRequest,
     form: Form,
     prompts: list[np.ndarray],
     max_tokens: int,
     stops: tuple[str, ...],
 ) -> Response:
     """Submit every choice, and answer when all are done, or as they come."""
-    context = served.engine.context
-    if served.filters and asked.logprobs not in (None, False):
-        raise invalid("logprobs: this server filters texts and tells no single tokens")
-    for ids in prompts:
-        if len(ids) >= context:
-            raise invalid(
-                f"the prompt has {len(ids):,} tokens; the model's context is {context:,}, of which "
-                f"one is for the answer",
-                "context_length_exceeded",
-            )
     n_choices = len(prompts) * asked.n
-    if served.at_work.get(key, 0) + n_choices > served.per_key:
-        raise _too_many(f"{served.per_key} texts of one key at a time; try again later")
+    _check_rate(served, key, n_choices)  # again: others came while the prompts were encoded
     loop = asyncio.get_running_loop()
     events: asyncio.Queue[tuple[int, Event]] = asyncio.Queue()
     base = secrets.randbits(32) if asked.seed is None else asked.seed
@@ -269,6 +259,10 @@ async def _answer(
                 number=index,
                 stop=stops,
                 tell=teller(index),
+                top_k=asked.top_k if asked.top_k > 0 else None,
+                min_tokens=asked.min_tokens,
+                ends=frozenset(asked.stop_token_ids),
+                n_likeliest=asked.n_likeliest,
             )
             served.engine.submit(request)
             submitted.append(request)
@@ -289,7 +283,7 @@ async def _answer(
     if served.filters:
         told = _filtered(served.filters, told)
     if asked.stream:
-        return _Stream(_lines(form, told, n_prompt, asked.includes_usage), release)
+        return _Stream(_lines(form, told, n_prompt, asked.stream_options.include_usage), release)
     try:
         return await _whole(http, form, told, n_choices, n_prompt)
     finally:
@@ -337,8 +331,12 @@ async def _filtered(
             texts[index] += event.text
             tokens[index] += event.tokens
             if event.finish_reason is not None:
-                text, cut = filters.output(texts[index]), filters.cuts(texts[index])
+                text, cut = await asyncio.to_thread(_kept, filters, texts[index])
                 yield index, Event(text, tokens[index], _reason(event, cut))
+
+
+def _kept(filters: Filters, text: str) -> tuple[str, bool]:
+    return filters.output(text), filters.cuts(text)
 
 
 def _reason(event: Event, cut: bool) -> str | None:
@@ -366,7 +364,7 @@ async def _whole(
             tokens[index] += event.tokens
             reasons[index] = event.finish_reason
             if await http.is_disconnected():
-                return Response(status_code=499)
+                return Response(status_code=GONE)
     if "error" in reasons:
         raise ApiError(500, "the model failed; see the server's log", "server_error")
     choices = [form.choice(*c) for c in zip(range(n_choices), texts, tokens, reasons, strict=True)]

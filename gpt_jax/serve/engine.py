@@ -15,7 +15,7 @@ from gpt_jax.buckets import round_up
 from gpt_jax.data.tokenizers import Tokenizer
 from gpt_jax.decode import decoding_params
 from gpt_jax.models.gpt import GPT, Params
-from gpt_jax.serve.batching import Step, fill_row, next_tokens
+from gpt_jax.serve.batching import N_BANNED, Step, fill_row, next_tokens
 from gpt_jax.streaming import Continuation
 
 
@@ -28,7 +28,7 @@ class Stopped(Exception):
 
 
 class Token(NamedTuple):
-    """One token of a request, and what was likely in its place: {id: log-probability}."""
+    """One token of a request, and what was likely in its place, if asked: {id: log-probability}."""
 
     token: int
     log_probability: float
@@ -58,6 +58,14 @@ class Request:
     stop: tuple[str, ...]
     tell: Callable[[Event], None]
     """Called from the engine's thread."""
+    top_k: int | None = None
+    """None takes every token."""
+    min_tokens: int = 0
+    """Before so many, no end of text, no `ends` and no stop string."""
+    ends: frozenset[int] = frozenset()
+    """Tokens that end the text beside the tokenizer's end of text, themselves left out."""
+    n_likeliest: int = 0
+    """Alternatives to tell of each token, up to batching.N_LIKELIEST."""
     cancelled: bool = False
     """Set by anybody who no longer listens: its row is free after the next step."""
 
@@ -134,8 +142,13 @@ class Engine:
     def n_waiting(self) -> int:
         return self._waiting.qsize()
 
+    @property
+    def ends(self) -> frozenset[int]:
+        """Tokens that end every text."""
+        return frozenset(self.tokenizer.ends)
+
     def submit(self, request: Request) -> None:
-        """Queue a request of 1 to context - 1 prompt tokens.
+        """Queue a request of 1 to context - 1 prompt tokens, and fewer than N_BANNED ends.
 
         Raises Busy if the queue is full, Stopped if nobody would answer.
         """
@@ -214,15 +227,12 @@ class Engine:
             if row is None:
                 continue
             self.counts.row_steps += 1
+            n = row.request.n_likeliest
+            ids = found.likeliest_BK[number, :n].tolist()
             token = Token(
                 int(found.token_B[number]),
                 float(found.log_probability_B[number]),
-                {
-                    int(i): float(p)
-                    for i, p in zip(
-                        found.likeliest_BK[number], found.log_probabilities_BK[number], strict=True
-                    )
-                },
+                dict(zip(ids, found.log_probabilities_BK[number, :n].tolist(), strict=True)),
             )
             if self._take(row, token):
                 self._rows[number] = None
@@ -230,23 +240,31 @@ class Engine:
 
     def _told(self) -> Step:
         """Of free rows: a token at the first position, whose key nobody reads."""
-        n = len(self._rows)
+        n, vocabulary = len(self._rows), self.tokenizer.vocab_size
         step = Step(
-            np.zeros(n, np.int32),
-            np.zeros(n, np.int32),
-            np.zeros(n, np.float32),
-            np.ones(n, np.float32),
-            np.zeros(n, np.uint32),
-            np.zeros(n, np.uint32),
-            np.zeros(n, np.uint32),
+            token_B=np.zeros(n, np.int32),
+            position_B=np.zeros(n, np.int32),
+            temperature_B=np.zeros(n, np.float32),
+            top_k_B=np.full(n, vocabulary, np.int32),
+            top_p_B=np.ones(n, np.float32),
+            seed_B=np.zeros(n, np.uint32),
+            number_B=np.zeros(n, np.uint32),
+            drawn_B=np.zeros(n, np.uint32),
+            banned_BE=np.full((n, N_BANNED), np.iinfo(np.int32).max),
+            tells=np.asarray(any(row and row.request.n_likeliest for row in self._rows)),
         )
         for i, row in enumerate(self._rows):
-            if row is not None:
-                step.token_B[i], step.position_B[i] = row.last, row.position
-                step.temperature_B[i] = row.request.temperature
-                step.top_p_B[i] = row.request.top_p
-                step.seed_B[i], step.drawn_B[i] = row.request.seed, row.n_drawn
-                step.number_B[i] = row.request.number
+            if row is None:
+                continue
+            request = row.request
+            step.token_B[i], step.position_B[i] = row.last, row.position
+            step.temperature_B[i], step.top_p_B[i] = request.temperature, request.top_p
+            step.top_k_B[i] = min(request.top_k or vocabulary, vocabulary)
+            step.seed_B[i], step.drawn_B[i] = request.seed, row.n_drawn
+            step.number_B[i] = request.number
+            if row.n_drawn < request.min_tokens:
+                banned = sorted(self.ends | request.ends)
+                step.banned_BE[i, : len(banned)] = banned
         return step
 
     def _take(self, row: _Row, token: Token) -> bool:
@@ -258,12 +276,12 @@ class Engine:
         row.position += 1
         row.last = token.token
         reason: str | None = None
-        if token.token == self.tokenizer.end_of_text:
+        if token.token in self.ends or token.token in request.ends:
             reason = "stop"
         else:
             self.counts.tokens += 1
             row.untold.append(token)
-            if row.continuation.add([token.token]):
+            if row.continuation.add([token.token], row.n_drawn > request.min_tokens):
                 reason = "stop"
             elif row.n_drawn >= request.max_tokens or row.position + 1 >= self.context:
                 reason = "length"

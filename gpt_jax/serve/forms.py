@@ -41,7 +41,12 @@ class Form:
         raise NotImplementedError
 
     def text_of(self, token: int) -> str:
-        return self.tokenizer.decode([token])
+        """A token's text; of one that is no whole characters, its bytes as \\xNN."""
+        data = self.tokenizer.token_bytes(token)
+        try:
+            return data.decode()
+        except UnicodeDecodeError:
+            return "".join(f"\\x{byte:02x}" for byte in data)
 
 
 class CompletionForm(Form):
@@ -56,15 +61,27 @@ class CompletionForm(Form):
         return self.choice(index, event.text, event.tokens, event.finish_reason)
 
     def _logprobs(self, tokens: Sequence[Token]) -> dict[str, Any]:
-        n = self.asked.logprobs
         return {
-            "tokens": [self.text_of(t.token) for t in tokens],
+            "tokens": [self._key(t.token) for t in tokens],
             "token_logprobs": [t.log_probability for t in tokens],
-            "top_logprobs": [
-                {self.text_of(i): p for i, p in list(t.likeliest.items())[:n]} for t in tokens
-            ],
+            "top_logprobs": [self._top(t) for t in tokens],
             "text_offset": None,
         }
+
+    def _top(self, told: Token) -> dict[str, float]:
+        """Log-probabilities by text, the drawn token among them. Of tokens that share a text, those
+        after the first are keyed by their ids: none is lost."""
+        top: dict[str, float] = {}
+        for token, p in {told.token: told.log_probability, **told.likeliest}.items():
+            key = self._key(token)
+            top[f"token_id:{token}" if key in top else key] = p
+        return dict(sorted(top.items(), key=lambda one: -one[1]))
+
+    def _key(self, token: int) -> str:
+        """As this endpoint writes what is no whole characters: bytes:\\xNN."""
+        text = self.text_of(token)
+        is_text = text.encode() == self.tokenizer.token_bytes(token)
+        return text if is_text else f"bytes:{text}"
 
 
 class ChatForm(Form):
@@ -86,13 +103,12 @@ class ChatForm(Form):
             return choice | {"logprobs": None}
 
         def one(token: int, p: float) -> dict[str, Any]:
-            text = self.text_of(token)
-            return {"token": text, "logprob": p, "bytes": list(text.encode())}
+            data = list(self.tokenizer.token_bytes(token))
+            return {"token": self.text_of(token), "logprob": p, "bytes": data}
 
-        n = self.asked.top_logprobs or 0
         content = [
             one(t.token, t.log_probability)
-            | {"top_logprobs": [one(i, p) for i, p in list(t.likeliest.items())[:n]]}
+            | {"top_logprobs": [one(i, p) for i, p in t.likeliest.items()]}
             for t in tokens
         ]
         return choice | {"logprobs": {"content": content}}

@@ -94,6 +94,14 @@ class Tokenizer(ABC):
         Raises ValueError for an id outside the vocabulary.
         """
 
+    def token_bytes(self, token: int) -> bytes:
+        """The bytes that a token stands for inside a text, also where they are no whole character.
+
+        Where a tokenizer cannot tell (its text depends on the neighbours): of the token decoded
+        alone. Raises ValueError for an id outside the vocabulary.
+        """
+        return self.decode([token]).encode()
+
     @property
     def special(self) -> Mapping[str, int]:
         """Name -> id of the tokens that a prompt may name."""

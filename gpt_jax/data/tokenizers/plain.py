@@ -33,6 +33,10 @@ class ByteTokenizer(Tokenizer):
             piece.astype(np.uint8).tobytes().decode(errors="replace") for piece in pieces
         )
 
+    def token_bytes(self, token: int) -> bytes:
+        self.check_ids([token])
+        return END_OF_TEXT.encode() if token == self.end_of_text else bytes([token])
+
 
 class CharTokenizer(Tokenizer):
     """A token for each character of a given alphabet, numbered in their order; no end of text."""

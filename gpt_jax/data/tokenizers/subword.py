@@ -18,7 +18,11 @@ from numpy.typing import NDArray
 
 from gpt_jax.data.optional import require
 from gpt_jax.data.tokenizers.base import END_OF_TEXT, Ids, Tokenizer, errors_named
-from gpt_jax.data.tokenizers.tokenizer_json import JsonTokenizer, printable_bytes
+from gpt_jax.data.tokenizers.tokenizer_json import (
+    JsonTokenizer,
+    piece_bytes,
+    printable_bytes,
+)
 
 GPT2_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
 """GPT-2's words: contractions, letters, numbers, the rest; a blank goes with what follows it."""
@@ -109,6 +113,10 @@ class BytePairTokenizer(Tokenizer):
     def decode(self, ids: Sequence[int] | NDArray[Any]) -> str:
         return self._encoding.decode(self.check_ids(ids).tolist())
 
+    def token_bytes(self, token: int) -> bytes:
+        self.check_ids([token])
+        return self._encoding.decode_single_token_bytes(token)
+
 
 def _check_tokens(tokens: list[str], to_byte: dict[str, int]) -> None:
     """Raises ValueError for what tiktoken would answer with a panic, now or later."""
@@ -188,3 +196,7 @@ class SentencePieceTokenizer(Tokenizer):
 
     def decode(self, ids: Sequence[int] | NDArray[Any]) -> str:
         return self._processor.decode(self.check_ids(ids).tolist())
+
+    def token_bytes(self, token: int) -> bytes:
+        self.check_ids([token])
+        return piece_bytes(self._processor.id_to_piece(token), self._processor.is_byte(token))

@@ -27,6 +27,10 @@ OTHER_ENDS = (
 SAMPLED = ("dropout", "alpha", "nbest_size")
 """Settings of a model with which one text has several encodings."""
 CONFIG = "tokenizer_config.json"
+BYTE_PIECE = re.compile("<0x([0-9A-Fa-f]{2})>")
+"""How vocabularies with byte fallback name a byte."""
+WORD_MARK = "\u2581"
+"""How SentencePiece writes the blank before a word."""
 
 Content = dict[str, Any]
 """A tokenizer.json."""
@@ -287,6 +291,44 @@ class JsonTokenizer(Tokenizer):
     def decode(self, ids: Sequence[int] | NDArray[Any]) -> str:
         with errors_named(self._where, " cannot decode ids"):
             return self._shown.decode(self.check_ids(ids).tolist(), skip_special_tokens=False)
+
+    def token_bytes(self, token: int) -> bytes:
+        self.check_ids([token])
+        piece = self._shown.id_to_token(token)
+        if piece is None:  # a gap in the vocabulary
+            return b""
+        if any(added["id"] == token for added in added_tokens(self._content)):
+            return piece.encode()
+        kinds = self._decoders
+        if "ByteLevel" in kinds:
+            return b"".join(_alphabet().get(c, c.encode()) for c in piece)
+        if kinds.isdisjoint({"Metaspace", "Replace", "ByteFallback"}):
+            return super().token_bytes(token)
+        return piece_bytes(piece, "ByteFallback" in kinds)
+
+    @functools.cached_property
+    def _decoders(self) -> set[str]:
+        return _decoder_kinds(self._content.get("decoder"))
+
+
+def _decoder_kinds(decoder: Any) -> set[str]:
+    """The types of a tokenizer.json's decoder and of those that it is made of."""
+    if not isinstance(decoder, dict):
+        return set()
+    return {str(decoder.get("type"))}.union(*map(_decoder_kinds, decoder.get("decoders") or ()))
+
+
+def piece_bytes(piece: str, may_be_byte: bool) -> bytes:
+    """The bytes of a piece as SentencePiece writes it: a mark for a blank, <0xNN> for a byte."""
+    if may_be_byte and (match := BYTE_PIECE.fullmatch(piece)):
+        return bytes([int(match[1], 16)])
+    return piece.replace(WORD_MARK, " ").encode()
+
+
+@functools.cache
+def _alphabet() -> dict[str, bytes]:
+    """The byte that each character of GPT-2's alphabet stands for."""
+    return {shown: bytes([byte]) for byte, shown in printable_bytes().items()}
 
 
 def ordinary(content: Content) -> Content:
