@@ -31,6 +31,8 @@ LAYERS = (
         "dispatch",
         "feed",
         "adapt",
+        "pages",
+        "csv_cells",
     },
     {"finetune"},
     {"step", "compiled_steps", "coord_check", "checkpoint_files", "tracking", "history"},

@@ -1,13 +1,12 @@
 """A look as one HTML page that needs no network. Must not import jax."""
 
 import base64
-import html
-import importlib.resources
-import json
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+
+from gpt_jax import pages
 
 
 def make_page(
@@ -36,19 +35,15 @@ def make_page(
             np.round(255 * np.asarray(seen.attention_LNTT)).astype(np.uint8).tobytes()
         ).decode(),
     }
-    read = importlib.resources.files("gpt_jax.inspection")
-    page = (read / "page.html").read_text(encoding="utf-8")
-    # "</" would end the script.
-    content = json.dumps(data, ensure_ascii=False).replace("</", "<\\/")
-    for mark, text in (
-        ("{{title}}", html.escape(title)),
-        ("{{facts}}", "<br>".join(map(html.escape, facts))),
-        ("{{style}}", (read / "page.css").read_text(encoding="utf-8")),
-        ("{{script}}", (read / "page.js").read_text(encoding="utf-8")),
-        ("{{data}}", content),
-    ):
-        page = page.replace(mark, text)
-    return page
+    return pages.render(
+        "gpt_jax.inspection/page.html",
+        title,
+        style="gpt_jax.inspection/page.css",
+        script="gpt_jax.inspection/page.js",
+        colours="light",
+        facts=facts,
+        data=data,
+    )
 
 
 def shown(text: str) -> str:

@@ -2,11 +2,13 @@
 
 import base64
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
+from typing import Any, NamedTuple
+
+from markupsafe import Markup
 
 from gpt_jax.scaling.names import SUMMARIES
-from gpt_jax.sweep.page_numbers import Markup, interval, number, table
+from gpt_jax.sweep.page_numbers import interval, number
 from gpt_jax.tracking import Record
 
 LEVELS = ("80", "95")
@@ -31,81 +33,86 @@ SHOWN_AT_ONCE = 2
 """Figures of a fit; the others are behind a click."""
 
 
-def figure_grid(paths: Sequence[Path]) -> Markup:
-    """SVG files inlined, each with its caption."""
-    if not paths:
-        return '<p class="soft">No run has anything to draw yet.</p>'
-    return f'<div class="figures">\n{"".join(map(_figure, paths))}</div>'
+class Figure(NamedTuple):
+    """An SVG file, inlined."""
+
+    name: str
+    caption: str
+    content: str
+    """In base64."""
 
 
-def draw_fits(document: Record, figures: Mapping[str, Sequence[Path]]) -> Markup:
-    """Every fit with its parameters, intervals, warnings and figures; why others are not there."""
-    parts = [_exponents(document["size_exponents"]), _warnings(document["warnings"])]
-    if figures["approaches"]:
-        parts.append(figure_grid(figures["approaches"]))
-    for fit in document["fits"]:
-        parts += [_fit(fit), _fit_figures(figures[fit["law"]])]
-    if document["not_fitted"]:
-        reasons = "\n".join(
-            f"<li><strong>{escape(law)}</strong>: {escape(reason)}</li>"
-            for law, reason in document["not_fitted"].items()
+def draw_figures(paths: Sequence[Path]) -> list[Figure]:
+    """SVG files, each with its caption."""
+    return [
+        Figure(
+            path.stem.replace("-", " "),
+            _caption(path.stem),
+            base64.b64encode(path.read_bytes()).decode(),
         )
-        parts.append(f'<h3>Not fitted</h3>\n<ul class="notes">\n{reasons}\n</ul>')
-    return "\n".join(parts)
+        for path in paths
+    ]
 
 
-def _fit_figures(paths: Sequence[Path]) -> Markup:
-    """The most telling ones, and the others behind a click."""
-    kinds = list(CAPTIONS)
-    ordered = sorted(paths, key=lambda path: kinds.index(_kind(path.stem)))
-    first, rest = ordered[:SHOWN_AT_ONCE], ordered[SHOWN_AT_ONCE:]
-    if not rest:
-        return figure_grid(first)
-    more = f"{len(rest)} more figure{'s' if len(rest) > 1 else ''}"
-    hidden = f"<details>\n<summary>{more}</summary>\n{figure_grid(rest)}\n</details>"
-    return f"{figure_grid(first)}\n{hidden}"
-
-
-def _exponents(exponents: Mapping[str, Record]) -> Markup:
-    """The approaches side by side, where there are several."""
-    if len(exponents) < 2:
-        return ""
+def draw_fits(document: Record, figures: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
+    """Every fit with its parameters, intervals, warnings and figures; why others are not there."""
+    exponents = document["size_exponents"]
     rows = [
-        [escape(law), number(found["value"]), *(interval(found[level]) for level in LEVELS)]
+        [law, number(found["value"]), *(interval(found[level]) for level in LEVELS)]
         for law, found in exponents.items()
     ]
-    caption = "The compute-optimal size grows as C to the power a, by each approach"
-    return table(caption, ["approach", "a", "80%", "95%"], rows)
+    return {
+        "exponents": rows if len(rows) > 1 else [],  # side by side, where there are several
+        "warnings": document["warnings"],
+        "approaches": draw_figures(figures["approaches"]),
+        "fits": [
+            _fit(fit) | {"figures": _fit_figures(figures[fit["law"]])} for fit in document["fits"]
+        ],
+        "not_fitted": document["not_fitted"],
+    }
 
 
-def _fit(fit: Record) -> Markup:
-    source = f" ({escape(fit['source'])})" if fit["source"] else ""
-    head = (
-        f"<h3>{escape(fit['law'])}</h3>\n<p>{escape(SUMMARIES[fit['law']])}{source}</p>\n"
-        f"<p><code>{escape(fit['formula'])}</code></p>\n"
-    )
-    said = _warnings(fit["warnings"]) + _notes(fit)
-    return f'{head}<div class="fit">\n{_parameters(fit)}<div>{said}</div>\n</div>\n'
+def _fit_figures(paths: Sequence[Path]) -> dict[str, list[Figure]]:
+    """The most telling ones, and the others for behind a click."""
+    kinds = list(CAPTIONS)
+    drawn = draw_figures(sorted(paths, key=lambda path: kinds.index(_kind(path.stem))))
+    return {"first": drawn[:SHOWN_AT_ONCE], "rest": drawn[SHOWN_AT_ONCE:]}
 
 
-def _parameters(fit: Record) -> Markup:
+def _fit(fit: Record) -> dict[str, Any]:
+    header, rows = _parameters(fit)
+    points = f"{fit['n_points']} {'row' if fit['n_points'] == 1 else 'rows'}"
+    return {
+        **{name: fit[name] for name in ("law", "source", "formula", "warnings")},
+        "summary": SUMMARIES[fit["law"]],
+        "caption": f"{points}; intervals by {fit['interval_method']}",
+        "header": header,
+        "rows": rows,
+        "notes": _notes(fit),
+    }
+
+
+def _parameters(fit: Record) -> tuple[list[str], list[list[str]]]:
+    """The header and rows of a fit's table."""
     main, other = fit["intervals"], fit.get("bootstrap_intervals", {})
     header = ["parameter", "value", *(f"{level}%" for level in LEVELS)]
     header += ["95%, bootstrap"] if other else []
-    rows = []
+    rows: list[list[str]] = []
     for symbol, value in fit["parameters"].items():
-        row = [f"<code>{escape(symbol)}</code>", number(value, missing="overflows")]
+        row: list[str] = [
+            Markup("<code>{}</code>").format(symbol),
+            number(value, missing="overflows"),
+        ]
         row += [interval(main[symbol][level]) if symbol in main else "" for level in LEVELS]
         if other:
             row.append(interval(other[symbol]["95"]) if symbol in other else "")
         rows.append(row)
-    points = f"{fit['n_points']} {'row' if fit['n_points'] == 1 else 'rows'}"
-    return table(f"{points}; intervals by {fit['interval_method']}", header, rows)
+    return header, rows
 
 
-def _notes(fit: Record) -> Markup:
+def _notes(fit: Record) -> list[str]:
     """What was left out, how well it predicts, what biases it, and the columns it was read from."""
-    notes = [escape(note) for note in fit["notes"]]
+    notes: list[str] = [*fit["notes"]]
     notes += [
         _held_out(what, found)
         for what, found in (
@@ -117,47 +124,43 @@ def _notes(fit: Record) -> Markup:
     if "unbiased_alternative" in fit:
         bias = fit["unbiased_alternative"]
         notes.append(
-            f"{escape(bias['note'])}; under {escape(bias['law'])} fitted to the same runs it adds "
-            f"{number(bias['bias_of_a'])} to a, which without parabolas is "
-            f"{number(bias['parameters']['a'])}, 95% {interval(bias['intervals']['a']['95'])}"
+            Markup(
+                "{}; under {} fitted to the same runs it adds {} to a, which without parabolas is "
+                "{}, 95% {}"
+            ).format(
+                bias["note"],
+                bias["law"],
+                number(bias["bias_of_a"]),
+                number(bias["parameters"]["a"]),
+                interval(bias["intervals"]["a"]["95"]),
+            )
         )
     if "loss_against_compute" in fit:
-        values = ", ".join(
-            f"{escape(k)} = {number(v)}" for k, v in fit["loss_against_compute"].items()
+        values = Markup(", ").join(
+            Markup("{} = {}").format(k, number(v)) for k, v in fit["loss_against_compute"].items()
         )
-        notes.append(f"loss at the optimum, a C<sup>b</sup> + c: {values}")
+        notes.append(Markup("loss at the optimum, a C<sup>b</sup> + c: {}").format(values))
     named = [f"{k} = {v}" for k, v in fit["conventions"].items() if k != v]
-    notes += [f"conventions: {escape(', '.join(named))}"] if named else []
-    notes.append(f"objective {number(fit['objective'])}: {escape(fit['objective_meaning'])}")
-    items = "\n".join(f"<li>{note}</li>" for note in notes)
-    return f'<ul class="notes">\n{items}\n</ul>\n'
+    notes += [f"conventions: {', '.join(named)}"] if named else []
+    meaning = fit["objective_meaning"]
+    return [*notes, Markup("objective {}: {}").format(number(fit["objective"]), meaning)]
 
 
 def _held_out(what: str, found: Record) -> Markup:
     dearest = found["dearest"]
     edges = dearest.get("predicted_95")
-    sure = f", 95% {interval(edges)}" if edges else ""
-    return (
-        f"held out: the {found['n_held_out']} dearest, up to {number(found['times_beyond'], 3)} "
-        f"times beyond the fit: {what} off by {100 * found['mean_relative_error']:.2f}% on "
-        f"average; the dearest predicted {number(dearest['predicted'], 5)}{sure}, measured "
-        f"{number(dearest['measured'], 5)}"
-    )
-
-
-def _warnings(warnings: Sequence[str]) -> Markup:
-    if not warnings:
-        return ""
-    items = "\n".join(f"<li>{escape(warning)}</li>" for warning in warnings)
-    return f'<ul class="warnings">\n{items}\n</ul>\n'
-
-
-def _figure(path: Path) -> Markup:
-    content = base64.b64encode(path.read_bytes()).decode()
-    name, caption = path.stem.replace("-", " "), _caption(path.stem)
-    return (
-        f'<figure>\n<img src="data:image/svg+xml;base64,{content}" width="700" height="500" '
-        f'alt="Chart: {escape(name)}">\n<figcaption>{escape(caption)}</figcaption>\n</figure>\n'
+    sure = Markup(", 95% {}").format(interval(edges)) if edges else ""
+    return Markup(
+        "held out: the {} dearest, up to {} times beyond the fit: {} off by {:.2f}% on average; "
+        "the dearest predicted {}{}, measured {}"
+    ).format(
+        found["n_held_out"],
+        number(found["times_beyond"], 3),
+        what,
+        100 * found["mean_relative_error"],
+        number(dearest["predicted"], 5),
+        sure,
+        number(dearest["measured"], 5),
     )
 
 

@@ -1,12 +1,14 @@
 """What the page shows is what the model computes."""
 
 import base64
+import html
 import json
 import re
 
 import jax
 import numpy as np
 import pytest
+from browser import find_browser, open_browser
 
 from gpt_jax.config import ComputeConfig, ModelConfig
 from gpt_jax.inspection.look import look
@@ -75,7 +77,8 @@ def test_the_page_holds_all_and_needs_no_network():
     page = make_page("a <run>", ["x & y"], tokens, seen, lambda i: f"t{i}")
     assert "{{" not in page
     assert "a &lt;run&gt;" in page
-    assert not re.search(r"(src|href)=|https?://|@import", page)
+    assert re.findall(r"(?:src|href)=\S*|https?://|@import", page) == ['href="data:,">']
+    assert "default-src &#39;none&#39;" in page
     (text,) = re.findall(r'<script id="data" type="application/json">(.*?)</script>', page)
     data = json.loads(text)
     assert data["tokens"] == tokens
@@ -88,3 +91,45 @@ def test_the_page_holds_all_and_needs_no_network():
 def test_white_space_is_shown():
     assert shown(" a\n\t") == "·a↵→"
     assert shown("") == "∅"
+
+
+HOSTILE = [
+    "{{data}}", "{{ 7 * 7 }}", "{% raw %}", "<svg/onload=window.hacked=1>", "{{script}}",
+    "</script><script>window.hacked=1</script>", "\u2028<!--<script>",
+    "\"'><img src=x onerror=hacked=1>",
+]  # fmt: skip
+
+
+def test_names_and_tokens_are_text_in_a_browser(tmp_path):
+    if find_browser() is None:
+        pytest.skip("no Chromium on this machine: install chromium")
+    _, _, seen = made("learned")
+    facts = ["<script>window.hacked=1</script>", "javascript:hacked=1"]
+    title = "".join(HOSTILE)
+    path = tmp_path / "inspect.html"
+    path.write_text(make_page(title, facts, HOSTILE, seen, lambda i: HOSTILE[i % len(HOSTILE)]))
+    with open_browser(tmp_path / "profile") as browser:
+        browser.open(path.as_uri())
+        assert browser.run("typeof window.hacked") == "undefined"
+        assert browser.run("document.title").startswith("{{data}}{{ 7 * 7 }}{% raw %}<svg")
+        assert browser.run("document.querySelector('h1').textContent") == title
+        assert browser.run("document.querySelector('.facts').innerText") == "\n".join(facts)
+        tokens = browser.run(
+            "[...document.querySelectorAll('#tokens span')].map(s => s.textContent)"
+        )
+        assert tokens == HOSTILE
+        assert browser.run("document.querySelectorAll('script').length") == 2
+        assert browser.run("document.querySelectorAll('svg, img').length") == 0
+        cells = browser.run("[...document.querySelectorAll('#lens td')].map(c => c.textContent)")
+        assert set(cells) <= set(HOSTILE)
+        assert len(cells) == 2 * len(IDS)
+        assert browser.errors() == [], "its own style and script are what the policy names"
+        # The policy is enforced, not only there: script that is put in does not run.
+        browser.run("document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=hacked=1>')")
+        browser.run(
+            "document.body.append(Object.assign(document.createElement('script'), "
+            "{textContent: 'window.hacked = 1'}))"
+        )
+        assert browser.run("typeof window.hacked") == "undefined"
+        assert any("Content Security Policy" in json.dumps(e) for e in browser.errors())
+    assert html.escape("<svg/onload") in path.read_text()
