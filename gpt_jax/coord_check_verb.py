@@ -5,17 +5,15 @@ import jax.
 """
 
 import argparse
-import csv
-import io
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpt_jax import overrides
+from gpt_jax import csv_cells, overrides
 from gpt_jax.config import Config
 from gpt_jax.run import default_directory
+from gpt_jax.tracking import write_atomically
 
 if TYPE_CHECKING:
     from gpt_jax.coord_check import Axis, Row
@@ -181,18 +179,18 @@ def _panel(panel: Any, rows: Sequence["Row"]) -> None:
 
 def write_csv(rows: Sequence["Row"], path: Path) -> Path:
     """Every size, one a line."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["axis", "model", "activation", "step", "size", "slope", "passes"])
-    for row in rows:
-        slope = "" if row.slope is None else f"{row.slope:.4f}"
-        for model, size in zip(row.models, row.sizes, strict=True):
-            moment = [row.axis, model, row.activation, row.step]
-            writer.writerow([*moment, f"{size:.6g}", slope, str(row.passes).lower()])
+    cells = [
+        [
+            *(row.axis, model, row.activation, row.step, f"{size:.6g}"),
+            "" if row.slope is None else f"{row.slope:.4f}",
+            str(row.passes).lower(),
+        ]
+        for row in rows
+        for model, size in zip(row.models, row.sizes, strict=True)
+    ]
+    header = ["axis", "model", "activation", "step", "size", "slope", "passes"]
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(buffer.getvalue())
-    os.replace(temporary, path)
+    write_atomically(path, csv_cells.as_csv(header, cells))
     return path
 
 

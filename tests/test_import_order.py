@@ -15,7 +15,7 @@ import pytest
 LAYERS = (
     {"gpt_jax", "runtime", "paths", "config", "config_fields", "config_how", "tables", "output"}
     | {"config_task", "config_adapt", "config_distill", "config_optimizer", "processes", "buckets"}
-    | {"companions", "failures", "json_files"},
+    | {"companions", "failures", "json_files", "csv_cells"},
     {"overrides", "timetable", "flops", "meshes", "hardware", "scaling", "parametrization"},
     {"published"},
     {"sharding", "data", "optim"},
@@ -32,7 +32,6 @@ LAYERS = (
         "feed",
         "adapt",
         "pages",
-        "csv_cells",
     },
     {"finetune"},
     {"step", "compiled_steps", "coord_check", "checkpoint_files", "tracking", "history"},

@@ -1,11 +1,9 @@
 """Plans as rows of numbers, for tables, CSV and JSON. Must not import jax."""
 
-import csv
 import dataclasses
-import io
 from typing import TYPE_CHECKING, Any
 
-from gpt_jax import flops
+from gpt_jax import csv_cells, flops
 from gpt_jax.plan.estimate import Plan
 
 if TYPE_CHECKING:
@@ -91,9 +89,4 @@ def _compiled(plan: Plan, compiled: "Compiled") -> Record:
 def as_csv(rows: list[Record]) -> str:
     """One line a plan, numbers in full; collectives are in JSON alone."""
     columns = [key for key in rows[0] if key != "collectives"]
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(columns)
-    for row in rows:
-        writer.writerow(["" if row[key] is None else row[key] for key in columns])
-    return out.getvalue()
+    return csv_cells.as_csv(columns, ([row[key] for key in columns] for row in rows))

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gpt_jax import tables
+from gpt_jax import csv_cells, tables
 
 Array = np.ndarray
 
@@ -243,8 +243,17 @@ def _read_rows(path: Path) -> tables.Table:
     if not path.is_file():
         raise ValueError(f"no table of runs at {path}")
     table = tables.read(path, default=".csv", skip_spaces=True)
-    if table.separator:
-        return table
+    if table.separator:  # a text of ours that would be a formula has an apostrophe before it
+        restored = [
+            tables.Row(
+                {csv_cells.restore(k): csv_cells.restore(v) for k, v in row.items()},
+                row.where,
+                row.line,
+            )
+            for row in table.rows
+        ]
+        header = tuple(map(csv_cells.restore, table.columns))
+        return replace(table, columns=header, rows=restored)
     # JSON: a record may lack what it does not know.
     columns = tuple(dict.fromkeys(name for row in table.rows for name in row))
     rows = []

@@ -4,17 +4,15 @@ Must not import jax at import time: a plan for named chips never does.
 """
 
 import argparse
-import csv
 import dataclasses
 import functools
-import io
 import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gpt_jax import overrides
+from gpt_jax import csv_cells, overrides
 from gpt_jax.config import Config
 from gpt_jax.sweep import plan_text
 from gpt_jax.sweep.cost import COLUMNS, Row, cost_rows
@@ -148,16 +146,11 @@ def _shape_key(config: Config) -> str:
 
 def write_csv(rows: Sequence[Row], path: Path) -> None:
     """All columns, numbers in full."""
-    out = io.StringIO()
-    writer = csv.writer(out)
-    writer.writerow(COLUMNS)
-    for row in rows:
-        writer.writerow(_cells(row))
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, out.getvalue())
+    write_atomically(path, csv_cells.as_csv(COLUMNS, map(_cells, rows)))
 
 
 def _cells(row: Row) -> list[object]:
     values = {**dataclasses.asdict(row), "tokens_per_param": row.tokens_per_param}
     values["state"] = row.state
-    return ["" if values[column] is None else values[column] for column in COLUMNS]
+    return [values[column] for column in COLUMNS]

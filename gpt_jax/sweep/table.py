@@ -5,9 +5,7 @@ runs.csv` needs no options. A trial without a result has a row as well: its stat
 Must not import jax.
 """
 
-import csv
 import dataclasses
-import io
 import json
 import math
 from collections.abc import Sequence
@@ -16,7 +14,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
-from gpt_jax import flops, overrides
+from gpt_jax import csv_cells, flops, overrides
 from gpt_jax.config import Config
 from gpt_jax.data.stream import unique_samples
 from gpt_jax.history import read_history
@@ -127,11 +125,7 @@ def columns(trials: Sequence[Measured]) -> list[str]:
 
 def to_csv(rows: Sequence[Row], header: Sequence[str]) -> str:
     """CSV text; what is missing is empty."""
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows([cell(row[name]) for name in header] for row in rows)
-    return file.getvalue()
+    return csv_cells.as_csv(header, ([cell(row[name]) for name in header] for row in rows))
 
 
 def write_runs(path: Path, rows: Sequence[Row], header: Sequence[str]) -> None:
