@@ -12,7 +12,7 @@ pytest.importorskip("h11")
 
 from gpt_jax.serve.server import Patience, patient  # noqa: E402
 
-PATIENCE = Patience(headers=0.2, body=0.3, reading=0.3)
+PATIENCE = Patience(headers=0.4, body=0.8, reading=0.3)
 
 
 async def app(scope, receive, send):
@@ -72,25 +72,27 @@ def test_half_a_request_is_closed_in_time():
             results = await asyncio.gather(
                 answer(port),
                 answer(port, b"GET / HTT"),
-                answer(port, *[b"x-header: y\r\n"] * 100, pause=0.02),
+                answer(port, b"GET / HTTP/1.1\r\n", *[b"x: y\r\n"] * 100, pause=0.02),
                 answer(port, post, b"abc"),
-                answer(port, post, *[b"a"] * 8, pause=0.1),
+                answer(port, post, *[b"a"] * 8, pause=0.2),
                 answer(port, post, b"abc", b"defghi", pause=0.05),
                 answer(port, b"\x16\x03\x01\x00garbage\r\n\r\n"),
             )
-            await asyncio.sleep(0.05)
-            assert not server.server_state.connections
-            return results
+            for _ in range(100):
+                if not server.server_state.connections:
+                    return results
+                await asyncio.sleep(0.05)
+            raise AssertionError("a connection is left open")
 
     silent, begun, drip, half, slow_body, whole, garbage = asyncio.run(run())
     for got, _ in (silent, begun):
         assert got.startswith(b"HTTP/1.1 408 ")
-        assert b"the headers did not come within 0.2 seconds" in got
-    assert drip[0][:12] in (b"HTTP/1.1 408", b"HTTP/1.1 400")
-    for got, seconds in (half, slow_body):
-        assert got.startswith(b"HTTP/1.1 408 ")
-        assert b"the body did not come within 0.3 seconds" in got
-        assert seconds < 10
+        assert b"the headers did not come within 0.4 seconds" in got
+    assert half[0].startswith(b"HTTP/1.1 408 ")
+    assert b"the body did not come within 0.8 seconds" in half[0]
+    # Who goes on sending may lose the answer to it, but not the end.
+    for got, _ in (drip, slow_body):
+        assert got[:12] in (b"HTTP/1.1 408", b"")
     assert whole[0].endswith(b"\r\n\r\n9")
     assert garbage[0].startswith(b"HTTP/1.1 400 ")
     assert b'"error"' in garbage[0]
