@@ -141,6 +141,7 @@ def draw_confusion(counts: np.ndarray, names: tuple[str, ...], path: Path) -> No
     """Rows are labels, columns predictions; shades are shares of a row, numbers are examples."""
     import matplotlib.figure
 
+    names = tuple(name.replace("$", r"\$") for name in names)  # no formulas
     size = 2.2 + 0.7 * len(names)
     figure = matplotlib.figure.Figure((size + 0.6, size), dpi=150, layout="constrained")
     axes = figure.add_subplot()

@@ -40,6 +40,7 @@ STAR: Any = {
     "fmt": "*", "color": COLOURS[1], "markersize": 12, "capsize": 4, "zorder": 4
 }  # fmt: skip
 STYLE: Any = {
+    "text.parse_math": False,  # a user's name with dollar signs is no formula
     "font.size": 11,
     "axes.grid": True,
     "grid.alpha": 0.25,

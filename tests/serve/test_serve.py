@@ -1,6 +1,8 @@
 """A real server process and OpenAI's own client."""
 
+import asyncio
 import concurrent.futures
+import importlib
 import json
 import os
 import re
@@ -80,7 +82,8 @@ def run(tmp_path_factory):
 def server(run):
     keys = run.parent / "keys"
     keys.write_text(f"other\n{KEY}\n")
-    options = ("--name", "tiny", "--rows", str(ROWS), "--keys", str(keys), "--per-key", "12")
+    options = ["--name", "tiny", "--rows", str(ROWS), "--keys", str(keys), "--per-key", "70"]
+    options += ["--header-seconds", "1", "--body-seconds", "1"]
     server = start(run, *options)
     yield server
     server.process.kill()
@@ -188,7 +191,7 @@ def test_bad_requests_get_the_apis_errors(server):
         ({"temperature": 3}, openai.BadRequestError, "temperature"),
         ({"prompt": [257]}, openai.BadRequestError, "token ids are 0 to 256"),
         ({"echo": True}, openai.BadRequestError, "echo"),
-        ({"n": 13}, openai.RateLimitError, "12 texts of one key at a time"),
+        ({"n": 16, "prompt": ["a"] * 5}, openai.RateLimitError, "70 texts of one key at a time"),
         ({"prompt": "a" * 2_000_000}, openai.APIStatusError, "the body is over"),
     ):
         with pytest.raises(error, match=said) as caught:
@@ -224,6 +227,25 @@ def test_who_goes_away_frees_the_row(server):
         time.sleep(0.05)
     assert server.metric("rows_active") == 0
     assert 'path="/v1/completions",status="400"' in server.get("/metrics")
+
+
+def test_a_crowd_and_garbage_lose_nothing(server, repository, monkeypatch):
+    """The short form of tests/serve/test_load.py."""
+    monkeypatch.syspath_prepend(str(repository / "tools"))
+    tool = importlib.import_module("load_serve")
+    monkeypatch.setattr(tool, "PROMPTS", tool.PROMPTS[:2])
+    monkeypatch.setattr(tool, "TOKENS", (8, 16))
+    url, address = f"{server.url}/v1", server.url.removeprefix("http://")
+    best = {name: times[0] for name, times in tool.latencies(address, "tiny", KEY, 20).items()}
+    assert best["GET /v1/models"] < 0.03, "an answer waits for an acknowledgement"
+    alone = asyncio.run(tool.references(url, "tiny", KEY))
+    answers = asyncio.run(tool.load(url, "tiny", 64, 1, alone, KEY))
+    assert len(answers) >= 64
+    assert all(answer.right for answer in answers)
+    became = asyncio.run(tool.throw(address, 300))
+    assert len(became) > 15
+    assert not [kind for kind, states in became.items() if states["left open"]]
+    assert server.metric("rows_active") == 0
 
 
 def test_told_to_stop_it_finishes_what_it_has(run):
@@ -264,7 +286,10 @@ def test_listed_words_and_personal_data_are_kept_out(run):
     with TestClient(make_app(served), base_url="http://127.0.0.1") as client:
 
         def post(path="completions", **changes):
-            return client.post(f"/v1/{path}", json={**ask, **changes})
+            asked = {**ask, **changes}
+            if path != "completions":
+                del asked["prompt"]
+            return client.post(f"/v1/{path}", json=asked)
 
         (choice,) = post().json()["choices"]
         assert choice["text"] == text[: text.index(word)]

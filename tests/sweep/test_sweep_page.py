@@ -4,12 +4,16 @@ import html.parser
 import json
 import re
 
+import matplotlib.figure
+import numpy as np
 import pytest
 from browser import find_browser, open_browser
 
+from gpt_jax.scaling.plots import STYLE
 from gpt_jax.sweep.page import Page, render
 from gpt_jax.sweep.page_numbers import MINUS, TIMES, interval, number, scientific
 from gpt_jax.sweep.table import COLUMNS
+from gpt_jax.task_report import draw_confusion
 
 EVIL = "\"'><img src=x onerror='hacked=1'><script>hacked=1</script></script>&amp;"
 VOID = {"meta", "link", "img", "br", "input"}
@@ -265,3 +269,18 @@ def luminance(colour: str) -> float:
     parts = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
     return sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def test_labels_with_dollar_signs_are_text(tmp_path):
+    """Not formulas of matplotlib, which fails at those that are none."""
+    hostile = r"$\frac{</text><script>hacked=1</script> a$b"
+    with matplotlib.rc_context(STYLE):
+        figure = matplotlib.figure.Figure()
+        figure.add_subplot().plot([1], [1], label=hostile)
+        figure.legend()
+        figure.savefig(tmp_path / "figure.svg")
+    text = (tmp_path / "figure.svg").read_text()
+    assert "<script" not in text
+    assert html.escape(hostile, quote=False) in text
+    draw_confusion(np.eye(2), (hostile, "a$b$c"), tmp_path / "confusion.png")
+    assert (tmp_path / "confusion.png").stat().st_size > 1000
