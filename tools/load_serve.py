@@ -215,8 +215,6 @@ async def throw(address: str, n: int, seed: int = 0) -> dict[str, collections.Co
                     if ends and writer.can_write_eof():
                         writer.write_eof()
                     answer = await reader.read(12)
-                    while await reader.read(1 << 16):
-                        pass
                 state = "answered" if answer.startswith(b"HTTP/1.1 ") else "closed"
             except TimeoutError:
                 state = "left open"

@@ -29,6 +29,9 @@ class Patience:
     """From there to the end of the body."""
     reading: float = 60.0
     """For room in the connection, where the client does not read its answer."""
+    idle: int = 75
+    """Between an answer and the next request. Longer than clients keep a connection (OpenAI's: 5
+    seconds), so that none is closed just when it is used again."""
 
 
 def listen(host: str, port: int) -> sockets.socket:
@@ -61,6 +64,7 @@ def serve(uvicorn: ModuleType, app: Any, socket: sockets.socket, patience: Patie
         # What a client sends wrong is told to the client: a flood of it must not fill the log.
         log_level="error",
         access_log=False,
+        timeout_keep_alive=patience.idle,
         timeout_graceful_shutdown=DRAIN_SECONDS,
     )
     asyncio.run(Server(config).serve(sockets=[socket]))
@@ -90,8 +94,11 @@ def patient(patience: Patience) -> type[H11Protocol]:
 
         def on_response_complete(self) -> None:
             super().on_response_complete()
-            if self.conn.their_state is h11.SEND_BODY:  # of a request that was sent ahead
+            # A part of the next request may have been sent ahead.
+            if self.conn.their_state is h11.SEND_BODY:
                 self._watch(h11.EndOfMessage)
+            elif self.conn.their_state is h11.IDLE and self.conn.trailing_data[0]:
+                self._watch(h11.Request)
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._watch(None)

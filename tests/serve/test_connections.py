@@ -35,7 +35,9 @@ async def app(scope, receive, send):
 @contextlib.asynccontextmanager
 async def served():
     listening = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(app, http=patient(PATIENCE), ws="none", log_level="error")
+    config = uvicorn.Config(
+        app, http=patient(PATIENCE), ws="none", log_level="error", timeout_keep_alive=30
+    )
     server = uvicorn.Server(config)
     server.capture_signals = contextlib.nullcontext
     task = asyncio.create_task(server.serve(sockets=[listening]))
@@ -76,6 +78,7 @@ def test_half_a_request_is_closed_in_time():
                 answer(port, post, b"abc"),
                 answer(port, post, *[b"a"] * 8, pause=0.2),
                 answer(port, post, b"abc", b"defghi", pause=0.05),
+                answer(port, post.replace(b"connection: close\r\n", b"") + b"abcdefghiGET / H"),
                 answer(port, b"\x16\x03\x01\x00garbage\r\n\r\n"),
             )
             for _ in range(100):
@@ -84,7 +87,7 @@ def test_half_a_request_is_closed_in_time():
                 await asyncio.sleep(0.05)
             raise AssertionError("a connection is left open")
 
-    silent, begun, drip, half, slow_body, whole, garbage = asyncio.run(run())
+    silent, begun, drip, half, slow_body, whole, ahead, garbage = asyncio.run(run())
     for got, _ in (silent, begun):
         assert got.startswith(b"HTTP/1.1 408 ")
         assert b"the headers did not come within 0.4 seconds" in got
@@ -94,6 +97,8 @@ def test_half_a_request_is_closed_in_time():
     for got, _ in (drip, slow_body):
         assert got[:12] in (b"HTTP/1.1 408", b"")
     assert whole[0].endswith(b"\r\n\r\n9")
+    assert ahead[0].startswith(b"HTTP/1.1 200 ")
+    assert b"the headers did not come within 0.4 seconds" in ahead[0]
     assert garbage[0].startswith(b"HTTP/1.1 400 ")
     assert b'"error"' in garbage[0]
 
