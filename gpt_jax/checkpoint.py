@@ -15,7 +15,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -41,16 +41,25 @@ class Checkpoints:
     lowest validation loss. All processes of a run call every method alike.
     """
 
-    def __init__(self, directory: str | Path, config: Config, *, allow_changed: bool = False):
+    def __init__(
+        self,
+        directory: str | Path,
+        config: Config,
+        *,
+        allow_changed: bool = False,
+        sealed: Mapping[str, str | None] | None = None,
+    ):
         """Open, or make, the directory, and clear what a killed save left behind.
 
-        `allow_changed`: restore although the saved config's fingerprint differs.
+        `allow_changed`: restore although the saved config's fingerprint differs; `sealed`: digests
+        that are kept with every checkpoint, see `Manifest`.
         Raises ValueError if the directory cannot be written.
         """
         paths.check_run_directory(directory)
         self.directory = Path(directory).absolute()
         self.config = config
         self.allow_changed = allow_changed
+        self._sealed = dict(sealed or {})
         self._last: int | None = None
         self._pending: concurrent.futures.Future[None] | None = None
         self._finisher = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
@@ -83,7 +92,7 @@ class Checkpoints:
         arrays = _by_name(state)
         described = {name: [list(x.shape), str(x.dtype)] for name, x in arrays.items()}
         config = overrides.to_dict(self.config)
-        manifest = Manifest(step, validation_loss, config, described, files={})
+        manifest = Manifest(step, validation_loss, config, described, {}, self._sealed)
         unfinished = self.directory / f"{step}.tmp"
         with self._one_line_errors(step):
             _refuse_full_disk(self.directory, sum(x.nbytes for x in arrays.values()))

@@ -50,6 +50,9 @@ class Manifest:
     """{name: [shape, dtype]}"""
     files: dict[str, list[int]]
     """{path under the checkpoint: [bytes, CRC-32]}"""
+    sealed: dict[str, str | None] = dataclasses.field(default_factory=dict)
+    """Digests of what lies outside the checkpoint and is used with it: the run's tokenizer, and the
+    weights of its base and teacher; none in checkpoints of earlier versions."""
 
 
 class Corrupt(Damaged):
@@ -147,9 +150,11 @@ def read_manifest(path: Path) -> Manifest:
         if sealed["crc32"] != _seal(sealed["manifest"]):
             raise Corrupt(f"{path} is corrupt: manifest.json was altered")
         return Manifest(**sealed["manifest"])
+    except Corrupt:
+        raise
     except OSError as error:
         raise Corrupt(f"{path} is corrupt: manifest.json: {error.strerror}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise Corrupt(f"{path} is corrupt: manifest.json cannot be read ({error})") from None
 
 

@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpt_jax import flops, overrides, paths
-from gpt_jax.checkpoint_files import Which, read_manifest, saved_steps
+from gpt_jax.checkpoint_files import Manifest, Which, find_sound, read_manifest, saved_steps
 from gpt_jax.config import Config
 from gpt_jax.data.tokenizers import Tokenizer, load_tokenizer
+from gpt_jax.data.tokenizers.base import SPEC_FILE
 from gpt_jax.json_files import Damaged, read_object
 from gpt_jax.processes import is_writer
 from gpt_jax.tracking import Record, provenance, write_json
@@ -72,8 +73,9 @@ class RunDirectory:
 
     def write_config(self, config: Config, facts: Record) -> None:
         """config.json: the config, its fingerprint, provenance, and further facts."""
+        tree = overrides.to_dict(config)
         record = {"fingerprint": overrides.fingerprint(config), **facts, **provenance()}
-        write_json(self.config, {"config": overrides.to_dict(config), **record})
+        write_json(self.config, {"config": tree, "config_digest": _digest(tree), **record})
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -121,7 +123,8 @@ def write_model(
     paths.check_run_directory(run.path)
     run.tokenizer.mkdir(parents=True, exist_ok=True)
     tokenizer.save(run.tokenizer)
-    with contextlib.closing(Checkpoints(run.checkpoints, config)) as checkpoints:
+    sealed = {"tokenizer": tokenizer.digest}
+    with contextlib.closing(Checkpoints(run.checkpoints, config, sealed=sealed)) as checkpoints:
         checkpoints.save(0, {"params": params})
     counts = flops.count_parameters(config.model)
     run.write_config(config, {"data": []} | facts | {"n_params": counts.n_params})
@@ -152,16 +155,67 @@ def load_model(
     import jax
 
     from gpt_jax.compiled_steps import abstract_params, combine_params
-    from gpt_jax.compress.quantised import restore
+    from gpt_jax.compress.quantised import restore_found
     from gpt_jax.models.gpt import make_gpt
 
+    path, manifest = find_sound(run.checkpoints.absolute(), checkpoint)
+    _check_seals(run, config, manifest)
     model = make_gpt(config.model, config.compute, layout)
     frozen, abstract = abstract_params(config, model, layout)
     field = "ema" if config.optimizer.ema_decay else "params"
-    trained = restore(run.checkpoints, abstract, checkpoint, field)
+    trained = restore_found(path, manifest, abstract, field)
     if not jax.tree.leaves(frozen):
         return model, trained
+    _check_base(run, config, manifest)
     return model, combine_params(config, model, base_params(config, model, layout), trained)
+
+
+COMPUTED_WITH = ("model.", "adapt.", "task.", "optimizer.ema_decay")
+"""The settings that decide what a run's parameters compute; where its data lie may change."""
+
+
+def _check_seals(run: RunDirectory, config: Config, manifest: Manifest) -> None:
+    """Refuse a run whose config or tokenizer is not what its checkpoint was saved with.
+
+    A changed field (`--resume-changed`) is in config.json before it is in a checkpoint: then
+    config.json is as it was written. Raises Damaged naming the file, and what was changed.
+    """
+    facts, step = run.read_facts() or {"config": {}}, manifest.step
+    if facts.get("config_digest") != _digest(facts["config"]):
+        saved = overrides.from_dict(manifest.config)
+        changed = [
+            f"{key} was {overrides.show(old)}, is {overrides.show(new)}"
+            for key, (old, new) in overrides.differences(saved, config).items()
+            if key.startswith(COMPUTED_WITH)
+        ]
+        if changed:
+            raise Damaged(
+                f"{run.config} was changed since checkpoint {step} was saved: "
+                f"{'; '.join(changed)}; restore it, or train with these settings"
+            )
+    tokenizer, sealed = run.tokenizer / SPEC_FILE, manifest.sealed.get("tokenizer")
+    if sealed and hashlib.sha256(tokenizer.read_bytes()).hexdigest() != sealed:
+        raise Damaged(
+            f"{tokenizer} was changed since checkpoint {step} was saved: its texts would become "
+            f"other tokens than the run was trained on; restore it"
+        )
+
+
+def _check_base(run: RunDirectory, config: Config, manifest: Manifest) -> None:
+    """Refuse a base whose weights are not those that the run's own were trained with."""
+    facts = run.read_facts() or {}
+    trained_with = manifest.sealed.get("base", facts.get("base"))
+    found = weights_fingerprint(config.base)
+    if trained_with and found != trained_with:
+        raise Damaged(
+            f"the base {config.base} has changed since {run.path} was trained (its weights were "
+            f"{trained_with}, are {found}); restore it"
+        )
+
+
+def _digest(tree: Record) -> str:
+    """SHA-256 of a config as it stands in JSON."""
+    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
 
 
 def base_params(config: Config, model: "GPT", layout: "Layout | None") -> "Params":

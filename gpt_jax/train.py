@@ -28,7 +28,7 @@ from gpt_jax.history import copy_until, tokens_after
 from gpt_jax.output import say
 from gpt_jax.processes import is_writer
 from gpt_jax.recorder import RunRecorder, describe_bad, whole_steps
-from gpt_jax.run import RunDirectory, base_params
+from gpt_jax.run import RunDirectory, base_params, weights_fingerprint
 from gpt_jax.step import Metrics, TrainState
 from gpt_jax.task_report import test
 from gpt_jax.timetable import make_timetable
@@ -115,7 +115,14 @@ def opened(experiment: Experiment, resume_changed: bool = False) -> Iterator[Che
     """The run's checkpoints, after checking that its data are what they were."""
     _check_data(experiment.run, facts(experiment))
     checkpoints = Checkpoints(
-        experiment.run.checkpoints, experiment.config, allow_changed=resume_changed
+        experiment.run.checkpoints,
+        experiment.config,
+        allow_changed=resume_changed,
+        sealed={
+            "tokenizer": experiment.data.tokenizer.digest,
+            "base": weights_fingerprint(experiment.config.base),
+            "teacher": weights_fingerprint(experiment.config.distill.teacher),
+        },
     )
     with contextlib.closing(checkpoints):
         yield checkpoints

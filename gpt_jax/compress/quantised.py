@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from gpt_jax.adapt.trees import Flat, flatten, unflatten
 from gpt_jax.checkpoint import restore_field
-from gpt_jax.checkpoint_files import Which, find_sound
+from gpt_jax.checkpoint_files import Manifest, Which, find_sound
 from gpt_jax.compress.matrices import (
     TABLE,
     as_matrices,
@@ -90,7 +90,11 @@ def dequantised(path: str, stored: dict[str, jax.Array], shape: tuple[int, ...])
 
 def restore(directory: Path, abstract: Any, which: Which, field: str) -> Any:
     """`gpt_jax.checkpoint.restore_params`, of weights that may be stored in few bits."""
-    path, manifest = find_sound(directory.absolute(), which)
+    return restore_found(*find_sound(directory.absolute(), which), abstract, field)
+
+
+def restore_found(path: Path, manifest: Manifest, abstract: Any, field: str) -> Any:
+    """`restore` of a checkpoint that `find_sound` has found."""
     wanted: Flat = flatten(abstract)
     stored: Flat = {}
     for name, x in wanted.items():

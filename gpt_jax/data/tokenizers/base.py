@@ -145,6 +145,11 @@ class Tokenizer(ABC):
             return self.spec
         return self.spec | {"conventions": dataclasses.asdict(self.conventions)}
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the file that `save` writes, which a checkpoint seals."""
+        return hashlib.sha256(_dump(self.saved).encode()).hexdigest()
+
     def save(self, directory: str | Path) -> None:
         """Writes tokenizer_spec.json, from which `load_tokenizer(directory)` rebuilds it."""
         path = Path(directory) / SPEC_FILE
