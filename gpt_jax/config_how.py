@@ -18,7 +18,8 @@ class ComputeConfig:
     """
 
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Operands of matrix products; parameters, softmax and loss are float32 in any case."""
+    """Operands of matrix products; parameters, softmax and loss are float32 in any case. On CPUs
+    bfloat16 is for one device, and not for products = plain."""
     products: Literal["auto", "plain", "cpu"] = "auto"
     """Form of matrix products: as written, or as XLA is fast at on a CPU (auto: there)."""
     attention: Literal["auto", "reference", "blockwise", "cudnn", "splash", "ring"] = "auto"

@@ -44,13 +44,22 @@ def decide_execution(
     """Resolve every `auto` of the compute config for a backend (cpu, gpu or tpu).
 
     sequence_parts: of the n_devices, those that split the sequence (`mesh.sequence`).
+
+    Raises ValueError for products that the backend cannot compute.
     """
+    how = precision(compute.dtype, compute.products, backend, n_devices)
+    if backend == "cpu" and how.operands == "bfloat16" and not how.cpu:
+        raise ValueError(
+            "compute.dtype = bfloat16 on a CPU needs compute.products = auto or cpu, on one "
+            "device: XLA:CPU does not compile plain products of bfloat16 with a float32 result; "
+            "set that, or compute.dtype = float32"
+        )
     unroll = compute.layers == "unroll"
     if compute.layers == "auto":
         unroll = backend == "cpu" and model.n_layers <= UNROLL_UP_TO
     kernel = kernels.choose_kernel(model, compute, backend, sequence_parts)
     return Execution(
-        how=precision(compute.dtype, compute.products, backend, n_devices),
+        how=how,
         kernel=kernel,
         attention_block=kernels.block_length(model, compute, backend, kernel.name),
         unroll=unroll,

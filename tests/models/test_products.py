@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from gpt_jax import hardware
+from gpt_jax.config import ComputeConfig, ModelConfig
 from gpt_jax.models import cpu as cpu_forms
+from gpt_jax.models.execution import decide_execution
 from gpt_jax.models.products import Precision, precision, project
 
 FLOAT32 = precision("float32", "auto", "cpu")
@@ -119,3 +121,15 @@ def test_no_transposed_left_operand_reaches_a_bfloat16_product():
     dots = [line for line in compiled.splitlines() if re.search(r"= f32\S+ dot\(", line)]
     assert len(dots) == 3
     assert not [line for line in dots if "lhs_contracting_dims={0}" in line]
+
+
+def test_plain_bfloat16_is_refused_on_a_cpu():
+    """XLA:CPU ends such a program with UNIMPLEMENTED: BF16 x BF16 = F32."""
+    model = ModelConfig()
+    plain = ComputeConfig(dtype="bfloat16", products="plain")
+    rounded = ComputeConfig(dtype="bfloat16")
+    for compute, n_devices in ((plain, 1), (rounded, 8)):
+        with pytest.raises(ValueError, match=r"compute\.products = auto or cpu, on one device"):
+            decide_execution(model, compute, "cpu", n_devices)
+        assert not decide_execution(model, compute, "gpu", n_devices).how.cpu
+    assert decide_execution(model, rounded, "cpu").how.cpu

@@ -14,7 +14,7 @@ from gpt_jax.config import Config
 from gpt_jax.models import kernels
 from gpt_jax.models.gpt import make_gpt
 from gpt_jax.optim import make_optimizer
-from gpt_jax.plan import memory
+from gpt_jax.plan import memory, text
 from gpt_jax.plan.estimate import (
     attention_flops_per_sequence,
     executed_flops_per_sequence,
@@ -267,6 +267,17 @@ def test_the_bound_is_the_slowest_of_three():
     peak = 275e12
     palm = flops.training_flops_per_sequence(SMALL.model, "palm") * 64 / 8
     assert plan.mfu_bound == pytest.approx(palm / (plan.step_seconds * peak))
+
+
+def test_more_than_all_of_the_peak_is_explained():
+    """With scores the most of it, PaLM's count is up to 4/3 of what a causal kernel executes."""
+    long = changed(model__seq_len=2**18, train__batch_sequences=8, mesh__fsdp=8)
+    plan = make_plan(long, V4)
+    assert 1 < plan.mfu_bound < 4 / 3
+    assert "MFU" in text.whole(plan)
+    assert "; over 100%, for PaLM's count" in text.whole(plan)
+    short = make_plan(changed(mesh__fsdp=8), V4)
+    assert ("over 100%" in text.whole(short)) == (short.mfu_bound > 1)
 
 
 # --- meshes and the search ----------------------------------------------------------------------
