@@ -230,6 +230,31 @@ def test_cola_as_it_is_distributed(tmp_path):
         read_file(CATALOG["cola"], path)
 
 
+def test_xml_as_it_is_distributed(tmp_path):
+    copa = tmp_path / "copa-test.xml"
+    item = (
+        '<item id="1" asks-for="effect" most-plausible-alternative="{}">'
+        "<p>It fell.</p><a1>I ran.</a1><a2>It broke.</a2></item>"
+    )
+    copa.write_text(f"<copa-corpus>{item.format(2)}{item.format('?')}</copa-corpus>")
+    with pytest.raises(ValueError, match=r"xml item 2: task copa: field label is None"):
+        read_file(CATALOG["copa"], copa)
+    copa.write_text(f"<copa-corpus>{item.format(2)}</copa-corpus>")
+    assert read_file(CATALOG["copa"], copa).items == [ITEMS["copa"]]
+    wsc = tmp_path / "WSCollection.xml"
+    schema = (
+        "<schema><text>\n<txt1>Al hit Bo as</txt1>\n<pron>he</pron>\n<txt2>was mad.</txt2></text>"
+        "<answers><answer>Al</answer><answer> Bo</answer></answers>"
+        "<correctAnswer>B.</correctAnswer></schema>"
+    )
+    wsc.write_text(f"<collection>{schema * 285}</collection>")
+    found = read_items(CATALOG["wsc273"], tmp_path, tfds=False).items
+    assert found == [ITEMS["wsc273"]] * 273
+    wsc.write_text("<collection>")
+    with pytest.raises(ValueError, match=r"WSCollection\.xml is no XML"):
+        read_file(CATALOG["wsc273"], wsc)
+
+
 def test_labels_in_a_file_of_their_own(tmp_path):
     record = {key: x for key, x in FORMS["piqa"]["TFDS"].items() if key != "label"}
     path = write(tmp_path / "dev.jsonl", record, record)

@@ -225,6 +225,19 @@ def test_prompts_of_written_answers(name):
     assert (prompt, item.context) == WRITTEN.get(name, (item.context, item.context))
 
 
+def test_the_guide_lists_every_task_and_every_difference(repository):
+    guide = (repository / "gpt_jax" / "evaluate" / "README.md").read_text(encoding="utf-8")
+    tasks, differences = (guide.split(f"\n## {title}\n")[1].split("\n## ")[0]
+                          for title in ("Tasks", "Beside lm-evaluation-harness"))  # fmt: skip
+    families = ("xquad", "scramble", "translate", "race")
+    for name in CATALOG:
+        family = next((f for f in families if name.startswith(f)), name)
+        assert f"`{family}" in tasks or "_digit_" in name or "three_ops" in name, name
+    for name in (*DIFFERENCES, *WRITTEN):
+        family = next((f for f in families if name.startswith(f)), name)
+        assert f"`{family}" in differences or "_digit_" in name, name
+
+
 def test_race_asks_every_question_by_itself():
     """Theirs asks an article's last question, with the ones before it solved."""
     found = records_of("race_high")

@@ -8,6 +8,7 @@ import jax.
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 from gpt_jax import tables
 from gpt_jax.data import records
@@ -19,6 +20,8 @@ HELLASWAG_LINES = 6
 """Lines of an item in the text form: label and context, index of the right ending, 4 endings."""
 LABELS = "-labels.lst"
 """PIQA's answers are in a file of their own, dev-labels.lst beside dev.jsonl: a line a record."""
+WSC_ITEMS = 273
+"""The collection has grown to 285 since."""
 COLA_COLUMNS = ("source", "label", "star", "sentence")
 
 
@@ -116,6 +119,48 @@ def cola_rows(content: str, name: str) -> Iterator[Located]:
             columns = f"{len(COLA_COLUMNS)}: {', '.join(COLA_COLUMNS)}"
             raise ValueError(f"{where}: {len(cells)} cells; CoLA has {columns}")
         yield Located(where, dict(zip(COLA_COLUMNS, cells, strict=True)))
+
+
+def copa_xml(content: str, name: str) -> Iterator[Located]:
+    """COPA's own file: an item with a premise, two alternatives and the number of the right one."""
+    for number, item in enumerate(_xml(content, name).iter("item"), 1):
+        premise, *choices = (item.findtext(tag) for tag in ("p", "a1", "a2"))
+        record = {
+            "premise": premise,
+            "choice1": choices[0],
+            "choice2": choices[1],
+            "question": item.get("asks-for"),
+            "label": {"1": 0, "2": 1}.get(item.get("most-plausible-alternative") or ""),
+        }
+        yield Located(f"{name} item {number}", record)
+
+
+def winograd_xml(content: str, name: str) -> Iterator[Located]:
+    """The collection of Winograd schemas, of which the first WSC_ITEMS are WSC273: the text before
+    the pronoun, the pronoun, the text after it, answers and the letter of the right one."""
+    for number, schema in enumerate(_xml(content, name).iter("schema"), 1):
+        if number > WSC_ITEMS:
+            return
+        before, pronoun, after = (
+            " ".join((schema.findtext(f"text/{tag}") or "").split())
+            for tag in ("txt1", "pron", "txt2")
+        )
+        letter = (schema.findtext("correctAnswer") or "").strip()[:1]
+        record = {
+            "text": " ".join(filter(None, (before, pronoun, after))),
+            "pronoun": pronoun,
+            "pronoun_loc": len(before) + bool(before),
+            "options": [(answer.text or "").strip() for answer in schema.iter("answer")],
+            "label": {"A": 0, "B": 1}.get(letter),
+        }
+        yield Located(f"{name} schema {number}", record)
+
+
+def _xml(content: str, name: str) -> ElementTree.Element:
+    try:
+        return ElementTree.fromstring(content)
+    except ElementTree.ParseError as error:
+        raise ValueError(f"{name} is no XML: {error}") from None
 
 
 def squad_document(content: str, name: str) -> Iterator[Located]:
