@@ -180,6 +180,14 @@ def test_hellaswags_published_file_and_its_own_jsonl_agree(shared_data):
     assert (len(by_text), len(joined)) == (10_042, 3_243)
 
 
+def test_a_last_word_after_a_line_break_is_one_item_in_both_forms():
+    """One of LAMBADA's 5,153 is so; lm-evaluation-harness scores the line break too."""
+    read = CATALOG["lambada"].read
+    (parted,) = read({"context": "saw the", "continuation": "\n\nrecorder"})
+    assert [parted] == list(read({"text": "saw the \n\nrecorder"}))
+    assert parted == Item("saw the", (" \n\nrecorder",))
+
+
 def test_what_stands_after_the_last_sentence_begins_one():
     context = completions.hellaswag_context
     assert context("A man sits. He looks. the Tall man") == "A man sits. He looks. The tall man"

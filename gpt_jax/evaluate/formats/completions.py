@@ -53,7 +53,11 @@ def _last_word(path: str) -> Callable[[Record], Iterator[Item]]:
 
 
 def _continued(record: Record) -> Iterator[Item]:
-    yield Item(text(record, "context"), (f" {text(record, 'continuation')}",))
+    """The word may stand after a line break, which the other forms keep: it is scored too."""
+    for path in ("context", "continuation"):
+        text(record, path)
+    context, word = (str(look_up(record, path)) for path in ("context", "continuation"))
+    yield Item(context.lstrip(), (f" {word.strip(' ')}",))
 
 
 LAMBADA = Forms(
