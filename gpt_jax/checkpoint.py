@@ -26,6 +26,7 @@ from gpt_jax import checkpoint_files as files
 from gpt_jax import overrides, paths
 from gpt_jax.checkpoint_files import Manifest, Which
 from gpt_jax.config import Config
+from gpt_jax.failures import SaveFailed
 from gpt_jax.timetable import make_timetable
 
 State: TypeAlias = Any
@@ -175,7 +176,7 @@ class Checkpoints:
         except (OSError, ValueError, RuntimeError) as error:
             # The old one would raise what is left of this failure in the next save.
             self._checkpointer = _async_checkpointer()
-            raise OSError(
+            raise SaveFailed(
                 f"cannot save the checkpoint of step {step} in {self.directory}: {_cause(error)}"
             ) from error
 

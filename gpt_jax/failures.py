@@ -48,8 +48,19 @@ class Diverged(ValueError):
     message says which and what next."""
 
 
+class SaveFailed(OSError):
+    """A checkpoint that could not be written; the message says which, why, and what next."""
+
+
 class WriteFailed(OSError):
-    """A file that could not be written; the message says which, why, and what next."""
+    """A file that could not be written: the message names it."""
+
+    def __init__(self, path: object, cause: OSError):
+        super().__init__(cause.errno, cause.strerror or str(cause))
+        self.path = path
+
+    def __str__(self) -> str:
+        return f"cannot write {self.path}: {self.strerror}"
 
 
 class Lost(OSError):
@@ -83,7 +94,7 @@ def tell(error: BaseException, several: bool = False) -> Failure | None:
         return Failure(LOST, lost(f"another process of the run: {first[:200]}"))
     if isinstance(error, Diverged):
         return Failure(DIVERGED, text)
-    if isinstance(error, WriteFailed) or (
+    if isinstance(error, SaveFailed | WriteFailed) or (
         isinstance(error, OSError) and error.errno in DISK_ERRORS
     ):
         return Failure(DISK, _of_file(error))
@@ -113,6 +124,6 @@ def _is_out_of_memory(error: BaseException, text: str) -> bool:
 
 def _of_file(error: OSError) -> str:
     """The path and the system's words, without its number."""
-    if error.strerror is None:
+    if error.strerror is None or isinstance(error, WriteFailed):
         return str(error)
     return f"{error.filename}: {error.strerror}" if error.filename else error.strerror

@@ -12,9 +12,10 @@ import hashlib
 import importlib.util
 import inspect
 import json
+import traceback
 import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +23,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from gpt_jax.config import DRAFT, WHAT, AdaptConfig, Config, DistillConfig, TaskConfig
 from gpt_jax.json_files import read_object
+
+SHOWN = 200
+"""Characters of a mistaken value that a message repeats."""
 
 FINGERPRINT_IGNORES = ("data.cache", "data.tokenizer_path", "data.max_expansion")
 """Places and limits of a machine: the same corpus elsewhere is the same experiment."""
@@ -70,8 +74,8 @@ def load(
     spec = importlib.util.spec_from_file_location(f"gpt_jax_config_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise ValueError(f"{path} is not a Python config file (*.py) or a saved config.json")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module, loader = importlib.util.module_from_spec(spec), spec.loader
+    run_file(path, lambda: loader.exec_module(module))
     if not hasattr(module, "get_config"):
         raise ValueError(f"{path} defines no get_config() -> Config")
     takes_base = bool(inspect.signature(module.get_config).parameters)
@@ -79,10 +83,30 @@ def load(
         raise ValueError(
             f"{path} changes the config of another run: gpt-jax finetune {path} --from RUN"
         )
-    config = module.get_config(base) if takes_base else module.get_config()
+    arguments = [base] if takes_base else []
+    config = run_file(path, lambda: module.get_config(*arguments))
     if not isinstance(config, Config):
         raise ValueError(f"get_config() in {path} returned {type(config).__name__}, not a Config")
     return override(config, overrides or {})
+
+
+def run_file(path: Path, do: Callable[[], Any]) -> Any:
+    """What a config file's own code gives: its mistakes are the user's, and one line.
+
+    Raises ValueError naming the file, the line and the error.
+    """
+    try:
+        return do()
+    except ValueError:
+        raise  # of a setting, which is named
+    except Exception as error:  # of whatever the file does
+        lines = [
+            f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)
+        ]
+        number = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
+        where = f"{path}, line {number}" if number else str(path)
+        what = error.msg if isinstance(error, SyntaxError) else str(error).partition("\n")[0]
+        raise ValueError(f"{where}: {type(error).__name__}: {what}") from error
 
 
 def override(config: Config, changes: Mapping[str, Any]) -> Config:
@@ -206,7 +230,9 @@ def parse_arguments(arguments: Sequence[str]) -> dict[str, str]:
         given = rest.pop(0)
         key, equals, value = given.partition("=")
         if not given.startswith("--") and not equals:
-            raise ValueError(f"unexpected argument '{given}'; overrides look like --seed 1")
+            raise ValueError(
+                f"unexpected argument '{_in_a_line(given)}'; overrides look like --seed 1"
+            )
         key = key.removeprefix("--").replace("-", "_")
         if key not in known:
             raise ValueError(_unknown(key, known))
@@ -250,19 +276,21 @@ def _parse(key: str, text: str, info: FieldInfo) -> Any:
     readings: list[Any] = [text]
     if text.lower() in ("none", "null") and _allows_none(info.annotation):
         readings.insert(0, None)
-    with contextlib.suppress(json.JSONDecodeError):
+    with contextlib.suppress(ValueError, RecursionError):
         readings.append(json.loads(text))
     readings.append(text.split(",") if text else [])
     refused: list[str] = []
     for reading in readings:
         try:
             adapter.validate_python(reading)
+        except RecursionError:
+            continue
         except ValidationError as error:
             refused += [_reason(item) for item in error.errors() if item["type"] == "value_error"]
             continue
         return reading
     allowed = refused[0] if refused else f"allowed: {describe_type(info)}"
-    raise ValueError(f"{key} = {text}; {allowed}")
+    raise ValueError(f"{key} = {_in_a_line(text)}; {allowed}")
 
 
 def _allows_none(annotation: Any) -> bool:
@@ -307,7 +335,9 @@ def _unknown(key: str, known: Mapping[str, Any]) -> str:
     if not near:
         near = [leaves[m] for m in difflib.get_close_matches(key.split(".")[-1], leaves, 1)]
     hint = f"; did you mean '{near[0]}'?" if near else ""
-    return f"unknown config key '{key}'{hint} (gpt-jax train CONFIG --help lists them all)"
+    return (
+        f"unknown config key '{_in_a_line(key)}'{hint} (gpt-jax train CONFIG --help lists them all)"
+    )
 
 
 def _refuse_unknown(tree: Mapping[str, Any], prefix: str, known: Mapping[str, Any]) -> None:
@@ -318,6 +348,13 @@ def _refuse_unknown(tree: Mapping[str, Any], prefix: str, known: Mapping[str, An
         if not isinstance(value, Mapping) or not any(k.startswith(key + ".") for k in known):
             raise ValueError(_unknown(key, known))
         _refuse_unknown(value, key + ".", known)
+
+
+def _in_a_line(text: str) -> str:
+    """A value as it is shown in a message: short, and without the ends of lines."""
+    if not text.isprintable():
+        text = repr(text)
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
 
 
 def _reason(item: Any) -> str:
@@ -332,9 +369,10 @@ def _one_line(error: ValidationError) -> str:
         message = _reason(item)
         known = fields()
         if key in known and item["type"] == "value_error":
-            parts.append(f"{key} = {show(item['input'])}; {message}")
+            parts.append(f"{key} = {_in_a_line(show(item['input']))}; {message}")
         elif key in known:
-            parts.append(f"{key} = {show(item['input'])}; allowed: {describe_type(known[key])}")
+            given = _in_a_line(show(item["input"]))
+            parts.append(f"{key} = {given}; allowed: {describe_type(known[key])}")
         else:
             parts.append(message if item["type"] == "value_error" else f"{key}: {message}")
     return "; ".join(dict.fromkeys(parts))

@@ -6,6 +6,7 @@ Called by the command line, and by nothing that is imported as a library.
 import ctypes
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 USER_ERROR, INTERRUPTED = 2, 130
@@ -16,8 +17,13 @@ M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
 
 
 def cache_directory() -> Path:
-    """The user's cache directory of this project."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gpt_jax"
+    """The user's cache directory of this project; a temporary one for a user without a home."""
+    if given := os.environ.get("XDG_CACHE_HOME"):
+        return Path(given) / "gpt_jax"
+    try:
+        return Path.home() / ".cache" / "gpt_jax"
+    except RuntimeError:  # no HOME, and no entry for this user: as in containers
+        return Path(tempfile.gettempdir()) / f"gpt_jax-{os.getuid()}"
 
 
 HUGE_PAGES = "glibc.malloc.hugetlb=1"

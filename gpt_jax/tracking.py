@@ -21,6 +21,7 @@ from typing import Any, Protocol, TextIO
 
 from gpt_jax import overrides
 from gpt_jax.config import Config
+from gpt_jax.failures import WriteFailed
 from gpt_jax.history import History, keep_until, read_history
 from gpt_jax.history import Record as Record
 from gpt_jax.history import read_records as read_records
@@ -35,14 +36,22 @@ WANDB_NAME = 64
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Replace a file at once: a reader, or a kill, sees the old text or the new."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Replace a file at once: a reader, or a kill, sees the old text or the new.
+
+    Raises WriteFailed naming the file; the old text is still there.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise WriteFailed(path, error) from error
 
 
 def write_json(path: Path, value: Any) -> None:

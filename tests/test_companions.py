@@ -209,7 +209,7 @@ class Runtime(RuntimeError):
         (Runtime("UNKNOWN: Gloo AllReduce failed: reset"), True, 75, "lost another process"),
         (Runtime("UNKNOWN: Gloo AllReduce failed: reset"), False, None, ""),
         (failures.Lost("process 1 of 2"), False, 75, "lost process 1 of 2; start all of them"),
-        (failures.WriteFailed("cannot save"), False, 5, "cannot save"),
+        (failures.SaveFailed("cannot save"), False, 5, "cannot save"),
         (OSError(28, "No space left on device", "/x"), False, 5, "/x: No space left on device"),
         (OSError(5, "Input/output error", "/x"), False, 5, "/x: Input/output error"),
         (FileNotFoundError(2, "No such file", "/x"), False, 2, "/x: No such file"),

@@ -1,5 +1,6 @@
 """What a run writes: records that survive kills, mirrors that agree with them, what one sees."""
 
+import errno
 import fcntl
 import json
 import math
@@ -16,8 +17,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpt_jax import overrides
+from gpt_jax import failures, overrides
 from gpt_jax.config import Config
+from gpt_jax.failures import WriteFailed
 from gpt_jax.history import History
 from gpt_jax.output import say
 from gpt_jax.tracking import (
@@ -348,3 +350,23 @@ def test_a_report_only_draws_where_stderr_is_a_terminal(capsys):
     report.update(Progress(1, 2, 3.0, 10.0, None, 1.0))
     report.close()
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("call", ["open", "fsync", "replace"])
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
+def test_a_disk_that_fails_is_one_line_and_the_old_text_stays(tmp_path, monkeypatch, call, code):
+    path = tmp_path / "result.json"
+    write_json(path, {"a": 1})
+
+    def fail(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    place = {"open": "builtins.open"}.get(call, f"gpt_jax.tracking.os.{call}")
+    monkeypatch.setattr(place, fail)
+    with pytest.raises(WriteFailed) as caught:
+        write_json(path, {"a": 2})
+    monkeypatch.undo()
+    assert str(caught.value) == f"cannot write {path}: {os.strerror(code)}"
+    assert failures.tell(caught.value) == (failures.DISK, str(caught.value))
+    assert json.loads(path.read_text()) == {"a": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["result.json"]

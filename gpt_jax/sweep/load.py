@@ -85,8 +85,8 @@ def _module(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"gpt_jax_sweep_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise ValueError(f"{path} is not a Python file (*.py)")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module, loader = importlib.util.module_from_spec(spec), spec.loader
+    overrides.run_file(path, lambda: loader.exec_module(module))
     return module
 
 
@@ -94,7 +94,7 @@ def _get_sweep(path: Path) -> Iterable[Cell]:
     module = _module(path)
     if not hasattr(module, "get_sweep"):
         raise ValueError(f"{path} defines no get_sweep() -> Iterable[Trial]")
-    cells = module.get_sweep()
+    cells = overrides.run_file(path, module.get_sweep)
     if not isinstance(cells, Iterable):
         raise ValueError(f"get_sweep() in {path} returned {type(cells).__name__}; need trials")
     for cell in cells:
