@@ -60,7 +60,7 @@ def generate_tokens(
     params: Params,
     prompts: Sequence[NDArray[Any]],
     sampling: SamplingConfig,
-    end_of_text: int | None = None,
+    end_of_text: int | Sequence[int] | None = None,
     on_token: OnToken | None = None,
     vocab_size: int | None = None,
     prefix_BPD: jax.Array | None = None,
@@ -77,7 +77,8 @@ def generate_tokens(
     Args:
       params: as trained, or the `decoding_params` of them, which saves time in further calls.
       prompts: 1-D arrays of one token id or more.
-      end_of_text: ends a row, and is not part of what is returned; None: nothing does.
+      end_of_text: an id, or several, that end a row and are not part of what is returned; None:
+        nothing does.
       on_token: see OnToken. Without it everything is decoded in one dispatch.
       vocab_size: ids from here on are never drawn; by default, and at most, the model's.
       prefix_BPD: embeddings in the place of each prompt's first P tokens; gone when the context is
@@ -101,7 +102,7 @@ def generate_tokens(
         # Seed and length are data: they must not make another compiled program.
         sampling=dataclasses.replace(sampling, seed=0, max_new_tokens=1),
         vocab_size=known if vocab_size is None else min(vocab_size, known),
-        end_of_text=-1 if end_of_text is None else end_of_text,
+        ends_E=_ends(end_of_text),
     )
     n_slots = rows.cache[0]["key"].shape[-2]
     begin_B = np.array(rows.length_B)
@@ -122,6 +123,12 @@ def generate_tokens(
             return [np.array(output, np.int32) for output in outputs]
         fill_B, width = np.array(~rows.done_B & rows.full_B), max(1, n_slots // 2)
         rows = rows._replace(start_B=np.where(fill_B, rows.length_B - width, rows.start_B))
+
+
+def _ends(end_of_text: int | Sequence[int] | None) -> NDArray[np.int32]:
+    """[E] ids, one or more; -1 is none."""
+    ids = () if end_of_text is None else np.atleast_1d(end_of_text)
+    return np.array(ids if len(ids) else [-1], np.int32)
 
 
 def decoding_params(model: GPT, params: Params) -> Params:
@@ -235,7 +242,7 @@ def _decode(
     n_steps: int,
     sampling: SamplingConfig,
     vocab_size: int,
-    end_of_text: int,
+    ends_E: Array,
 ) -> Rows:
     """Up to n_steps tokens for each row; earlier if all are done, or one that is not is full.
 
@@ -257,7 +264,7 @@ def _decode(
         logits_BV = jnp.where(allowed_V, logits_B1V[:, 0], -jnp.inf)
         step_keys_B = jax.vmap(jax.random.fold_in)(keys_B, rows.length_B)
         token_B = choose_tokens(logits_BV, rows.seen_BV, step_keys_B, sampling)
-        done_B = rows.done_B | (token_B == end_of_text)
+        done_B = rows.done_B | jnp.any(token_B[:, None] == ends_E, axis=1)
         # A row that is done keeps its length, so that what is written there stays unread.
         length_B = rows.length_B + ~done_B
         return step + 1, rows._replace(

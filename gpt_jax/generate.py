@@ -60,7 +60,7 @@ def generate_text(
         params,
         encoded,
         sampling,
-        end_of_text=tokenizer.end_of_text,
+        end_of_text=tokenizer.ends,
         on_token=on_token if watched else None,
         vocab_size=tokenizer.vocab_size,
     )

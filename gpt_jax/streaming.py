@@ -4,28 +4,22 @@ Must not import jax.
 """
 
 from collections.abc import Sequence
-from typing import Any, Protocol, TextIO
+from typing import Any, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
+
+from gpt_jax.data.tokenizers import Tokenizer
 
 SEPARATOR = "-" * 15
 """The line between two texts."""
 
 
-class Tokenizer(Protocol):
-    """What is needed of a tokenizer: `gpt_jax.data.tokenizers` has them."""
-
-    vocab_size: int
-    end_of_text: int | None
-
-    def encode(self, text: str) -> NDArray[Any]: ...
-
-    def decode(self, ids: Sequence[int]) -> str: ...
-
-
 def begin_tokens(tokenizer: Tokenizer) -> tuple[int, ...]:
-    """What stands before a text without context: the end of text, a line break, or token 0."""
+    """What stands before a text without context: an imported model's BOS, else the end of text, a
+    line break, or token 0."""
+    if tokenizer.conventions.begin:
+        return tokenizer.conventions.begin
     if tokenizer.end_of_text is not None:
         return (tokenizer.end_of_text,)
     try:
@@ -34,10 +28,24 @@ def begin_tokens(tokenizer: Tokenizer) -> tuple[int, ...]:
         return (0,)
 
 
+def end_tokens(tokenizer: Tokenizer) -> tuple[int, ...]:
+    """What ends a turn of the assistant, and is learned: generation stops there."""
+    if tokenizer.conventions.turn_end is not None:
+        return (tokenizer.conventions.turn_end,)
+    return tokenizer.ends[:1] or begin_tokens(tokenizer)
+
+
+def with_beginning(tokenizer: Tokenizer, ids: Sequence[int] | NDArray[Any]) -> tuple[int, ...]:
+    """The tokens of a context, as the model reads it: after its BOS where it has one; of an empty
+    one, `begin_tokens`."""
+    if not len(ids):
+        return begin_tokens(tokenizer)
+    return (*tokenizer.conventions.before, *(int(i) for i in ids))
+
+
 def encode_prompt(tokenizer: Tokenizer, prompt: str) -> NDArray[Any]:
-    """The tokens of a prompt; of an empty one, `begin_tokens`."""
-    ids = tokenizer.encode(prompt)
-    return ids if len(ids) else np.array(begin_tokens(tokenizer))
+    """The tokens of a prompt, which may name special tokens; of an empty one, `begin_tokens`."""
+    return np.array(with_beginning(tokenizer, tokenizer.encode_marked(prompt)))
 
 
 class Continuation:

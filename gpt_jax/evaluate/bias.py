@@ -134,7 +134,7 @@ def write(evaluator: "Evaluator", prompts: Sequence[str], n_texts: int, seed: in
                 params,
                 [ids] * min(TEXTS_A_CALL, n_texts - begin),
                 sampling,
-                end_of_text=tokenizer.end_of_text,
+                end_of_text=tokenizer.ends,
                 vocab_size=tokenizer.vocab_size,
             )
             texts += [tokenizer.decode(row) for row in rows]

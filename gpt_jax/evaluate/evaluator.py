@@ -203,7 +203,7 @@ def _write(
                 params,
                 [ids for _, _, ids in rows],
                 sampling,
-                end_of_text=tokenizer.end_of_text,
+                end_of_text=tokenizer.ends,
                 vocab_size=tokenizer.vocab_size,
             )
             for (index, digest, _), output in zip(rows, outputs, strict=True):

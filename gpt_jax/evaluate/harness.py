@@ -88,7 +88,7 @@ class HarnessModel(LM):
                     params,
                     [encode_prompt(tokenizer, requests[i].args[0]) for i in rows],
                     sampling,
-                    end_of_text=tokenizer.end_of_text,
+                    end_of_text=tokenizer.ends,
                     vocab_size=tokenizer.vocab_size,
                 )
                 for i, output in zip(rows, outputs, strict=True):

@@ -40,7 +40,7 @@ def respond(
             params,
             [encode.prompt(record) for record in part],
             sampling,
-            end_of_text=tokenizer.end_of_text,
+            end_of_text=tokenizer.ends,
             vocab_size=tokenizer.vocab_size,
             prefix_BPD=None if images is None else prefix(vision, images),
         )

@@ -22,7 +22,7 @@ from gpt_jax.finetune.templates import (
     render,
     render_prompt,
 )
-from gpt_jax.streaming import begin_tokens
+from gpt_jax.streaming import begin_tokens, end_tokens
 
 N_SPECIAL = 3
 """Start, delimiter and extract."""
@@ -243,7 +243,7 @@ def spoken(encoder: Encoder, parts: Sequence[Part]) -> Encoded:
     for part in parts:
         ids = encoder.ids(part.text) if part.text else []
         if part.ends:
-            ids += begin_tokens(encoder.tokenizer)
+            ids += end_tokens(encoder.tokenizer)
         tokens += ids
         learned += [float(part.learned)] * len(ids)
     return Encoded(tokens[: encoder.room], learned[: encoder.room], [], [])

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from gpt_jax.config import ModelConfig
 from gpt_jax.data.tokenizers import Tokenizer
 from gpt_jax.interop import names
+from gpt_jax.interop.conventions import facts_of, read_facts
 from gpt_jax.interop.families import FAMILIES, family_of_config, read_config
 from gpt_jax.interop.names import Tensor, Tree
 from gpt_jax.interop.safetensors_files import (
@@ -26,7 +27,8 @@ from gpt_jax.interop.safetensors_files import (
     refuse_pickles,
     write_weights,
 )
-from gpt_jax.interop.tokenizer_files import read_tokenizer, write_tokenizer
+from gpt_jax.interop.tokenizer_files import write_tokenizer
+from gpt_jax.interop.tokenizer_reading import read_tokenizer
 
 HEAD = "lm_head.weight"
 BUFFERS = (".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq")
@@ -54,7 +56,7 @@ def read_folder(folder: Path, tokenizer: str = "") -> Imported:
     refuse_pickled_only(folder)
     model_type, config = read_config(read_json(folder / "config.json"), f"{folder}/config.json")
     family = FAMILIES[model_type]
-    found = read_tokenizer(folder, model_type, tokenizer)
+    found = read_tokenizer(read_facts(folder, model_type), config.vocab_size, tokenizer)
     if found.vocab_size > config.vocab_size:
         raise ValueError(
             f"the tokenizer has {found.vocab_size:,} ids, more than vocab_size = "
@@ -106,7 +108,7 @@ def write_folder(
         write_tokenizer(unfinished, tokenizer, config.seq_len)
         sizes = {tensor.name: 4 * math.prod(tensor.shape) for tensor in table}
         write_weights(unfinished, sizes, _arrays(table, params, config), shard_bytes)
-        end = {"bos_token_id": tokenizer.end_of_text, "eos_token_id": tokenizer.end_of_text}
+        end, _ = facts_of(tokenizer)
         facts = {"architectures": [family.architecture], "model_type": model_type}
         facts |= family.write(config) | end | {"torch_dtype": "float32", "dtype": "float32"}
         _write_json(unfinished / "config.json", facts)

@@ -8,13 +8,14 @@ from pathlib import Path
 from gpt_jax import flops
 from gpt_jax.config import Config, DataConfig
 from gpt_jax.data.optional import require
-from gpt_jax.data.tokenizers import BytePairTokenizer, JsonTokenizer
+from gpt_jax.data.tokenizers import BytePairTokenizer, IdsTokenizer, JsonTokenizer
+from gpt_jax.data.tokenizers.base import SPEC_FILE
 from gpt_jax.interop.folders import Imported, read_folder, refuse_pickled_only
-from gpt_jax.interop.tokenizer_files import TOKENIZER
+from gpt_jax.interop.tokenizer_reading import TOKENIZER
 from gpt_jax.run import RunDirectory, write_model
 from gpt_jax.tracking import write_atomically
 
-WANTED = ("*.safetensors", "*.json", "merges.txt", "tokenizer.model")
+WANTED = ("*.safetensors", "*.json", "*.jinja", "merges.txt", "tokenizer.model")
 """Files of a published model that are downloaded: no pickles, no other formats."""
 
 EPILOG = """\
@@ -25,7 +26,11 @@ examples:
   gpt-jax generate runs/gpt2 --prompt 'Hello'
 
 A folder holds config.json (model_type gpt2, openai-gpt or llama), safetensors (one file, or
-sharded with an index) and tokenizer files. Weights become float32. Nothing is unpickled."""
+sharded with an index) and tokenizer files. Weights become float32. Nothing is unpickled.
+
+How its texts begin and end comes with it, and stays with the run: tokens before every text (BOS),
+ids that end one (generation_config.json), added tokens, and the chat template. They are used by
+generate, serve, eval and predict, and written again by export."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--tokenizer",
         default="",
         metavar="NAME",
-        help="instead of the folder's: byte, gpt2, gpt1, or a tokenizer.json or .model file",
+        help="instead of the folder's: byte, gpt2, gpt1, a tokenizer.json or .model file, or ids: "
+        "texts are numbers, for a model of symbols",
     )
     parser.epilog = EPILOG
 
@@ -97,10 +103,12 @@ def _tokenizer_name(run: RunDirectory, imported: Imported) -> str:
     tokenizer = imported.tokenizer
     if isinstance(tokenizer, BytePairTokenizer):
         return "gpt2"
+    if isinstance(tokenizer, IdsTokenizer):
+        return f"ids:{tokenizer.vocab_size}"
     if isinstance(tokenizer, JsonTokenizer):
         path = run.tokenizer / TOKENIZER
         write_atomically(path, tokenizer.spec["json"])
-        return str(path)
+        return str(run.tokenizer / SPEC_FILE if "end_of_text" in tokenizer.spec else path)
     kind = tokenizer.spec["kind"]
     if kind == "sentencepiece":
         path = run.tokenizer / "tokenizer.model"

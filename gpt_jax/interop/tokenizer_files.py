@@ -1,7 +1,6 @@
-"""Tokenizers in and out of a Hugging Face folder. Must not import jax."""
+"""A tokenizer as the files of a Hugging Face folder. Must not import jax."""
 
 import base64
-import hashlib
 import itertools
 import json
 from collections.abc import Sequence
@@ -13,39 +12,15 @@ from gpt_jax.data.tokenizers import (
     BytePairTokenizer,
     ByteTokenizer,
     CharTokenizer,
+    IdsTokenizer,
     JsonTokenizer,
     SentencePieceTokenizer,
     Tokenizer,
-    make_tokenizer,
 )
-from gpt_jax.data.tokenizers.subword import gpt1_tokenizer
 from gpt_jax.data.tokenizers.tokenizer_json import printable_bytes
-from gpt_jax.data.tokenizers.vocabularies import GPT2_MERGES_SHA256, load_gpt2
+from gpt_jax.interop.conventions import facts_of
 from gpt_jax.interop.sentencepiece_json import sentencepiece_json
-
-TOKENIZER = "tokenizer.json"
-FILES = f"{TOKENIZER}, or merges.txt with vocab.json, or tokenizer.model"
-
-
-def read_tokenizer(folder: Path, model_type: str, named: str = "") -> Tokenizer:
-    """The tokenizer of a folder, or the one that `named` asks for, as data.tokenizer does.
-
-    GPT-2's own vocabulary is recognised by its merges, and is then the fast one of `gpt2`.
-    Raises ValueError if there is none, or it cannot be read.
-    """
-    if named:
-        return make_tokenizer(named)
-    merges, vocabulary = folder / "merges.txt", folder / "vocab.json"
-    if merges.is_file() and hashlib.sha256(merges.read_bytes()).hexdigest() == GPT2_MERGES_SHA256:
-        return load_gpt2(str(folder))
-    if (folder / TOKENIZER).is_file():
-        return JsonTokenizer((folder / TOKENIZER).read_text())
-    if (folder / "tokenizer.model").is_file():
-        return SentencePieceTokenizer((folder / "tokenizer.model").read_bytes())
-    if merges.is_file() and vocabulary.is_file() and model_type == "openai-gpt":
-        lines = merges.read_text().split("\n")
-        return gpt1_tokenizer(json.loads(vocabulary.read_text()), lines)
-    raise ValueError(f"{folder} has no tokenizer ({FILES}); name one with --tokenizer")
+from gpt_jax.interop.tokenizer_reading import TOKENIZER
 
 
 def write_tokenizer(folder: Path, tokenizer: Tokenizer, seq_len: int) -> None:
@@ -55,13 +30,31 @@ def write_tokenizer(folder: Path, tokenizer: Tokenizer, seq_len: int) -> None:
         "model_max_length": seq_len,
         "clean_up_tokenization_spaces": False,
     }
-    text = tokenizer_json(tokenizer)
+    text = _with_beginning(tokenizer_json(tokenizer), tokenizer)
     (folder / TOKENIZER).write_text(text)
     end = tokenizer.end_of_text
-    if end is not None:
+    _, names = facts_of(tokenizer)
+    if end is not None and not names:
         shown = _token_of(text, end)
-        settings |= {"bos_token": shown, "eos_token": shown}
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=1) + "\n")
+        names = {"bos_token": shown, "eos_token": shown}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings | names, indent=1) + "\n")
+
+
+def _with_beginning(text: str, tokenizer: Tokenizer) -> str:
+    """A tokenizer.json that puts what the conventions say before every text."""
+    import tokenizers
+
+    before = tokenizer.conventions.before
+    model = tokenizers.Tokenizer.from_str(text)
+    probe = model.encode("a", add_special_tokens=True).ids
+    bare = model.encode("a", add_special_tokens=False).ids
+    if probe[: len(probe) - len(bare)] == list(before):
+        return text
+    names = [(model.id_to_token(i), i) for i in before]
+    model.post_processor = tokenizers.processors.TemplateProcessing(
+        single=[*(name for name, _ in names), "$A"], special_tokens=names
+    )
+    return model.to_str()
 
 
 def tokenizer_json(tokenizer: Tokenizer) -> str:
@@ -78,6 +71,8 @@ def tokenizer_json(tokenizer: Tokenizer) -> str:
         return _byte_level([shown[byte] for byte in range(256)], [])
     if isinstance(tokenizer, CharTokenizer):
         return _characters(tokenizer.characters)
+    if isinstance(tokenizer, IdsTokenizer):
+        return _numbers(tokenizer.vocab_size)
     assert isinstance(tokenizer, SentencePieceTokenizer)
     return sentencepiece_json(base64.b64decode(tokenizer.spec["model"]))
 
@@ -127,6 +122,15 @@ def _characters(characters: str) -> str:
     every = tokenizers.Regex(r"[\s\S]")
     model.pre_tokenizer = tokenizers.pre_tokenizers.Split(every, behavior="isolated")
     model.decoder = tokenizers.decoders.Fuse()
+    return model.to_str()
+
+
+def _numbers(n: int) -> str:
+    import tokenizers
+
+    vocabulary = {str(i): i for i in range(n)}
+    model = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="0"))
+    model.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
     return model.to_str()
 
 
