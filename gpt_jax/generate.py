@@ -2,18 +2,26 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
+from numpy.typing import NDArray
+
+from gpt_jax import chat
 from gpt_jax import filters as text_filters
 from gpt_jax.checkpoint_files import parse_which
+from gpt_jax.config import Config
+from gpt_jax.data.tokenizers import Tokenizer
 from gpt_jax.decode import decoding_params, generate_tokens
 from gpt_jax.filters import NO_FILTERS, Filters
 from gpt_jax.models.gpt import GPT, Params
+from gpt_jax.overrides import parse_arguments
 from gpt_jax.retrieval import Index, read_passages, with_passages
 from gpt_jax.sampling import SamplingConfig
-from gpt_jax.streaming import SEPARATOR, Continuation, Printer, Tokenizer, encode_prompt
+from gpt_jax.streaming import SEPARATOR, Continuation, Printer, encode_prompt
+
+HOW = "--compute.KEY VALUE changes how the run is computed, e.g. --compute.dtype float32."
 
 
 def generate_text(
@@ -26,13 +34,16 @@ def generate_text(
     stop: Sequence[str] = (),
     stream: TextIO | None = None,
     filters: Filters = NO_FILTERS,
+    encode: Callable[[str], NDArray[Any]] | None = None,
 ) -> list[str]:
     """Continuations of each prompt, n_samples of the first, then of the second, and so on.
 
-    An empty prompt starts from the tokenizer's end of text; where it has none, from a line break;
-    where it has no line break either, from token 0. A text ends before the first stop string,
-    which may span tokens, and at an end of text. `stream` gets prompts and continuations as they
-    are made, in order, with a SEPARATOR line between them.
+    An empty prompt starts from the model's BOS or the tokenizer's end of text; where it has none,
+    from a line break; where it has no line break either, from token 0. A text ends before the first
+    stop string, which may span tokens, and at an end of text. `stream` gets prompts and
+    continuations as they are made, in order, with a SEPARATOR line between them.
+
+    encode: a prompt's tokens; by default `encode_prompt`. With it the prompt is not shown.
 
     filters: of each prompt before the model sees it, and of each continuation, which is then shown
     when it is complete.
@@ -44,7 +55,10 @@ def generate_text(
     if "" in stop:
         raise ValueError("a stop string is empty; leave --stop out to stop nowhere")
     shown = [filters.prompt(prompt) for prompt in prompts for _ in range(n_samples)]
-    encoded = [encode_prompt(tokenizer, prompt) for prompt in shown]
+    if encode is None:
+        encoded = [encode_prompt(tokenizer, prompt) for prompt in shown]
+    else:
+        encoded, shown = [encode(prompt) for prompt in shown], [""] * len(shown)
     rows = [Continuation(tokenizer, ids, stop) for ids in encoded]
     printer = Printer(stream, shown, rows) if stream and rows and not filters else None
 
@@ -131,6 +145,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="TEXT",
         help="end a text before this string; may be given several times",
     )
+    parser.add_argument(
+        "--chat",
+        action="store_true",
+        help="each prompt is what a user says: answer it by the run's chat template",
+    )
+    parser.add_argument("--system", metavar="TEXT", help="--chat: what the system says first")
+    parser.add_argument(
+        "--template",
+        metavar="NAME",
+        help="--chat: chat, plain, a JSON or a .jinja file; default: the run's own, or chat",
+    )
     text_filters.add_arguments(parser)
     parser.add_argument(
         "--retrieve",
@@ -151,6 +176,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-stream", action="store_true", help="print when all is done, not as it is made"
     )
+    parser.epilog = HOW
+    parser.set_defaults(takes_overrides=True)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -166,10 +193,17 @@ def run(arguments: argparse.Namespace) -> int:
         repetition_penalty=arguments.repetition_penalty,
         seed=arguments.seed,
     )
+    changes = parse_arguments(arguments.rest)
+    if not arguments.chat and (arguments.system or arguments.template):
+        raise ValueError("--system and --template are of a chat: give --chat too")
     kept_out = text_filters.make_filters(arguments)
     prompts = [kept_out.prompt(prompt) for prompt in arguments.prompt or [""]]
     index = _index(arguments, prompts, kept_out)
-    _, model, params, tokenizer = load_run(arguments.directory, parse_which(arguments.checkpoint))
+    which = parse_which(arguments.checkpoint)
+    config, model, params, tokenizer = load_run(arguments.directory, which, changes)
+    stops, encode = arguments.stop, None
+    if arguments.chat:
+        tokenizer, stops, encode = _chat(arguments, config, tokenizer)
     if index is not None:
         budget = model.config.seq_len - sampling.max_new_tokens
         n = arguments.passages
@@ -182,14 +216,31 @@ def run(arguments: argparse.Namespace) -> int:
         prompts,
         sampling,
         n_samples=arguments.samples,
-        stop=arguments.stop,
+        stop=stops,
         stream=None if arguments.no_stream else sys.stdout,
         filters=kept_out,
+        encode=encode,
     )
     if arguments.no_stream:
+        if arguments.chat:
+            prompts = [""] * len(prompts)
         shown = [prompt for prompt in prompts for _ in range(arguments.samples)]
         print(_joined(shown, texts))
     return 0
+
+
+def _chat(
+    arguments: argparse.Namespace, config: Config, tokenizer: Tokenizer
+) -> tuple[Tokenizer, list[str], Callable[[str], NDArray[Any]]]:
+    """The tokenizer with its template, strings that end an answer, and how a prompt is encoded."""
+    tokenizer, template = chat.choose_template(tokenizer, config.task, arguments.template)
+    system = [] if arguments.system is None else [{"role": "system", "content": arguments.system}]
+
+    def encode(said: str) -> NDArray[Any]:
+        turns = [*system, {"role": "user", "content": said}]
+        return chat.chat_prompt(tokenizer, turns, template).ids
+
+    return tokenizer, [*arguments.stop, *chat.stop_strings(template)], encode
 
 
 def _index(

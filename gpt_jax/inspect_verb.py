@@ -18,18 +18,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-tokens", type=int, default=128, help="tokens of the text, at most; default 128"
     )
+    parser.epilog = "--compute.KEY VALUE changes how it is computed, e.g. --compute.dtype float32."
+    parser.set_defaults(takes_overrides=True)
 
 
 def run(arguments: argparse.Namespace) -> int:
     from gpt_jax.flops import count_parameters
     from gpt_jax.inspection.look import look
     from gpt_jax.inspection.page import make_page, shown
+    from gpt_jax.overrides import parse_arguments
     from gpt_jax.run import load_run
     from gpt_jax.streaming import encode_prompt
     from gpt_jax.tracking import write_atomically
 
     which = parse_which(arguments.checkpoint)
-    config, model, params, tokenizer = load_run(arguments.directory, which)
+    changes = parse_arguments(arguments.rest)
+    config, model, params, tokenizer = load_run(arguments.directory, which, changes)
     ids = encode_prompt(tokenizer, arguments.prompt)
     most = min(arguments.max_tokens, config.model.seq_len)
     if not 2 <= len(ids) <= most:

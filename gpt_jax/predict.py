@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from gpt_jax.checkpoint_files import Which, parse_which
@@ -31,15 +31,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--max-new-tokens", type=int, default=128, help="respond: tokens of a response, at most"
     )
 
+    parser.epilog = "--compute.KEY VALUE changes how it is computed, e.g. --compute.dtype float32."
+    parser.set_defaults(takes_overrides=True)
+
 
 def run(arguments: argparse.Namespace) -> int:
+    from gpt_jax.overrides import parse_arguments
     from gpt_jax.tracking import write_atomically
 
     if arguments.batch < 1:
         raise ValueError(f"--batch {arguments.batch}; allowed: 1 or more")
     which = None if arguments.checkpoint is None else parse_which(arguments.checkpoint)
     said = predict_file(
-        arguments.directory, arguments.input, which, arguments.batch, arguments.max_new_tokens
+        arguments.directory,
+        arguments.input,
+        which,
+        arguments.batch,
+        arguments.max_new_tokens,
+        parse_arguments(arguments.rest),
     )
     text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in said)
     if arguments.output is None:
@@ -56,6 +65,7 @@ def predict_file(
     which: Which | None = None,
     batch_rows: int = 64,
     max_new_tokens: int = 128,
+    changes: Mapping[str, str] | None = None,
 ) -> list[Record]:
     """The file's records with `predicted` (and probabilities) added; respond: `response`.
 
@@ -70,12 +80,12 @@ def predict_file(
     from gpt_jax.evaluate.examples import predict
     from gpt_jax.finetune.examples import load_rows
     from gpt_jax.finetune.heads import task_outputs
-    from gpt_jax.run import RunDirectory, load_model
+    from gpt_jax.run import RunDirectory, computed_as, load_model
     from gpt_jax.sharding import make_layout
     from gpt_jax.task_report import predictions
 
     run_directory = RunDirectory(directory)
-    config = run_directory.require_config()
+    config = computed_as(run_directory.require_config(), changes or {})
     if config.task.name in ("language_model", "prefer"):
         raise ValueError(
             f"{directory} has task.name = {config.task.name}, which labels nothing; continue "

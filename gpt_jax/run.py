@@ -14,7 +14,7 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -131,14 +131,14 @@ def write_model(
 
 
 def load_run(
-    path: str | Path, checkpoint: Which = "latest"
+    path: str | Path, checkpoint: Which = "latest", changes: Mapping[str, str] | None = None
 ) -> "tuple[Config, GPT, Params, Tokenizer]":
     """Config, model, parameters (their moving average if kept) and tokenizer of a run.
 
-    Raises ValueError if `path` holds no run, or not that checkpoint.
+    changes: see `computed_as`. Raises ValueError if `path` holds no run, or not that checkpoint.
     """
     run = RunDirectory(path)
-    config = run.require_config()
+    config = computed_as(run.require_config(), changes or {})
     if config.adapt.method == "prompt":
         raise ValueError(
             f"{path} learned a prompt of {config.adapt.length} positions, which stands before its "
@@ -146,6 +146,17 @@ def load_run(
         )
     model, params = load_model(run, config, checkpoint)
     return config, model, params, load_tokenizer(run.tokenizer)
+
+
+def computed_as(config: Config, changes: Mapping[str, str]) -> Config:
+    """A saved config whose compute section is changed: how, never what.
+
+    Raises ValueError for a change of another section.
+    """
+    for key in changes:
+        if key.split(".")[0] != "compute":
+            raise ValueError(f"--{key} would change what was trained; allowed here: --compute.KEY")
+    return overrides.override(config, changes) if changes else config
 
 
 def load_model(

@@ -23,7 +23,8 @@ any, everybody is served; with them, /metrics needs one too. A request is answer
 an address, localhost, this machine's name or --host, and its body is declared as application/json:
 a web page elsewhere cannot make a browser ask. A field that asks for what cannot be done is
 refused by its name. With --stop-list or --redact a text is sent when it is complete, also where it
-is asked for as a stream. SIGTERM: what is at work is finished, nothing new is taken."""
+is asked for as a stream. SIGTERM: what is at work is finished, nothing new is taken.
+--compute.KEY VALUE changes how the run is computed, e.g. --compute.dtype float32."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,17 +61,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--body-seconds", type=float, default=10.0, help="for a request's body; default 10"
     )
     parser.add_argument(
-        "--template", help="chat, plain, or a JSON file; default: the run's task.template, or chat"
+        "--template",
+        help="chat, plain, a JSON or a .jinja file; default: what the run was fine-tuned with, "
+        "else the template that its model was imported with, else chat",
     )
     filters.add_arguments(parser)
     parser.epilog = EPILOG
+    parser.set_defaults(takes_overrides=True)
 
 
 def run(arguments: argparse.Namespace) -> int:
     uvicorn = require("uvicorn", "serve")
     for package in ("h11", "starlette", "prometheus_client"):
         require(package, "serve")
-    from gpt_jax.finetune.templates import load_template
+    from gpt_jax.chat import choose_template
+    from gpt_jax.overrides import parse_arguments
     from gpt_jax.run import load_run
     from gpt_jax.serve.access import Access, names_of
     from gpt_jax.serve.app import Served, make_app
@@ -85,10 +90,9 @@ def run(arguments: argparse.Namespace) -> int:
             raise ValueError(f"--{name.replace('_', '-')} {getattr(arguments, name)}; above 0")
     keys, kept_out = read_keys(arguments.keys), filters.make_filters(arguments)
     config, model, params, tokenizer = load_run(
-        arguments.directory, parse_which(arguments.checkpoint)
+        arguments.directory, parse_which(arguments.checkpoint), parse_arguments(arguments.rest)
     )
-    named = config.task.template if config.task.name in ("respond", "prefer") else "chat"
-    template = load_template(arguments.template or named)
+    tokenizer, template = choose_template(tokenizer, config.task, arguments.template)
     engine = Engine(model, params, tokenizer, arguments.rows, arguments.waiting)
     name = arguments.name or config.name
     access = Access(

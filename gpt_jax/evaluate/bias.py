@@ -120,11 +120,12 @@ def write(evaluator: "Evaluator", prompts: Sequence[str], n_texts: int, seed: in
     """n_texts continuations of each prompt."""
     from gpt_jax.decode import decoding_params, generate_tokens
     from gpt_jax.sampling import SamplingConfig
+    from gpt_jax.streaming import with_beginning
 
     tokenizer, texts = evaluator.tokenizer, []
     params = decoding_params(evaluator.model, evaluator.params)
     for prompt in prompts:
-        ids = tokenizer.encode(prompt)
+        ids = np.array(with_beginning(tokenizer, tokenizer.encode(prompt)))
         for begin in range(0, n_texts, TEXTS_A_CALL):
             sampling = SamplingConfig(
                 temperature=1.0, top_p=0.9, max_new_tokens=TEXT_TOKENS, seed=seed + begin

@@ -5,7 +5,7 @@ Must not import jax.
 
 from gpt_jax.data.tokenizers import Tokenizer
 from gpt_jax.evaluate.requests import Request
-from gpt_jax.streaming import begin_tokens
+from gpt_jax.streaming import with_beginning
 
 
 def encode_pair(tokenizer: Tokenizer, context: str, continuation: str) -> Request:
@@ -22,7 +22,7 @@ def encode_pair(tokenizer: Tokenizer, context: str, continuation: str) -> Reques
         after = whole[len(before) :]
     else:
         after = _ids(tokenizer, continuation)
-    return Request(before or begin_tokens(tokenizer), after)
+    return Request(with_beginning(tokenizer, before), after)
 
 
 def _ids(tokenizer: Tokenizer, text: str) -> tuple[int, ...]:

@@ -17,12 +17,13 @@ from gpt_jax.data.tokenizers import Tokenizer
 from gpt_jax.finetune.templates import (
     Part,
     Template,
+    encode_part,
     load_template,
     messages,
     render,
     render_prompt,
 )
-from gpt_jax.streaming import begin_tokens, end_tokens
+from gpt_jax.streaming import begin_tokens
 
 N_SPECIAL = 3
 """Start, delimiter and extract."""
@@ -241,9 +242,7 @@ def spoken(encoder: Encoder, parts: Sequence[Part]) -> Encoded:
     tokens = [0] * encoder.n_prefix + list(begin_tokens(encoder.tokenizer))
     learned = [0.0] * len(tokens)
     for part in parts:
-        ids = encoder.ids(part.text) if part.text else []
-        if part.ends:
-            ids += end_tokens(encoder.tokenizer)
+        ids = encode_part(encoder.tokenizer, part)
         tokens += ids
         learned += [float(part.learned)] * len(ids)
     return Encoded(tokens[: encoder.room], learned[: encoder.room], [], [])

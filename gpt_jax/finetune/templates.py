@@ -13,6 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from gpt_jax.data.tokenizers import Tokenizer
+from gpt_jax.streaming import end_tokens
+
 LEARNED = "assistant"
 
 
@@ -42,6 +45,8 @@ class Part(NamedTuple):
     learned: bool
     ends: bool = False
     """Whether an end-of-text token follows, learned as the text is."""
+    n_said: int = 0
+    """Characters at its beginning that somebody says; the others are the template's."""
 
 
 def load_template(name: str) -> Template:
@@ -83,8 +88,22 @@ def render(template: Template, turns: Sequence[dict[str, str]]) -> list[Part]:
         learned = role == LEARNED
         # What stands after a learned turn tells the model to stop, so it is learned too.
         parts.append(Part(before, False))
-        parts.append(Part(content + after, learned, ends=learned and template.end))
+        ends = learned and template.end
+        parts.append(Part(content + after, learned, ends, n_said=len(content)))
     return parts
+
+
+def encode_part(tokenizer: Tokenizer, part: Part) -> list[int]:
+    """The tokens of a part, its end among them. The template's text may name special tokens; in
+    what somebody says names are ordinary text."""
+    said, marks = part.text[: part.n_said], part.text[part.n_said :]
+    ids: list[int] = []
+    if any(name in marks for name in tokenizer.special):
+        ids = tokenizer.encode(said).tolist() if said else []
+        ids += tokenizer.encode_marked(marks).tolist()
+    elif part.text:
+        ids = tokenizer.encode(part.text).tolist()
+    return [*ids, *(end_tokens(tokenizer) if part.ends else ())]
 
 
 def render_prompt(template: Template, turns: Sequence[dict[str, str]]) -> list[Part]:

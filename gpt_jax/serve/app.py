@@ -19,9 +19,10 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from gpt_jax.chat import stop_strings
 from gpt_jax.data.tokenizers import Tokenizer
 from gpt_jax.filters import NO_FILTERS, Filters
-from gpt_jax.finetune.templates import LEARNED, Template
+from gpt_jax.finetune.templates import Template
 from gpt_jax.serve.access import Access, HostGuard
 from gpt_jax.serve.batching import N_BANNED
 from gpt_jax.serve.engine import Busy, Engine, Event, Request, Stopped, Token, describe
@@ -43,7 +44,7 @@ class Served:
         self,
         engine: Engine,
         name: str,
-        template: Template,
+        template: Template | None,
         access: Access | None = None,
         filters: Filters = NO_FILTERS,
     ):
@@ -172,11 +173,7 @@ async def _chat(served: Served, request: HttpRequest) -> Response:
         served.filters,
         served.engine.context,
     )
-    # A model that was not taught to end its turn begins the user's next one.
-    others = [
-        before.strip() for role, (before, _) in served.template.roles.items() if role != LEARNED
-    ]
-    stops = (*asked.stops, *(before for before in others if before))
+    stops = (*asked.stops, *stop_strings(served.template))
     tokens = asked.max_tokens or served.engine.context
     form = ChatForm(served.name, served.tokenizer, asked)
     return await _answer(served, request, key, asked, form, [prompt], tokens, stops)

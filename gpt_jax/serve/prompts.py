@@ -3,15 +3,16 @@
 Must not import jax.
 """
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 import numpy as np
 
+from gpt_jax import chat
 from gpt_jax.data.tokenizers import Tokenizer
 from gpt_jax.filters import Filters
-from gpt_jax.finetune.templates import Template, render_prompt
+from gpt_jax.finetune.templates import Template
 from gpt_jax.serve.protocol import ChatRequest, CompletionRequest, Message, invalid
-from gpt_jax.streaming import begin_tokens, encode_prompt
+from gpt_jax.streaming import encode_prompt
 
 
 def completion_prompts(
@@ -50,13 +51,20 @@ def _completion(
 
 
 def chat_prompt(
-    asked: ChatRequest, template: Template, tokenizer: Tokenizer, filters: Filters, context: int
+    asked: ChatRequest,
+    template: Template | None,
+    tokenizer: Tokenizer,
+    filters: Filters,
+    context: int,
 ) -> np.ndarray:
     """The tokens of a conversation, up to where the assistant's next turn begins.
 
+    template: None is the tokenizer's own.
+
     Raises ApiError as `completion_prompts` does, and for a role that the template lacks.
     """
-    turns = [{"role": _role(m, template), "content": m.content} for m in asked.messages]
+    known = tokenizer.conventions.chat_template if template is None else template.roles
+    turns = [{"role": _role(m, known), "content": m.content} for m in asked.messages]
     ids = _render(turns, template, tokenizer)
     check_length(ids, asked.min_tokens, context)
     if filters:  # what is replaced may have become longer
@@ -66,25 +74,21 @@ def chat_prompt(
     return ids
 
 
-def _role(message: Message, template: Template) -> str:
-    """OpenAI's newer name of the system's turns is understood where the template lacks it."""
-    if message.role == "developer" and message.role not in template.roles:
+def _role(message: Message, known: Container[str]) -> str:
+    """OpenAI's newer name of the system's turns is understood where the template, or its text,
+    lacks it."""
+    if message.role == "developer" and message.role not in known:
         return "system"
     return message.role
 
 
 def _render(
-    turns: Sequence[dict[str, str]], template: Template, tokenizer: Tokenizer
+    turns: Sequence[dict[str, str]], template: Template | None, tokenizer: Tokenizer
 ) -> np.ndarray:
     try:
-        parts = render_prompt(template, turns)
-        ids: list[int] = [*begin_tokens(tokenizer)]
-        for part in parts:
-            ids += tokenizer.encode(part.text).tolist() if part.text else []
-            ids += begin_tokens(tokenizer) if part.ends else ()
+        return chat.chat_prompt(tokenizer, turns, template).ids
     except ValueError as error:
         raise invalid(f"messages: {error}", parameter="messages") from None
-    return np.asarray(ids, np.int32)
 
 
 def check_length(ids: Sequence[int] | np.ndarray, min_tokens: int, context: int) -> None:

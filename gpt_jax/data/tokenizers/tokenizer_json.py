@@ -223,6 +223,7 @@ class JsonTokenizer(Tokenizer):
             self._vocabulary = dict(self._shown.get_vocab(with_added_tokens=True))
         for name in special_names(content) - self._vocabulary.keys():
             raise ValueError(f"{where} is damaged: its special token {name!r} has no id")
+        self._special = {name: self._vocabulary[name] for name in special_names(content)}
         self._named_end = named_end(self._vocabulary)
         self.end_of_text = self._named_end if end_of_text is None else end_of_text
         self.vocab_size = max(self._vocabulary.values()) + 1
@@ -256,7 +257,7 @@ class JsonTokenizer(Tokenizer):
 
     @property
     def special(self) -> Mapping[str, int]:
-        return {name: self._vocabulary[name] for name in special_names(self._content)}
+        return self._special
 
     def id_of(self, name: str) -> int | None:
         """The id of a token, special or not."""
