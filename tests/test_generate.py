@@ -91,8 +91,8 @@ def test_mistakes_are_named():
 def test_the_verb_prints_the_same_streamed_or_not(monkeypatch, capsys):
     asked = []
 
-    def load_run(path, checkpoint):
-        asked.append((path, checkpoint))
+    def load_run(path, checkpoint, changes):
+        asked.append((path, checkpoint, changes))
         return (None, *model_and_params(), LETTERS)
 
     monkeypatch.setattr(gpt_jax.run, "load_run", load_run)
@@ -104,8 +104,13 @@ def test_the_verb_prints_the_same_streamed_or_not(monkeypatch, capsys):
     assert capsys.readouterr().out == streamed
     texts = generate(LETTERS, ["cab", "a b"], n_samples=2)
     assert streamed.split(f"\n{SEPARATOR}\n")[3] == f"a b{texts[3]}\n"
-    assert cli.main([*arguments, "--checkpoint", "120"]) == 0
-    assert asked == [("some/run", "latest"), ("some/run", "best"), ("some/run", 120)]
+    how = ["--compute.dtype", "float32"]
+    assert cli.main([*arguments, "--checkpoint", "120", *how]) == 0
+    assert asked == [
+        ("some/run", "latest", {}),
+        ("some/run", "best", {}),
+        ("some/run", 120, {"compute.dtype": "float32"}),
+    ]
     capsys.readouterr()
 
     assert cli.main([*arguments, "--checkpoint", "newest"]) == 2
