@@ -269,6 +269,17 @@ def plain_model(path: str, config: Config, layout: "Layout | None") -> "tuple[GP
     }
 
 
+def with_base_conventions(config: Config, tokenizer: Tokenizer) -> Tokenizer:
+    """The tokenizer, used as the base's is (an imported model's BOS, ends, chat template), where
+    the two have one vocabulary."""
+    if not config.base:
+        return tokenizer
+    base = load_tokenizer(RunDirectory(config.base).tokenizer)
+    if base.fingerprint != tokenizer.fingerprint:
+        return tokenizer
+    return tokenizer.with_conventions(base.conventions)
+
+
 def _other_architecture(base: Config, config: Config) -> str:
     """The fields in which two models compute different functions of the same parameters."""
     free = {"model.seq_len"} if config.model.position != "learned" else set()

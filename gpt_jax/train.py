@@ -28,7 +28,7 @@ from gpt_jax.history import copy_until, tokens_after
 from gpt_jax.output import say
 from gpt_jax.processes import is_writer
 from gpt_jax.recorder import RunRecorder, describe_bad, whole_steps
-from gpt_jax.run import RunDirectory, base_params, weights_fingerprint
+from gpt_jax.run import RunDirectory, base_params, weights_fingerprint, with_base_conventions
 from gpt_jax.step import Metrics, TrainState
 from gpt_jax.task_report import test
 from gpt_jax.timetable import make_timetable
@@ -135,7 +135,7 @@ def begin(experiment: Experiment) -> None:
     run = experiment.run
     run.write_config(experiment.config, facts(experiment))
     run.result.unlink(missing_ok=True)  # of the run before its config was changed
-    experiment.data.tokenizer.save(_made(run.tokenizer))
+    with_base_conventions(experiment.config, experiment.data.tokenizer).save(_made(run.tokenizer))
 
 
 def initial_state(

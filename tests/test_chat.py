@@ -7,9 +7,10 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
 from gpt_jax.chat import chat_prompt, choose_template, stop_strings
-from gpt_jax.config import TaskConfig
+from gpt_jax.config import Config, TaskConfig
 from gpt_jax.data.tokenizers import ByteTokenizer, Conventions, JsonTokenizer
 from gpt_jax.finetune.templates import TEMPLATES, Part, Template, encode_part, load_template
+from gpt_jax.run import with_base_conventions
 from gpt_jax.streaming import begin_tokens, encode_prompt, end_tokens, with_beginning
 
 MARKS = Template(
@@ -83,3 +84,14 @@ def test_whose_template_is_taken(tokenizer, tmp_path):
     assert load_template(str(json_file)) == MARKS
     assert stop_strings(TEMPLATES["chat"]) == ("System:", "User:")
     assert stop_strings(None) == ()
+
+
+def test_training_on_keeps_the_conventions_of_the_base(tokenizer, tmp_path):
+    conventions = Conventions((1,), (1,), (0, 2), 2, chat_template="{{ messages }}")
+    base = tmp_path / "base" / "tokenizer"
+    base.mkdir(parents=True)
+    tokenizer.with_conventions(conventions).save(base)
+    config = Config(base=str(tmp_path / "base"))
+    assert with_base_conventions(config, tokenizer).conventions == conventions
+    assert with_base_conventions(config, ByteTokenizer()).conventions == Conventions()
+    assert with_base_conventions(Config(), tokenizer).conventions == Conventions()

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from gpt_jax import overrides, tables
 from gpt_jax.checkpoint_files import Which, find_sound
 from gpt_jax.config import Config
@@ -28,7 +30,7 @@ from gpt_jax.models.gpt import GPT, Params
 from gpt_jax.run import RunDirectory, load_model
 from gpt_jax.sampling import SamplingConfig
 from gpt_jax.sharding import Layout, make_layout
-from gpt_jax.streaming import begin_tokens, encode_prompt
+from gpt_jax.streaming import begin_tokens, with_beginning
 from gpt_jax.tracking import Record
 
 ROWS_A_CALL = 32
@@ -192,7 +194,8 @@ def _write(
         if known is not None:
             texts[index] = known
         else:
-            waiting.append((index, digest, encode_prompt(tokenizer, text)))
+            ids = with_beginning(tokenizer, tokenizer.encode(text))
+            waiting.append((index, digest, np.asarray(ids)))
     waiting.sort(key=lambda row: -len(row[2]))
     params = decoding_params(evaluator.model, evaluator.params) if waiting else {}
     with Ticker(task.name, len(items), len(texts)) as ticker:
