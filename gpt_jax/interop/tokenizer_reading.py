@@ -42,6 +42,11 @@ def read_tokenizer(facts: FolderFacts, n_rows: int, named: str = "") -> Tokenize
     """
     if named and named != IDS:
         return make_tokenizer(named)
+    with errors_named(str(facts.folder), " has a damaged tokenizer file"):
+        return _read(facts, n_rows, named)
+
+
+def _read(facts: FolderFacts, n_rows: int, named: str) -> Tokenizer:
     found = None if named == IDS else _vocabulary(facts, n_rows)
     if found is None:
         if not named and facts.says_of_tokens:

@@ -90,6 +90,7 @@ def test_prompts_and_chats_have_the_ids_of_transformers(imported):
     assert tokenizer.vocab_size == len(peer)
 
 
+@pytest.mark.slow
 def test_greedy_texts_are_those_of_transformers(imported, weights):
     folder, run = imported
     config, model, params, tokenizer = loaded(run)

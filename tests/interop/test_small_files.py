@@ -1,0 +1,63 @@
+"""Damaged small files of a folder (tokenizers, their configs, ids): one line that names it."""
+
+import json
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from published_folders import FORMS
+
+from gpt_jax.interop.conventions import read_facts
+from gpt_jax.interop.tokenizer_reading import read_tokenizer
+
+JUNK: st.SearchStrategy = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-2, 2**33),
+    st.text(max_size=3),
+    st.lists(st.integers(0, 3), max_size=2),
+    st.just({}),
+)
+
+
+def changed(data: st.DataObject, value):
+    """A JSON value with something in it gone, another, or of another type."""
+    if isinstance(value, dict | list) and value and data.draw(st.integers(0, 3)):
+        keys = list(value) if isinstance(value, dict) else list(range(len(value)))
+        key = data.draw(st.sampled_from(keys))
+        copy = value.copy()
+        if data.draw(st.integers(0, 3)):
+            copy[key] = changed(data, value[key])
+        else:
+            del copy[key]
+        return copy
+    return data.draw(JUNK)
+
+
+@pytest.fixture(scope="module", params=sorted(FORMS))
+def form(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(request.param)
+    (folder / "config.json").write_text("{}")
+    FORMS[request.param](folder)
+    return folder
+
+
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_mutated_small_files(form, data):
+    names = sorted(p.name for p in form.glob("*.json") if p.name not in ("tokenizer.json",))
+    path = form / data.draw(st.sampled_from(names))
+    sound = path.read_text()
+    said = str(form)
+    try:
+        path.write_text(json.dumps(changed(data, json.loads(sound))))
+        made = read_tokenizer(read_facts(form, "llama"), 300)
+        made.encode_marked("the cat <|im_end|>")
+        assert all(type(i) is int for i in (*made.ends, *made.conventions.begin))
+        json.dumps(made.saved)
+    except ValueError as error:
+        said = str(error)
+    finally:
+        path.write_text(sound)
+    assert said.startswith(str(form))
+    assert "\n" not in said
