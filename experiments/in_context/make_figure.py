@@ -19,6 +19,7 @@ import matplotlib  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 from tasks import N_ITEMS, SHOTS, TASKS, best_accuracy  # noqa: E402
 
+from gpt_jax.csv_cells import as_csv  # noqa: E402
 from gpt_jax.scaling.plots import COLOURS, STYLE, save  # noqa: E402
 
 HERE = Path(__file__).resolve().parent
@@ -47,10 +48,7 @@ def score(sweep: Path) -> list[dict]:
 
 
 def write(rows: list[dict]) -> None:
-    with CSV.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    CSV.write_text(as_csv(COLUMNS, ([row[name] for name in COLUMNS] for row in rows)), newline="")
 
 
 def read() -> dict[int, dict[int, tuple[float, float]]]:

@@ -7,7 +7,6 @@ and writes runs.csv and losses.png beside this file.
 """
 
 import argparse
-import csv
 import json
 import statistics
 from pathlib import Path
@@ -19,6 +18,7 @@ prepare_process()
 from matplotlib.figure import Figure  # noqa: E402
 
 from gpt_jax import overrides  # noqa: E402
+from gpt_jax.csv_cells import as_csv  # noqa: E402
 from gpt_jax.tracking import finite_values, read_records, smooth  # noqa: E402
 from gpt_jax.train import train  # noqa: E402
 
@@ -97,10 +97,8 @@ def main() -> None:
         for recipe, config in RECIPES.items()
         for seed in SEEDS
     ]
-    with (HERE / "runs.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    cells = ([row.get(name) for name in COLUMNS] for row in rows)
+    (HERE / "runs.csv").write_text(as_csv(COLUMNS, cells), newline="")
     draw(rows)
     print("| run | parameters | tokens | validation loss, whole split (nats per character) |")
     print("|---|---|---|---|")
