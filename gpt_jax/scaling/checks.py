@@ -25,10 +25,22 @@ MIXING_SPOILS = {
     "convention": "N, D and C of different conventions are not comparable",
     "loss_unit": "losses in different units are not comparable",
 }
-MANY_WITHOUT_MINIMUM = 0.025
+MANY_WITHOUT_MINIMUM = 0.3
+"""Share of simulated studies that leave a budget out."""
+EXACT_OPTIMUM = 0.01
+"""Differences of log N and of exponents below this are no reason for a warning."""
+CHECK_SHARE = 1.2
+"""Of the 95% half-width: a check that differs by less agrees. Noise alone passes it once in 50."""
+FAR_SCATTER = 1e-3
+"""Chance of minima that scatter so much around their power law: less draws a warning."""
 COST_SPREAD = 1.2
 """Factor between the largest and the smallest C / (N D) of a table."""
-BIAS_SHARE = 0.25
+USUAL_COST = (1.0, 60.0)
+"""C / (N D), median: 6 in the papers, a few times that where small models count attention and
+embeddings in C and not in N, less where N counts experts that a token does not use."""
+USUAL_TOKENS_PER_PARAMETER = (1e-3, 1e6)
+"""D / N, median: from the smallest to the most over-trained models there are."""
+BIAS_SHARE = 0.5
 """Of the half-width of the 95% interval: a smaller bias of the parabolas is not worth a warning."""
 
 
@@ -47,7 +59,41 @@ def table_warnings(runs: RunTable) -> list[str]:
                 f"{np.nanmax(ratio):.3g}: mixed conventions, or attention counted in; best tokens "
                 f"use the median (a column of 6 N D has one ratio: --columns flops=flops_6nd)"
             )
+    return [*found, *unit_warnings(runs), *repeat_warnings(runs)]
+
+
+def unit_warnings(runs: RunTable) -> list[str]:
+    """Of N, D and C that cannot all be parameters, tokens and FLOPs: a column or unit mistaken."""
+    found = []
+    for ratio, formula, usual, (low, high) in (
+        (("flops", "n_params", "n_tokens"), "C / (N D)", "6", USUAL_COST),
+        (("n_tokens", "n_params"), "D / N", "between 0.1 and 10,000", USUAL_TOKENS_PER_PARAMETER),
+    ):
+        if not all(name in runs for name in ratio):
+            continue
+        top, *bottom = (runs[name] for name in ratio)
+        value = float(np.nanmedian(top / np.prod(bottom, axis=0)))
+        if not low <= value <= high:
+            columns = ", ".join(f"{n} = {runs.conventions.get(n, n)}" for n in ratio)
+            found.append(
+                f"{formula} is {value:.3g}, usually {usual}: a column ({columns}) is not what its "
+                f"name says, or not in parameters, tokens and FLOPs; see --columns"
+            )
+            break  # one mistake, one warning
     return found
+
+
+def repeat_warnings(runs: RunTable) -> list[str]:
+    """Of rows with the numbers of another one that are not the same row: perhaps copies."""
+    names = list(runs.quantities)
+    table = np.stack([np.nan_to_num(runs[name], nan=-1.0) for name in names], 1)
+    count = len(table) - len(np.unique(table, axis=0))
+    if not count:
+        return []
+    return [
+        f"{count} {'row has' if count == 1 else 'rows have'} the same {', '.join(names)} as "
+        f"another row: if they are copies of one run, the intervals are too narrow"
+    ]
 
 
 def fit_warnings(fit: LawFit) -> list[str]:
@@ -76,11 +122,6 @@ def fit_warnings(fit: LawFit) -> list[str]:
     n_free = fit.theta.size
     if len(fit.runs) < FEW_RUNS_PER_PARAMETER * n_free:
         found.append(f"{len(fit.runs)} runs for {n_free} parameters")
-    if "run" in fit.runs.labels and len(set(fit.runs.labels["run"])) < len(fit.runs):
-        found.append(
-            "rows share runs, and the profile intervals take every row for itself: they are too "
-            "narrow (the bootstrap keeps a run's rows together)"
-        )
     low, high = fit.law.bounds.T
     if (fit.theta <= low + 1e-9).any() or (fit.theta >= high - 1e-9).any():
         found.append(
@@ -93,7 +134,7 @@ def fit_warnings(fit: LawFit) -> list[str]:
 def interval_warnings(uncertainty: Uncertainty) -> list[str]:
     """Of parameters whose 95% interval is open, or spans a factor of ten."""
     found, leave_open = [], []
-    for symbol, edges in uncertainty.profile.items():
+    for symbol, edges in uncertainty.intervals.items():
         low, high = edges[-1]
         if np.isnan(low) or np.isnan(high):
             leave_open.append(symbol)
@@ -123,7 +164,8 @@ def optima_warnings(fit: OptimaFit) -> list[str]:
     if np.ptp(fit.log_compute) < np.log(SHORT_RANGE):
         factor = np.exp(np.ptp(fit.log_compute))
         found.append(f"the computes span a factor of {factor:.1f} only")
-    return found + outside_warnings(fit) + undetermined_warnings(fit)
+    found += outside_warnings(fit) + undetermined_warnings(fit)
+    return found + scatter_warnings(fit) + check_warnings(fit)
 
 
 def outside_warnings(fit: OptimaFit) -> list[str]:
@@ -142,13 +184,47 @@ def outside_warnings(fit: OptimaFit) -> list[str]:
 
 
 def undetermined_warnings(fit: OptimaFit) -> list[str]:
-    """Of parabolas whose curvature the runs leave open: many of their draws have no minimum."""
+    """Of budgets whose minimum the runs hardly hold: many simulated ones have none inside."""
     shares = np.isnan(fit.log_optimum[1:]).mean(0) if len(fit.log_optimum) > 1 else []
     return [
-        f"budget {p.compute:.3g} FLOPs: in {share:.0%} of the draws its parabola has no minimum; "
-        f"the intervals leave these out"
+        f"budget {p.compute:.3g} FLOPs: in {share:.0%} of the simulated studies its parabola has no "
+        f"minimum inside the grid"
         for p, share in zip(fit.profiles, shares, strict=False)
         if share > MANY_WITHOUT_MINIMUM
+    ]
+
+
+def scatter_warnings(fit: OptimaFit) -> list[str]:
+    """Of minima that lie further from their power law than the noise of their budgets explains."""
+    if not fit.profiles or len(fit.log_optimum) < 3 or fit.log_compute.size < 3:
+        return []
+    from scipy.special import chdtrc
+
+    error = np.nanstd(fit.log_optimum[1:], axis=0)
+    line = fit.coefficients[0, 0] + fit.coefficients[0, 1] * fit.log_compute
+    distance = np.abs(fit.log_optimum[0] - line)
+    squares = float(((distance / np.maximum(error, EXACT_OPTIMUM)) ** 2).sum())
+    if chdtrc(fit.log_compute.size - 2, squares) > FAR_SCATTER:
+        return []
+    return [
+        f"the minima scatter around the power law by {100 * distance.mean():.0f}% on average, more "
+        f"than the noise within budgets explains ({100 * error.mean():.0f}%): no power law, or "
+        f"settings that differ between budgets; the intervals are too narrow"
+    ]
+
+
+def check_warnings(fit: OptimaFit) -> list[str]:
+    """Where cubics over wider windows give another exponent than the parabolas."""
+    if fit.check is None or "a" not in fit.intervals:
+        return []
+    a, (low, high) = fit.parameters["a"], fit.intervals["a"][-1]
+    half = max((high - low) / 2, EXACT_OPTIMUM)
+    if abs(fit.check.exponent - a) <= CHECK_SHARE * half:
+        return []
+    return [
+        f"cubics over sizes within {fit.check.window:.3g} times of each minimum give a = "
+        f"{fit.check.exponent:.3f}, parabolas {a:.3f}: further apart than the 95% interval is wide "
+        f"to one side"
     ]
 
 

@@ -124,12 +124,25 @@ class Uncertainty:
     """Intervals of a fit's parameters, and the refits they come from."""
 
     profile: dict[str, Array]
-    """{symbol: (levels, 2)} by profile likelihood"""
+    """{symbol: (levels, 2)} by profile likelihood, which takes scatter to be equal over runs"""
     bootstrap: dict[str, Array]
     """{symbol: (levels, 2)} by bootstrap over runs; empty without refits, or with as few runs as
     parameters, which every resample meets exactly"""
     refits: Array
     """(refits, P)"""
+
+    @property
+    def intervals(self) -> dict[str, Array]:
+        """The bootstrap's, which hold where scatter is not equal; without refits the profile's.
+
+        An edge that the profile leaves open is open: resamples cannot show how far it goes.
+        """
+        if not self.bootstrap:
+            return self.profile
+        return {
+            name: np.where(np.isnan(self.profile[name]), np.nan, edges)
+            for name, edges in self.bootstrap.items()
+        }
 
 
 def estimate_uncertainty(fit: LawFit, n_refits: int, seed: int) -> Uncertainty:

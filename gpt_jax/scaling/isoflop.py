@@ -1,9 +1,9 @@
-"""Chinchilla's approach 2: at each compute a parabola through the losses, then a power law.
+"""Chinchilla's approach 2: at each compute a parabola through the lowest losses, then a power law.
 
-The same serves the best learning rate or batch size against compute. For N and D the parabola is
-a second-order picture of a curve that is not symmetric, so its minimum is biased by the grid's
-position and width; `parabola_bias` says by how much under a fitted law. Dims: F versions, M
-computes, R runs of one compute.
+The same serves the best learning rate or batch size against compute. A parabola is fitted only to
+sizes within a factor of its minimum, and a compute whose minimum is not inside its grid of sizes
+is left out. A cubic over a wider window is the check. Dims: F versions, M computes, R runs of one
+compute.
 
 Must not import jax.
 """
@@ -13,13 +13,8 @@ import numpy as np
 from gpt_jax.scaling.catalog import LawEntry
 from gpt_jax.scaling.fit import LawFit, fit_frontier
 from gpt_jax.scaling.laws import Array
-from gpt_jax.scaling.optima import (
-    OptimaFit,
-    Profile,
-    parabola_minimum,
-    power_law,
-    squared_error,
-)
+from gpt_jax.scaling.optima import Check, OptimaFit, Profile, power_law, squared_error
+from gpt_jax.scaling.profiles import LocalFit, fit_near_minimum, fit_window, states
 from gpt_jax.scaling.table import RunTable, with_values
 
 SAME_BUDGET = 1.15
@@ -28,61 +23,71 @@ WIDEST_BUDGET = 1.3
 """Computes of one budget that spread by more than this factor are no IsoFLOP profile."""
 FEWEST_SIZES = 4
 """Of a budget: three for the parabola, one to judge it."""
+WINDOW = 3.0
+"""Sizes within this factor of the best one take part in a parabola."""
+CHECK_WIDENING = 1.5
+"""The check's window is the parabolas' to this power: 5.2 for 3."""
+FEWEST_FOR_CHECK = 6
+"""Different sizes in the check's window: four for the cubic, two to judge it."""
 
 
 def fit_isoflop(
-    entry: LawEntry, runs: RunTable, cost: float, n_versions: int, seed: int
+    entry: LawEntry,
+    runs: RunTable,
+    cost: float,
+    n_versions: int,
+    seed: int,
+    window: float = WINDOW,
 ) -> OptimaFit:
-    """The power law through the minima of the parabolas, with n_versions simulated ones.
+    """The power law through the minima of local parabolas, with n_versions simulated ones.
 
-    cost: FLOPs per parameter and token. A version draws every parabola from its posterior under
-    normal errors of one unknown size, relative to the loss and common to all budgets. Raises
-    ValueError if fewer than two budgets have a minimum.
+    cost: FLOPs per parameter and token. window: factor around its minimum from which a parabola
+    takes sizes. A version simulates the losses of every budget (its parabola and normal errors of
+    one unknown size, relative to the loss) and goes through all steps again, from the choice of
+    the window to leaving out what has no minimum inside. Raises ValueError if fewer than two
+    budgets have such a minimum.
     """
+    if window <= 1:
+        raise ValueError(f"--window {window:g}; allowed: factors above 1")
     runs = with_values(runs, ["loss", *entry.needs])
     groups = budgets(runs["flops"])
-    profiles, warnings = [], []
+    used, notes = [], []
     for rows in groups:
         compute = float(np.exp(np.log(runs["flops"][rows]).mean()))
         log_x, loss = _points(entry, runs, rows)
-        if np.unique(log_x).size < FEWEST_SIZES:
-            warnings.append(
-                f"budget {compute:.3g} FLOPs left out: {np.unique(log_x).size} values of "
-                f"{entry.varied}, at least {FEWEST_SIZES} are needed"
-            )
-            continue
-        profiles.append(_profile(compute, log_x, loss))
-    used = [p for p in profiles if p.state != "none"]
-    for p in profiles:
-        if p.state == "none":
-            warnings.append(f"budget {p.compute:.3g} FLOPs left out: its parabola has no minimum")
-        elif p.state != "inside":
-            where = "at the edge of" if p.state == "edge" else "outside"
-            warnings.append(
-                f"budget {p.compute:.3g} FLOPs: the best {entry.varied} "
-                f"{np.exp(p.log_minimum):.3g} lies {where} the grid"
-            )
+        n_sizes = np.unique(log_x).size
+        if n_sizes < FEWEST_SIZES:
+            reason = f"{n_sizes} values of {entry.varied}, at least {FEWEST_SIZES} are needed"
+        else:
+            profile = _profile(compute, log_x, loss, window)
+            reason = _why_left_out(profile, entry.varied)
+        if reason:
+            notes.append(f"budget {compute:.3g} FLOPs left out: {reason}")
+        else:
+            used.append(profile)
     if len(used) < 2:
         raise ValueError(
-            f"{entry.name} found a minimum at {len(used)} of {len(groups)} computes; at least two "
-            f"computes with {FEWEST_SIZES} values of {entry.varied} each are needed"
+            f"{entry.name} found a minimum inside the grid at {len(used)} of {len(groups)} "
+            f"computes; at least two computes with {FEWEST_SIZES} values of {entry.varied} each, "
+            f"on both sides of the best, are needed" + "".join(f"; {note}" for note in notes)
         )
     log_compute = np.log([p.compute for p in used])
-    log_optimum, losses = _simulate(used, n_versions, seed)
+    log_optimum, losses = _simulate(used, window, n_versions, seed)
     coefficients = power_law(log_compute, log_optimum)
     with np.errstate(invalid="ignore"):
         log_loss = np.log(np.where(losses > 0, losses, np.nan))
     return OptimaFit(
         entry=entry,
-        runs=runs,
+        runs=runs.take(np.arange(len(runs)), *notes),
         log_compute=log_compute,
         log_optimum=log_optimum,
         log_loss=log_loss,
         coefficients=coefficients,
         objective=squared_error(log_compute, log_optimum, coefficients),
         cost=cost,
-        warnings=tuple(warnings),
         profiles=tuple(used),
+        window=window,
+        check=_check(used, window),
     )
 
 
@@ -102,21 +107,34 @@ def budgets(flops: Array) -> list[Array]:
     return groups
 
 
+def runs_in_windows(fit: OptimaFit) -> RunTable:
+    """The runs that the parabolas were fitted to."""
+    chosen = np.zeros(len(fit.runs), bool)
+    for profile in fit.profiles:
+        same = np.abs(np.log(fit.runs["flops"] / profile.compute)) < np.log(WIDEST_BUDGET)
+        sizes = np.log(fit.runs[fit.entry.varied])
+        within = profile.log_x[profile.used]
+        chosen |= same & (sizes >= within.min() - 1e-9) & (sizes <= within.max() + 1e-9)
+    return fit.runs.take(chosen)
+
+
 def parabola_bias(fit: OptimaFit, law_fit: LawFit) -> tuple[Array, Array]:
     """(M), (2): what the parabola adds to log N_opt of each budget, and to the power law.
 
-    Measured on losses without noise, from a fitted law of N and D on the same grid of sizes.
+    Measured on losses without noise, from a fitted law of N and D on the same windows of sizes.
     """
     frontier = fit_frontier(law_fit, law_fit.theta[None][:0], fit.cost)
     assert frontier is not None
     assert frontier.loss_anywhere is not None
     found, true = [], []
     for p in fit.profiles:
-        losses = []
-        for log_n in p.log_x:
+        log_x, losses = p.log_x[p.used], []
+        for log_n in log_x:
             log_d = np.log(p.compute / fit.cost) - log_n
             losses.append(np.exp(frontier.loss_anywhere(np.array([log_n]), np.array([log_d]))[0]))
-        found.append(_profile(p.compute, p.log_x, np.array(losses)).log_minimum)
+        center, everything = np.array([p.center]), np.inf
+        local = fit_window(log_x, np.array([losses]), center, everything, 2)
+        found.append(local.log_minimum[0])
         true.append(float(frontier.size(np.log([p.compute]))[0]))
     bias = np.array(found) - np.array(true)
     return bias, power_law(fit.log_compute, bias[None])[0]
@@ -131,35 +149,58 @@ def _points(entry: LawEntry, runs: RunTable, rows: Array) -> tuple[Array, Array]
     return values, np.array([loss[log_x == v].min() for v in values])
 
 
-def _profile(compute: float, log_x: Array, loss: Array) -> Profile:
-    center = float(log_x.mean())
-    z = log_x - center
-    coefficients = np.linalg.lstsq(np.stack([z**0, z, z**2], 1), loss, rcond=None)[0]
-    place = parabola_minimum(coefficients[None])[0][0]
-    values = np.unique(z)
-    if not np.isfinite(place):
-        state = "none"
-    elif not values[0] <= place <= values[-1]:
-        state = "outside"
-    else:
-        state = "inside" if values[1] <= place <= values[-2] else "edge"
-    return Profile(compute, log_x, loss, coefficients, center, state)
+def _profile(compute: float, log_x: Array, loss: Array, window: float) -> Profile:
+    fit = fit_near_minimum(log_x, loss[None], window)
+    state = str(states(log_x, fit)[0])
+    return Profile(
+        compute, log_x, loss, fit.used[0], fit.coefficients[0], float(fit.center[0]), state
+    )
 
 
-def _simulate(profiles: list[Profile], n_versions: int, seed: int) -> tuple[Array, Array]:
-    """Log of the optimum and loss there, (1 + n_versions, M); row 0 as fitted."""
+def _why_left_out(profile: Profile, varied: str) -> str:
+    """Empty for a budget that takes part."""
+    if profile.state == "inside":
+        return ""
+    if profile.state == "none":
+        return "its parabola has no minimum"
+    best = f"the best {varied} {np.exp(profile.log_minimum):.3g}"
+    if profile.state == "outside":
+        return f"{best} lies outside the grid"
+    return f"{best} lies at the edge of the grid, within its last step"
+
+
+def _simulate(
+    profiles: list[Profile], window: float, n_versions: int, seed: int
+) -> tuple[Array, Array]:
+    """Log of the optimum and loss there, (1 + n_versions, M); row 0 as fitted.
+
+    nan where a version has no minimum inside the grid.
+    """
     rng = np.random.default_rng(seed)
     squares = sum(float(((p.residuals / p.minimum_loss) ** 2).sum()) for p in profiles)
-    freedom = sum(p.loss.size - 3 for p in profiles)
-    sigma = np.sqrt(squares / rng.chisquare(max(freedom, 1), n_versions))
+    freedom = sum(int(p.used.sum()) - 3 for p in profiles)
+    sigma = np.sqrt(squares / rng.chisquare(max(freedom, 1), (n_versions, 1)))
     places, values = [], []
     for p in profiles:
-        z = p.log_x - p.center
-        design = np.stack([z**0, z, z**2], 1)
-        root = np.linalg.cholesky(np.linalg.inv(design.T @ design))
-        noise = rng.standard_normal((n_versions, 3)) @ root.T * (sigma * p.minimum_loss)[:, None]
-        drawn = np.concatenate([p.coefficients[None], p.coefficients + noise])
-        place, value = parabola_minimum(drawn)
-        places.append(place + p.center)
-        values.append(value)
+        smooth = np.where(p.used, p.parabola(p.log_x), p.loss)
+        noise = sigma * p.minimum_loss * rng.standard_normal((n_versions, p.loss.size))
+        fit = fit_near_minimum(p.log_x, np.concatenate([p.loss[None], smooth + noise]), window)
+        inside = states(p.log_x, fit) == "inside"
+        places.append(np.where(inside, fit.log_minimum, np.nan))
+        values.append(np.where(inside, fit.minimum_loss, np.nan))
     return np.stack(places, 1), np.stack(values, 1)
+
+
+def _check(profiles: list[Profile], window: float) -> Check | None:
+    """The power law through minima of cubics; none where two budgets have too few sizes for them."""
+    factor = window**CHECK_WIDENING
+    found = []
+    for p in profiles:
+        fit: LocalFit = fit_window(p.log_x, p.loss[None], np.array([p.log_minimum]), factor, 3)
+        place, sizes = fit.log_minimum[0], np.unique(p.log_x[fit.used[0]])
+        if sizes.size >= FEWEST_FOR_CHECK and sizes[0] <= place <= sizes[-1]:
+            found.append((np.log(p.compute), place))
+    if len(found) < 2:
+        return None
+    log_compute, places = np.array(found).T
+    return Check(factor, len(found), float(power_law(log_compute, places[None])[0, 1]))

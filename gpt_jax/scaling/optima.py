@@ -13,6 +13,7 @@ from gpt_jax.scaling.fit import Extrapolation
 from gpt_jax.scaling.frontier import Frontier, power_frontier
 from gpt_jax.scaling.laws import Array, PowerSum, symbols_of
 from gpt_jax.scaling.minimise import minimise
+from gpt_jax.scaling.profiles import polynomial, stationary
 from gpt_jax.scaling.table import RunTable, make_table
 from gpt_jax.scaling.uncertainty import percentiles
 
@@ -44,6 +45,10 @@ class OptimaFit:
     warnings: tuple[str, ...] = ()
     profiles: tuple["Profile", ...] = field(default=())
     """The parabolas, for IsoFLOP."""
+    window: float | None = None
+    """IsoFLOP: factor around its minimum from which a parabola takes sizes."""
+    check: "Check | None" = None
+    """IsoFLOP: the exponent by another local fit, where there are sizes enough for it."""
 
     @property
     def samples(self) -> dict[str, Array]:
@@ -88,39 +93,45 @@ class OptimaFit:
 
 @dataclass(frozen=True)
 class Profile:
-    """Runs of one compute: losses over the varied quantity, and the parabola through them."""
+    """Runs of one compute: losses over the varied quantity, and the local parabola."""
 
     compute: float
     log_x: Array
+    """(S)"""
     loss: Array
+    """(S)"""
+    used: Array
+    """(S) bool: points in the window, to which the parabola is fitted"""
     coefficients: Array
-    """(3): loss = c0 + c1 z + c2 z^2, z = log x - center"""
+    """(4): loss = c0 + c1 z + c2 z^2, z = log x - center; the fourth is 0"""
     center: float
     state: str
-    """inside | edge | outside | none: where the minimum lies in the range of the runs"""
+    """inside | edge | outside | none: where the minimum lies among the values in the window"""
 
     @property
     def log_minimum(self) -> float:
-        return float(parabola_minimum(self.coefficients[None])[0][0] + self.center)
+        return float(stationary(self.coefficients[None])[0] + self.center)
 
     @property
     def minimum_loss(self) -> float:
-        return float(parabola_minimum(self.coefficients[None])[1][0])
+        return float(self.parabola(np.array([self.log_minimum]))[0])
 
     @property
     def residuals(self) -> Array:
-        return self.loss - self.parabola(self.log_x)
+        """Measured minus fitted loss of the points in the window."""
+        return (self.loss - self.parabola(self.log_x))[self.used]
 
     def parabola(self, log_x: Array) -> Array:
-        return np.polynomial.polynomial.polyval(log_x - self.center, self.coefficients)
+        return polynomial(self.coefficients[None], log_x[None] - self.center)[0]
 
 
-def parabola_minimum(coefficients: Array) -> tuple[Array, Array]:
-    """(F, 3) -> place and value of the minimum (F), nan where the parabola opens downwards."""
-    c0, c1, c2 = coefficients.T
-    curvature = np.where(c2 > 0, c2, np.nan)
-    place = -c1 / (2 * curvature)
-    return place, c0 + c1 * place / 2
+@dataclass(frozen=True)
+class Check:
+    """The exponent of the optimum by cubics over wider windows: no parabola is assumed."""
+
+    window: float
+    n_computes: int
+    exponent: float
 
 
 def power_law(log_compute: Array, log_optimum: Array) -> Array:

@@ -22,7 +22,7 @@ from gpt_jax.scaling.fit import (
     fit_law,
 )
 from gpt_jax.scaling.frontier import Frontier, has_optimum
-from gpt_jax.scaling.isoflop import fit_isoflop, parabola_bias
+from gpt_jax.scaling.isoflop import WINDOW, fit_isoflop, parabola_bias, runs_in_windows
 from gpt_jax.scaling.laws import Array
 from gpt_jax.scaling.optima import OptimaFit, extrapolate_optima
 from gpt_jax.scaling.table import RunTable, cost_per_parameter_and_token, with_steps_min
@@ -45,6 +45,8 @@ class Options:
     questions: tuple[tuple[str, float], ...] = ()
     """(compute | target_loss | n_params, value)"""
     unique_tokens: float | None = None
+    window: float | None = None
+    """IsoFLOP: factor around the best size from which a parabola takes sizes; none = WINDOW."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ class Study:
             return (self.optima.parameters["a"], intervals["a"]) if "a" in intervals else None
         if self.fit is None or self.uncertainty is None or not has_optimum(self.fit.law):
             return None
-        return all_parameters(self.fit)["a"], self.uncertainty.profile["a"]
+        return all_parameters(self.fit)["a"], self.uncertainty.intervals["a"]
 
 
 def make_study(entry: LawEntry, runs: RunTable, options: Options) -> Study:
@@ -142,8 +144,7 @@ def _study_optima(entry: LawEntry, runs: RunTable, options: Options, cost: float
         )
     if options.unique_tokens is not None:
         raise ValueError(f"--unique-tokens: {entry.name} knows no repetition")
-    fit_optima = fit_envelope if entry.kind == "envelope" else fit_isoflop
-    optima = fit_optima(entry, runs, cost, options.n_refits, options.seed)
+    optima = _fit_optima(entry, runs, options, cost)
     held_out = extrapolate_optima(optima)
     frontier = optima.frontier if entry.varied == "n_params" else None
     if frontier is None and options.questions:
@@ -173,13 +174,23 @@ def _study_optima(entry: LawEntry, runs: RunTable, options: Options, cost: float
     )
 
 
+def _fit_optima(entry: LawEntry, runs: RunTable, options: Options, cost: float) -> OptimaFit:
+    if entry.kind != "envelope":
+        window = WINDOW if options.window is None else options.window
+        return fit_isoflop(entry, runs, cost, options.n_refits, options.seed, window)
+    if options.window is not None:
+        raise ValueError(f"--window: {entry.name} fits no parabolas; leave it out")
+    return fit_envelope(entry, runs, cost, options.n_refits, options.seed)
+
+
 def _bias(optima: OptimaFit, options: Options) -> ParabolaBias | None:
     """None if the table has too few runs for the law of five parameters."""
-    if len(optima.runs) <= N_UNBIASED_PARAMETERS:
+    runs = runs_in_windows(optima)
+    if len(runs) <= N_UNBIASED_PARAMETERS:
         return None
-    law_fit = fit_law(LAWS[UNBIASED], optima.runs)
+    law_fit = fit_law(LAWS[UNBIASED], runs)
     size, line = parabola_bias(optima, law_fit)
-    uncertainty = estimate_uncertainty(law_fit, 0, options.seed)
+    uncertainty = estimate_uncertainty(law_fit, min(options.n_refits, MOST_EXTRAPOLATIONS), options.seed)
     return ParabolaBias(law_fit, uncertainty, np.exp(size), float(line[1]))
 
 

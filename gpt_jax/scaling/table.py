@@ -78,14 +78,14 @@ class RunTable:
     def __contains__(self, name: str) -> bool:
         return name in self.quantities
 
-    def take(self, rows: Array, note: str = "") -> "RunTable":
-        """Some of the rows, by index or mask; the note says why."""
+    def take(self, rows: Array, *notes: str) -> "RunTable":
+        """Some of the rows, by index or mask; the notes say why."""
         index = np.arange(len(self))[rows]
         return replace(
             self,
             quantities={k: v[index] for k, v in self.quantities.items()},
             labels={k: tuple(v[i] for i in index) for k, v in self.labels.items()},
-            notes=(*self.notes, note) if note else self.notes,
+            notes=(*self.notes, *notes),
         )
 
 
