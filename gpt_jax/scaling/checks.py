@@ -31,6 +31,10 @@ EXACT_OPTIMUM = 0.01
 """Differences of log N and of exponents below this are no reason for a warning."""
 CHECK_SHARE = 1.2
 """Of the 95% half-width: a check that differs by less agrees. Noise alone passes it once in 50."""
+SCATTER_WARNING = (
+    "scatter is not equal over runs, and profile intervals are too narrow then; --bootstrap gives "
+    "others"
+)
 FAR_SCATTER = 1e-3
 """Chance of minima that scatter so much around their power law: less draws a warning."""
 COST_SPREAD = 1.2

@@ -23,6 +23,7 @@ PARABOLA_NOTE = (
 ENVELOPE_NOTE = (
     "the envelope takes the luckiest of curves that lie close, and knows only the sizes tried"
 )
+PROFILE = "profile likelihood (scatter taken to be equal over runs)"
 ASK = "chinchilla-parametric does"
 SIZE_DIGITS = 4
 
@@ -43,13 +44,19 @@ def to_json(study: Study) -> dict[str, Any]:
         "intervals": {},
         "interval_method": interval_method(study),
     }
-    main, other = _interval_tables(study)
+    main, profile = _interval_tables(study)
     document["intervals"] = {name: _edges(edges) for name, edges in main.items()}
-    if other:
-        document["bootstrap_intervals"] = {name: _edges(edges) for name, edges in other.items()}
+    if profile:
+        document["profile_intervals"] = {name: _edges(edges) for name, edges in profile.items()}
+    if study.scatter is not None:
+        document["unequal_scatter"] = vars(study.scatter)
     if study.optima is not None:
         document["loss_against_compute"] = study.optima.loss_parameters
         document["optima"] = _optima(study)
+    if study.optima is not None and study.optima.window is not None:
+        check = study.optima.check
+        document["window"] = study.optima.window
+        document["check_by_cubics"] = None if check is None else vars(check)
     of_envelope = _envelope_bias(study)
     if of_envelope is not None:
         document["known_bias"] = of_envelope
@@ -117,13 +124,15 @@ def conventions(study: Study) -> dict[str, str]:
 
 
 def interval_method(study: Study) -> str:
-    if study.fit is not None:
-        return "profile likelihood"
+    if study.uncertainty is not None:
+        if study.uncertainty.bootstrap:
+            return f"bootstrap over runs, {len(study.uncertainty.refits)} refits"
+        return PROFILE
     if study.options.n_refits == 0:
         return "none"
     assert study.optima is not None
     if study.optima.profiles:
-        return f"{study.options.n_refits} draws of every parabola from its posterior"
+        return f"{study.options.n_refits} simulations of the budgets"
     return f"{study.options.n_refits} simulations of the curves"
 
 
@@ -137,7 +146,7 @@ def text(study: Study) -> str:
     if named:
         lines.append(f"  conventions: {named}")
     lines += [f"  {note}" for note in study.runs.notes]
-    lines += _parameter_text(study)
+    lines += _parameter_text(study) + _scatter_text(study) + _check_text(study)
     lines += _bias_text(study) + _extrapolation_text(study)
     for answer in study.answers:
         lines += _answer_text(study, answer)
@@ -146,8 +155,10 @@ def text(study: Study) -> str:
 
 
 def _interval_tables(study: Study) -> tuple[dict[str, Array], dict[str, Array]]:
+    """The intervals that are meant, and the profile's where they are another method's."""
     if study.uncertainty is not None:
-        return study.uncertainty.profile, study.uncertainty.bootstrap
+        main, profile = study.uncertainty.intervals, study.uncertainty.profile
+        return main, profile if study.uncertainty.bootstrap else {}
     assert study.optima is not None
     return study.optima.intervals, {}
 
@@ -167,7 +178,7 @@ def _finite(value: float) -> float | None:
 def _parameter_text(study: Study) -> list[str]:
     """A line for each parameter, with its intervals in columns."""
     tables = _interval_tables(study)
-    methods = (interval_method(study), "bootstrap over runs")
+    methods = (interval_method(study), PROFILE)
     shown = [(t, m) for t, m in zip(tables, methods, strict=True) if t]
     rows = [["", "", *(f"{level}%" for _ in shown for level in LEVELS)]]
     for name, number in parameters(study).items():
@@ -180,6 +191,37 @@ def _parameter_text(study: Study) -> list[str]:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
         lines.append(f"    {'  '.join(cells)}".rstrip())
     return lines
+
+
+def _scatter_text(study: Study) -> list[str]:
+    if study.scatter is None:
+        return []
+    sizes = ", ".join(f"{size:.3g}" for size in study.scatter.thirds)
+    return [
+        f"  unequal scatter: residuals of log {study.entry.target} have sd {sizes} from the "
+        f"smallest third of {study.scatter.variable} to the largest (by chance: "
+        f"{study.scatter.chance:.1g})"
+    ]
+
+
+def _check_text(study: Study) -> list[str]:
+    """The windows of an IsoFLOP study, and the exponent without parabolas."""
+    optima = study.optima
+    if optima is None or optima.window is None:
+        return []
+    sizes = [int(p.used.sum()) for p in optima.profiles]
+    few, many = min(sizes), max(sizes)
+    line = (
+        f"  parabolas over {study.entry.varied} within {optima.window:g} times of the best: "
+        f"{few if few == many else f'{few} to {many}'} runs at each of {len(sizes)} budgets"
+    )
+    check, power = optima.check, "a" if study.entry.varied == "n_params" else "m"
+    if check is None:
+        return [f"{line}; too few for cubics as a check"]
+    return [
+        f"{line}; cubics within {check.window:.3g} times, as a check ({check.n_computes} budgets): "
+        f"{power} = {check.exponent:.4f}"
+    ]
 
 
 def _interval_text(edges: Array) -> str:
@@ -202,6 +244,7 @@ def _optima(study: Study) -> list[dict[str, Any]]:
             fit.entry.varied: float(np.exp(p.log_minimum)),
             "loss": p.minimum_loss,
             "n_runs": int(p.loss.size),
+            "n_runs_in_window": int(p.used.sum()),
             "minimum": p.state,
         }
         for p in fit.profiles
@@ -213,7 +256,7 @@ def _bias(bias: ParabolaBias) -> dict[str, Any]:
         "note": PARABOLA_NOTE,
         "law": bias.law_fit.entry.name,
         "parameters": {k: _finite(v) for k, v in all_parameters(bias.law_fit).items()},
-        "intervals": {k: _edges(v) for k, v in bias.uncertainty.profile.items()},
+        "intervals": {k: _edges(v) for k, v in bias.uncertainty.intervals.items()},
         "bias_of_a": bias.exponent,
         "bias_factor_of_n_params": [float(f) for f in bias.size_factors],
     }
@@ -250,7 +293,7 @@ def _bias_text(study: Study) -> list[str]:
         f"a {bias.exponent:+.4f}"
     )
     a = all_parameters(bias.law_fit)["a"]
-    interval = _interval_text(bias.uncertainty.profile["a"])
+    interval = _interval_text(bias.uncertainty.intervals["a"])
     return [*lines, f"    without parabolas ({bias.law_fit.entry.name}): a = {a:.4f} {interval}"]
 
 

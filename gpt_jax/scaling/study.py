@@ -25,6 +25,7 @@ from gpt_jax.scaling.frontier import Frontier, has_optimum
 from gpt_jax.scaling.isoflop import WINDOW, fit_isoflop, parabola_bias, runs_in_windows
 from gpt_jax.scaling.laws import Array
 from gpt_jax.scaling.optima import OptimaFit, extrapolate_optima
+from gpt_jax.scaling.scatter import UnequalScatter, unequal_scatter
 from gpt_jax.scaling.table import RunTable, cost_per_parameter_and_token, with_steps_min
 
 UNBIASED = "chinchilla-parametric"
@@ -78,6 +79,8 @@ class Study:
     """Of the best size, for approaches that find optima."""
     frontier: Frontier | None
     bias: ParabolaBias | None
+    scatter: UnequalScatter | None
+    """Of a law's residuals; none where they are even."""
     answers: tuple[Answer, ...]
     warnings: tuple[str, ...]
 
@@ -105,6 +108,8 @@ def _study_law(entry: LawEntry, runs: RunTable, options: Options, cost: float) -
     fit = fit_law(entry, runs, irreducible=options.irreducible, delta=options.delta)
     uncertainty = estimate_uncertainty(fit, options.n_refits, options.seed)
     extrapolation = extrapolate(fit, min(options.n_refits, MOST_EXTRAPOLATIONS), options.seed)
+    if options.window is not None:
+        raise ValueError(f"--window: {entry.name} fits no parabolas; leave it out")
     if options.unique_tokens is not None and "unique_tokens" not in fit.law.variables:
         raise ValueError(
             f"--unique-tokens: {entry.name} knows no repetition; data-constrained does"
@@ -118,6 +123,9 @@ def _study_law(entry: LawEntry, runs: RunTable, options: Options, cost: float) -
     ]
     warnings = [*checks.table_warnings(fit.runs), *checks.fit_warnings(fit)]
     warnings += checks.interval_warnings(uncertainty)
+    scatter = unequal_scatter(fit)
+    if scatter is not None and not uncertainty.bootstrap:
+        warnings.append(checks.SCATTER_WARNING)
     warnings += checks.extrapolation_warnings(extrapolation)
     warnings += checks.answer_warnings(given, fit.runs)
     return Study(
@@ -132,6 +140,7 @@ def _study_law(entry: LawEntry, runs: RunTable, options: Options, cost: float) -
         optimum_extrapolation=None,
         frontier=frontier,
         bias=None,
+        scatter=scatter,
         answers=tuple(given),
         warnings=tuple(warnings),
     )
@@ -169,6 +178,7 @@ def _study_optima(entry: LawEntry, runs: RunTable, options: Options, cost: float
         optimum_extrapolation=held_out[0] if held_out else None,
         frontier=frontier,
         bias=bias,
+        scatter=None,
         answers=tuple(given),
         warnings=tuple(warnings),
     )

@@ -45,6 +45,11 @@ ALTERNATIVES = {
 FLOPS_PER_PARAMETER_AND_TOKEN = 6.0
 """C = 6 N D (Kaplan et al. 2020, section 2.1): completes a row that lacks one of the three."""
 
+SAME_COMPUTE = 1.02
+"""Computes of one size within this factor are one budget, rounded to whole steps."""
+TUNED = ("learning_rate", "batch_tokens")
+"""Quantities that are tuned at each N and C."""
+
 KAPLAN_B_STAR = 2.1e8
 KAPLAN_ALPHA_B = 0.21
 """Critical batch size in tokens, B_star / L^(1 / alpha_B) (Kaplan et al. 2020, section 5.1)."""
@@ -126,6 +131,8 @@ def read_runs(
         rows = keep
     if not rows:
         raise ValueError(f"{path} has no rows" + (f" with {dict(where)}" if where else ""))
+    rows, repeated = _without_copies(rows, header)
+    notes += [repeated] if repeated else []
     quantities = {
         name: np.array([_number(row[column], column, row.where) for row in rows])
         for name, column in numbers.items()
@@ -225,6 +232,69 @@ def pareto(runs: RunTable) -> RunTable:
     kept = order[np.append(True, best[1:] < best[:-1])]
     note = f"{kept.size} of {len(runs)} runs lie on the frontier, the others are left out"
     return runs.take(np.sort(kept), note)
+
+
+def best_over(runs: RunTable, names: Sequence[str]) -> RunTable:
+    """The best setting of these quantities (learning_rate, ...) at each N and C.
+
+    Rows of one N and C that share the values of `names` are seeds of one setting; the setting
+    with the lowest mean loss is kept, with all of its rows. Raises ValueError for a quantity that
+    the table does not have.
+    """
+    unknown = [name for name in names if name not in TUNED]
+    if unknown:
+        raise ValueError(f"--best-over {unknown[0]}: allowed are {', '.join(TUNED)}")
+    runs = with_values(runs, ["loss", "n_params", "flops", *names])
+    cells: dict[int, dict[tuple[float, ...], list[int]]] = {}
+    for row, cell in enumerate(_cells(runs)):
+        setting = tuple(float(runs[name][row]) for name in names)
+        cells.setdefault(int(cell), {}).setdefault(setting, []).append(row)
+    kept, at_edge = [], 0
+    for settings in cells.values():
+        best = min(settings, key=lambda s: runs["loss"][settings[s]].mean())
+        kept += settings[best]
+        tried = np.array(list(settings))
+        at_edge += any(
+            value in (column.min(), column.max()) and len(settings) > 1
+            for value, column in zip(best, tried.T, strict=True)
+        )
+    what = ", ".join(names)
+    note = f"the best {what} at each of {len(cells)} N and C: {len(kept)} of {len(runs)} runs"
+    if at_edge:
+        note += f"; at {at_edge} of them it is the lowest or the highest that was tried"
+    return runs.take(np.sort(kept), note)
+
+
+def _cells(runs: RunTable) -> Array:
+    """(R): index of a row's N and C; computes of one N within SAME_COMPUTE are one."""
+    order = np.lexsort((runs["flops"], runs["n_params"]))
+    size, compute = runs["n_params"][order], runs["flops"][order]
+    step = (np.diff(size) != 0) | (np.diff(np.log(compute)) > np.log(SAME_COMPUTE))
+    cells = np.empty(len(runs), int)
+    cells[order] = np.append(0, np.cumsum(step))
+    return cells
+
+
+def _without_copies(
+    rows: Sequence[tables.Row], header: Sequence[str]
+) -> tuple[list[tables.Row], str]:
+    """Rows that are not the same as an earlier one in every column, and a note on the others."""
+    seen: dict[tuple[str | float, ...], tables.Row] = {}
+    for row in rows:
+        seen.setdefault(tuple(_plain(row[column]) for column in header), row)
+    count = len(rows) - len(seen)
+    plural = "row is a copy" if count == 1 else "rows are copies"
+    note = f"{count} {plural} of an earlier one in every column: left out" if count else ""
+    return list(seen.values()), note
+
+
+def _plain(cell: str) -> str | float:
+    """A cell for comparison: 1e9 and 1000000000 are the same."""
+    try:
+        value = float(cell)
+    except ValueError:
+        return cell.strip()
+    return value if math.isfinite(value) else cell.strip()
 
 
 def _only_cooled(table: RunTable) -> RunTable:

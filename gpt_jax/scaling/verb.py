@@ -24,6 +24,7 @@ examples:
   gpt-jax fit runs.csv --law chinchilla-envelope,chinchilla-isoflop,chinchilla-parametric \\
       --plots figures --json fits.json
   gpt-jax fit other.csv --law kaplan-n --columns n_params=size,loss=val_loss
+  gpt-jax fit tuned.csv --law chinchilla-isoflop --best-over learning_rate
 """
 QUESTIONS = ("compute", "target_loss", "n_params")
 
@@ -62,6 +63,13 @@ def _add_table_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--drop-worst", type=int, default=0, metavar="K", help="leave out the K highest losses")
     add(
+        "--best-over",
+        action="append",
+        default=[],
+        metavar="NAME[,NAME]",
+        help="only the best learning_rate (or batch_tokens, or both) at each N and C",
+    )
+    add(
         "--frontier-only",
         action="store_true",
         help="only runs that no cheaper run beats: what laws of compute alone are about",
@@ -87,7 +95,15 @@ def _add_fit_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=1000,
         metavar="N",
-        help="refits to resampled runs, behind the intervals of answers (default 1000; 0: none)",
+        help="refits to resampled runs, behind intervals and answers (default 1000; 0: profile "
+        "intervals, which take scatter to be equal)",
+    )
+    add(
+        "--window",
+        type=_positive,
+        metavar="X",
+        help="IsoFLOP: fit each budget's parabola to sizes within this factor of the best "
+        "(default 3)",
     )
     add("--seed", type=int, default=0, help="of the resampling (default 0)")
 
@@ -131,7 +147,7 @@ def run(arguments: argparse.Namespace) -> int:
     from gpt_jax.scaling import report
     from gpt_jax.scaling.catalog import find_law
     from gpt_jax.scaling.study import Options, make_study
-    from gpt_jax.scaling.table import drop_worst, pareto, read_runs
+    from gpt_jax.scaling.table import best_over, drop_worst, pareto, read_runs
 
     if arguments.bootstrap < 0:
         raise ValueError(f"--bootstrap {arguments.bootstrap}; allowed: 0 or more refits")
@@ -144,13 +160,15 @@ def run(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
         questions=tuple((question, value) for question in QUESTIONS for value in given[question]),
         unique_tokens=arguments.unique_tokens,
+        window=arguments.window,
     )
+    tuned = [name.strip() for names in arguments.best_over for name in names.split(",")]
     columns = pairs("--columns", ",".join(arguments.columns))
     where = dict(_pair("--where", text) for text in arguments.where)
     studies, not_fitted = [], {}
     for entry in entries:
         runs = read_runs(arguments.runs, columns=columns, where=where, prefer=entry.prefer)
-        runs = drop_worst(runs, arguments.drop_worst)
+        runs = drop_worst(best_over(runs, tuned) if tuned else runs, arguments.drop_worst)
         if arguments.frontier_only:
             runs = pareto(runs)
         try:

@@ -92,11 +92,30 @@ def _fit(fit: Record) -> dict[str, Any]:
     }
 
 
+def _scatter_and_check(fit: Record) -> list[str]:
+    """Unequal scatter of a law's residuals; what stands beside the parabolas of an IsoFLOP fit."""
+    notes: list[str] = []
+    if "unequal_scatter" in fit:
+        found = fit["unequal_scatter"]
+        sizes = ", ".join(number(size, 3) for size in found["thirds"])
+        notes.append(
+            f"unequal scatter: residuals have sd {sizes} from the smallest third of "
+            f"{found['variable']} to the largest"
+        )
+    if fit.get("check_by_cubics"):
+        check = fit["check_by_cubics"]
+        notes.append(
+            f"parabolas over sizes within {number(fit['window'])} times of the best; cubics within "
+            f"{number(check['window'], 3)} times, as a check: exponent {number(check['exponent'])}"
+        )
+    return notes
+
+
 def _parameters(fit: Record) -> tuple[list[str], list[list[str]]]:
     """The header and rows of a fit's table."""
-    main, other = fit["intervals"], fit.get("bootstrap_intervals", {})
+    main, other = fit["intervals"], fit.get("profile_intervals", {})
     header = ["parameter", "value", *(f"{level}%" for level in LEVELS)]
-    header += ["95%, bootstrap"] if other else []
+    header += ["95%, profile"] if other else []
     rows: list[list[str]] = []
     for symbol, value in fit["parameters"].items():
         row: list[str] = [
@@ -121,6 +140,7 @@ def _notes(fit: Record) -> list[str]:
         )
         if found
     ]
+    notes += _scatter_and_check(fit)
     if "unbiased_alternative" in fit:
         bias = fit["unbiased_alternative"]
         notes.append(
