@@ -1,4 +1,7 @@
-"""Printed numbers and how ours compare with them: matches, differs by x, or not comparable.
+"""Printed numbers and how ours compare with them.
+
+What can be computed matches within the rounding of the printed digits or differs by x. What was
+fitted agrees within x, lies inside our interval that is too wide to tell, or differs by x.
 
 Must not import jax.
 """
@@ -21,7 +24,8 @@ class Cell:
     printed: str
     ours: str
     verdict: str
-    """matches | differs by x | not comparable because ..."""
+    """matches (+-tolerance) | agrees within x% | inside our interval of +-x% (too wide to tell) |
+    differs by x | not comparable because ..."""
 
 
 @dataclass(frozen=True)
@@ -71,14 +75,14 @@ def rounding(*printed: Decimal) -> float:
 
 
 def compare(name: str, printed: Decimal, ours: float, slack: float = 0.0) -> Cell:
-    """Ours matches if it rounds to the printed digits.
+    """Ours matches if it rounds to the printed digits; the verdict says how far it may lie.
 
     slack: relative error that ours may have because it is made from rounded numbers itself.
     """
     reference = float(printed)
     allowed = half_unit(printed) + slack * abs(ours)
     if abs(ours - reference) <= allowed * (1 + 1e-9):
-        verdict = "matches"
+        verdict = f"matches (+-{allowed:.3g})"
     else:
         verdict = f"differs by {100 * (ours / reference - 1):+.3g}%"
     return Cell(name, number(reference), number(ours), verdict)

@@ -13,12 +13,17 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from gpt_jax.published.compare import Cell, compare, not_comparable, number
+from gpt_jax.published.compare import Cell, not_comparable, number
 
 CONFIDENCE = "95"
-"""Percent: a fit matches if its interval of this level holds the printed value."""
+"""Percent: a fit agrees only if its interval of this level holds the printed value."""
 N_REFITS = 1000
-"""Behind the intervals of approaches 1 and 2; laws have theirs from the profile likelihood."""
+"""Behind the intervals."""
+WIDE = 0.20
+"""An interval that reaches further than this share from the printed value is too wide to tell:
+Kaplan's a = 0.73 and Chinchilla's 0.50 lie a third apart."""
+OLD_METHOD = "profile likelihood"
+"""Of intervals in files written before the bootstrap's came first."""
 
 ALL, NON_EMBEDDING, MATMUL = (
     "all parameters",
@@ -114,7 +119,7 @@ def fit_runs(path: Path, columns: Mapping[str, str], laws: Sequence[str]) -> Fit
         entry = LAWS[law]
         runs = read_runs(path, columns=columns, prefer=entry.prefer)
         try:
-            study = make_study(entry, runs, Options(n_refits=N_REFITS if entry.finds_optima else 0))
+            study = make_study(entry, runs, Options(n_refits=N_REFITS))
         except ValueError as error:
             not_fitted[law] = str(error)
         else:
@@ -133,8 +138,7 @@ def against_fit(
 ) -> Cell:
     """The printed value, its printed interval if there is one, and our fit's with its own.
 
-    Ours matches if its 95% interval holds the printed value (without intervals: if it rounds to
-    the printed digits), and is compared only where N, C and the corpus mean the same.
+    Compared only where N, C and the corpus mean the same; see `verdict_of_fit`.
     """
     reference = number(float(printed))
     if interval is not None:
@@ -153,12 +157,52 @@ def against_fit(
     why_not = incomparable(fit, symbol, paper)
     if why_not is not None:
         return Cell(name, reference, shown, f"not comparable because {why_not}")
-    verdict = compare(name, printed, ours).verdict
-    if edges is not None:
-        low, high = (-math.inf if edges[0] is None else edges[0]), edges[1]
-        inside = low <= float(printed) <= (math.inf if high is None else high)
-        verdict = "matches" if inside else f"differs by {100 * (ours / float(printed) - 1):+.3g}%"
-    return Cell(name, reference, shown, verdict)
+    return Cell(name, reference, shown, verdict_of_fit(float(printed), ours, edges, fit.warnings))
+
+
+def verdict_of_fit(
+    printed: float,
+    ours: float,
+    edges: Sequence[float | None] | None,
+    warnings: Sequence[str] = (),
+) -> str:
+    """What a fitted value and its interval say of a printed one.
+
+    It agrees within x% if the interval holds the printed value, reaches no further than x% from
+    it, x is at most WIDE, and the fit has no warning. An interval that holds it otherwise is too
+    wide, or the fit too doubtful, to tell. edges: none = the fit has no interval; a none in it is
+    open.
+    """
+    doubt = f"the fit warns: {_short(warnings[0])}" if warnings else ""
+    difference = f"differs by {100 * (ours / printed - 1):+.3g}%"
+    if edges is None:
+        return f"{difference} (no interval: too little known to tell)"
+    low = -math.inf if edges[0] is None else edges[0]
+    high = math.inf if edges[1] is None else edges[1]
+    if not low <= printed <= high:
+        return f"{difference} ({doubt})" if doubt else difference
+    if math.isinf(low) or math.isinf(high):
+        return "inside our interval, which is open (too wide to tell)"
+    reach = max(abs(low / printed - 1), abs(high / printed - 1))
+    width = max(ours - low, high - ours) / abs(ours)
+    interval = f"inside our interval of +-{_percent(width)}"
+    if reach > WIDE:
+        return f"{interval} (too wide to tell)"
+    if doubt:
+        return f"{interval} ({doubt})"
+    return f"agrees within {_percent(reach)}"
+
+
+def _percent(share: float) -> str:
+    """Two digits, and of many orders of magnitude the order."""
+    if share > 100:
+        return f"{100 * share:.0e}%"
+    return f"{100 * share:.0f}%" if share >= 0.1 else f"{100 * share:.2g}%"
+
+
+def _short(warning: str) -> str:
+    """A warning up to its explanation; the notes have all of it."""
+    return warning.partition(":")[0]
 
 
 def incomparable(fit: Fit, symbol: str, paper: PaperConvention) -> str | None:
@@ -184,12 +228,19 @@ def _from_json(document: Mapping[str, Any]) -> Fit:
     return Fit(
         law=document["law"],
         parameters=document["parameters"],
-        intervals=document["intervals"],
+        intervals=_intervals(document),
         n_points=document["n_points"],
         conventions=document["conventions"],
         labels=document["labels"],
         warnings=tuple(document["warnings"]),
     )
+
+
+def _intervals(document: Mapping[str, Any]) -> Mapping[str, Mapping[str, Sequence[float | None]]]:
+    """The fit's intervals; in older files the bootstrap's, which hold where scatter is unequal."""
+    if document.get("interval_method") == OLD_METHOD:
+        return document.get("bootstrap_intervals", document["intervals"])
+    return document["intervals"]
 
 
 def _note(fit: Fit) -> str:

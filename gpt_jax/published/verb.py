@@ -7,9 +7,12 @@ import sys
 from pathlib import Path
 
 DESCRIPTION = """\
-A paper's table beside what this code computes or measured: every number matches, differs by x, or
-is not comparable because of something said. Without a name: the tables there are, each with its
-state (reproduced here, at small scale here, or ready to run) and its folder.
+A paper's table beside what this code computes or measured. A number that can be computed matches
+(within the rounding that is printed) or differs by x. A number that was fitted agrees within x%
+(all of our 95% interval lies so near, at most 20%, and the fit has no warning), lies inside our
+interval but that is too wide or the fit too doubtful to tell, or differs by x. Others are not
+comparable because of something said. Without a name: the tables there are, each with its state
+(reproduced here, at small scale here, or ready to run) and its folder.
 """
 EPILOG = """\
 your own exponents beside a paper's:

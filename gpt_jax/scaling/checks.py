@@ -191,8 +191,8 @@ def undetermined_warnings(fit: OptimaFit) -> list[str]:
     """Of budgets whose minimum the runs hardly hold: many simulated ones have none inside."""
     shares = np.isnan(fit.log_optimum[1:]).mean(0) if len(fit.log_optimum) > 1 else []
     return [
-        f"budget {p.compute:.3g} FLOPs: in {share:.0%} of the simulated studies its parabola has no "
-        f"minimum inside the grid"
+        f"budget {p.compute:.3g} FLOPs: in {share:.0%} of the simulated studies its parabola has "
+        f"no minimum inside the grid"
         for p, share in zip(fit.profiles, shares, strict=False)
         if share > MANY_WITHOUT_MINIMUM
     ]

@@ -14,7 +14,7 @@ from gpt_jax.scaling.catalog import LawEntry
 from gpt_jax.scaling.fit import LawFit, fit_frontier
 from gpt_jax.scaling.laws import Array
 from gpt_jax.scaling.optima import Check, OptimaFit, Profile, power_law, squared_error
-from gpt_jax.scaling.profiles import LocalFit, fit_near_minimum, fit_window, states
+from gpt_jax.scaling.profiles import MARGIN, LocalFit, fit_near_minimum, fit_window, states
 from gpt_jax.scaling.table import RunTable, with_values
 
 SAME_BUDGET = 1.15
@@ -27,6 +27,14 @@ WINDOW = 3.0
 """Sizes within this factor of the best one take part in a parabola."""
 CHECK_WIDENING = 1.5
 """The check's window is the parabolas' to this power: 5.2 for 3."""
+FEWEST_TO_CHOOSE = 3
+"""Budgets that are left when those near an edge of the grid are left out."""
+CHOICES = 10
+"""Rounds of choosing budgets and fitting the line; a few are enough."""
+NEAR_EDGE = (
+    "by the power law its best lies so near the edge of the grid that noise decides whether a "
+    "minimum is seen"
+)
 FEWEST_FOR_CHECK = 6
 """Different sizes in the check's window: four for the cubic, two to judge it."""
 
@@ -57,14 +65,17 @@ def fit_isoflop(
         log_x, loss = _points(entry, runs, rows)
         n_sizes = np.unique(log_x).size
         if n_sizes < FEWEST_SIZES:
-            reason = f"{n_sizes} values of {entry.varied}, at least {FEWEST_SIZES} are needed"
+            plural = "value" if n_sizes == 1 else "values"
+            reason = f"{n_sizes} {plural} of {entry.varied}, at least {FEWEST_SIZES} are needed"
         else:
             profile = _profile(compute, log_x, loss, window)
             reason = _why_left_out(profile, entry.varied)
         if reason:
-            notes.append(f"budget {compute:.3g} FLOPs left out: {reason}")
+            notes.append(_left_out(compute, reason))
         else:
             used.append(profile)
+    used, near_edge = _well_inside(used)
+    notes += [_left_out(p.compute, NEAR_EDGE) for p in near_edge]
     if len(used) < 2:
         raise ValueError(
             f"{entry.name} found a minimum inside the grid at {len(used)} of {len(groups)} "
@@ -73,6 +84,9 @@ def fit_isoflop(
         )
     log_compute = np.log([p.compute for p in used])
     log_optimum, losses = _simulate(used, window, n_versions, seed)
+    kept = _kept(log_compute, log_optimum, _inner_range(used))
+    kept[0] = True
+    log_optimum, losses = (np.where(kept, v, np.nan) for v in (log_optimum, losses))
     coefficients = power_law(log_compute, log_optimum)
     with np.errstate(invalid="ignore"):
         log_loss = np.log(np.where(losses > 0, losses, np.nan))
@@ -169,6 +183,56 @@ def _why_left_out(profile: Profile, varied: str) -> str:
     return f"{best} lies at the edge of the grid, within its last step"
 
 
+def _left_out(compute: float, reason: str) -> str:
+    return f"budget {compute:.3g} FLOPs left out: {reason}"
+
+
+def _well_inside(profiles: list[Profile]) -> tuple[list[Profile], list[Profile]]:
+    """Profiles to fit the power law to, and those too near an edge of the grid.
+
+    Where the optimum lies near an edge, noise decides whether a minimum is seen, and the seen ones
+    lie further inside than the truth: a smaller exponent. So budgets are chosen by the power law.
+    """
+    if len(profiles) < FEWEST_TO_CHOOSE:
+        return profiles, []
+    log_compute = np.log([p.compute for p in profiles])
+    places = np.array([[p.log_minimum for p in profiles]])
+    kept = _kept(log_compute, places, _inner_range(profiles))[0]
+    if kept.sum() < FEWEST_TO_CHOOSE:
+        return profiles, []
+    return (
+        [p for p, keep in zip(profiles, kept, strict=True) if keep],
+        [p for p, keep in zip(profiles, kept, strict=True) if not keep],
+    )
+
+
+def _inner_range(profiles: list[Profile]) -> Array:
+    """(2, M): between which values of log x a minimum has MARGIN values to each side."""
+    values = [np.unique(p.log_x) for p in profiles]
+    return np.array([[v[MARGIN - 1] for v in values], [v[-MARGIN] for v in values]])
+
+
+def _kept(log_compute: Array, places: Array, inner: Array) -> Array:
+    """(F, M) bool: where the power law through places (F, M) lies inside by their scatter.
+
+    A version that would keep fewer than FEWEST_TO_CHOOSE keeps all.
+    """
+    known = np.isfinite(places)
+    kept = known
+    for _ in range(CHOICES):
+        line = power_law(log_compute, np.where(kept, places, np.nan))
+        predicted = line[:, :1] + line[:, 1:] * log_compute
+        squares = np.where(kept, (places - predicted) ** 2, 0.0).sum(1)
+        scatter = np.sqrt(squares / np.maximum(kept.sum(1) - 2, 1))[:, None]
+        chosen = known & (predicted >= inner[0] + scatter) & (predicted <= inner[1] - scatter)
+        enough = chosen.sum(1, keepdims=True) >= FEWEST_TO_CHOOSE
+        chosen = np.where(enough, chosen, kept)
+        if (chosen == kept).all():
+            break
+        kept = chosen
+    return kept
+
+
 def _simulate(
     profiles: list[Profile], window: float, n_versions: int, seed: int
 ) -> tuple[Array, Array]:
@@ -192,7 +256,7 @@ def _simulate(
 
 
 def _check(profiles: list[Profile], window: float) -> Check | None:
-    """The power law through minima of cubics; none where two budgets have too few sizes for them."""
+    """The power law through minima of cubics; none without two budgets of enough sizes."""
     factor = window**CHECK_WIDENING
     found = []
     for p in profiles:

@@ -52,21 +52,24 @@ def fit_near_minimum(log_x: Array, loss: Array, factor: float) -> LocalFit:
     log_x: (S); loss: (V, S). The window starts at the lowest loss and follows the parabola's
     minimum, within the points' range.
     """
-    center = log_x[loss.argmin(1)]
-    fit = fit_window(log_x, loss, center, factor, 2)
+    fit = fit_window(log_x, loss, log_x[loss.argmin(1)], factor, 2)
+    center, coefficients, used = fit.center.copy(), fit.coefficients.copy(), fit.used.copy()
+    active = np.arange(len(loss))
     for _ in range(ROUNDS):
-        place = fit.log_minimum
-        moved = np.where(np.isfinite(place), np.clip(place, log_x.min(), log_x.max()), center)
-        if np.array_equal(moved, center):
+        place = stationary(coefficients[active]) + center[active]
+        # Without a minimum the window stays where it is.
+        moved = np.where(np.isfinite(place), place, center[active])
+        fit = fit_window(log_x, loss[active], np.clip(moved, log_x.min(), log_x.max()), factor, 2)
+        changed = (fit.used != used[active]).any(1)
+        center[active], coefficients[active] = fit.center, fit.coefficients
+        used[active] = fit.used
+        active = active[changed]
+        if not active.size:
             break
-        center = moved
-        fit = fit_window(log_x, loss, center, factor, 2)
-    return fit
+    return LocalFit(center, coefficients, used)
 
 
-def fit_window(
-    log_x: Array, loss: Array, center: Array, factor: float, degree: int
-) -> LocalFit:
+def fit_window(log_x: Array, loss: Array, center: Array, factor: float, degree: int) -> LocalFit:
     """Least squares polynomials through the points within a factor of each center (V)."""
     values = np.unique(log_x)
     reach = np.sort(np.abs(values - center[:, None]), axis=1)

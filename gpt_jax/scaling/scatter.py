@@ -22,7 +22,7 @@ class UnequalScatter:
 
     variable: str
     thirds: tuple[float, float, float]
-    """Standard deviations of log residuals from the smallest third of the variable to the largest"""
+    """Standard deviations of log residuals, from the variable's smallest third to its largest"""
     chance: float
     """Of so uneven residuals if scatter were equal"""
 

@@ -200,7 +200,8 @@ def _bias(optima: OptimaFit, options: Options) -> ParabolaBias | None:
         return None
     law_fit = fit_law(LAWS[UNBIASED], runs)
     size, line = parabola_bias(optima, law_fit)
-    uncertainty = estimate_uncertainty(law_fit, min(options.n_refits, MOST_EXTRAPOLATIONS), options.seed)
+    n_refits = min(options.n_refits, MOST_EXTRAPOLATIONS)
+    uncertainty = estimate_uncertainty(law_fit, n_refits, options.seed)
     return ParabolaBias(law_fit, uncertainty, np.exp(size), float(line[1]))
 
 

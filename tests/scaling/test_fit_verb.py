@@ -73,8 +73,8 @@ def test_nearest_shape_has_the_vocabulary_of_the_runs(tmp_path, scattered):
 
 
 def test_several_laws_are_compared_and_one_without_place_is_said(tmp_path, isoflop_grid, capsys):
-    """A grid far above the optimum biases the parabolas: the approaches must be seen to differ."""
-    path = write(tmp_path / "runs.csv", isoflop_grid(0.0005, low=0.8, high=60.0))
+    """Two approaches fit, the third has no curves; the parabolas' bias is said."""
+    path = write(tmp_path / "runs.csv", isoflop_grid(0.0005, low=0.3, high=30.0))
     out = tmp_path / "fit.json"
     arguments = ["--law", THREE, "--bootstrap", "100", "--json", str(out)]
     assert main([path, *arguments]) == 0
@@ -84,6 +84,112 @@ def test_several_laws_are_compared_and_one_without_place_is_said(tmp_path, isofl
     isoflop = document["fits"][1]
     assert isoflop["unbiased_alternative"]["law"] == "chinchilla-parametric"
     assert "not the shape of an IsoFLOP curve" in capsys.readouterr().out
+
+
+def test_copies_of_rows_change_nothing_and_are_said(tmp_path, scattered, capsys):
+    """The same rows twice, once written another way: the intervals stay as wide."""
+    runs = scattered(25, 0.01)
+    once = write(tmp_path / "once.csv", runs)
+    with open(once) as file:
+        header, *lines = file.read().splitlines()
+    rewritten = [",".join(f"{float(cell):.17e}" for cell in line.split(",")) for line in lines]
+    twice = tmp_path / "twice.csv"
+    twice.write_text("\n".join([header, *lines, *rewritten]))
+    fits = []
+    for path in (once, str(twice)):
+        out = tmp_path / "fit.json"
+        arguments = ["--law", "kaplan-n", "--bootstrap", "20", "--json", str(out)]
+        assert main([path, *arguments]) == 0
+        fits.append(json.loads(out.read_text()))
+    assert fits[0]["intervals"] == fits[1]["intervals"]
+    assert fits[1]["n_points"] == 25
+    assert any("25 rows are copies" in note for note in fits[1]["notes"])
+    assert (
+        "25 rows are copies of an earlier one in every column: left out" in capsys.readouterr().out
+    )
+
+
+def test_equal_numbers_of_differently_named_runs_are_warned_of(tmp_path, scattered):
+    runs = scattered(12, 0.01)
+    values = {k: np.append(v, v[:2]) for k, v in runs.quantities.items()}
+    path = write(tmp_path / "runs.csv", RunTable(values, {}, {}), name=[str(i) for i in range(14)])
+    out = tmp_path / "fit.json"
+    assert main([path, "--law", "kaplan-n", "--bootstrap", "0", "--json", str(out)]) == 0
+    document = json.loads(out.read_text())
+    assert document["n_points"] == 14
+    assert any("2 rows have the same" in w for w in document["warnings"])
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ("n_params=n_params,n_tokens=flops,flops=flops", "C / (N D) is"),
+        ("n_params=n_params,n_tokens=flops", "D / N is"),
+        ("n_params=n_tokens,n_tokens=n_params,flops=million", "C / (N D) is"),
+    ],
+)
+def test_a_column_taken_for_another_is_warned_of(tmp_path, scattered, columns, message):
+    """FLOPs given as tokens: a fit of N and D runs through, and means nothing."""
+    runs = scattered(15, 0.01)
+    path = write(tmp_path / "runs.csv", runs, million=list(runs["flops"] / 1e6))
+    out = tmp_path / "fit.json"
+    arguments = ["--law", "kaplan-d", "--bootstrap", "0", "--json", str(out)]
+    assert main([path, *arguments, "--columns", columns]) == 0
+    assert any(message in w for w in json.loads(out.read_text())["warnings"])
+    assert main([path, *arguments]) == 0
+    assert not any(
+        "is not what its name says" in w for w in json.loads(out.read_text())["warnings"]
+    )
+
+
+def test_tokens_that_are_flops_are_seen_without_a_column_of_compute(tmp_path, scattered):
+    runs = scattered(15, 0.01)
+    swapped = RunTable(
+        {"n_params": runs["n_params"], "n_tokens": runs["flops"], "loss": runs["loss"]}, {}, {}
+    )
+    path, out = write(tmp_path / "runs.csv", swapped), tmp_path / "fit.json"
+    assert main([path, "--law", "kaplan-d", "--bootstrap", "0", "--json", str(out)]) == 0
+    assert any("D / N is" in w for w in json.loads(out.read_text())["warnings"])
+
+
+def test_unequal_scatter_is_said_and_the_bootstrap_comes_first(tmp_path, scattered, capsys):
+    runs = scattered(60)
+    noise = np.random.default_rng(0).standard_normal(60) * 0.03 * (1e9 / runs["n_tokens"]) ** 0.4
+    uneven = RunTable({**runs.quantities, "loss": runs["loss"] * np.exp(noise)}, {}, {})
+    path, out = write(tmp_path / "runs.csv", uneven), tmp_path / "fit.json"
+    arguments = ["--law", "chinchilla-parametric", "--json", str(out), "--bootstrap"]
+    assert main([path, *arguments, "40"]) == 0
+    document = json.loads(out.read_text())
+    assert document["interval_method"] == "bootstrap over runs, 40 refits"
+    assert document["intervals"] != document["profile_intervals"]
+    found = document["unequal_scatter"]
+    assert found["variable"] == "n_tokens"
+    assert found["thirds"][0] > 2 * found["thirds"][2]
+    assert "unequal scatter: residuals of log loss have sd" in capsys.readouterr().out
+    assert document["warnings"] == []
+    assert main([path, *arguments, "0"]) == 0
+    document = json.loads(out.read_text())
+    assert "profile_intervals" not in document
+    assert any("scatter is not equal over runs" in w for w in document["warnings"])
+
+
+def test_the_best_learning_rate_at_each_size_and_compute(tmp_path, isoflop_grid):
+    """Runs at five rates, of which the middle one is best: as if only these had been made."""
+    best = isoflop_grid()
+    rates = 1e-3 * 2.0 ** np.arange(-2, 3)
+    values = {k: np.repeat(v, 5) for k, v in best.quantities.items()}
+    values["learning_rate"] = np.tile(rates, len(best))
+    values["loss"] = values["loss"] * (1 + 0.02 * np.log2(values["learning_rate"] / 1e-3) ** 2)
+    path = write(tmp_path / "runs.csv", RunTable(values, {}, {}))
+    fits = []
+    for table, more in ((write(tmp_path / "best.csv", best), []), (path, ["learning_rate"])):
+        out = tmp_path / "fit.json"
+        given = ["--best-over", *more] if more else []
+        arguments = ["--law", "chinchilla-isoflop", "--bootstrap", "0", "--json", str(out)]
+        assert main([table, *arguments, *given]) == 0
+        fits.append(json.loads(out.read_text()))
+    assert fits[1]["parameters"] == fits[0]["parameters"]
+    assert "the best learning_rate at each of 40 N and C: 40 of 200 runs" in fits[1]["notes"]
 
 
 def test_disagreement_beyond_the_intervals_is_warned_of():
@@ -144,6 +250,13 @@ def test_frontier_only_fits_the_best_runs(tmp_path, isoflop_grid):
         (["--law", "kaplan-n", "--bootstrap", "-1"], "--bootstrap -1"),
         (["--law", "kaplan-n", "--unique-tokens", "5"], "data-constrained does"),
         (["--law", "chinchilla-isoflop", "--delta", "1"], "takes no --irreducible and no --delta"),
+        (["--law", "kaplan-n", "--window", "3"], "--window: kaplan-n fits no parabolas"),
+        (
+            ["--law", "chinchilla-isoflop", "--window", "0.5"],
+            "--window 0.5; allowed: factors above",
+        ),
+        (["--law", "kaplan-n", "--best-over", "loss"], "allowed are learning_rate, batch_tokens"),
+        (["--law", "kaplan-n", "--best-over", "learning_rate"], "has no learning_rate"),
     ],
 )
 def test_mistakes_end_with_one_line_and_status_2(tmp_path, scattered, capsys, arguments, message):

@@ -8,7 +8,7 @@ from gpt_jax.scaling.catalog import LAWS
 from gpt_jax.scaling.checks import optima_warnings
 from gpt_jax.scaling.envelope import fit_envelope
 from gpt_jax.scaling.fit import fit_law
-from gpt_jax.scaling.isoflop import budgets, fit_isoflop, parabola_bias
+from gpt_jax.scaling.isoflop import budgets, fit_isoflop, parabola_bias, runs_in_windows
 from gpt_jax.scaling.optima import extrapolate_optima, power_law
 from gpt_jax.scaling.table import RunTable, make_table
 from gpt_jax.scaling.uncertainty import percentiles
@@ -40,12 +40,12 @@ def test_isoflop_recovers_planted_parabolas():
 
 def test_isoflop_intervals_cover_at_their_nominal_rate():
     hits = []
-    for seed in range(200):
+    for seed in range(120):
         low, high = (
-            fit_isoflop(ISOFLOP, exact_parabolas(0.002, seed), 6.0, 300, seed).intervals["a"].T
+            fit_isoflop(ISOFLOP, exact_parabolas(0.002, seed), 6.0, 120, seed).intervals["a"].T
         )
         hits.append((low <= 0.48) & (high >= 0.48))
-    np.testing.assert_allclose(np.mean(hits, axis=0), [0.80, 0.95], atol=0.05)
+    np.testing.assert_allclose(np.mean(hits, axis=0), [0.80, 0.95], atol=0.07)
 
 
 @pytest.mark.slow
@@ -56,36 +56,121 @@ def test_isoflop_intervals_cover_where_profiles_are_no_parabolas(isoflop_grid):
         fit = fit_isoflop(ISOFLOP, isoflop_grid(0.004, seed, 0.25, 4.0), 6.0, 300, seed)
         low, high = fit.intervals["a"].T
         hits.append((low <= TRUE_A) & (high >= TRUE_A))
-    np.testing.assert_allclose(np.mean(hits, axis=0), [0.80, 0.95], atol=0.05)
+    np.testing.assert_allclose(np.mean(hits, axis=0), [0.80, 0.95], atol=0.07)
 
 
-def test_parabolas_of_no_sure_curvature_are_warned_of(isoflop_grid):
-    fit = fit_isoflop(ISOFLOP, isoflop_grid(0.01, 3, 0.7, 1.4), 6.0, 200, 0)
-    assert any("its parabola has no minimum" in w for w in optima_warnings(fit))
+GRIDS = {
+    "wide": {"sizes": np.geomspace(5e6, 9e8, 16), "computes": 1.25e16 * 2.0 ** np.arange(12)},
+    "edges": {"sizes": np.geomspace(1e7, 5e8, 12), "computes": 1.25e16 * 2.0 ** np.arange(12)},
+    "sparse": {"sizes": np.geomspace(1e7, 1e9, 12), "computes": np.geomspace(1e17, 1e20, 7)},
+}
+"""One grid of sizes for all budgets: optima near its lower edge at the cheap ones, near its upper
+edge at the dear ones."""
 
 
-def test_parabola_bias_is_measured_and_the_alternative_is_free_of_it(isoflop_grid):
-    """A wide grid above the optimum: the parabola's minimum moves, approach 3's does not."""
-    runs = isoflop_grid(low=0.5, high=30.0)
-    fit = fit_isoflop(ISOFLOP, runs, 6.0, 0, 0)
+def saturating_study(
+    grid: str, alpha: float, beta: float, seed: int, sigma: float = 0.004
+) -> RunTable:
+    """A law of a = beta / (alpha + beta) whose losses saturate below the uniform loss of 9.5."""
+    sizes, computes = GRIDS[grid]["sizes"], GRIDS[grid]["computes"]
+    n, c = np.tile(sizes, computes.size), np.repeat(computes, sizes.size)
+    middle_n = np.sqrt(sizes[0] * sizes[-1])
+    middle_d = np.sqrt(computes[0] * computes[-1]) / 6 / middle_n
+    total = alpha + beta
+    law = 1.8 + 1.4 / total * (
+        beta * (middle_n / n) ** alpha + alpha * (6 * n * middle_d / c) ** beta
+    )
+    loss = (law**-8 + 9.5**-8) ** (-1 / 8)
+    loss *= np.exp(sigma * np.random.default_rng(seed).standard_normal(n.size))
+    return make_table(n_params=n, n_tokens=c / 6 / n, flops=c, loss=loss)
+
+
+@pytest.mark.parametrize(("grid", "alpha", "beta"), [("wide", 0.35, 0.35), ("edges", 0.35, 0.35)])
+def test_far_sizes_and_edges_of_the_grid_do_not_decide_the_exponent(grid, alpha, beta):
+    """All sizes of a budget would give 0.47 on the wide grid; edges kept by chance 0.49."""
+    found, shares = [], []
+    for seed in range(25):
+        fit = fit_isoflop(ISOFLOP, saturating_study(grid, alpha, beta, seed), 6.0, 0, 0)
+        found.append(fit.parameters["a"])
+        shares.append(len(fit.profiles))
+    assert np.mean(found) == pytest.approx(beta / (alpha + beta), abs=0.008)
+    assert max(np.abs(np.array(found) - 0.5)) < (0.02 if grid == "wide" else 0.06)
+    assert np.mean(shares) > 7
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize(("alpha", "beta"), [(0.35, 0.35), (0.3, 0.4)])
+def test_isoflop_intervals_cover_on_one_grid_for_all_budgets(grid, alpha, beta):
+    """400 studies, of which chance makes 1.1 (95%) and 2 points (80%)."""
+    truth, hits, found = beta / (alpha + beta), [], []
+    for seed in range(400):
+        fit = fit_isoflop(ISOFLOP, saturating_study(grid, alpha, beta, seed), 6.0, 200, seed)
+        low, high = fit.intervals["a"].T
+        hits.append((low <= truth) & (truth <= high))
+        found.append(fit.parameters["a"])
+    assert np.mean(found) == pytest.approx(truth, abs=0.01)
+    rates = np.mean(hits, axis=0)
+    assert 0.73 < rates[0] < 0.93
+    assert 0.91 < rates[1] < 0.99
+
+
+def test_a_wide_window_takes_every_size_and_its_bias_is_said(isoflop_grid):
+    """A wide grid above the optimum: a parabola through all of it moves, a local one does not."""
+    runs = isoflop_grid(low=0.3, high=30.0)
+    fit = fit_isoflop(ISOFLOP, runs, 6.0, 0, 0, window=1e3)
     law_fit = fit_law(LAWS["chinchilla-parametric"], runs)
     bias, line = parabola_bias(fit, law_fit)
     true = np.log([optimal_size(p.compute) for p in fit.profiles])
     np.testing.assert_allclose(fit.log_optimum[0] - true, bias, atol=1e-4)
-    assert np.abs(bias).min() > 0.05
+    assert np.abs(bias).min() > 0.02
     assert fit.parameters["a"] - TRUE_A == pytest.approx(line[1], abs=1e-5)
+    local = fit_isoflop(ISOFLOP, runs, 6.0, 0, 0)
+    assert np.abs(local.log_optimum[0] - true).max() < 0.5 * np.abs(bias).min()
+    assert len(runs_in_windows(local)) < len(runs)
+    local_bias, _ = parabola_bias(local, fit_law(LAWS["chinchilla-parametric"], runs))
+    np.testing.assert_allclose(local.log_optimum[0] - true, local_bias, atol=1e-4)
 
 
-def test_minimum_outside_the_grid_is_warned_of_and_a_hill_left_out(isoflop_grid):
-    runs = isoflop_grid(low=1.5, high=20.0)
-    warnings = fit_isoflop(ISOFLOP, runs, 6.0, 0, 0).warnings
-    assert any("outside the grid" in w or "edge of the grid" in w for w in warnings)
-    hill = exact_parabolas()
-    loss = np.where(hill["flops"] < 2e18, 6 - hill["loss"], hill["loss"])
-    flipped = make_table(**{**hill.quantities, "loss": loss})
-    fit = fit_isoflop(ISOFLOP, flipped, 6.0, 0, 0)
+def test_window_must_be_a_factor():
+    with pytest.raises(ValueError, match="--window 1; allowed: factors above 1"):
+        fit_isoflop(ISOFLOP, exact_parabolas(), 6.0, 0, 0, window=1.0)
+
+
+def test_parabolas_of_no_sure_curvature_are_warned_of(isoflop_grid):
+    fit = fit_isoflop(ISOFLOP, isoflop_grid(0.01, 3, 0.5, 2.0), 6.0, 200, 0)
+    assert any("parabola has no minimum inside" in w for w in optima_warnings(fit))
+
+
+def test_budgets_without_a_minimum_inside_their_grid_are_left_out():
+    """One budget's sizes all lie above its optimum, another is a hill."""
+    runs = exact_parabolas()
+    above = runs.take((runs["flops"] > 2e18) | (runs["n_params"] > 0.12 * 1e18**0.48))
+    fit = fit_isoflop(ISOFLOP, above, 6.0, 0, 0)
     assert len(fit.profiles) == 3
-    assert any("has no minimum" in w for w in fit.warnings)
+    assert fit.parameters["a"] == pytest.approx(0.48, rel=1e-6)
+    assert any("budget 1e+18 FLOPs left out" in note for note in fit.runs.notes)
+    loss = np.where(runs["flops"] < 2e18, 6 - runs["loss"], runs["loss"])
+    fit = fit_isoflop(ISOFLOP, make_table(**{**runs.quantities, "loss": loss}), 6.0, 0, 0)
+    assert len(fit.profiles) == 3
+    assert any("left out: " in note for note in fit.runs.notes)
+
+
+def test_a_study_whose_optima_all_lie_outside_is_refused(isoflop_grid):
+    with pytest.raises(ValueError, match=r"at 0 of 5 computes.*outside the grid"):
+        fit_isoflop(ISOFLOP, isoflop_grid(low=1.5, high=20.0), 6.0, 0, 0)
+
+
+def test_cubics_are_the_check_of_parabolas(isoflop_grid):
+    """Without noise both find the planted exponent, cubics closer; noise in one budget is seen."""
+    fit = fit_isoflop(ISOFLOP, isoflop_grid(low=0.1, high=10.0), 6.0, 0, 0, window=4.0)
+    assert fit.check is not None
+    assert fit.check.exponent == pytest.approx(TRUE_A, abs=2e-3)
+    runs = exact_parabolas(0.0005)
+    moved = np.where(runs["flops"] > 9e20, runs["n_params"] * 3, runs["n_params"])
+    shifted = make_table(n_params=moved, flops=runs["flops"], loss=runs["loss"])
+    warnings = optima_warnings(fit_isoflop(ISOFLOP, shifted, 6.0, 100, 0))
+    assert any("minima scatter around the power law" in w for w in warnings)
 
 
 def test_computes_that_form_no_budgets_are_refused():

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from gpt_jax.scaling.catalog import LAWS
 from gpt_jax.scaling.table import (
+    best_over,
     complete,
     cost_per_parameter_and_token,
     drop_worst,
@@ -175,3 +176,18 @@ def test_minimum_steps_follow_kaplans_critical_batch():
     critical = 2.1e8 / loss ** (1 / 0.21)
     runs = make_table(n_params=[1e6], loss=[loss], n_steps=[1000.0], batch_tokens=[critical])
     np.testing.assert_allclose(with_steps_min(runs)["steps_min"], 500)
+
+
+def test_best_setting_has_the_lowest_mean_over_its_seeds():
+    """Two seeds of a rate: its mean counts, and both rows stay; an edge of the tried is said."""
+    runs = make_table(
+        n_params=[1e6] * 5 + [2e6],
+        flops=[1e15, 1.001e15, 1e15, 1e15, 1e15, 1e15],
+        learning_rate=[1e-3, 1e-3, 2e-3, 2e-3, 4e-3, 1e-3],
+        loss=[3.0, 3.4, 3.1, 3.1, 3.5, 9.0],
+    )
+    kept = best_over(runs, ["learning_rate"])
+    assert kept["loss"].tolist() == [3.1, 3.1, 9.0]
+    assert kept.notes[-1] == "the best learning_rate at each of 2 N and C: 3 of 6 runs"
+    at_edge = best_over(runs.take(np.array([2, 4])), ["learning_rate"])
+    assert "at 1 of them it is the lowest or the highest that was tried" in at_edge.notes[-1]
