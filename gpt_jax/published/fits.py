@@ -174,11 +174,14 @@ def verdict_of_fit(
     open.
     """
     doubt = f"the fit warns: {_short(warnings[0])}" if warnings else ""
+    doubt += f" and {len(warnings) - 1} more" if len(warnings) > 1 else ""
     difference = f"differs by {100 * (ours / printed - 1):+.3g}%"
     if edges is None:
         return f"{difference} (no interval: too little known to tell)"
     low = -math.inf if edges[0] is None else edges[0]
     high = math.inf if edges[1] is None else edges[1]
+    if not low <= ours <= high:
+        return f"{difference} (our value lies outside of its own interval: cannot tell)"
     if not low <= printed <= high:
         return f"{difference} ({doubt})" if doubt else difference
     if math.isinf(low) or math.isinf(high):

@@ -183,13 +183,19 @@ def draw_one_variable(axes: Axes, study: Study) -> None:
 
 
 def draw_profiles(axes: Axes, study: Study) -> None:
-    """Losses over the varied quantity at each compute, the parabolas and their minima."""
+    """Losses over the varied quantity at each compute, the parabolas and their minima.
+
+    Points beyond a parabola's window are hollow.
+    """
     assert study.optima is not None
     profiles = study.optima.profiles
     colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.9, len(profiles)))
     for k, (profile, colour) in enumerate(zip(profiles, colours, strict=True)):
-        axes.scatter(np.exp(profile.log_x), profile.loss, s=22, color=colour, zorder=3)
-        low, high = profile.log_x.min(), profile.log_x.max()
+        used, size = profile.used, np.exp(profile.log_x)
+        axes.scatter(size[used], profile.loss[used], s=22, color=colour, zorder=3)
+        far = {"facecolors": "none", "edgecolors": [colour]}
+        axes.scatter(size[~used], profile.loss[~used], s=22, zorder=3, **far)
+        low, high = profile.log_x[used].min(), profile.log_x[used].max()
         log_x = np.linspace(min(low, profile.log_minimum), max(high, profile.log_minimum), POINTS)
         label = f"{profile.compute:.2g} FLOPs"
         axes.plot(np.exp(log_x), profile.parabola(log_x), color=colour, label=label)

@@ -219,6 +219,20 @@ def test_our_fits_stand_beside_the_papers(tmp_path, capsys):
             "inside our interval of +-10% (the fit warns: few runs)",
         ),
         (0.46, 0.991, (0.9, 1.1), (), "differs by +115%"),
+        (
+            0.5,
+            0.52,
+            (0.13, 0.43),
+            ("few: x", "bad: y"),
+            "differs by +4% (our value lies outside of its own interval: cannot tell)",
+        ),
+        (
+            0.5,
+            0.7,
+            (0.6, 0.8),
+            ("few: x", "bad: y"),
+            "differs by +40% (the fit warns: few and 1 more)",
+        ),
         (0.46, 0.46, None, (), "differs by +0% (no interval: too little known to tell)"),
     ],
 )
