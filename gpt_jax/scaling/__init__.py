@@ -6,7 +6,8 @@
     result = fit.fit_law(catalog.LAWS["chinchilla-parametric"], runs)
 
 Usable on anyone's CSV. Reading order: table, laws, minimise, uncertainty, catalog, fit; then
-isoflop and envelope (Chinchilla's other approaches), frontier (answers), checks, report, plots.
+profiles, isoflop and envelope (Chinchilla's other approaches), frontier (answers), scatter,
+checks, report, plots.
 
 Must not import jax.
 """

@@ -8,7 +8,7 @@ SUMMARIES = {
     "kaplan-ns": "loss against parameters and steps",
     "critical-batch": "critical batch size against loss",
     "chinchilla-envelope": "approach 1: the lowest of all curves at each compute",
-    "chinchilla-isoflop": "approach 2: a parabola in log N at each compute",
+    "chinchilla-isoflop": "approach 2: a local parabola in log N at each compute",
     "chinchilla-parametric": "approach 3: E + A/N^alpha + B/D^beta",
     "compute-power": "loss against compute with an irreducible loss",
     "data-constrained": "approach 3 with repeated tokens worth less",

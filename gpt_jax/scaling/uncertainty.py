@@ -1,8 +1,9 @@
 """Intervals: profile likelihood and bootstrap over runs, for printed parameters and answers.
 
 Both say how far a quantity may be moved before the runs object. The profile moves it and refits
-everything else, and scales what the objective loses by the scatter of the residuals; the
-bootstrap refits resampled runs. Dims: F fits, R runs, P free parameters, K quantities.
+everything else, and scales what the objective loses by the scatter of the residuals, which it
+takes to be equal over runs; the bootstrap refits resampled runs and assumes no such thing. Dims:
+F fits, R runs, P free parameters, K quantities.
 
 Must not import jax.
 """

@@ -250,8 +250,8 @@ def test_bootstrap_depends_on_the_seed_only(scattered):
     assert not np.array_equal(draws[0], draws[2])
 
 
-def test_bootstrap_is_fast_enough_for_4000_refits_in_a_minute(scattered):
+def test_bootstrap_is_fast_enough_for_4000_refits_in_half_a_minute(scattered):
     fit = fit_law(LAWS["chinchilla-parametric"], scattered(250, 0.01))
     start = time.process_time()
     bootstrap(fit.problem, fit.theta, np.arange(250), 400, 0)
-    assert time.process_time() - start < 6
+    assert time.process_time() - start < 3
