@@ -99,10 +99,10 @@ def uneven_laws(kind: str, studies: int) -> np.ndarray:
 
 @pytest.mark.parametrize("kind", ["unequal", "outliers"])
 def test_intervals_hold_where_scatter_is_unequal(kind):
-    """60 studies, of which chance makes 2.8 points at 95%, 5.2 at 80%."""
-    rates = uneven_laws(kind, 60)
-    assert rates[0] > 0.65
-    assert rates[1] > 0.88
+    """40 studies, of which chance makes 3.4 points at 95%, 6.3 at 80%."""
+    rates = uneven_laws(kind, 40)
+    assert rates[0] > 0.6
+    assert rates[1] > 0.85
 
 
 CHINCHILLA_SCATTER = (0.0103, 0.0051, 0.0061)
