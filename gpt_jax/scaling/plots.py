@@ -193,8 +193,7 @@ def draw_profiles(axes: Axes, study: Study) -> None:
     for k, (profile, colour) in enumerate(zip(profiles, colours, strict=True)):
         used, size = profile.used, np.exp(profile.log_x)
         axes.scatter(size[used], profile.loss[used], s=22, color=colour, zorder=3)
-        far = {"facecolors": "none", "edgecolors": [colour]}
-        axes.scatter(size[~used], profile.loss[~used], s=22, zorder=3, **far)
+        axes.plot(size[~used], profile.loss[~used], "o", mfc="none", mec=colour, markersize=4.7)
         low, high = profile.log_x[used].min(), profile.log_x[used].max()
         log_x = np.linspace(min(low, profile.log_minimum), max(high, profile.log_minimum), POINTS)
         label = f"{profile.compute:.2g} FLOPs"
