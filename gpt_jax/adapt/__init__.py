@@ -1,11 +1,12 @@
-"""Parameter-efficient fine-tuning as transforms of the tree of parameters.
+"""Parameter-efficient fine-tuning: transforms of the parameter tree, and Linen interceptors.
 
-The model that training begins at is split into a frozen tree and a small trained one, and a step
-combines them again: what is in neither is computed by nobody. Leaves that a method adds (`lora_a`,
-`attention_adapter`, `prefix_key`, ...) lie in the tree where the model reads them; a model whose
-parameters have none computes what it always did.
+The model that training begins from is split into a frozen tree and a small trained one, and a step
+combines them again. Methods that change parameters alone (BitFit, difference, last layers,
+patterns) need nothing else. Those that add a computation (LoRA, adapters, prefix, prompt) add leaves
+to the tree, which the model's interceptors read (`adapt.interceptors`).
 """
 
 from gpt_jax.adapt.adaptation import Adaptation, make_adaptation
+from gpt_jax.adapt.interceptors import adapted
 
-__all__ = ["Adaptation", "make_adaptation"]
+__all__ = ["Adaptation", "adapted", "make_adaptation"]

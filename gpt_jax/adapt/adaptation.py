@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from gpt_jax.adapt import difference, low_rank
+from gpt_jax.adapt.interceptors import adapted
 from gpt_jax.adapt.trees import Flat, Tree, flatten, join, split, unflatten
 from gpt_jax.config import AdaptConfig
 from gpt_jax.models.gpt import GPT
@@ -201,7 +202,8 @@ class Adaptation:
 
 
 def make_adaptation(config: AdaptConfig, model: GPT) -> Adaptation:
-    return Adaptation(config, model)
+    """The adaptation of a plain model, which it makes compute what the method adds."""
+    return Adaptation(config, adapted(model, config))
 
 
 def _axes(path: str, known: Flat) -> Axes:

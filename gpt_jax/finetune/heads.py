@@ -13,6 +13,7 @@ from gpt_jax.adapt.trees import join, unflatten
 from gpt_jax.config import Config
 from gpt_jax.data.batch import Batch
 from gpt_jax.distillation import Teacher, distillation_loss
+from gpt_jax.finetune.embeddings import moved, special_tokens
 from gpt_jax.finetune.inputs import N_SPECIAL
 from gpt_jax.losses import LossSums, LossWeights, batch_loss, in_parts, output_loss
 from gpt_jax.models.gpt import GPT, Params
@@ -152,6 +153,7 @@ def _prefix(config: Config, params: Params, batch: Batch) -> jax.Array | None:
 
 def _activations(model: GPT, params: Params, sequences: Batch, key: jax.Array | None) -> jax.Array:
     """The last activations [B K, T, D]."""
+    model = model.intercepted(special_tokens, innermost=True)
     return model.apply(params, sequences.tokens_BT, sequences.segments_BT, key, logits=False)
 
 
@@ -205,8 +207,7 @@ def _moved_loss(
     sequences = split_rows(config, batch)
 
     def loss(params: Params, move_BTD: jax.Array) -> jax.Array:
-        moved = {**params, "embedding": {**params["embedding"], "move": move_BTD}}
-        x_BTD = _activations(model, moved, sequences, key)
+        x_BTD = _activations(model.intercepted(moved(move_BTD)), params, sequences, key)
         return _head_loss(config, params, x_BTD, batch, key)[1].cross_entropy
 
     fixed = jax.lax.stop_gradient(params)

@@ -5,9 +5,11 @@ plain tree of float32 arrays, with the logical names of their dims in `param_axe
 inside this package.
 """
 
+import contextlib
 import dataclasses
 import functools
 import threading
+from collections.abc import Callable
 from typing import Any, cast
 
 import flax.linen as nn
@@ -25,7 +27,8 @@ from gpt_jax.parametrization import output_multiplier
 from gpt_jax.sharding import Axes, Layout
 
 Params = dict[str, Any]
-
+Interceptor = Callable[[Callable[..., Any], tuple, dict[str, Any], nn.module.InterceptorContext], Any]
+"""(the method, its arguments, keyword arguments, context) -> result: Linen's own form."""
 
 _TRACING = threading.RLock()
 """One thread at a time: flax changes its modules' fields for a moment when it makes one."""
@@ -38,13 +41,22 @@ class GPT:
     config: ModelConfig
     execution: Execution
     layout: Layout | None = None
+    interceptors: tuple[Interceptor, ...] = ()
+    """Changes to what modules compute (`flax.linen.intercept_methods`), the innermost first."""
+
+    def intercepted(self, *interceptors: Interceptor, innermost: bool = False) -> "GPT":
+        """The model with more interceptors: around those it has, or within them."""
+        groups = (interceptors, self.interceptors) if innermost else (self.interceptors, interceptors)
+        return dataclasses.replace(self, interceptors=sum(groups, ()))
 
     @property
     def _module(self) -> Transformer:
         return Transformer(self.config, self.execution, self.layout)
 
     def _apply(self, *inputs: Any, **options: Any) -> Any:
-        with _TRACING:
+        with _TRACING, contextlib.ExitStack() as stack:
+            for interceptor in self.interceptors:
+                stack.enter_context(nn.intercept_methods(interceptor))
             return self._module.apply(*inputs, **options)
 
     def init(self, key: jax.Array) -> Params:
@@ -69,7 +81,6 @@ class GPT:
 
         logits: False = the last activations [B, T, D], whose products with `output_table` they are.
         prefix_BPD: embeddings (of an image, say) in the place of each row's first P tokens.
-        What `gpt_jax.adapt` adds to the parameters is computed where it is there.
         """
         y, _ = self._apply(
             {"params": params},

@@ -76,37 +76,15 @@ class Projection(nn.Module):
             self.inputs + self.outputs,
             self.input_axes + self.output_axes,
         )
-        y = project(x, kernel, len(self.inputs), self.how)
-        if self.has_variable("params", "lora_a"):
-            y = y + self._low_rank(x).astype(y.dtype)
+        y = self.matmul(x, kernel)
         if self.bias:
             zeros = nn.initializers.zeros
             y = y + parameter(self, "bias", zeros, self.outputs, self.output_axes).astype(y.dtype)
         return y
 
-    def _low_rank(self, x: jax.Array) -> jax.Array:
-        """LoRA's term (Hu et al. 2021, equation 3), and AdaLoRA's with its diagonal (Zhang et al.
-        2023, equation 3), of activations: no gradient of the kernel's size is made."""
-
-        def stored(name: str) -> jax.Array:
-            return self.get_variable("params", name)
-
-        if self.has_variable("params", "lora_dropout") and self.has_rng("dropout"):
-            kept = 1 - stored("lora_dropout")
-            mask = jax.random.bernoulli(self.make_rng("dropout"), kept, x.shape)
-            x = jnp.where(mask, x / kept.astype(x.dtype), 0)
-        h = project(x, stored("lora_a"), len(self.inputs), self.how)
-        scale = stored("lora_scale")
-        if self.has_variable("params", "lora_lambda"):
-            scale = scale * stored("lora_lambda")
-        return project(h * scale.astype(h.dtype), stored("lora_b"), 1, self.how)
-
-
-def bottleneck(y: jax.Array, adapter: dict[str, dict[str, jax.Array]], how: Precision) -> jax.Array:
-    """An adapter (Houlsby et al. 2019, figure 2): y + up(gelu(down(y)))."""
-    down, up = adapter["down"], adapter["up"]
-    h = jax.nn.gelu(project(y, down["kernel"], 1, how) + down["bias"].astype(y.dtype))
-    return y + project(h, up["kernel"], 1, how) + up["bias"].astype(y.dtype)
+    def matmul(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
+        """x W, without the bias; a method of its own so that interceptors can add to it."""
+        return project(x, kernel, len(self.inputs), self.how)
 
 
 def projection_std(config: ModelConfig, n_inputs: int, residual: bool) -> float:
@@ -197,15 +175,9 @@ class Embedding(nn.Module):
     ) -> jax.Array:
         """prefix_BPD: takes the place of the first P positions' tokens in each row."""
         config = self.config
-        x_BTD = self._look_up(tokens_BT)
-        if self.has_variable("params", "prompt"):
-            prompt_PD: jax.Array = self.get_variable("params", "prompt")
-            x_BTD = _in_front(prompt_PD[None], x_BTD, positions_BT)
+        x_BTD = self.look_up(tokens_BT, positions_BT)
         if prefix_BPD is not None:
-            x_BTD = _in_front(prefix_BPD, x_BTD, positions_BT)
-        if self.has_variable("params", "move"):  # [B, T, D], of adversarial training
-            move_BTD: jax.Array = self.get_variable("params", "move")
-            x_BTD = x_BTD + move_BTD
+            x_BTD = put_in_front(prefix_BPD, x_BTD, positions_BT)
         if config.position == "learned":
             x_BTD = x_BTD + self._by_width(self.positions)[positions_BT]
         elif config.position == "sinusoidal":
@@ -216,17 +188,10 @@ class Embedding(nn.Module):
             x_BTD = self.layout.constrain_even(x_BTD, "act_batch", "act_seq", "act_looked_up")
         return x_BTD
 
-    def _look_up(self, tokens_BT: jax.Array) -> jax.Array:
-        """Embeddings of tokens; ids beyond the vocabulary are a task's special tokens."""
-        table_VD = self._by_width(self.tokens)
-        if not self.has_variable("params", "special"):
-            return table_VD[tokens_BT]
-        special_SD: jax.Array = self.get_variable("params", "special")
-        number_BT = tokens_BT - self.config.padded_vocab_size
-        ordinary_BTD = table_VD[jnp.minimum(tokens_BT, self.config.padded_vocab_size - 1)]
-        return jnp.where(
-            (number_BT >= 0)[..., None], special_SD[jnp.maximum(number_BT, 0)], ordinary_BTD
-        )
+    def look_up(self, tokens_BT: jax.Array, positions_BT: jax.Array) -> jax.Array:
+        """Rows of the table [B, T, D]; interceptors that change them by position read positions."""
+        del positions_BT
+        return self._by_width(self.tokens)[tokens_BT]
 
     def _by_width(self, table: jax.Array) -> jax.Array:
         """The table with all its rows, and the width split by tensor, before rows are looked up.
@@ -239,8 +204,8 @@ class Embedding(nn.Module):
         return self.layout.constrain_even(table, None, "act_looked_up")
 
 
-def _in_front(prefix_BPD: jax.Array, x_BTD: jax.Array, positions_BT: jax.Array) -> jax.Array:
-    """x with rows of the prefix at positions 0 to P - 1, wherever these are in T."""
+def put_in_front(prefix_BPD: jax.Array, x_BTD: jax.Array, positions_BT: jax.Array) -> jax.Array:
+    """Embeddings [B, T, D] whose positions 0 to P - 1, wherever these are in T, hold the prefix."""
     n = prefix_BPD.shape[1]
     rows_BT1 = jnp.minimum(positions_BT, n - 1)[..., None]
     prefix_BPD = jnp.broadcast_to(prefix_BPD, (len(x_BTD), *prefix_BPD.shape[1:]))

@@ -20,7 +20,6 @@ from gpt_jax.models.layers import (
     Norm,
     Projection,
     alibi_slopes,
-    bottleneck,
     projection_std,
     rotate,
 )
@@ -38,7 +37,11 @@ ACTIVATIONS = "intermediates"
 
 
 class Attention(nn.Module):
-    """Multi-, grouped- or multi-query causal self-attention."""
+    """Multi-, grouped- or multi-query causal self-attention.
+
+    Its seams are methods, so that a Linen interceptor can change one of them: `project_heads`,
+    `encode_positions`, `attend_whole` (training) and `attend_cached` (decoding).
+    """
 
     config: ModelConfig
     execution: Execution
@@ -54,6 +57,25 @@ class Attention(nn.Module):
         cache: dict[str, jax.Array] | None,
         train: bool,
     ) -> tuple[jax.Array, dict[str, jax.Array] | None]:
+        q_BTNH, k_BTKH, v_BTKH = self.project_heads(x_BTD)
+        q_BTNH, k_BTKH = self.encode_positions(q_BTNH, k_BTKH, positions_BT)
+        pattern = self._pattern(train)
+        if self.is_mutable_collection(ACTIVATIONS):
+            self.sow(ACTIVATIONS, "scores", attention.causal_scores(q_BTNH, k_BTKH, pattern))
+        if cache is None:
+            out_BTNH = self.attend_whole(q_BTNH, k_BTKH, v_BTKH, segments_BT, pattern)
+        else:
+            cache = {
+                "key": _write(cache["key"], k_BTKH, positions_BT),
+                "value": _write(cache["value"], v_BTKH, positions_BT),
+            }
+            out_BTNH = self.attend_cached(
+                q_BTNH, cache["key"], cache["value"], positions_BT, pattern
+            )
+        return self._project_out(out_BTNH), cache
+
+    def project_heads(self, x_BTD: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Queries [B, T, N, H], keys and values [B, T, K, H], normalised if the config says so."""
         config, how = self.config, self.execution.how
 
         def heads(name: str, n_heads: int, axis: str) -> jax.Array:
@@ -72,81 +94,76 @@ class Attention(nn.Module):
                 Norm, "rmsnorm", config.norm_epsilon, bias=False, how=how, axes=("head_dim",)
             )
             q_BTNH, k_BTKH = norm(name="query_norm")(q_BTNH), norm(name="key_norm")(k_BTKH)
-        if config.position == "rotary":
-            q_BTNH = rotate(q_BTNH, positions_BT, config.rotary_base)
-            k_BTKH = rotate(k_BTKH, positions_BT, config.rotary_base)
+        return q_BTNH, k_BTKH, v_BTKH
+
+    def encode_positions(
+        self, q_BTNH: jax.Array, k_BTKH: jax.Array, positions_BT: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """Queries and keys with their positions in them, where positions are rotary."""
+        config = self.config
+        if config.position != "rotary":
+            return q_BTNH, k_BTKH
+        return (
+            rotate(q_BTNH, positions_BT, config.rotary_base),
+            rotate(k_BTKH, positions_BT, config.rotary_base),
+        )
+
+    def attend_whole(
+        self,
+        q_BTNH: jax.Array,
+        k_BTKH: jax.Array,
+        v_BTKH: jax.Array,
+        segments_BT: jax.Array | None,
+        pattern: attention.Pattern,
+    ) -> jax.Array:
+        """Attention of whole sequences to themselves, [B, T, N, H]."""
+        attend: Callable[..., jax.Array] = functools.partial(
+            attention.attend,
+            self.execution.kernel.name,
+            pattern=pattern,
+            how=self.execution.how,
+            block=self.execution.attention_block,
+            segments_BT=segments_BT,
+            dropout_key=self.make_rng("dropout") if pattern.dropout else None,
+            layout=self.layout,
+        )
+        if self.execution.remat == "attention":
+            attend = jax.checkpoint(attend)
+        return attend(q_BTNH, k_BTKH, v_BTKH)
+
+    def attend_cached(
+        self,
+        q_BTNH: jax.Array,
+        key_CSH: jax.Array,
+        value_CSH: jax.Array,
+        positions_BT: jax.Array,
+        pattern: attention.Pattern,
+    ) -> jax.Array:
+        """Attention of new tokens to the cache that already holds them, [B, T, N, H]."""
+        how = self.execution.how
+        return attention.attend_cached(q_BTNH, key_CSH, value_CSH, positions_BT, pattern, how)
+
+    def _pattern(self, train: bool) -> attention.Pattern:
+        config = self.config
         slopes = tuple(alibi_slopes(config.n_heads)) if config.position == "alibi" else None
         dropout = config.dropout_attention if train else 0.0
-        divisor = parametrization.score_divisor(config)
-        pattern = attention.Pattern(self.window, slopes, dropout, divisor)
-        if self.is_mutable_collection(ACTIVATIONS):
-            self.sow(ACTIVATIONS, "scores", attention.causal_scores(q_BTNH, k_BTKH, pattern))
-        if cache is None:
-            attend: Callable[..., jax.Array] = functools.partial(
-                attention.attend,
-                self.execution.kernel.name,
-                pattern=pattern,
-                how=how,
-                block=self.execution.attention_block,
-                segments_BT=segments_BT,
-                dropout_key=self.make_rng("dropout") if dropout else None,
-                layout=self.layout,
-            )
-            if self.execution.remat == "attention":
-                attend = jax.checkpoint(attend)
-            if self._has_prefix:
-                # In front of all, with queries of nobody: any kernel computes that.
-                key, value = self._prefix(k_BTKH)
-                n = key.shape[1]
-                q_BTNH = jnp.pad(q_BTNH, ((0, 0), (n, 0), (0, 0), (0, 0)))
-                k_BTKH = jnp.concatenate([key, k_BTKH], axis=1)
-                v_BTKH = jnp.concatenate([value, v_BTKH], axis=1)
-                out_BTNH = attend(q_BTNH, k_BTKH, v_BTKH)[:, n:]
-            else:
-                out_BTNH = attend(q_BTNH, k_BTKH, v_BTKH)
-        else:
-            cache = {
-                "key": _write(cache["key"], k_BTKH, positions_BT),
-                "value": _write(cache["value"], v_BTKH, positions_BT),
-            }
-            key_CSH, value_CSH = cache["key"], cache["value"]
-            if self._has_prefix:
-                key, value = (
-                    x.swapaxes(1, 2).reshape(len(key_CSH), -1, config.d_head)
-                    for x in self._prefix(k_BTKH.astype(key_CSH.dtype))
-                )
-                key_CSH = jnp.concatenate([key, key_CSH], axis=1)
-                value_CSH = jnp.concatenate([value, value_CSH], axis=1)
-                positions_BT = positions_BT + key.shape[1]
-            out_BTNH = attention.attend_cached(
-                q_BTNH, key_CSH, value_CSH, positions_BT, pattern, how
-            )
+        return attention.Pattern(
+            self.window, slopes, dropout, parametrization.score_divisor(config)
+        )
+
+    def _project_out(self, out_BTNH: jax.Array) -> jax.Array:
+        config = self.config
         out_BTNH = self._constrain(out_BTNH, "act_batch", "act_seq", "act_heads", None)
-        n_inputs = config.n_heads * config.d_head
-        y_BTD = Projection(
+        return Projection(
             (config.n_heads, config.d_head),
             (config.d_model,),
             ("heads", "head_dim"),
             ("embed",),
-            projection_std(config, n_inputs, residual=True),
+            projection_std(config, config.n_heads * config.d_head, residual=True),
             config.bias,
-            how,
+            self.execution.how,
             name="out",
         )(out_BTNH)
-        return y_BTD, cache
-
-    @property
-    def _has_prefix(self) -> bool:
-        return self.has_variable("params", "prefix_key")
-
-    def _prefix(self, like_BTKH: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Keys and values [B, P, K, H] that every query sees (Li and Liang 2021, equation 2)."""
-
-        def of_rows(name: str) -> jax.Array:
-            x: jax.Array = self.get_variable("params", name)
-            return jnp.broadcast_to(x.astype(like_BTKH.dtype), (len(like_BTKH), *x.shape))
-
-        return of_rows("prefix_key"), of_rows("prefix_value")
 
     def _constrain(self, x: jax.Array, *axes: str | None) -> jax.Array:
         return x if self.layout is None else self.layout.constrain(x, *axes)
@@ -187,20 +204,13 @@ class Block(nn.Module):
 
         multiplier = parametrization.residual_multiplier(config)
 
-        def adapted(name: str, y: jax.Array) -> jax.Array:
-            """Through the adapter of that name, if the parameters have one."""
-            if not self.has_variable("params", name):
-                return y
-            return bottleneck(y, self.get_variable("params", name), how)
-
         def attended(x: jax.Array) -> tuple[jax.Array, dict[str, jax.Array] | None]:
             y, new_cache = attend(x, positions_BT, segments_BT, cache, train)
-            y = adapted("attention_adapter", y)
             self.sow(ACTIVATIONS, "attention_output", y)
             return y, new_cache
 
         def fed_forward(x: jax.Array) -> jax.Array:
-            y = adapted("mlp_adapter", mlp(x))
+            y = mlp(x)
             self.sow(ACTIVATIONS, "mlp_output", y)
             return y
 

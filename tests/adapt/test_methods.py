@@ -5,14 +5,16 @@ import itertools
 import math
 import re
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gpt_jax.adapt import difference, low_rank, make_adaptation
+from gpt_jax.adapt import adapted, difference, interceptors, low_rank, make_adaptation
 from gpt_jax.adapt.trees import flatten, join, split, unflatten
 from gpt_jax.config import AdaptConfig, ComputeConfig, Config, ModelConfig, OptimizerConfig
+from gpt_jax.finetune.embeddings import special_tokens
 from gpt_jax.models.gpt import make_gpt
 from gpt_jax.models.layers import Projection
 from gpt_jax.optim import make_optimizer, roles
@@ -136,7 +138,7 @@ def test_what_no_plain_model_computes_is_not_merged(name):
 def test_decoding_with_a_cache_computes_the_same(name, layers):
     adaptation, frozen, trained = made(name, moved=True)
     compute = ComputeConfig(dtype="float32", attention="reference", products="plain", layers=layers)
-    model = make_gpt(MODEL, compute)
+    model = adapted(make_gpt(MODEL, compute), METHODS[name])
     params = model.decoding_params(adaptation.combine(frozen, trained))
     step = jax.jit(model.apply_cached)
     cache, found = model.init_cache(2, 12), []
@@ -156,7 +158,7 @@ def test_any_kernel_and_form_of_products(name, attention, products):
         dtype="float32", attention=attention, products=products, layers="unroll", remat="full"
     )
     params = adaptation.combine(frozen, trained)
-    found = jax.jit(make_gpt(MODEL, compute).apply)(params, TOKENS)
+    found = jax.jit(adapted(make_gpt(MODEL, compute), METHODS[name]).apply)(params, TOKENS)
     np.testing.assert_allclose(found, logits(name, moved=True), atol=2e-5)
 
 
@@ -209,8 +211,10 @@ def test_dropout_is_of_what_the_low_rank_term_reads_while_training():
     stored = {"kernel": jnp.zeros((D, D)), "lora_a": jnp.eye(D), "lora_b": jnp.eye(D)}
     stored |= {"lora_scale": jnp.asarray(2.0), "lora_dropout": jnp.asarray(0.25)}
     ones = jnp.ones((500, D))
-    np.testing.assert_array_equal(layer.apply({"params": stored}, ones), 2 * ones)
-    y = np.asarray(layer.apply({"params": stored}, ones, rngs={"dropout": jax.random.key(0)}))
+    with nn.intercept_methods(interceptors.low_rank):
+        plain_y = layer.apply({"params": stored}, ones)
+        y = np.asarray(layer.apply({"params": stored}, ones, rngs={"dropout": jax.random.key(0)}))
+    np.testing.assert_array_equal(plain_y, 2 * ones)
     assert set(np.unique(y.round(5))) == {0.0, np.float32(2 / 0.75).round(5)}
     assert np.mean(y == 0) == pytest.approx(0.25, abs=0.02)
 
@@ -258,7 +262,7 @@ def test_a_prompt_takes_the_place_of_the_first_tokens():
 
 
 def test_special_tokens_are_rows_beyond_the_vocabulary():
-    model, base = make_gpt(MODEL, PLAIN), base_params()
+    model, base = make_gpt(MODEL, PLAIN).intercepted(special_tokens), base_params()
     special = jax.random.normal(jax.random.key(2), (2, D))
     params = join(base, {"embedding": {"special": special}})
     tokens = TOKENS.copy()
