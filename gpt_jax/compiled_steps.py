@@ -3,21 +3,20 @@ a program. Must not import flax.
 """
 
 import dataclasses
-import functools
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
 import jax
 
 from gpt_jax import overrides
-from gpt_jax.adapt import make_adaptation
 from gpt_jax.config import Config
 from gpt_jax.data.batch import Batch
-from gpt_jax.finetune.heads import fresh_axes, fresh_parameters, with_fresh
-from gpt_jax.losses import LossSums
-from gpt_jax.models.gpt import GPT, Params, make_gpt
+from gpt_jax.models.gpt import GPT, Params
+from gpt_jax.objectives.losses import LossSums
+from gpt_jax.program import make_steps
 from gpt_jax.sharding import Layout
-from gpt_jax.step import Settings, Steps, TrainState, make_steps
+from gpt_jax.step import Settings, Steps, TrainState
 
 AS_SETTINGS = (
     "name",
@@ -73,17 +72,10 @@ def program_config(config: Config) -> Config:
     return overrides.draft(config, changes)  # not to be trained: sections need not agree
 
 
-def adapted_axes(config: Config, model: GPT) -> tuple[Params, Params, Params]:
-    """Logical names of the dims of the parameters that are not trained, of those that are, and of
-    all that the model takes."""
-    base = with_fresh(model.param_axes(), fresh_axes(config))
-    return make_adaptation(config.adapt, model).axes(base)
-
-
-def state_shardings(config: Config, steps: Steps, model: GPT, layout: Layout) -> Any:
-    """A TrainState of shardings: where each array lives. Moments lie as their parameters do."""
+def state_shardings(steps: Steps, layout: Layout) -> Any:
+    """A TrainState of shardings. Moments are sharded as their parameters are."""
     abstract = jax.eval_shape(steps.init, jax.random.key(0))
-    params = layout.shardings(adapted_axes(config, model)[1])
+    params = layout.shardings(steps.axes()[1])
     return abstract._replace(
         step=layout.everywhere,
         params=params,
@@ -115,12 +107,11 @@ def optimizer_shardings(opt_state: Any, abstract_params: Params, params: Params,
     return jax.tree_util.tree_map_with_path(place, opt_state)
 
 
-def abstract_params(config: Config, model: GPT, layout: Layout | None) -> tuple[Params, Params]:
+def abstract_params(steps: Steps, layout: Layout | None) -> tuple[Params, Params]:
     """(frozen, trained) parameters as shapes, with their shardings on the layout's mesh."""
-    adaptation = make_adaptation(config.adapt, model)
 
     def made(key: jax.Array) -> tuple[Params, Params]:
-        return adaptation.init(key, with_fresh(model.init(key), fresh_parameters(config, key)))
+        return steps.split(key, steps.model.init(key))
 
     abstract = jax.eval_shape(made, jax.random.key(0))
     if layout is None:
@@ -128,16 +119,15 @@ def abstract_params(config: Config, model: GPT, layout: Layout | None) -> tuple[
     return jax.tree.map(
         lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
         abstract,
-        tuple(map(layout.shardings, adapted_axes(config, model)[:2])),
+        tuple(map(layout.shardings, steps.axes()[:2])),
     )
 
 
-def combine_params(config: Config, model: GPT, base: Params, trained: Params) -> Params:
-    """All of the model's parameters, of the model that training began at and the trained ones."""
-    steps = make_steps(config, model)
+def combine_params(steps: Steps, seed: int, base: Params, trained: Params) -> Params:
+    """All of the model's parameters, from those that training began at and the trained ones."""
 
     def combined(base: Params, trained: Params) -> Params:
-        frozen = steps.begin(jax.random.key(config.seed), base)[1]
+        frozen = steps.begin(jax.random.key(seed), base)[1]
         return steps.combine(frozen, trained)
 
     return jax.jit(combined)(base, trained)
@@ -147,6 +137,8 @@ def combine_params(config: Config, model: GPT, base: Params, trained: Params) ->
 class CompiledSteps:
     """`Steps` as jitted functions with fixed shardings; the training state is donated."""
 
+    model: GPT
+    """Computing what the config's transform adds to it."""
     init: Callable[[jax.Array], TrainState]
     begin: Callable[[jax.Array, Params], tuple[TrainState, Params]]
     train: jax.stages.Wrapped
@@ -170,15 +162,22 @@ def compile_steps(
     one process that have the same `program_config` and teacher.
     """
     steps = make_steps(config, model, teacher)
-    shardings = state_shardings(config, steps, model, layout)
+    shardings = state_shardings(steps, layout)
     abstract = jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
         jax.eval_shape(steps.init, jax.random.key(0)),
         shardings,
     )
-    frozen, _, whole = map(layout.shardings, adapted_axes(config, model))
-    train, evaluate, outputs = _compiled_program(program_config(config), layout, teacher)
+    frozen, _, whole = map(layout.shardings, steps.axes())
+    key = program_config(config), layout, teacher
+    if key not in _PROGRAMS:
+        _PROGRAMS[key] = _jit_program(steps, layout, teacher, shardings, frozen, whole)
+    _PROGRAMS.move_to_end(key)
+    while len(_PROGRAMS) > SHARED_PROGRAMS:
+        _PROGRAMS.popitem(last=False)
+    train, evaluate, outputs = _PROGRAMS[key]
     return CompiledSteps(
+        model=steps.model,
         init=jax.jit(steps.init, out_shardings=shardings),
         begin=jax.jit(steps.begin, out_shardings=(shardings, frozen)),
         train=train,
@@ -190,14 +189,16 @@ def compile_steps(
     )
 
 
-@functools.lru_cache(maxsize=4)
-def _compiled_program(program: Config, layout: Layout, teacher: GPT | None) -> tuple[Any, Any, Any]:
-    """(train, evaluate, outputs) of every config that has this program config."""
-    model = make_gpt(program.model, program.compute, layout)
-    steps = make_steps(program, model, teacher)
+SHARED_PROGRAMS = 4
+"""Compiled programs that this process keeps for configs that share one."""
+_PROGRAMS: OrderedDict[tuple, tuple[Any, Any, Any]] = OrderedDict()
+
+
+def _jit_program(
+    steps: Steps, layout: Layout, teacher: GPT | None, shardings: Any, frozen: Any, whole: Any
+) -> tuple[Any, Any, Any]:
+    """(train, evaluate, outputs), jitted; the same for all configs of one `program_config`."""
     taught = {} if teacher is None else layout.shardings(teacher.param_axes())
-    shardings = state_shardings(program, steps, model, layout)
-    frozen, _, whole = map(layout.shardings, adapted_axes(program, model))
     everywhere: Any = [layout.everywhere] * len(Settings._fields)
     train = jax.jit(
         steps.train_many,
@@ -205,11 +206,11 @@ def _compiled_program(program: Config, layout: Layout, teacher: GPT | None) -> t
             shardings,
             layout.batches,
             layout.everywhere,
-            Settings(*everywhere)._replace(frozen=frozen, teacher=taught),
+            Settings(*everywhere)._replace(frozen=frozen, given=taught),
         ),
         out_shardings=(shardings, layout.everywhere),
         donate_argnums=0,
-        compiler_options=dict(model.execution.compiler_options),
+        compiler_options=dict(steps.model.execution.compiler_options),
     )
     in_shardings = whole, layout.batch
     evaluate, outputs = (

@@ -19,8 +19,8 @@ import numpy as np
 import optax
 
 from gpt_jax.config import ComputeConfig, Config
-from gpt_jax.losses import cross_entropy_sums
 from gpt_jax.models.gpt import make_gpt
+from gpt_jax.objectives.losses import cross_entropy_sums
 from gpt_jax.optim import make_optimizer
 
 Axis = Literal["width", "depth"]

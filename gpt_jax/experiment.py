@@ -28,8 +28,8 @@ from gpt_jax.finetune.examples import (
     split_records,
 )
 from gpt_jax.finetune.heads import sequence_log_probabilities
-from gpt_jax.losses import LossSums, in_parts, no_loss
 from gpt_jax.models.gpt import GPT, Params, make_gpt
+from gpt_jax.objectives.losses import LossSums, in_parts, no_loss
 from gpt_jax.run import RunDirectory, plain_model, weights_fingerprint
 from gpt_jax.sharding import Layout, make_layout
 from gpt_jax.step import Settings, TrainState, evaluation_params, make_settings
@@ -108,7 +108,7 @@ class Experiment:
         if not teacher:
             return self
         _, params = plain_model(teacher, self.config, self.layout)
-        return dataclasses.replace(self, settings=self.settings._replace(teacher=params))
+        return dataclasses.replace(self, settings=self.settings._replace(given=params))
 
     def whole(self, state: TrainState) -> Params:
         """All of the model's parameters (their moving average if kept), to be evaluated."""
@@ -223,15 +223,16 @@ def prepare(
     model = make_gpt(config.model, config.compute, layout)
     timetable = make_timetable(config)
     teacher = _teacher(config, data.tokenizer, layout)
+    steps = compile_steps(config, model, layout, teacher)
     return Experiment(
         config=config,
         data=data,
         run=run,
         layout=layout,
-        model=model,
+        model=steps.model,
         teacher=teacher,
         timetable=timetable,
-        steps=compile_steps(config, model, layout, teacher),
+        steps=steps,
         settings=jax.device_put(make_settings(config, timetable), layout.everywhere),
         steps_per_dispatch=dispatch.capacity(
             config, layout.mesh.devices.flat[0].platform, layout.mesh.size

@@ -168,17 +168,20 @@ def load_model(
     from gpt_jax.compiled_steps import abstract_params, combine_params
     from gpt_jax.compress.quantised import restore_found
     from gpt_jax.models.gpt import make_gpt
+    from gpt_jax.program import make_steps
 
     path, manifest = find_sound(run.checkpoints.absolute(), checkpoint)
     _check_seals(run, config, manifest)
-    model = make_gpt(config.model, config.compute, layout)
-    frozen, abstract = abstract_params(config, model, layout)
+    plain = make_gpt(config.model, config.compute, layout)
+    steps = make_steps(config, plain)
+    frozen, abstract = abstract_params(steps, layout)
     field = "ema" if config.optimizer.ema_decay else "params"
     trained = restore_found(path, manifest, abstract, field)
     if not jax.tree.leaves(frozen):
-        return model, trained
+        return steps.model, trained
     _check_base(run, config, manifest)
-    return model, combine_params(config, model, base_params(config, model, layout), trained)
+    base = base_params(config, plain, layout)
+    return steps.model, combine_params(steps, config.seed, base, trained)
 
 
 COMPUTED_WITH = ("model.", "adapt.", "task.", "optimizer.ema_decay")
@@ -261,7 +264,9 @@ def plain_model(path: str, config: Config, layout: "Layout | None") -> "tuple[GP
     made = run.require_config()
     how = dataclasses.replace(made, compute=config.compute)
     model, params = load_model(run, how, "latest", layout)
-    params = make_adaptation(made.adapt, model).merge(params)
+    if made.adapt.method != "full":
+        params = make_adaptation(made.adapt, model).merge(params)
+        model = dataclasses.replace(model, interceptors=())
     own = jax.eval_shape(model.init, jax.random.key(0))
     return model, {
         name: {k: params[name][k] for k in part} if name == "embedding" else params[name]

@@ -11,37 +11,30 @@ else share one compilation, and a packed sweep maps over it. Must not import fla
 """
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from gpt_jax.adapt import Adaptation, make_adaptation
 from gpt_jax.buckets import round_up
 from gpt_jax.config import Config, ModelConfig
 from gpt_jax.data.batch import Batch
-from gpt_jax.distillation import Teacher
-from gpt_jax.finetune.heads import (
-    fresh_parameters,
-    task_loss,
-    task_outputs,
-    with_fresh,
-)
-from gpt_jax.losses import LossSums, no_sums
 from gpt_jax.models.gpt import GPT, Params
+from gpt_jax.models.trees import join, unflatten
+from gpt_jax.objectives.losses import LossSums
 from gpt_jax.optim import (
     Hyperparameters,
     clip_factor,
     learning_rate_schedule,
     make_optimizer,
 )
+from gpt_jax.sharding import Axes
 from gpt_jax.timetable import Timetable
 
-ADAPTATION = 2**31
-"""Folded into the step's key for what an adaptation draws: beyond any microbatch."""
+TRANSFORM = 2**31
+"""Folded into the step's key for what a transform draws: beyond the index of any microbatch."""
 LOSS_MEMORY = 0.98
 """Weight of the past in the running mean of the loss, against which a spike is measured."""
 
@@ -73,9 +66,9 @@ class Settings(NamedTuple):
     n_steps: jax.Array | np.int32
     """Of the whole run."""
     frozen: Params
-    """Parameters that are not trained (config.adapt); empty where all are."""
-    teacher: Params
-    """Of the model that is learned from (config.distill); empty without one."""
+    """Parameters that are not trained (`Transform.init`); empty where all are."""
+    given: Params
+    """What the objective reads and does not train: a teacher's parameters; else empty."""
 
 
 def make_settings(config: Config, timetable: Timetable) -> Settings:
@@ -90,7 +83,7 @@ def make_settings(config: Config, timetable: Timetable) -> Settings:
         seed=np.uint32(config.seed % 2**32),
         n_steps=np.int32(n_steps),
         frozen={},
-        teacher={},
+        given={},
     )
 
 
@@ -124,22 +117,215 @@ class Metrics(NamedTuple):
         return {name: column for name, column in self._asdict().items() if column is not None}
 
 
+class Objective(Protocol):
+    """What a step minimises. Its sums add over any split of a batch into rows."""
+
+    @property
+    def draws(self) -> bool:
+        """Whether `loss` draws random numbers besides the model's dropout."""
+
+    def fresh(self, key: jax.Array) -> dict[str, Any]:
+        """Parameters that it adds to the model's: {path: float32 array}."""
+
+    def axes(self) -> dict[str, Axes]:
+        """Logical names of the dims of `fresh`: {path: names}."""
+
+    def no_sums(self) -> LossSums:
+        """The sums of no tokens."""
+
+    def loss(
+        self, params: Params, batch: Batch, key: jax.Array | None, given: Params
+    ) -> tuple[jax.Array, LossSums]:
+        """(objective, sums) of a batch; the objective, a sum too, has a gradient in `params`.
+
+        params: all of the model's. key: None = nothing is drawn. given: arrays that are read and
+        not trained (`Settings.given`).
+        """
+
+    def outputs(self, params: Params, batch: Batch) -> tuple[LossSums, jax.Array]:
+        """(sums, what is predicted [B, ...]) of a batch, without anything drawn."""
+
+
+class Transform(Protocol):
+    """How the trained parameters become the model's: all of them, or a small tree of a few."""
+
+    @property
+    def draws(self) -> bool:
+        """Whether `combine` draws random numbers while training."""
+
+    @property
+    def model(self) -> GPT:
+        """The model, computing what the transform adds to its parameters."""
+
+    def init(self, key: jax.Array, params: Params) -> tuple[Params, Params]:
+        """(frozen, trained) parameters of the model that training begins from."""
+
+    def combine(self, frozen: Params, trained: Params, key: jax.Array | None = None) -> Params:
+        """All of the model's parameters."""
+
+    def axes(self, param_axes: Params) -> tuple[Params, Params, Params]:
+        """Logical names of the dims of (frozen, trained, combined) parameters."""
+
+    @property
+    def has_penalty(self) -> bool:
+        """Whether `penalty` is not zero."""
+
+    def penalty(self, trained: Params) -> jax.Array:
+        """A scalar that is added to the mean loss."""
+
+    def wrap(
+        self, optimizer: optax.GradientTransformation, n_steps: Any
+    ) -> optax.GradientTransformation:
+        """The optimizer of the trained parameters; n_steps: of the run, may be traced."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainAll:
+    """The transform that trains every parameter as it is."""
+
+    model: GPT
+    draws = False
+    has_penalty = False
+
+    def init(self, key: jax.Array, params: Params) -> tuple[Params, Params]:
+        """Nothing is frozen."""
+        return {}, params
+
+    def combine(self, frozen: Params, trained: Params, key: jax.Array | None = None) -> Params:
+        """The trained parameters."""
+        return trained
+
+    def axes(self, param_axes: Params) -> tuple[Params, Params, Params]:
+        """The model's own names."""
+        return {}, param_axes, param_axes
+
+    def penalty(self, trained: Params) -> jax.Array:
+        """Zero."""
+        return jnp.zeros(())
+
+    def wrap(
+        self, optimizer: optax.GradientTransformation, n_steps: Any
+    ) -> optax.GradientTransformation:
+        """The optimizer itself."""
+        return optimizer
+
+
 @dataclasses.dataclass(frozen=True)
 class Steps:
     """The functions of one experiment, not yet compiled."""
 
-    init: Callable[[jax.Array], TrainState]
-    """A state of fresh parameters."""
-    begin: Callable[[jax.Array, Params], tuple[TrainState, Params]]
-    """(state, parameters that are not trained) of a model's parameters."""
-    train: Callable[[TrainState, Batch, Settings], tuple[TrainState, Metrics]]
-    """One step."""
-    evaluate: Callable[[Params, Batch], LossSums]
-    """Of all of the model's parameters, as `combine` gives them."""
-    outputs: Callable[[Params, Batch], tuple[LossSums, jax.Array]]
-    """`task_outputs`, of all of the model's parameters."""
-    combine: Callable[[Params, Params], Params]
-    """All of the model's parameters, of those that are not trained and those that are."""
+    config: Config
+    objective: Objective
+    transform: Transform
+
+    @property
+    def model(self) -> GPT:
+        """The model, computing what the transform adds to it."""
+        return self.transform.model
+
+    def init(self, key: jax.Array) -> TrainState:
+        """A state of fresh parameters."""
+        return self.begin(key, self.model.init(key))[0]
+
+    def begin(self, key: jax.Array, params: Params) -> tuple[TrainState, Params]:
+        """(state, frozen parameters) of the parameters that training begins from."""
+        fresh_key, transform_key = (jax.random.fold_in(key, i) for i in (1, 2))
+        frozen, trained = self.split(transform_key, params, fresh_key)
+        optimizer = _make_optimizer(self.config, self.transform, trained, 0.0)
+        state = TrainState(
+            step=jnp.zeros((), jnp.int32),
+            params=trained,
+            opt_state=optimizer.init(trained),
+            # A copy: the state is donated, and a buffer can be donated once.
+            ema=jax.tree.map(jnp.copy, trained) if self.config.optimizer.ema_decay else None,
+            mean_loss=jnp.zeros(()),
+        )
+        return state, frozen
+
+    def split(
+        self, key: jax.Array, params: Params, fresh_key: jax.Array | None = None
+    ) -> tuple[Params, Params]:
+        """(frozen, trained) parameters of a model's, with what the objective adds to them."""
+        added = self.objective.fresh(key if fresh_key is None else fresh_key)
+        return self.transform.init(key, join(params, unflatten(added)))
+
+    def axes(self) -> tuple[Params, Params, Params]:
+        """Logical names of the dims of (frozen, trained, combined) parameters."""
+        base = join(self.model.param_axes(), unflatten(self.objective.axes()))
+        return self.transform.axes(base)
+
+    def combine(self, frozen: Params, trained: Params) -> Params:
+        """All of the model's parameters, as `evaluate` and `outputs` take them."""
+        return self.transform.combine(frozen, trained)
+
+    def train(
+        self, state: TrainState, batch: Batch, settings: Settings
+    ) -> tuple[TrainState, Metrics]:
+        """One step."""
+        key = self.key(settings.seed, state.step)
+        gradients, sums = self.sum_gradients(
+            state.params, batch, key, settings.frozen, settings.given
+        )
+        return apply_gradients(self.config, settings, state, gradients, sums, self.transform)
+
+    def evaluate(self, params: Params, batch: Batch) -> LossSums:
+        """The sums of a batch; params: all of the model's."""
+        return self.outputs(params, batch)[0]
+
+    def outputs(self, params: Params, batch: Batch) -> tuple[LossSums, jax.Array]:
+        """`Objective.outputs`; params: all of the model's."""
+        return self.objective.outputs(params, batch)
+
+    def key(self, seed: Any, step: jax.Array) -> jax.Array | None:
+        """The key of everything that a step draws: a function of seed and step; None = nothing."""
+        model = self.config.model
+        dropout = model.dropout_embedding or model.dropout_residual or model.dropout_attention
+        if not (dropout or self.objective.draws or self.transform.draws):
+            return None
+        return jax.random.fold_in(jax.random.key(seed), step)
+
+    def sum_gradients(
+        self,
+        params: Params,
+        batch: Batch,
+        key: jax.Array | None,
+        frozen: Params | None = None,
+        given: Params | None = None,
+    ) -> tuple[Params, LossSums]:
+        """Gradients of the summed objective, and its sums, over compute.microbatches parts.
+
+        Sums add over any split of the batch, so data-parallel code only has to add them (`psum`).
+        frozen, given: as in `Settings`.
+        """
+        transform, objective = self.transform, self.objective
+
+        def total(params: Params, part: Batch, key: jax.Array | None):
+            # Dropout draws from the key itself, a transform from one that follows from it.
+            drawn = None if key is None else jax.random.fold_in(key, TRANSFORM)
+            whole = transform.combine(frozen or {}, params, drawn)
+            summed, sums = objective.loss(whole, part, key, given or {})
+            if transform.has_penalty:  # added to the mean
+                summed += sums.weight * transform.penalty(params)
+            return summed, sums
+
+        gradient = jax.grad(total, has_aux=True)
+        n_parts = self.config.compute.microbatches
+        if n_parts == 1:
+            return gradient(params, batch, key)
+
+        def add_part(carry, part_and_index):
+            part, index = part_and_index
+            part_key = None if key is None else jax.random.fold_in(key, index)
+            return jax.tree.map(jnp.add, carry, gradient(params, part, part_key)), None
+
+        def split(x: jax.Array) -> jax.Array:
+            # Strided: each part takes rows from every device, so that none has to move.
+            return x.reshape(x.shape[0] // n_parts, n_parts, *x.shape[1:]).swapaxes(0, 1)
+
+        parts = jax.tree.map(split, batch)
+        zeros = (jax.tree.map(jnp.zeros_like, params), objective.no_sums())
+        summed, _ = jax.lax.scan(add_part, zeros, (parts, jnp.arange(n_parts)))
+        return summed
 
     def train_many(
         self, state: TrainState, batches: Batch, n_steps: jax.Array, settings: Settings
@@ -167,107 +353,6 @@ class Steps:
         return jax.lax.fori_loop(0, n_steps, one, (state, empty))
 
 
-def make_steps(config: Config, model: GPT, teacher: GPT | None = None) -> Steps:
-    """The pure functions of a config; see `compile_steps` for the compiled ones.
-
-    teacher: the model of config.distill.teacher.
-    """
-
-    adaptation = make_adaptation(config.adapt, model)
-
-    def begin(key: jax.Array, params: Params) -> tuple[TrainState, Params]:
-        fresh_key, adapt_key = (jax.random.fold_in(key, i) for i in (1, 2))
-        params = with_fresh(params, fresh_parameters(config, fresh_key))
-        frozen, trained = adaptation.init(adapt_key, params)
-        optimizer = _make_optimizer(config, adaptation, trained, 0.0)
-        state = TrainState(
-            step=jnp.zeros((), jnp.int32),
-            params=trained,
-            opt_state=optimizer.init(trained),
-            # A copy: the state is donated, and a buffer can be donated once.
-            ema=jax.tree.map(jnp.copy, trained) if config.optimizer.ema_decay else None,
-            mean_loss=jnp.zeros(()),
-        )
-        return state, frozen
-
-    def init(key: jax.Array) -> TrainState:
-        return begin(key, model.init(key))[0]
-
-    def train(state: TrainState, batch: Batch, settings: Settings) -> tuple[TrainState, Metrics]:
-        key = dropout_key(config, settings.seed, state.step)
-        taught_by = None if teacher is None else Teacher(teacher, settings.teacher)
-        gradients, sums = sum_gradients(
-            config, model, state.params, batch, key, settings.frozen, taught_by
-        )
-        return apply_gradients(config, settings, state, gradients, sums, adaptation)
-
-    def evaluate(params: Params, batch: Batch) -> LossSums:
-        return outputs(params, batch)[0]
-
-    def outputs(params: Params, batch: Batch) -> tuple[LossSums, jax.Array]:
-        return task_outputs(config, model, params, batch)
-
-    return Steps(init, begin, train, evaluate, outputs, adaptation.combine)
-
-
-def dropout_key(config: Config, seed: Any, step: jax.Array) -> jax.Array | None:
-    """The step's key for dropout, and for what else an adaptation draws; None if there is none."""
-    model = config.model
-    dropout = model.dropout_embedding or model.dropout_residual or model.dropout_attention
-    head = config.task.has_head and config.task.head_dropout
-    # Adversarial training happens where there is a key: in training alone.
-    adversarial = config.task.adversarial != "none"
-    if not (dropout or head or adversarial or config.adapt.draws):
-        return None
-    return jax.random.fold_in(jax.random.key(seed), step)
-
-
-def sum_gradients(
-    config: Config,
-    model: GPT,
-    params: Params,
-    batch: Batch,
-    key: jax.Array | None,
-    frozen: Params | None = None,
-    teacher: Teacher | None = None,
-) -> tuple[Params, LossSums]:
-    """Gradients of the summed objective, and its sums, over compute.microbatches parts.
-
-    Sums add over any split of the batch, so data-parallel code only has to add them (`psum`).
-    frozen: parameters of the model that are not among params.
-    """
-    adaptation = make_adaptation(config.adapt, model)
-
-    def objective(params: Params, part: Batch, key: jax.Array | None):
-        # Dropout draws from the key itself, an adaptation from one that follows from it.
-        drawn = None if key is None else jax.random.fold_in(key, ADAPTATION)
-        whole = adaptation.combine(frozen or {}, params, drawn)
-        total, sums = task_loss(config, model, whole, part, key, teacher)
-        if adaptation.has_penalty:  # added to the mean
-            total += sums.weight * adaptation.penalty(params)
-        return total, sums
-
-    gradient = jax.grad(objective, has_aux=True)
-    n_parts = config.compute.microbatches
-    if n_parts == 1:
-        return gradient(params, batch, key)
-
-    def add_part(total, part_and_index):
-        part, index = part_and_index
-        part_key = None if key is None else jax.random.fold_in(key, index)
-        return jax.tree.map(jnp.add, total, gradient(params, part, part_key)), None
-
-    def split(x: jax.Array) -> jax.Array:
-        # Strided: each part takes rows from every device, so that none has to move.
-        return x.reshape(x.shape[0] // n_parts, n_parts, *x.shape[1:]).swapaxes(0, 1)
-
-    parts = jax.tree.map(split, batch)
-    no_tokens = no_sums(config.model, taught=teacher is not None)
-    zeros = (jax.tree.map(jnp.zeros_like, params), no_tokens)
-    total, _ = jax.lax.scan(add_part, zeros, (parts, jnp.arange(n_parts)))
-    return total
-
-
 @jax.named_scope("optimizer")
 def apply_gradients(
     config: Config,
@@ -275,7 +360,7 @@ def apply_gradients(
     state: TrainState,
     gradients: Params,
     sums: LossSums,
-    adaptation: Adaptation | None = None,
+    transform: Transform | None = None,
 ) -> tuple[TrainState, Metrics]:
     """Divide the summed gradients by the target tokens, once, and update the state."""
     target_tokens = jnp.maximum(sums.weight, 1.0)
@@ -287,7 +372,7 @@ def apply_gradients(
         numbers = numbers._replace(clip_norm=None)
     gradients = jax.tree.map(lambda g: factor * g, gradients)
     learning_rate = jnp.asarray(settings.learning_rates)[state.step]
-    optimizer = _make_optimizer(config, adaptation, state.params, learning_rate, numbers, settings)
+    optimizer = _make_optimizer(config, transform, state.params, learning_rate, numbers, settings)
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     update_norm = optax.global_norm(updates)
     # Nothing, but it makes the new parameters follow the norm: who reads the old ones has done so,
@@ -349,17 +434,17 @@ def _with_routers(metrics: Metrics, sums: LossSums, model: ModelConfig) -> Metri
 
 def _make_optimizer(
     config: Config,
-    adaptation: Adaptation | None,
+    transform: Transform | None,
     params: Params,
     learning_rate: Any,
     numbers: Hyperparameters | None = None,
     settings: Settings | None = None,
 ) -> optax.GradientTransformation:
-    """The optimizer of the trained parameters, as the adaptation changes it."""
+    """The optimizer of the trained parameters, as the transform changes it."""
     optimizer = make_optimizer(config.optimizer, params, learning_rate, numbers, config.model)
-    if adaptation is None:
+    if transform is None:
         return optimizer
-    return adaptation.wrap(optimizer, 0 if settings is None else settings.n_steps)
+    return transform.wrap(optimizer, 0 if settings is None else settings.n_steps)
 
 
 def evaluation_params(state: TrainState) -> Params:

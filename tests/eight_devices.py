@@ -28,7 +28,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, PartitionSpec
 from jaxprs import equations
 
-from gpt_jax import losses, overrides
+from gpt_jax import overrides
 from gpt_jax.compiled_steps import compile_steps
 from gpt_jax.config import Config
 from gpt_jax.data.batch import Batch
@@ -37,16 +37,15 @@ from gpt_jax.models import attention
 from gpt_jax.models.gpt import make_gpt
 from gpt_jax.models.products import precision
 from gpt_jax.models.ring import zigzag
+from gpt_jax.objectives import losses
 from gpt_jax.plan.compiled import abstract_arguments
 from gpt_jax.plan.hlo import count
+from gpt_jax.program import make_steps
 from gpt_jax.sharding import make_layout
 from gpt_jax.step import (
     TrainState,
     apply_gradients,
-    dropout_key,
     make_settings,
-    make_steps,
-    sum_gradients,
 )
 from gpt_jax.timetable import make_timetable
 
@@ -226,11 +225,12 @@ def data_parallel(kind: str, state: TrainState) -> tuple[list[float], Any, dict]
     """Training with the sums added by hand over 8 replicas, by jax.shard_map or jax.pmap."""
     config, _ = configure("1x1x1", {})
     model = make_gpt(config.model, config.compute)
+    steps = make_steps(config, model)
     on_devices = jax.tree.map(jnp.asarray, make_settings(config, make_timetable(config)))
 
     def step(state: TrainState, batch: Batch):
-        key = dropout_key(config, on_devices.seed, state.step)
-        gradients, sums = sum_gradients(config, model, state.params, batch, key)
+        key = steps.key(on_devices.seed, state.step)
+        gradients, sums = steps.sum_gradients(state.params, batch, key)
         gradients, sums = jax.lax.psum((gradients, sums), "data")
         return apply_gradients(config, on_devices, state, gradients, sums)
 

@@ -9,14 +9,15 @@ import pytest
 from once import once
 from tiny_run import N_STEPS, Workspace, make_workspace, records
 
-from gpt_jax import cli, losses, overrides
+from gpt_jax import cli, overrides
 from gpt_jax.config import ComputeConfig, Config, DistillConfig, ModelConfig
 from gpt_jax.data.batch import Batch
-from gpt_jax.distillation import Teacher, distillation_loss, divergence
-from gpt_jax.losses import batch_loss
 from gpt_jax.models.gpt import make_gpt
+from gpt_jax.objectives import losses
+from gpt_jax.objectives.distillation import Teacher, distillation_loss, divergence
+from gpt_jax.objectives.losses import batch_loss
+from gpt_jax.program import make_steps
 from gpt_jax.run import RunDirectory
-from gpt_jax.step import sum_gradients
 
 STUDENT = ModelConfig(vocab_size=29, seq_len=16, n_layers=1, d_model=8, n_heads=2)
 LARGER = ModelConfig(vocab_size=29, seq_len=32, n_layers=2, d_model=16, n_heads=2)
@@ -101,7 +102,8 @@ def test_microbatches_add_up(models):
                 "train.batch_sequences": 4,
             },
         )
-        found.append(sum_gradients(config, student, params, batch, None, teacher=teacher))
+        steps = make_steps(config, student, teacher.model)
+        found.append(steps.sum_gradients(params, batch, None, given=teacher.params))
     (gradients, sums), taught = found[0], config.distill
     assert float(sums.distillation) > 1
     expected = jax.grad(

@@ -21,8 +21,7 @@ LAYERS = (
     {"sharding", "data", "optim"},
     {"models"},
     {
-        "losses",
-        "distillation",
+        "objectives",
         "sampling",
         "streaming",
         "filters",
@@ -34,7 +33,8 @@ LAYERS = (
         "pages",
     },
     {"finetune"},
-    {"step", "compiled_steps", "coord_check", "checkpoint_files", "tracking", "history", "chat"},
+    {"step", "program", "compiled_steps", "coord_check", "checkpoint_files", "tracking"}
+    | {"history", "chat"},
     {"checkpoint"},
     {"compress"},
     {"run"},

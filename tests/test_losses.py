@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gpt_jax import losses
 from gpt_jax.config import ComputeConfig, ModelConfig
 from gpt_jax.data.batch import Batch
-from gpt_jax.losses import LossWeights, cross_entropy_sums
 from gpt_jax.models.gpt import make_gpt
+from gpt_jax.objectives import losses
+from gpt_jax.objectives.losses import LossWeights, cross_entropy_sums
 
 
 @pytest.fixture(scope="module")

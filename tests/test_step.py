@@ -17,16 +17,16 @@ from gpt_jax.compiled_steps import CompiledSteps, compile_steps, program_config
 from gpt_jax.config import Config
 from gpt_jax.data.batch import Batch
 from gpt_jax.feed import put_count
-from gpt_jax.losses import LossSums, cross_entropy_sums
 from gpt_jax.models.gpt import make_gpt
+from gpt_jax.objectives.losses import LossSums, cross_entropy_sums
 from gpt_jax.optim import make_optimizer
+from gpt_jax.program import make_steps
 from gpt_jax.sharding import Layout, make_layout
 from gpt_jax.step import (
     LOSS_MEMORY,
     Settings,
     TrainState,
     apply_gradients,
-    dropout_key,
     evaluation_params,
     make_settings,
 )
@@ -240,14 +240,16 @@ def test_cross_entropy_sums_against_numpy():
 def test_dropout_keys_are_a_function_of_seed_and_step():
     def key(seed: int, step: int) -> tuple[int, ...]:
         changes = {"model.dropout_residual": 0.1}
-        made = dropout_key(overrides.override(Config(), changes), jnp.uint32(seed), jnp.int32(step))
+        config = overrides.override(Config(), changes)
+        made = make_steps(config, make_gpt(config.model)).key(jnp.uint32(seed), jnp.int32(step))
         assert made is not None
         return tuple(np.asarray(jax.random.key_data(made)).tolist())
 
     keys = [key(seed, step) for seed in (0, 1) for step in (0, 1, 2)]
     assert len(set(keys)) == len(keys)
     assert key(1, 2) == keys[-1]
-    assert dropout_key(Config(), jnp.uint32(0), jnp.int32(0)) is None
+    plain = make_steps(Config(), make_gpt(Config().model))
+    assert plain.key(jnp.uint32(0), jnp.int32(0)) is None
 
 
 # --- the compiled program -----------------------------------------------------------------------

@@ -18,8 +18,8 @@ import numpy as np
 from gpt_jax import overrides
 from gpt_jax.config import Config
 from gpt_jax.models.gpt import make_gpt
+from gpt_jax.program import make_steps
 from gpt_jax.run import RunDirectory
-from gpt_jax.step import make_steps
 from gpt_jax.tracking import Record, read_records
 
 CONFIG = '''

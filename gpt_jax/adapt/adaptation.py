@@ -11,9 +11,9 @@ import optax
 
 from gpt_jax.adapt import difference, low_rank
 from gpt_jax.adapt.interceptors import adapted
-from gpt_jax.adapt.trees import Flat, Tree, flatten, join, split, unflatten
 from gpt_jax.config import AdaptConfig
 from gpt_jax.models.gpt import GPT
+from gpt_jax.models.trees import Flat, Tree, flatten, join, split, unflatten
 from gpt_jax.sharding import Axes
 
 ALWAYS = re.compile(r"task_head/.*|embedding/special|vision/.*")
@@ -52,6 +52,11 @@ class Adaptation:
         if method == "last_layers":
             return self._with_last_layers(frozen, trained)
         return join(frozen, trained)
+
+    @property
+    def draws(self) -> bool:
+        """Whether `combine`, or the low-rank terms, draw random numbers while training."""
+        return self.config.draws
 
     @property
     def has_penalty(self) -> bool:

@@ -8,7 +8,7 @@ evaluated and merged has the adapt.fraction of z w that is largest, and nothing 
 import jax
 import jax.numpy as jnp
 
-from gpt_jax.adapt.trees import Flat, Tree, flatten, unflatten
+from gpt_jax.models.trees import Flat, Tree, flatten, unflatten
 
 LOW, HIGH = -1.5, 1.5
 """The interval to which a gate is stretched before it is cut to [0, 1]."""

@@ -10,19 +10,19 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax.linen.module import InterceptorContext
 
 from gpt_jax.config import AdaptConfig
 from gpt_jax.models.experts import Experts
-from gpt_jax.models.gpt import GPT, Interceptor
+from gpt_jax.models.gpt import GPT, Interceptor, InterceptorContext
 from gpt_jax.models.layers import MLP, Embedding, Projection, put_in_front
 from gpt_jax.models.products import Precision, project
-from gpt_jax.models.transformer import Attention
+from gpt_jax.models.transformer import Attention, Block
 
 
 def adapted(model: GPT, config: AdaptConfig) -> GPT:
-    """The model that also computes what `config.method` adds to the parameters."""
-    return model.intercepted(*INTERCEPTORS.get(config.method, ()))
+    """The model that also computes what `config.method` adds to the parameters; done once."""
+    wanted = INTERCEPTORS.get(config.method, ())
+    return model.intercepted(*(x for x in wanted if x not in model.interceptors))
 
 
 def low_rank(
@@ -60,9 +60,10 @@ def bottleneck_adapters(
     if context.method_name != "__call__" or not isinstance(module, Attention | MLP | Experts):
         return out
     name, block = f"{module.name}_adapter", module.parent
-    if block is None or not block.has_variable("params", name):
+    if not isinstance(block, Block) or not block.has_variable("params", name):
         return out
-    adapter, how = block.get_variable("params", name), block.execution.how
+    adapter: dict[str, dict[str, jax.Array]] = block.get_variable("params", name)
+    how = block.execution.how
     if isinstance(module, Attention):
         y_BTD, cache = out
         return _bottleneck(y_BTD, adapter, how), cache
@@ -90,9 +91,8 @@ def prefix_tuning(
         return method(*args, **kwargs)
     if not module.has_variable("params", "prefix_key"):
         return method(*args, **kwargs)
-    key_PKH, value_PKH = (
-        module.get_variable("params", name) for name in ("prefix_key", "prefix_value")
-    )
+    key_PKH: jax.Array = module.get_variable("params", "prefix_key")
+    value_PKH: jax.Array = module.get_variable("params", "prefix_value")
     n = len(key_PKH)
     if context.method_name == "attend_whole":
         # In front of all, with queries of nobody: any kernel computes that.
@@ -141,4 +141,4 @@ INTERCEPTORS: dict[str, tuple[Interceptor, ...]] = {
     "prefix": (prefix_tuning,),
     "prompt": (prompt_tuning,),
 }
-"""adapt.method -> what it adds to the forward computation; other methods change parameters alone."""
+"""adapt.method -> what it adds to the computation; other methods change parameters alone."""

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gpt_jax.adapt.trees import Flat, Tree, flatten, unflatten
 from gpt_jax.config import AdaptConfig
+from gpt_jax.models.trees import Flat, Tree, flatten, unflatten
 from gpt_jax.optim import input_dims
 
 FACTORS = ("lora_a", "lora_b", "lora_lambda")

@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gpt_jax.adapt.trees import flatten, unflatten
 from gpt_jax.compress.matrices import as_matrices, as_stored, is_kernel
 from gpt_jax.config import ModelConfig
 from gpt_jax.models.gpt import GPT, Params
+from gpt_jax.models.trees import flatten, unflatten
 
 FORMS = "magnitude:SHARE, 2:4, heads:N or layers:N"
 

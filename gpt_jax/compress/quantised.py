@@ -14,7 +14,6 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from gpt_jax.adapt.trees import Flat, flatten, unflatten
 from gpt_jax.checkpoint import restore_field
 from gpt_jax.checkpoint_files import Manifest, Which, find_sound
 from gpt_jax.compress.matrices import (
@@ -24,6 +23,7 @@ from gpt_jax.compress.matrices import (
     is_kernel,
     shape_as_matrices,
 )
+from gpt_jax.models.trees import Flat, flatten, unflatten
 
 Weights = Literal["int8", "int4"]
 KINDS: tuple[Weights, ...] = ("int8", "int4")

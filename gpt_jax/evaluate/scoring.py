@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from gpt_jax.buckets import round_up
 from gpt_jax.evaluate.requests import Request, Score
 from gpt_jax.feed import process_rows, put_batch
-from gpt_jax.losses import VOCABULARY_PART
 from gpt_jax.models import cpu
 from gpt_jax.models.gpt import GPT, Params
+from gpt_jax.objectives.losses import VOCABULARY_PART
 from gpt_jax.sampling import likeliest
 from gpt_jax.sharding import Layout
 

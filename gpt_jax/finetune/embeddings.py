@@ -5,9 +5,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax.linen.module import InterceptorContext
 
-from gpt_jax.models.gpt import Interceptor
+from gpt_jax.models.gpt import Interceptor, InterceptorContext
 from gpt_jax.models.layers import Embedding
 
 

@@ -1,29 +1,72 @@
 """The loss and the outputs of a task: a linear layer on the last activations (GPT-1, section 3.2),
 beside the language model's loss; or the preference between two responses (DPO).
 
-Like `gpt_jax.losses`, sums over the rows of a batch: whoever has all of them divides, once.
+Losses are sums over the rows of a batch: whoever has all of them divides, once.
 """
 
+import dataclasses
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from gpt_jax.adapt.trees import join, unflatten
 from gpt_jax.config import Config
 from gpt_jax.data.batch import Batch
-from gpt_jax.distillation import Teacher, distillation_loss
 from gpt_jax.finetune.embeddings import moved, special_tokens
 from gpt_jax.finetune.inputs import N_SPECIAL
-from gpt_jax.losses import LossSums, LossWeights, batch_loss, in_parts, output_loss
 from gpt_jax.models.gpt import GPT, Params
 from gpt_jax.models.vision import encode, fresh_encoder
+from gpt_jax.objectives.losses import (
+    LossSums,
+    LossWeights,
+    batch_loss,
+    in_parts,
+    no_sums,
+    output_loss,
+)
 from gpt_jax.sharding import Axes
 
 HEAD_STD = 0.02
 """Standard deviation of the head's weights, and of the special tokens' embeddings, at the start."""
 NO_OPTION = -1e9
 """The score of an option that an example does not have."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskObjective:
+    """What a fine-tuning task minimises (`gpt_jax.step.Objective`)."""
+
+    config: Config
+    model: GPT
+
+    @property
+    def draws(self) -> bool:
+        """Whether the head has dropout, or training is adversarial."""
+        task = self.config.task
+        # Adversarial training happens where there is a key: in training alone.
+        return bool(task.has_head and task.head_dropout) or task.adversarial != "none"
+
+    def fresh(self, key: jax.Array) -> dict[str, Any]:
+        """The head and the special tokens, or the image encoder."""
+        return fresh_parameters(self.config, key)
+
+    def axes(self) -> dict[str, Axes]:
+        """Logical names of the dims of `fresh`."""
+        return fresh_axes(self.config)
+
+    def no_sums(self) -> LossSums:
+        """The sums of no examples."""
+        return no_sums(self.model.config)
+
+    def loss(
+        self, params: Params, batch: Batch, key: jax.Array | None, given: Params
+    ) -> tuple[jax.Array, LossSums]:
+        """`task_loss`; given: nothing."""
+        return task_loss(self.config, self.model, params, batch, key)
+
+    def outputs(self, params: Params, batch: Batch) -> tuple[LossSums, jax.Array]:
+        """`task_outputs`."""
+        return task_outputs(self.config, self.model, params, batch)
 
 
 def n_outputs(config: Config) -> int:
@@ -44,11 +87,6 @@ def fresh_parameters(config: Config, key: jax.Array) -> dict[str, Any]:
         "task_head/bias": jnp.zeros(C),
         "embedding/special": HEAD_STD * jax.random.normal(special_key, (N_SPECIAL, D)),
     }
-
-
-def with_fresh(params: Params, added: dict[str, Any]) -> Params:
-    """Parameters with {path: leaf} added, as a new tree."""
-    return join(params, unflatten(added))
 
 
 def fresh_axes(config: Config) -> dict[str, Axes]:
@@ -73,19 +111,15 @@ def task_loss(
     params: Params,
     batch: Batch,
     key: jax.Array | None = None,
-    teacher: Teacher | None = None,
 ) -> tuple[jax.Array, LossSums]:
     """(objective, sums) of a batch; the objective has a gradient.
 
     sums.cross_entropy is the task's own loss (nats; for a value, squared differences), sums.weight
     what the labels count for. The objective adds task.language_loss times the language model's.
-    key: of dropout; None = there is none. teacher: of config.distill.
+    key: of dropout; None = there is none.
     """
     task = config.task
-    if teacher is not None:
-        z_loss = config.train.z_loss
-        return distillation_loss(config.distill, model, params, teacher, batch, z_loss, key)
-    if task.name in ("language_model", "respond"):
+    if task.name == "respond":
         prefix_BPD = _prefix(config, params, batch)
         return batch_loss(model, params, batch, LossWeights.of(config.train), key, prefix_BPD)
     if task.name == "prefer":
@@ -112,7 +146,7 @@ def task_outputs(
     [B, K]; regress: the value [B]; tag: log-probabilities at every position [B, T, C]; prefer: the
     margin of the chosen response [B]; respond: none [B, 0].
     """
-    if config.task.name in ("language_model", "respond"):
+    if config.task.name == "respond":
         _, sums = batch_loss(model, params, batch, prefix_BPD=_prefix(config, params, batch))
         return sums, jnp.zeros((len(batch.tokens_BT), 0))
     if config.task.name == "prefer":

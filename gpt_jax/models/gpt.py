@@ -27,7 +27,8 @@ from gpt_jax.parametrization import output_multiplier
 from gpt_jax.sharding import Axes, Layout
 
 Params = dict[str, Any]
-Interceptor = Callable[[Callable[..., Any], tuple, dict[str, Any], nn.module.InterceptorContext], Any]
+InterceptorContext = nn.module.InterceptorContext
+Interceptor = Callable[[Callable[..., Any], tuple, dict[str, Any], InterceptorContext], Any]
 """(the method, its arguments, keyword arguments, context) -> result: Linen's own form."""
 
 _TRACING = threading.RLock()
@@ -46,8 +47,9 @@ class GPT:
 
     def intercepted(self, *interceptors: Interceptor, innermost: bool = False) -> "GPT":
         """The model with more interceptors: around those it has, or within them."""
-        groups = (interceptors, self.interceptors) if innermost else (self.interceptors, interceptors)
-        return dataclasses.replace(self, interceptors=sum(groups, ()))
+        if innermost:
+            return dataclasses.replace(self, interceptors=interceptors + self.interceptors)
+        return dataclasses.replace(self, interceptors=self.interceptors + interceptors)
 
     @property
     def _module(self) -> Transformer:

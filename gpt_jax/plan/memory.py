@@ -16,7 +16,7 @@ from gpt_jax.plan.mesh import MeshSizes
 TPU_LANES = 128
 """A TPU stores the last dim of an array in whole tiles of this: smaller heads take more."""
 LOGIT_BYTES = 1 << 27
-"""Of a part of the logits (gpt_jax.losses has the same)."""
+"""Of a part of the logits (gpt_jax.objectives.losses has the same)."""
 RING_BLOCK = 512
 """Queries of a block of ring attention on a TPU (gpt_jax.models.kernels has the same)."""
 

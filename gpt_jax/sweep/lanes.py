@@ -25,8 +25,9 @@ from gpt_jax.experiment import CorpusData, Experiment
 from gpt_jax.feed import put_batch, put_count
 from gpt_jax.meshes import least_devices
 from gpt_jax.models.gpt import make_gpt
+from gpt_jax.program import make_steps
 from gpt_jax.sharding import TRIAL_AXIS, Layout, stack_layout, stacked
-from gpt_jax.step import Metrics, TrainState, evaluation_params, make_settings, make_steps
+from gpt_jax.step import Metrics, TrainState, evaluation_params, make_settings
 
 TIMED_CALLS = 4
 WORTH = 20.0
@@ -156,7 +157,7 @@ def _vector_program(program: Config, layout: Layout) -> _VectorProgram:
     """Shared by all packs of one shape in this process."""
     model = make_gpt(program.model, program.compute, layout)
     steps = make_steps(program, model)
-    shardings = jax.tree.map(stacked, state_shardings(program, steps, model, layout))
+    shardings = jax.tree.map(stacked, state_shardings(steps, layout))
     everywhere = stacked(layout.everywhere)
 
     def compiled(batch_dim: int | None) -> Any:
@@ -167,7 +168,7 @@ def _vector_program(program: Config, layout: Layout) -> _VectorProgram:
             in_shardings=(shardings, batches, layout.everywhere, everywhere),
             out_shardings=(shardings, everywhere),
             donate_argnums=0,
-            compiler_options=dict(model.execution.compiler_options),
+            compiler_options=dict(steps.model.execution.compiler_options),
         )
 
     evaluate = jax.jit(

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from gpt_jax.adapt import adapted, difference, interceptors, low_rank, make_adaptation
-from gpt_jax.adapt.trees import flatten, join, split, unflatten
 from gpt_jax.config import AdaptConfig, ComputeConfig, Config, ModelConfig, OptimizerConfig
 from gpt_jax.finetune.embeddings import special_tokens
 from gpt_jax.models.gpt import make_gpt
 from gpt_jax.models.layers import Projection
+from gpt_jax.models.trees import flatten, join, split, unflatten
 from gpt_jax.optim import make_optimizer, roles
 
 MODEL = ModelConfig(

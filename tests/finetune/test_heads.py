@@ -15,7 +15,7 @@ from gpt_jax.finetune import examples
 from gpt_jax.finetune.heads import sequence_log_probabilities, task_loss, task_outputs
 from gpt_jax.finetune.inputs import encoder
 from gpt_jax.models.gpt import make_gpt
-from gpt_jax.step import make_steps, sum_gradients
+from gpt_jax.program import make_steps
 
 TOKENIZER = ByteTokenizer()
 MODEL = ModelConfig(vocab_size=257, seq_len=32, n_layers=1, d_model=16, n_heads=2)
@@ -122,7 +122,7 @@ def test_any_split_into_microbatches_gives_the_same_gradient(name, tmp_path):
     batch = jax.tree.map(lambda x: x[:4], batch)
     parts = overrides.draft(config, {"compute.microbatches": 2})
     (whole, sums), (split, split_sums) = (
-        jax.jit(lambda p, b, c=c: sum_gradients(c, model, p, b, key))(params, batch)
+        jax.jit(lambda p, b, c=c: make_steps(c, model).sum_gradients(p, b, key))(params, batch)
         for c in (config, parts)
     )
     np.testing.assert_allclose(sums[:3], split_sums[:3], rtol=1e-5)

@@ -20,7 +20,7 @@ from gpt_jax.finetune import examples
 from gpt_jax.finetune.heads import image_prefix, task_loss
 from gpt_jax.models.gpt import make_gpt
 from gpt_jax.models.vision import encode, fresh_encoder
-from gpt_jax.step import make_steps
+from gpt_jax.program import make_steps
 from gpt_jax.train import train
 
 CORNERS = ("top left", "top right", "bottom left", "bottom right")

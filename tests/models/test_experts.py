@@ -18,12 +18,12 @@ from gpt_jax.flops import (
     parameter_shapes,
     state_bytes,
 )
-from gpt_jax.losses import LossWeights, batch_loss, router_sums
 from gpt_jax.models.experts import capacity_slots, choose
 from gpt_jax.models.gpt import make_gpt
 from gpt_jax.models.layers import ACTIVATIONS
+from gpt_jax.objectives.losses import LossWeights, batch_loss, router_sums
 from gpt_jax.optim import make_optimizer
-from gpt_jax.step import make_steps, sum_gradients
+from gpt_jax.program import make_steps
 
 MODEL = ModelConfig(
     vocab_size=23,
@@ -218,7 +218,7 @@ def test_any_split_into_microbatches_gives_the_same_gradient():
     gpt, params = make_gpt(config.model, PLAIN), params_of("capacity")
     parts = overrides.override(config, {"compute.microbatches": 2})
     (whole, sums), (split, split_sums) = (
-        jax.jit(lambda p, b, c=c: sum_gradients(c, gpt, p, b, None))(params, batch)
+        jax.jit(lambda p, b, c=c: make_steps(c, gpt).sum_gradients(p, b, None))(params, batch)
         for c in (config, parts)
     )
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-3), whole, split)

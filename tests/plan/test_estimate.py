@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jaxprs import product_flops
 
-from gpt_jax import flops, hardware, losses, overrides
+from gpt_jax import flops, hardware, overrides
 from gpt_jax.config import Config
 from gpt_jax.models import kernels
 from gpt_jax.models.gpt import make_gpt
+from gpt_jax.objectives import losses
 from gpt_jax.optim import make_optimizer
 from gpt_jax.plan import memory, text
 from gpt_jax.plan.estimate import (

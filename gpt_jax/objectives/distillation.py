@@ -5,6 +5,7 @@ softened by a temperature, beside that with the tokens. What is added here is it
 has the same gradient and is 0 where the student has nothing left to learn. Must not import flax.
 """
 
+import dataclasses
 from typing import NamedTuple
 
 import jax
@@ -12,8 +13,15 @@ import jax.numpy as jnp
 
 from gpt_jax.config import DistillConfig
 from gpt_jax.data.batch import Batch
-from gpt_jax.losses import LossSums, cross_entropy_sums, no_loss, token_parts
 from gpt_jax.models.gpt import GPT, Params
+from gpt_jax.objectives.losses import (
+    LossSums,
+    cross_entropy_sums,
+    no_loss,
+    no_sums,
+    token_parts,
+)
+from gpt_jax.objectives.pretraining import LanguageModel
 
 
 class Teacher(NamedTuple):
@@ -21,6 +29,26 @@ class Teacher(NamedTuple):
 
     model: GPT
     params: Params
+
+
+@dataclasses.dataclass(frozen=True)
+class Distillation(LanguageModel):
+    """Next-token prediction, and what a teacher predicts (`gpt_jax.step.Objective`)."""
+
+    distill: DistillConfig
+    teacher: GPT
+
+    def no_sums(self) -> LossSums:
+        """The sums of no tokens."""
+        return no_sums(self.model.config, taught=True)
+
+    def loss(
+        self, params: Params, batch: Batch, key: jax.Array | None, given: Params
+    ) -> tuple[jax.Array, LossSums]:
+        """(objective, sums) of a batch; key: of dropout. given: the teacher's parameters."""
+        teacher = Teacher(self.teacher, given)
+        z_loss = self.config.z_loss
+        return distillation_loss(self.distill, self.model, params, teacher, batch, z_loss, key)
 
 
 def distillation_loss(

@@ -50,7 +50,7 @@ class LossSums(NamedTuple):
     router: RouterSums | None = None
     """Of a model with experts."""
     distillation: jax.Array | None = None
-    """Divergence from a teacher, nats, not yet weighted (`gpt_jax.distillation`)."""
+    """Divergence from a teacher, nats, not yet weighted (`gpt_jax.objectives.distillation`)."""
 
 
 def cross_entropy_sums(
