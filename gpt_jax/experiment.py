@@ -3,38 +3,63 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Sequence
+from typing import Protocol
 
 import jax
-import numpy as np
 
 from gpt_jax import dispatch, flops, hardware, meshes, overrides
 from gpt_jax.compiled_steps import CompiledSteps, compile_steps
 from gpt_jax.config import Config
 from gpt_jax.data import Corpus, Stream, prepare_mixture
-from gpt_jax.data.batch import Batch
 from gpt_jax.data.shards import TokenShards
 from gpt_jax.data.stream import Samples
-from gpt_jax.data.tokenizers import Tokenizer, load_tokenizer, make_tokenizer
-from gpt_jax.evaluate.examples import predict, validate_examples
+from gpt_jax.data.tokenizers import Tokenizer, load_tokenizer
 from gpt_jax.evaluate.validation import Validation, validate_lanes, validation_batches
-from gpt_jax.finetune.examples import (
-    Examples,
-    ExampleStream,
-    fingerprint,
-    load_rows,
-    resolve,
-    split_records,
-)
-from gpt_jax.finetune.heads import sequence_log_probabilities
 from gpt_jax.models.gpt import GPT, Params, make_gpt
-from gpt_jax.objectives.losses import LossSums, in_parts, no_loss
+from gpt_jax.objectives.losses import in_parts
 from gpt_jax.run import RunDirectory, plain_model, weights_fingerprint
 from gpt_jax.sharding import Layout, make_layout
 from gpt_jax.step import Settings, TrainState, evaluation_params, make_settings
 from gpt_jax.timetable import Timetable, make_timetable
 from gpt_jax.tracking import Record
+
+
+class TrainingData(Protocol):
+    """What training reads and is validated on."""
+
+    @property
+    def stream(self) -> Samples:
+        """Training samples by index."""
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer of all texts."""
+
+    @property
+    def fingerprints(self) -> list[str]:
+        """Digests of the data, for config.json."""
+
+    @property
+    def unique_tokens(self) -> int | None:
+        """Number of training tokens in one epoch; None for examples."""
+
+    @property
+    def shares(self) -> list[tuple[int, int]] | None:
+        """`Stream.shares` of a mixture of corpora; None for anything else."""
+
+    def begun_at(self, params: Params, config: Config, model: GPT, layout: Layout) -> TrainingData:
+        """The data with what the model that training begins from says of it (preferences)."""
+
+    def validate(
+        self,
+        config: Config,
+        steps: CompiledSteps,
+        layout: Layout,
+        params: Params,
+        max_sequences: int | None,
+    ) -> Validation:
+        """Held-out loss, and scores of a task; params: all of the model's."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +68,7 @@ class Experiment:
 
     config: Config
     run: RunDirectory
-    data: CorpusData | TaskData
+    data: TrainingData
     layout: Layout
     model: GPT
     teacher: GPT | None
@@ -63,7 +88,7 @@ class Experiment:
 
     def validate(self, params: Params, max_sequences: int | None = None) -> Validation:
         """Held-out loss, and scores of a task; params: all of the model's."""
-        return self.data.validate(self, params, max_sequences)
+        return self.data.validate(self.config, self.steps, self.layout, params, max_sequences)
 
     @property
     def n_params_trained(self) -> int:
@@ -84,12 +109,11 @@ class Experiment:
     def on(self, params: Params, frozen: Params) -> Experiment:
         """The experiment with the model that training begins at: what of it is not trained, and
         what it says of responses."""
-        experiment = dataclasses.replace(self, settings=self.settings._replace(frozen=frozen))
-        if self.config.task.name == "prefer":
-            assert isinstance(self.data, TaskData)
-            data = with_reference(experiment, self.data, params)
-            return dataclasses.replace(experiment, data=data)
-        return experiment
+        return dataclasses.replace(
+            self,
+            settings=self.settings._replace(frozen=frozen),
+            data=self.data.begun_at(params, self.config, self.model, self.layout),
+        )
 
     def after(self, n_steps: int, n_tokens: int) -> Experiment:
         """The experiment that goes on from what was done, under this config or another batch or
@@ -99,7 +123,7 @@ class Experiment:
             return self
         table = make_timetable(self.config, (n_steps, n_tokens))
         numbers = jax.device_put(make_settings(self.config, table), self.layout.everywhere)
-        settings = numbers._replace(frozen=self.settings.frozen, teacher=self.settings.teacher)
+        settings = numbers._replace(frozen=self.settings.frozen, given=self.settings.given)
         return dataclasses.replace(self, timetable=table, settings=settings)
 
     def taught(self) -> Experiment:
@@ -145,13 +169,21 @@ class CorpusData:
         """Of the only corpus, or a mixture's first."""
         return self.corpora[0][0].split("validation")
 
+    def begun_at(self, params: Params, config: Config, model: GPT, layout: Layout) -> CorpusData:
+        """The same data: where training begins changes nothing."""
+        return self
+
     def validate(
-        self, experiment: Experiment, params: Params, max_sequences: int | None
+        self,
+        config: Config,
+        steps: CompiledSteps,
+        layout: Layout,
+        params: Params,
+        max_sequences: int | None,
     ) -> Validation:
-        """Of the first corpus; with evaluate.all_corpora, the losses on the others beside it."""
-        config, evaluate, layout = experiment.config, experiment.steps.evaluate, experiment.layout
+        """The loss on the first corpus; with evaluate.all_corpora, on the others beside it."""
         splits = self.validation_split, self.other_splits(config)
-        return validate_lanes(config, evaluate, params, *splits, layout, max_sequences)[0]
+        return validate_lanes(config, steps.evaluate, params, *splits, layout, max_sequences)[0]
 
     def other_splits(self, config: Config) -> dict[str, TokenShards]:
         """Validation splits beside the first corpus', by the corpora's names, where
@@ -160,45 +192,6 @@ class CorpusData:
             return {}
         first, *others = [corpus for corpus, _ in self.corpora]
         return {c.name: c.split("validation") for c in others if c.name != first.name}
-
-
-@dataclasses.dataclass(frozen=True)
-class TaskData:
-    """Examples: fine-tuning."""
-
-    tokenizer: Tokenizer
-    stream: ExampleStream
-    validation: Examples
-    fingerprints: list[str]
-    unique_tokens: int | None = None
-    """Examples have no such number."""
-    shares: None = None
-
-    def validate(
-        self, experiment: Experiment, params: Params, max_sequences: int | None
-    ) -> Validation:
-        config, outputs, layout = experiment.config, experiment.steps.outputs, experiment.layout
-        return validate_examples(config, outputs, params, self.validation, layout, max_sequences)
-
-
-def with_reference(experiment: Experiment, data: TaskData, params: Params) -> TaskData:
-    """The examples of a preference, labelled with the log-probabilities of their responses."""
-    config, model, layout = experiment.config, experiment.model, experiment.layout
-
-    @functools.partial(jax.jit, out_shardings=layout.everywhere)
-    def compute(params: Params, batch: Batch) -> tuple[LossSums, jax.Array]:
-        return no_loss(), sequence_log_probabilities(config, model, params, batch)
-
-    def labelled(examples: Examples) -> Examples:
-        found = predict(config, compute, params, examples, layout)
-        read = np.asarray(examples.batch.label_weights_BT)
-        shape = (*found.outputs.shape, -1)
-        labels = np.where(read.reshape(shape) > 0, found.outputs[..., None], 0.0)
-        batch = examples.batch._replace(labels_BT=labels.reshape(read.shape).astype(np.float32))
-        return dataclasses.replace(examples, batch=batch)
-
-    stream = ExampleStream(labelled(data.stream.examples), config.seed)
-    return dataclasses.replace(data, stream=stream, validation=labelled(data.validation))
 
 
 def prepare(
@@ -210,11 +203,7 @@ def prepare(
     devices: of the mesh; none = all there are.
     """
     layout = make_layout(config, devices)
-    data: CorpusData | TaskData
-    if config.task.name == "language_model":
-        data = _corpus_data(config, layout)
-    else:
-        data = _task_data(config)
+    data = _training_data(config, layout)
     if data.tokenizer.vocab_size > config.model.vocab_size:
         raise ValueError(
             f"the tokenizer has {data.tokenizer.vocab_size:,} ids, more than model.vocab_size = "
@@ -272,14 +261,18 @@ def resolved(config: Config) -> Config:
     """The config with what its task's training examples decide; of pretraining, as it is."""
     if config.task.name == "language_model":
         return config
-    return resolve(config, task_tokenizer(config))
+    from gpt_jax.task_data import resolved_task
+
+    return resolved_task(config)
 
 
-def task_tokenizer(config: Config) -> Tokenizer:
-    """The tokenizer of the run that a task begins from; without one, the one that data names."""
-    if config.base:
-        return load_tokenizer(RunDirectory(config.base).tokenizer)
-    return make_tokenizer(config.data.tokenizer, config.data.tokenizer_path)
+def _training_data(config: Config, layout: Layout) -> TrainingData:
+    """Token shards, or the examples of a task."""
+    if config.task.name == "language_model":
+        return _corpus_data(config, layout)
+    from gpt_jax.task_data import make_task_data
+
+    return make_task_data(config)
 
 
 def _corpus_data(config: Config, layout: Layout) -> CorpusData:
@@ -295,19 +288,6 @@ def _corpus_data(config: Config, layout: Layout) -> CorpusData:
         config.data.unique_tokens,
     )
     return CorpusData(corpora, stream)
-
-
-def _task_data(config: Config) -> TaskData:
-    tokenizer, task = task_tokenizer(config), config.task
-    training, validation = split_records(config)
-    rows = load_rows(config, tokenizer, training, task.train, training=True)
-    held_out = load_rows(config, tokenizer, validation, task.validation or task.train)
-    return TaskData(
-        tokenizer,
-        ExampleStream(rows, config.seed),
-        held_out,
-        [fingerprint(training), fingerprint(validation)],
-    )
 
 
 def _peak_flops(model: GPT, layout: Layout) -> float | None:

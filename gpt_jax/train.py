@@ -30,7 +30,6 @@ from gpt_jax.processes import is_writer
 from gpt_jax.recorder import RunRecorder, describe_bad, whole_steps
 from gpt_jax.run import RunDirectory, base_params, weights_fingerprint, with_base_conventions
 from gpt_jax.step import Metrics, TrainState
-from gpt_jax.task_report import test
 from gpt_jax.timetable import make_timetable
 from gpt_jax.tracking import Progress, ProgressReport, Record
 
@@ -386,6 +385,8 @@ class _Loop:
         task = self.experiment.config.task
         if task.name == "language_model" or not task.test:
             return self.recorder.finish()
+        from gpt_jax.task_report import test
+
         return self.recorder.finish(test(self.experiment, self.checkpoints, state))
 
     def _say_start(self) -> None:

@@ -39,7 +39,7 @@ LAYERS = (
     {"compress"},
     {"run"},
     {"evaluate", "generate", "interop", "inspection", "serve"},
-    {"experiment"},
+    {"experiment", "task_data"},
     {"recorder", "plan", "task_report"},
     {"train"},
     {"sweep"},

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gpt_jax.models import cpu, ring
+from gpt_jax.models import cpu
 from gpt_jax.models.products import Precision
 from gpt_jax.sharding import Layout
 
@@ -63,6 +63,8 @@ def attend(
     """
     n_tokens = q_BTNH.shape[1]
     if kernel == "ring":
+        from gpt_jax.models import ring
+
         assert layout is not None
         q_BTNH, seen = pattern.scale(q_BTNH), (pattern.window, pattern.slopes)
         return ring.attend(q_BTNH, k_BTKH, v_BTKH, *seen, how, block, segments_BT, layout)

@@ -30,13 +30,11 @@ import jax
 import jax.numpy as jnp
 
 from gpt_jax.config import ModelConfig
-from gpt_jax.models.layers import Projection, activate, parameter, projection_std
+from gpt_jax.models.layers import ROUTERS, Projection, activate, parameter, projection_std
 from gpt_jax.models.products import Precision, project_batched, project_grouped
 from gpt_jax.parametrization import matrix_std, output_multiplier
 from gpt_jax.sharding import EXPERT_AXIS, Axes, Layout, is_axes
 
-ROUTERS = "routers"
-"""Linen's collection of router logits [B, T, E]; not collected, it costs nothing."""
 BLOCKS = (8, 128)
 """Fewest and most rows of a CPU's block, whose rows go to one expert."""
 

@@ -18,10 +18,8 @@ import jax.numpy as jnp
 
 from gpt_jax.config import ComputeConfig, ModelConfig
 from gpt_jax.models.execution import Execution, decide_execution
-from gpt_jax.models.experts import ROUTERS
 from gpt_jax.models.kernels import Kernel
-from gpt_jax.models.layers import Norm
-from gpt_jax.models.ring import zigzag
+from gpt_jax.models.layers import ROUTERS, Norm
 from gpt_jax.models.transformer import ACTIVATIONS, Cache, Transformer, output_logits
 from gpt_jax.parametrization import output_multiplier
 from gpt_jax.sharding import Axes, Layout
@@ -118,6 +116,8 @@ class GPT:
         seen, n_members = variables[ROUTERS]["blocks"], len(self.config.layer_pattern)
         routers = self._by_layer([seen[str(i)]["mlp"]["logits"] for i in range(n_members)])
         if self.execution.kernel.name == "ring":  # back from the order of the ring
+            from gpt_jax.models.ring import zigzag
+
             assert self.layout is not None
             routers_BTLE = jnp.moveaxis(routers, 0, 2)
             axes: Axes = ("act_batch", "act_seq", None, None)

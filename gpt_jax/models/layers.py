@@ -18,6 +18,9 @@ from gpt_jax.parametrization import (
 )
 from gpt_jax.sharding import Axes, Layout
 
+ROUTERS = "routers"
+"""Linen's collection of router logits [B, T, E]; not collected, it costs nothing."""
+
 Initializer = Callable[..., jax.Array]
 
 

@@ -12,9 +12,9 @@ from gpt_jax import parametrization
 from gpt_jax.config import ModelConfig
 from gpt_jax.models import attention
 from gpt_jax.models.execution import Execution
-from gpt_jax.models.experts import ROUTERS, Experts
 from gpt_jax.models.layers import (
     MLP,
+    ROUTERS,
     Embedding,
     Head,
     Norm,
@@ -24,7 +24,6 @@ from gpt_jax.models.layers import (
     rotate,
 )
 from gpt_jax.models.products import Precision, look_up, project
-from gpt_jax.models.ring import zigzag
 from gpt_jax.sharding import Axes, Layout
 
 Cache = list[dict[str, jax.Array]]
@@ -199,6 +198,8 @@ class Block(nn.Module):
         if config.n_experts is None:
             mlp = MLP(config, self.execution.how, self.layout, name="mlp")
         else:
+            from gpt_jax.models.experts import Experts
+
             experts = Experts(config, self.execution.how, self.layout, name="mlp")
             mlp = functools.partial(experts, decoding=cache is not None)
 
@@ -354,6 +355,8 @@ class Transformer(nn.Module):
         return x_BTD, None if cache is None else new_cache
 
     def _zigzag(self, x: jax.Array, back: bool = False) -> jax.Array:
+        from gpt_jax.models.ring import zigzag
+
         assert self.layout is not None
         axes: Axes = ("act_batch", "act_seq", "act_embed")[: x.ndim]
         return zigzag(x, self.layout, axes, back)

@@ -15,7 +15,6 @@ import jax.numpy as jnp
 from gpt_jax.config import ModelConfig, TrainConfig
 from gpt_jax.data.batch import Batch
 from gpt_jax.models import cpu
-from gpt_jax.models.experts import choose
 from gpt_jax.models.gpt import GPT, Params
 from gpt_jax.sharding import Axes, Layout
 
@@ -81,6 +80,8 @@ def router_sums(config: ModelConfig, logits_LBTE: jax.Array, weights_BT: jax.Arr
     these tokens. Any split of the batch into sequences adds up to the same. (Means over a larger
     group would let the experts' shares differ between sequences more.) Only P has a gradient.
     """
+    from gpt_jax.models.experts import choose
+
     n_experts, n_choices = logits_LBTE.shape[-1], config.n_experts_per_token
     _, choices_LBTK = choose(logits_LBTE, n_choices)
     chosen_LBTE = jnp.sum(jax.nn.one_hot(choices_LBTK, n_experts), axis=-2)
