@@ -66,7 +66,7 @@ def test_a_sweep_is_done_and_its_table_has_the_same_numbers(in_checkout):
     assert [overrides.fingerprint(trial.config) for trial in sweep.trials] == [
         trial["fingerprint"] for trial in recorded["trials"]
     ]
-    trials = gather(SweepDirectory(directory))
+    trials = gather(SweepDirectory.open(directory))
     assert [trial.state for trial in trials] == ["done"] * 4
     rows = list(
         csv.DictReader(to_csv(make_rows(directory.name, trials), columns(trials)).splitlines())
