@@ -30,6 +30,43 @@ PROPOSED = 3
 """Meshes that are proposed in place of one that does not fit."""
 
 
+@dataclasses.dataclass(frozen=True)
+class MeshSizes:
+    """Devices along each mesh axis."""
+
+    data: int
+    fsdp: int
+    tensor: int
+    expert: int = 1
+    sequence: int = 1
+    slices: int = 1
+
+    @property
+    def batch(self) -> int:
+        """Parts of a batch."""
+        return self.slices * self.data * self.fsdp * self.expert
+
+    @property
+    def tokens(self) -> int:
+        """Parts of the tokens of a batch."""
+        return self.batch * self.sequence
+
+    @property
+    def params(self) -> int:
+        """Parts of a parameter; one of experts is besides split in `expert` parts."""
+        return self.fsdp * self.tensor
+
+    @property
+    def n_devices(self) -> int:
+        return self.tokens * self.tensor
+
+    def shown(self) -> str:
+        """data 1 x fsdp 64 x tensor 8; other axes where they have several devices."""
+        always = ("data", "fsdp", "tensor")
+        sizes = dataclasses.asdict(self).items()
+        return " x ".join(f"{name} {n}" for name, n in sizes if n > 1 or name in always)
+
+
 def axis_sizes(mesh: MeshConfig, n_devices: int) -> Sizes:
     """Devices along each axis, in the order of the mesh. Raises ValueError if they do not fit."""
     sizes = _asked(mesh)
@@ -69,6 +106,11 @@ def check(config: Config, n_devices: int) -> Sizes:
     near = [_text(sizes) for sizes in nearest(config, n_devices)]
     rest = f"; what fits: {', or '.join(near)}" if near else ""
     raise ValueError(why + rest)
+
+
+def sizes_of(config: Config, n_devices: int) -> MeshSizes:
+    """Devices along each axis, where the config fits so many. Raises ValueError as `check`."""
+    return MeshSizes(**{FIELDS[axis]: size for axis, size in check(config, n_devices).items()})
 
 
 def obstacle(config: Config, n_devices: int) -> str:

@@ -17,7 +17,7 @@ LAYERS = (
     | {"config_task", "config_adapt", "config_distill", "config_optimizer", "processes", "buckets"}
     | {"companions", "failures", "json_files", "csv_cells"},
     {"overrides", "timetable", "flops", "meshes", "hardware", "scaling", "parametrization"},
-    {"published"},
+    {"published", "cost"},
     {"sharding", "data", "optim"},
     {"models"},
     {

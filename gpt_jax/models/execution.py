@@ -3,6 +3,7 @@
 import dataclasses
 
 from gpt_jax.config import ComputeConfig, ModelConfig
+from gpt_jax.cost.blocks import UNROLL_UP_TO, block_length
 from gpt_jax.models import kernels
 from gpt_jax.models.products import Precision, precision
 
@@ -15,8 +16,6 @@ OVERLAP: dict[str, tuple[tuple[str, bool | int], ...]] = {
     ),
 }
 """Options by backend that let collectives run beside products."""
-UNROLL_UP_TO = 24
-"""On CPU, `compute.layers = auto` unrolls models of up to this many layers."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +60,7 @@ def decide_execution(
     return Execution(
         how=how,
         kernel=kernel,
-        attention_block=kernels.block_length(model, compute, backend, kernel.name),
+        attention_block=block_length(compute.attention_block, model.seq_len, backend, kernel.name),
         unroll=unroll,
         remat=compute.remat,
         loss_in_parts=compute.loss == "parts"

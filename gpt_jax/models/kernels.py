@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from gpt_jax.config import ComputeConfig, ModelConfig
+from gpt_jax.cost.blocks import block_length
 
 
 class Kernel(NamedTuple):
@@ -61,7 +62,7 @@ def choose_kernel(
             return Kernel(name, f"the fused kernel for {home}")
         if backend == home:
             return _fall_back(name, obstacles[name], compute.strict)
-    block = block_length(model, compute, backend)
+    block = block_length(compute.attention_block, model.seq_len, backend)
     if model.seq_len <= block:
         return Kernel("reference", f"one block of at most {block} tokens")
     return Kernel("blockwise", f"blocks of {block} tokens on {backend}")
@@ -75,17 +76,6 @@ def _fall_back(name: str, obstacle: str, strict: bool) -> Kernel:
             f"= false"
         )
     return Kernel("blockwise", f"{name} cannot run: {obstacle}", fell_back=True)
-
-
-def block_length(
-    model: ModelConfig, compute: ComputeConfig, backend: str, kernel: str = "blockwise"
-) -> int:
-    """Queries of a block, of the kernels that are written in JAX."""
-    if compute.attention_block is not None:
-        return compute.attention_block
-    if kernel == "ring" and backend == "tpu":
-        return 512  # a fifth fewer of the compiler's cycles than 128 (experiments/plan)
-    return 64 if backend == "cpu" and model.seq_len <= 512 else 128
 
 
 def _cudnn_obstacle(model: ModelConfig, compute: ComputeConfig, backend: str) -> str:

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from gpt_jax.config import ModelConfig, TrainConfig
+from gpt_jax.cost.blocks import CPU_LOGIT_BYTES, LOGIT_BYTES
 from gpt_jax.data.batch import Batch
 from gpt_jax.models import cpu
 from gpt_jax.models.gpt import GPT, Params
@@ -20,9 +21,6 @@ from gpt_jax.sharding import Axes, Layout
 
 VOCABULARY_PART = 12_288
 """Ids whose logits are computed at a time: of more, a CPU's products are slower."""
-LOGIT_BYTES, CPU_LOGIT_BYTES = 1 << 27, 1 << 28
-"""Of the float32 logits of the tokens that are taken at a time. A CPU adds up gradients of the
-table for each part, which is as large as the logits of a thousand tokens."""
 
 
 class RouterSums(NamedTuple):

@@ -9,8 +9,16 @@ import dataclasses
 
 from gpt_jax import flops
 from gpt_jax.config import Config, ModelConfig
-from gpt_jax.plan.memory import Memory, estimate, layer_kernels, rows_per_token, value_bytes
-from gpt_jax.plan.mesh import MeshSizes, mesh_sizes
+from gpt_jax.cost.memory import (
+    MEMORY_SHARE,
+    Memory,
+    estimate,
+    layer_kernels,
+    rows_per_token,
+    value_bytes,
+)
+from gpt_jax.meshes import MeshSizes
+from gpt_jax.plan.mesh import mesh_sizes
 from gpt_jax.plan.topology import Topology
 from gpt_jax.plan.traffic import Traffic, traffic
 from gpt_jax.timetable import make_timetable
@@ -20,8 +28,6 @@ FUSED_BACKWARD = 3.5
 recomputes the scores for the gradients of queries, and again for those of keys and values."""
 RING_BACKWARD = 2.5
 """The same of ring attention (gpt_jax.models.ring), which recomputes them once."""
-MEMORY_SHARE = 0.92
-"""Of a chip's memory that a program may be planned to fill: runtime and gaps take the rest."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,8 +3,9 @@
 from typing import TYPE_CHECKING
 
 from gpt_jax import flops, meshes
-from gpt_jax.plan.estimate import MEMORY_SHARE, Plan, weight_flops_per_sequence
-from gpt_jax.plan.mesh import MeshSizes
+from gpt_jax.cost.memory import MEMORY_SHARE
+from gpt_jax.meshes import MeshSizes
+from gpt_jax.plan.estimate import Plan, weight_flops_per_sequence
 from gpt_jax.plan.units import compact, duration, scientific
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ import dataclasses
 
 from gpt_jax import flops
 from gpt_jax.config import Config
-from gpt_jax.plan.memory import layer_kernels, value_bytes
-from gpt_jax.plan.mesh import MeshSizes
+from gpt_jax.cost.memory import layer_kernels, value_bytes
+from gpt_jax.meshes import MeshSizes
 from gpt_jax.plan.topology import Topology
 
 RECOMPUTED_PASSES = {"none": 0, "attention": 0, "dots": 2, "full": 3, "offload": 3}

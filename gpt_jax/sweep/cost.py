@@ -7,9 +7,9 @@ from typing import Any
 
 from gpt_jax import flops, overrides
 from gpt_jax.config import Config
+from gpt_jax.cost.memory import Memory
 from gpt_jax.json_files import Damaged
 from gpt_jax.run import RunDirectory
-from gpt_jax.sweep import memory
 from gpt_jax.sweep.load import Sweep
 from gpt_jax.sweep.machine import Machine
 from gpt_jax.sweep.trial import Infeasible, Trial
@@ -35,7 +35,7 @@ class Row:
     flops_to_run: float | None = None
     """Of what this trial computes itself: of a branch, the cooldown."""
     memory_bytes: float | None = None
-    """Of one device; activations estimated."""
+    """On one device; activations estimated. None where the mesh does not fit."""
     seconds: float | None = None
     """Of what this trial computes itself; of a finished run, as it was."""
     done: bool = False
@@ -77,8 +77,9 @@ def _cost(
     config, counts = trial.config, flops.count_parameters(trial.config.model)
     table = make_timetable(config)
     own_tokens = table.n_tokens if trunk is None else config.schedule.cooldown_tokens
-    needed = memory.estimate(config, machine.backend, machine.n_devices)
-    reason = machine.obstacle(config) or _too_large(needed, machine)
+    obstacle = machine.obstacle(config)
+    needed = None if obstacle else machine.memory(config)
+    reason = obstacle if needed is None else _too_large(needed, machine)
     was = _training_seconds(trial, directory)
     took = was
     if was is None and not reason:
@@ -93,7 +94,7 @@ def _cost(
         flops=flops.training_flops(config.model, table.n_tokens, "exact"),
         flops_6nd=flops.training_flops(config.model, table.n_tokens, "6nd"),
         flops_to_run=flops.training_flops(config.model, own_tokens, "exact"),
-        memory_bytes=needed.total,
+        memory_bytes=None if needed is None else needed.total,
         seconds=took,
         done=was is not None,
         trunk=trunk or "",
@@ -105,18 +106,14 @@ def _infeasible(cell: Infeasible) -> Row:
     return Row(name=cell.name, reason=cell.reason)
 
 
-def _too_large(needed: memory.Memory, machine: Machine) -> str:
-    # The CPU devices of a host share its memory; so does what they replicate.
-    if machine.memory_bytes is None:
-        return ""
-    available = machine.memory_bytes
-    devices = machine.n_devices if machine.backend == "cpu" else 1
-    if needed.total * devices <= available:
+def _too_large(needed: Memory, machine: Machine) -> str:
+    available = machine.available_bytes
+    if available is None or needed.total <= available:
         return ""
     return (
-        f"does not fit memory: about {needed.total * devices / 1e9:,.1f} GB (state "
-        f"{needed.state * devices / 1e9:,.1f}, activations estimated) of {available / 1e9:,.1f}; "
-        f"raise compute.microbatches or mesh.fsdp"
+        f"does not fit memory: about {needed.total / 1e9:,.1f} GB a device (state "
+        f"{needed.state / 1e9:,.1f}, the rest estimated) of {available / 1e9:,.1f} that may be "
+        f"planned; raise compute.microbatches or mesh.fsdp, or set compute.remat"
     )
 
 

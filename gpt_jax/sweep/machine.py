@@ -7,6 +7,7 @@ from pathlib import Path
 
 from gpt_jax import flops, hardware, meshes
 from gpt_jax.config import Config
+from gpt_jax.cost.memory import MEMORY_SHARE, Memory, estimate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +32,19 @@ class Machine:
             return self.chip.peak(dtype) * self.n_devices
         return _cpu_peak(dtype) if self.backend == "cpu" else None
 
+    @property
+    def available_bytes(self) -> float | None:
+        """Memory that a program may be planned to fill, on each device; None if unknown."""
+        if self.memory_bytes is None:
+            return None
+        if self.backend == "cpu":  # the devices of a host share its memory
+            return self.memory_bytes / self.n_devices
+        return MEMORY_SHARE * self.memory_bytes
+
+    def memory(self, config: Config) -> Memory:
+        """Memory of a step on one device; the config fits (`obstacle`)."""
+        return estimate(config, meshes.sizes_of(config, self.n_devices), self.backend)
+
     def seconds(self, config: Config, n_tokens: float, mfu: float) -> float | None:
         """Time to train on this many tokens at a model FLOPs utilization (PaLM's convention)."""
         peak = self.peak(config)
@@ -50,7 +64,8 @@ class Machine:
 def named_chips(name: str, n_devices: int) -> Machine:
     """n_devices chips of `gpt_jax.hardware`; ValueError for an unknown name."""
     chip = hardware.chip(name)
-    return Machine(f"{n_devices} x {chip.name}", chip.backend, n_devices, chip.memory_bytes, chip)
+    n = n_devices * chip.devices_per_chip
+    return Machine(f"{n_devices} x {chip.name}", chip.backend, n, chip.memory_bytes, chip)
 
 
 def this_machine() -> Machine:

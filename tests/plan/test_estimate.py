@@ -11,17 +11,17 @@ from jaxprs import product_flops
 
 from gpt_jax import flops, hardware, overrides
 from gpt_jax.config import Config
-from gpt_jax.models import kernels
+from gpt_jax.cost import memory
+from gpt_jax.meshes import MeshSizes
 from gpt_jax.models.gpt import make_gpt
-from gpt_jax.objectives import losses
 from gpt_jax.optim import make_optimizer
-from gpt_jax.plan import memory, text
+from gpt_jax.plan import text
 from gpt_jax.plan.estimate import (
     attention_flops_per_sequence,
     executed_flops_per_sequence,
     make_plan,
 )
-from gpt_jax.plan.mesh import MeshSizes, mesh_sizes
+from gpt_jax.plan.mesh import mesh_sizes
 from gpt_jax.plan.search import OTHERS, SETTINGS, as_overrides, candidates, search
 from gpt_jax.plan.topology import parse_topology
 
@@ -173,12 +173,6 @@ def test_a_ring_multiplies_whole_pairs_of_chunks():
     assert attention_flops_per_sequence(seen) == 3.5 * 4 * width * pairs
     wider = changed(mesh__sequence=parts, **banded | {"model__window": 18})
     assert attention_flops_per_sequence(wider) == 3.5 * 4 * width * layers * (8 + 7 + 6) * chunk**2
-
-
-def test_parts_are_as_large_as_the_program_makes_them():
-    assert memory.LOGIT_BYTES == losses.LOGIT_BYTES
-    block = kernels.block_length(SMALL.model, SMALL.compute, "tpu", "ring")
-    assert block == memory.RING_BLOCK
 
 
 EXPERTS = {"model__n_experts": 4, "model__expert_capacity_factor": 1.5}

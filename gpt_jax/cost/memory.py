@@ -1,9 +1,11 @@
-"""Memory of a training step on one accelerator, by closed form. Must not import jax.
+"""Memory of a training step on one device, by closed form: the only estimator. Must not import jax.
 
-The state is exact. What the backward pass keeps follows from the rematerialization policy and the
-layout: the residual stream is split along tensor by sequence, heads and hidden units by tensor. The
-working memory of the layers at hand is counted in the arrays that XLA's TPU compiler was seen to
-hold at a time; experiments/plan/README.md compares the sum with it for each GPT-3.
+The state is exact. On an accelerator, what the backward pass keeps follows from the
+rematerialization policy and the layout: the residual stream is split along tensor by sequence,
+heads and hidden units by tensor. The working memory of the layers at hand is counted in the arrays
+that XLA's TPU compiler was seen to hold at a time; experiments/plan/README.md compares the sum with
+it for each GPT-3. On a CPU activations are counted in values that XLA's CPU compiler reported for
+models of 4 and 8 layers of width 128, good to about a third (`_cpu_values_per_token`).
 """
 
 import dataclasses
@@ -11,14 +13,27 @@ import math
 
 from gpt_jax import flops
 from gpt_jax.config import Config, ModelConfig
-from gpt_jax.plan.mesh import MeshSizes
+from gpt_jax.cost.blocks import (
+    LOGIT_BYTES,
+    RING_BLOCK,
+    UNROLL_UP_TO,
+    block_length,
+)
+from gpt_jax.meshes import MeshSizes
 
 TPU_LANES = 128
 """A TPU stores the last dim of an array in whole tiles of this: smaller heads take more."""
-LOGIT_BYTES = 1 << 27
-"""Of a part of the logits (gpt_jax.objectives.losses has the same)."""
-RING_BLOCK = 512
-"""Queries of a block of ring attention on a TPU (gpt_jax.models.kernels has the same)."""
+MEMORY_SHARE = 0.92
+"""Share of a chip's memory that a program may be planned to fill; gaps take the rest."""
+RESIDUAL_COPIES = 8
+"""CPU: arrays of the width that a layer keeps: inputs and outputs of norms, sub-blocks' outputs,
+and residual sums."""
+SCORE_COPIES = 3
+"""CPU: arrays of attention scores that are kept: scores, probabilities, and their gradient."""
+LOGIT_COPIES = 2
+"""CPU: arrays of float32 logits: themselves and their gradient."""
+SCANNED = 1.3
+"""CPU: what scanned layers take over unrolled ones, which leave values in place."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +65,7 @@ class Memory:
 
 
 def estimate(config: Config, mesh: MeshSizes, backend: str = "tpu") -> Memory:
-    """Memory of a step on one of the mesh's devices; backend: tpu or gpu."""
+    """Memory of a step on one of the mesh's devices; backend: cpu, gpu or tpu."""
     shared, experts = (
         flops.state_bytes(config.model, config.optimizer, experts=e) for e in (False, True)
     )
@@ -59,23 +74,40 @@ def estimate(config: Config, mesh: MeshSizes, backend: str = "tpu") -> Memory:
         whole = getattr(shared, part) + getattr(experts, part) / mesh.expert
         return whole / mesh.params
 
-    microbatch = config.train.batch_sequences // config.compute.microbatches
+    microbatch = config.train.batch_sequences / config.compute.microbatches
     tokens = microbatch * config.model.seq_len / mesh.tokens
-    group, layers = len(config.model.layer_pattern), _Layer(config, mesh, backend)
-    n_groups = config.model.n_layers // group
+    activations = _cpu_activations if backend == "cpu" else _activations
+    kept, working = activations(config, mesh, tokens, backend)
     gradients = split("gradients")
-    if config.compute.microbatches > 1:
+    if config.compute.microbatches > 1 and backend != "cpu":
         gradients *= 2  # the sum so far, and the next part's
     return Memory(
         params=split("params"),
         optimizer=split("optimizer"),
         ema=split("ema"),
         gradients=gradients,
-        kept=tokens * n_groups * layers.kept(),
-        working=max(
-            tokens * layers.working() + layers.weights(), _logits(config, mesh, tokens, backend)
-        ),
+        kept=kept,
+        working=working,
     )
+
+
+def _activations(
+    config: Config, mesh: MeshSizes, tokens: float, backend: str
+) -> tuple[float, float]:
+    """(kept, working) bytes on an accelerator."""
+    layers = _Layer(config, mesh, backend)
+    n_groups = config.model.n_layers // len(config.model.layer_pattern)
+    at_hand = tokens * layers.working() + layers.weights()
+    return tokens * n_groups * layers.kept(), max(at_hand, _logits(config, mesh, tokens, backend))
+
+
+def _cpu_activations(
+    config: Config, mesh: MeshSizes, tokens: float, backend: str
+) -> tuple[float, float]:
+    """(kept, working) bytes on a CPU, all in float32; a tensor axis splits them alike."""
+    kept = tokens * _cpu_values_per_token(config) * 4 / mesh.tensor
+    logits = tokens * LOGIT_COPIES * config.model.padded_vocab_size * 4 / mesh.tensor
+    return kept, logits
 
 
 def value_bytes(config: Config) -> int:
@@ -216,3 +248,26 @@ def _logits(config: Config, mesh: MeshSizes, tokens: float, backend: str) -> flo
     # The table as it is multiplied and its gradient; where several devices add up, the sum.
     tables = 2.5 if mesh.tokens > 1 else 1.5
     return 2 * min(logits, LOGIT_BYTES) + tables * table + tokens * 2 * config.model.d_model
+
+
+def _cpu_values_per_token(config: Config) -> float:
+    """Activations that a CPU keeps for the backward pass, over all layers.
+
+    XLA's CPU compiler was seen to undo rematerialization: the memory is the same without.
+    """
+    model, compute = config.model, config.compute
+    heads = (model.n_heads + 2 * model.kv_heads) * model.d_head
+    rows = flops.mlp_rows_per_token(model)
+    products = heads + (2 if model.gated else 1) * model.d_ff * rows
+    mlp_copies = 4 if model.gated else 2 if model.activation.startswith("relu") else 3
+    hidden = (mlp_copies - (2 if model.gated else 1)) * model.d_ff * rows
+    seen = model.seq_len
+    if compute.attention != "reference":
+        block = block_length(compute.attention_block, model.seq_len, "tpu")
+        seen = min(seen, 2 * block)
+    attention = model.n_heads * model.d_head + SCORE_COPIES * model.n_heads * seen
+    layer = RESIDUAL_COPIES * model.d_model + products + attention + hidden
+    unrolled = compute.layers == "unroll" or (
+        compute.layers == "auto" and model.n_layers <= UNROLL_UP_TO
+    )
+    return model.n_layers * layer * (1 if unrolled else SCANNED)

@@ -1,0 +1,1 @@
+"""What training a config costs, by closed form: the only estimators. Must not import jax."""
