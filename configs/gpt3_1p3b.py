@@ -23,67 +23,18 @@ The corpus was never released: the paths stand for its five parts, and the weigh
 Table 2.2. With shards of your own: --data.source shards --data.path DIR --data.mixture []
 """
 
-from gpt_jax.config import (
-    CheckpointConfig,
-    ComputeConfig,
-    Config,
-    DataConfig,
-    EvaluateConfig,
-    MixtureComponent,
-    ModelConfig,
-    OptimizerConfig,
-    ScheduleConfig,
-    TrainConfig,
-)
+from recipes.gpt3 import gpt3
+
+from gpt_jax.config import Config
 
 
 def get_config() -> Config:
-    return Config(
-        name="gpt3_1p3b",
-        model=ModelConfig(
-            vocab_size=50257,
-            vocab_multiple=128,
-            seq_len=2048,
-            n_layers=24,
-            d_model=2048,
-            n_heads=16,
-            layer_pattern=("dense", "banded"),
-            window=256,
-        ),
-        data=DataConfig(
-            source="mixture",
-            mixture=(
-                MixtureComponent(path="data/common_crawl", weight=60),
-                MixtureComponent(path="data/webtext2", weight=22),
-                MixtureComponent(path="data/books1", weight=8),
-                MixtureComponent(path="data/books2", weight=8),
-                MixtureComponent(path="data/wikipedia", weight=3),
-            ),
-            tokenizer="gpt2",
-        ),
-        train=TrainConfig(
-            tokens=300_000_000_000,
-            batch_sequences=512,
-            ramp_from_sequences=16,  # 32k tokens
-            ramp_tokens=6_000_000_000,
-        ),
-        optimizer=OptimizerConfig(
-            name="adamw",
-            learning_rate=2.0e-4,
-            b1=0.9,
-            b2=0.95,
-            epsilon=1e-8,
-            weight_decay=0.1,
-            decay="no_bias_or_gain",
-            clip_norm=1.0,
-        ),
-        schedule=ScheduleConfig(
-            name="cosine",
-            warmup_tokens=375_000_000,
-            decay_tokens=260_000_000_000,  # constant for the last 40 billion
-            final_fraction=0.1,
-        ),
-        compute=ComputeConfig(remat="full"),
-        evaluate=EvaluateConfig(every_tokens=2_500_000_000, max_sequences=1024),
-        checkpoint=CheckpointConfig(every_tokens=2_500_000_000),
+    return gpt3(
+        "gpt3_1p3b",
+        n_layers=24,
+        d_model=2048,
+        n_heads=16,
+        batch_sequences=512,
+        ramp_tokens=6_000_000_000,
+        learning_rate=2.0e-4,
     )

@@ -9,10 +9,8 @@ import dataclasses
 import difflib
 import functools
 import hashlib
-import importlib.util
 import inspect
 import json
-import traceback
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,6 +19,7 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
+from gpt_jax import python_file
 from gpt_jax.config import DRAFT, WHAT, AdaptConfig, Config, DistillConfig, TaskConfig
 from gpt_jax.json_files import read_object
 
@@ -71,11 +70,7 @@ def load(
         if not isinstance(tree, dict):
             raise ValueError(f"{path}: its config is no object of settings")
         return override(from_dict(tree), overrides or {})
-    spec = importlib.util.spec_from_file_location(f"gpt_jax_config_{path.stem}", path)
-    if spec is None or spec.loader is None:
-        raise ValueError(f"{path} is not a Python config file (*.py) or a saved config.json")
-    module, loader = importlib.util.module_from_spec(spec), spec.loader
-    run_file(path, lambda: loader.exec_module(module))
+    module = python_file.execute(path, "config file")
     if not hasattr(module, "get_config"):
         raise ValueError(f"{path} defines no get_config() -> Config")
     takes_base = bool(inspect.signature(module.get_config).parameters)
@@ -84,29 +79,10 @@ def load(
             f"{path} changes the config of another run: gpt-jax finetune {path} --from RUN"
         )
     arguments = [base] if takes_base else []
-    config = run_file(path, lambda: module.get_config(*arguments))
+    config = python_file.call(path, lambda: module.get_config(*arguments))
     if not isinstance(config, Config):
         raise ValueError(f"get_config() in {path} returned {type(config).__name__}, not a Config")
     return override(config, overrides or {})
-
-
-def run_file(path: Path, do: Callable[[], Any]) -> Any:
-    """What a config file's own code gives: its mistakes are the user's, and one line.
-
-    Raises ValueError naming the file, the line and the error.
-    """
-    try:
-        return do()
-    except ValueError:
-        raise  # of a setting, which is named
-    except Exception as error:  # of whatever the file does
-        lines = [
-            f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)
-        ]
-        number = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
-        where = f"{path}, line {number}" if number else str(path)
-        what = error.msg if isinstance(error, SyntaxError) else str(error).partition("\n")[0]
-        raise ValueError(f"{where}: {type(error).__name__}: {what}") from error
 
 
 def override(config: Config, changes: Mapping[str, Any]) -> Config:

@@ -1,7 +1,6 @@
 """experiments/: READMEs say what their commands print, sweeps load, tasks are what they claim."""
 
 import csv
-import importlib.util
 import json
 from pathlib import Path
 from types import ModuleType
@@ -9,6 +8,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from gpt_jax import python_file
 from gpt_jax.sweep.load import load_sweep
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -18,12 +18,7 @@ SWEEPS = sorted(p for p in EXPERIMENTS.glob("*/*.py") if "def get_sweep" in p.re
 
 
 def load(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"experiment_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return python_file.execute(path, "experiment")
 
 
 @pytest.fixture(scope="module")

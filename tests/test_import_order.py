@@ -15,7 +15,7 @@ import pytest
 LAYERS = (
     {"gpt_jax", "runtime", "paths", "config", "config_fields", "config_how", "tables", "output"}
     | {"config_task", "config_adapt", "config_distill", "config_optimizer", "processes", "buckets"}
-    | {"companions", "failures", "json_files", "csv_cells"},
+    | {"companions", "failures", "json_files", "csv_cells", "python_file"},
     {"overrides", "timetable", "flops", "meshes", "hardware", "scaling", "parametrization"},
     {"published", "cost"},
     {"sharding", "data", "optim"},

@@ -8,10 +8,7 @@ ones, heads of 4, a million tokens each, on the ladder's corpus with the ladder'
 """
 
 import dataclasses
-import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
 from base import ladder
 
 from gpt_jax.sweep.budget import token_budgets

@@ -8,10 +8,7 @@ the batch, constant after a short warmup: a loss is read off the training curve,
 """
 
 import dataclasses
-import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
 from base import ladder
 
 from gpt_jax.config import Config

@@ -11,10 +11,7 @@ rate does not decay; here a moving average of the parameters is validated in the
 """
 
 import dataclasses
-import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
 from base import ladder
 
 from gpt_jax.config import Config

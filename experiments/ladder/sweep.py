@@ -11,27 +11,19 @@ attention's included (`flops`, exact). The last branch, the dearest run, is what
 predicts from runs of at most a thousandth of its compute.
 """
 
-from gpt_jax.config import (
-    Config,
-    DataConfig,
-    EvaluateConfig,
-    ModelConfig,
-    OptimizerConfig,
-    TrainConfig,
-)
+import dataclasses
+from pathlib import Path
+
+from gpt_jax import python_file
+from gpt_jax.config import Config, ScheduleConfig
 from gpt_jax.sweep.branches import wsd_branches
 from gpt_jax.sweep.budget import flops_budgets
 
-BASE = Config(
-    model=ModelConfig(
-        vocab_size=257, seq_len=128, position="rotary", norm="rmsnorm", bias=False,
-        activation="relu_squared", init_matrices="fan_in", init_residual="zero",
-    ),
-    data=DataConfig(source="stdlib", tokenizer="byte", validation_fraction=0.02),
-    train=TrainConfig(batch_sequences=16),
-    optimizer=OptimizerConfig(name="muon", learning_rate=0.03, b1=0.95, b2=0.98, weight_decay=0.05),
-    evaluate=EvaluateConfig(batch_sequences=64),
-)  # fmt: skip
+RECIPE = python_file.execute(
+    Path(__file__).resolve().parent.parent / "cpu_scaling" / "sweep.py", "sweep file"
+).BASE
+"""The model, optimizer and corpus of experiments/cpu_scaling."""
+BASE = dataclasses.replace(RECIPE, schedule=ScheduleConfig())
 BUDGETS = (1e9, 1.8e9, 3e9, 5.6e9, 1e10, 1.8e10, 3e10, 1e11, 3e11, 1e12, 3e12, 1e13, 3e13)
 LADDER = {
     # width: (layers, sequences a batch, lowest budget, highest budget)

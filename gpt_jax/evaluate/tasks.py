@@ -3,7 +3,9 @@
 A task is one `Task(...)`: which files hold its records, and a function from a record to items. A
 user's own go into a Python file whose TASKS is a list of them (`--task-file`):
 
-    from gpt_jax.evaluate.tasks import Item, Task
+    from gpt_jax import python_file
+from gpt_jax import python_file
+from gpt_jax.evaluate.tasks import Item, Task
 
     def read(record):
         yield Item(f"Q: {record['question']}\\nA:", (" yes", " no"), gold=record["label"])
@@ -15,7 +17,6 @@ Must not import jax.
 
 import dataclasses
 import hashlib
-import importlib.util
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -152,11 +153,7 @@ def select(names: Sequence[str], catalog: Mapping[str, Task]) -> list[Task]:
 
 def load_tasks(path: Path) -> dict[str, Task]:
     """The tasks that a user's file declares. Raises ValueError if it declares none."""
-    spec = importlib.util.spec_from_file_location("gpt_jax_task_file", path)
-    if spec is None or spec.loader is None or not path.is_file():
-        raise ValueError(f"--task-file {path}: no such Python file")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = python_file.execute(path, "task file")
     tasks = vars(module).get("TASKS")
     if not isinstance(tasks, list | tuple) or not all(isinstance(t, Task) for t in tasks):
         raise ValueError(f"--task-file {path}: it must set TASKS, a list of Task")

@@ -1,14 +1,12 @@
 """Read a sweep: a file with `get_sweep() -> Iterable[Trial]`. Must not import jax."""
 
 import dataclasses
-import importlib.util
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-from gpt_jax import overrides
+from gpt_jax import overrides, python_file
 from gpt_jax.sweep.naming import LONGEST, safe, with_hash
 from gpt_jax.sweep.trial import Cell, Infeasible, Trial, one_of_each
 
@@ -70,7 +68,7 @@ def read_sweep(path: str | Path, changes: Mapping[str, Any]) -> Sweep:
 def read_resources(path: str | Path) -> Callable[[Trial], Mapping[str, Any]] | None:
     """The file's get_resources(trial) -> resources of a Slurm job, if it has one."""
     path = Path(path)
-    module = _module(path / SWEEP_FILE if path.is_dir() else path)
+    module = python_file.execute(path / SWEEP_FILE if path.is_dir() else path, "sweep file")
     return module.get_resources if hasattr(module, "get_resources") else None
 
 
@@ -79,22 +77,11 @@ def describe(varied: Mapping[str, Any]) -> str:
     return ", ".join(f"{key} = {value}" for key, value in varied.items()) or "the only trial"
 
 
-def _module(path: Path) -> ModuleType:
-    if not path.is_file():
-        raise ValueError(f"no sweep file {path}")
-    spec = importlib.util.spec_from_file_location(f"gpt_jax_sweep_{path.stem}", path)
-    if spec is None or spec.loader is None:
-        raise ValueError(f"{path} is not a Python file (*.py)")
-    module, loader = importlib.util.module_from_spec(spec), spec.loader
-    overrides.run_file(path, lambda: loader.exec_module(module))
-    return module
-
-
 def _get_sweep(path: Path) -> Iterable[Cell]:
-    module = _module(path)
+    module = python_file.execute(path, "sweep file")
     if not hasattr(module, "get_sweep"):
         raise ValueError(f"{path} defines no get_sweep() -> Iterable[Trial]")
-    cells = overrides.run_file(path, module.get_sweep)
+    cells = python_file.call(path, module.get_sweep)
     if not isinstance(cells, Iterable):
         raise ValueError(f"get_sweep() in {path} returned {type(cells).__name__}; need trials")
     for cell in cells:

@@ -1,0 +1,62 @@
+"""Run a Python file that a user names: a config, a sweep, a file of tasks. Must not import jax."""
+
+import contextlib
+import importlib.util
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+
+def execute(path: Path, kind: str) -> ModuleType:
+    """The module that a file makes, as a script would run: files beside it can be imported.
+
+    kind: of the file, in messages. Raises ValueError for a file that is missing or is not Python.
+    """
+    if not path.is_file():
+        raise ValueError(f"no {kind} {path}")
+    name = f"gpt_jax_{kind.replace(' ', '_')}_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"{path} is not a Python file (*.py)")
+    module, loader = importlib.util.module_from_spec(spec), spec.loader
+    with _importing_from(path.resolve().parent):
+        call(path, lambda: loader.exec_module(module))
+    return module
+
+
+def call(path: Path, do: Callable[[], Any]) -> Any:
+    """The result of `do`, which runs code of the file: its mistakes are the user's, and one line.
+
+    Raises ValueError naming the file, the line and the error.
+    """
+    try:
+        return do()
+    except ValueError:
+        raise  # of a setting, which is named
+    except Exception as error:  # of whatever the file does
+        lines = [
+            f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)
+        ]
+        number = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
+        where = f"{path}, line {number}" if number else str(path)
+        what = error.msg if isinstance(error, SyntaxError) else str(error).partition("\n")[0]
+        raise ValueError(f"{where}: {type(error).__name__}: {what}") from error
+
+
+@contextlib.contextmanager
+def _importing_from(folder: Path) -> Iterator[None]:
+    """Imports look into the folder first. What came from it is forgotten afterwards, so that files
+    of one name in two folders are told apart."""
+    before = set(sys.modules)
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+        for name in set(sys.modules) - before:
+            file = getattr(sys.modules[name], "__file__", None)
+            if file is not None and Path(file).is_relative_to(folder):
+                del sys.modules[name]
