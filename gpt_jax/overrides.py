@@ -11,6 +11,7 @@ import functools
 import hashlib
 import inspect
 import json
+import sysconfig
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,6 +26,12 @@ from gpt_jax.json_files import read_object
 
 SHOWN = 200
 """Characters of a mistaken value that a message repeats."""
+
+SHIPPED = (
+    Path(__file__).resolve().parent.parent / "configs",
+    Path(sysconfig.get_path("data")) / "share" / "gpt_jax" / "configs",
+)
+"""Where configs/ is: in a checkout, or where a wheel installs it."""
 
 FINGERPRINT_IGNORES = ("data.cache", "data.tokenizer_path", "data.max_expansion")
 """Places and limits of a machine: the same corpus elsewhere is the same experiment."""
@@ -59,11 +66,7 @@ def load(
     `get_config(base)`. Raises ValueError for a missing file, a file without get_config, one that
     needs a base, or a bad override.
     """
-    path = Path(path)
-    if not path.is_file():
-        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.py")], 1)
-        hint = f"; did you mean {path.parent / near[0]}?" if near else ""
-        raise ValueError(f"no config file {path}{hint}")
+    path = find(path)
     if path.suffix == ".json":
         saved = read_object(path)
         tree = saved.get("config", saved)
@@ -83,6 +86,24 @@ def load(
     if not isinstance(config, Config):
         raise ValueError(f"get_config() in {path} returned {type(config).__name__}, not a Config")
     return override(config, overrides or {})
+
+
+def find(path: str | Path) -> Path:
+    """A config's file; `quickstart` is configs/quickstart.py, of the working directory or else of
+    this package. Raises ValueError for a missing file, with the nearest name."""
+    path = Path(path)
+    if path.is_file():
+        return path
+    folders = [path.parent]
+    if path.name == str(path) and not path.suffix:
+        folders = [Path("configs"), *SHIPPED]
+        for folder in folders:
+            if (folder / f"{path}.py").is_file():
+                return folder / f"{path}.py"
+    names = {file.stem: file for folder in folders for file in folder.glob("*.py")}
+    near = difflib.get_close_matches(path.stem, names, 1)
+    hint = f"; did you mean {names[near[0]]}?" if near else ""
+    raise ValueError(f"no config file {path}{hint}")
 
 
 def override(config: Config, changes: Mapping[str, Any]) -> Config:

@@ -3,9 +3,7 @@
 A task is one `Task(...)`: which files hold its records, and a function from a record to items. A
 user's own go into a Python file whose TASKS is a list of them (`--task-file`):
 
-    from gpt_jax import python_file
-from gpt_jax import python_file
-from gpt_jax.evaluate.tasks import Item, Task
+    from gpt_jax.evaluate.tasks import Item, Task
 
     def read(record):
         yield Item(f"Q: {record['question']}\\nA:", (" yes", " no"), gold=record["label"])
@@ -23,6 +21,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from gpt_jax import python_file
 from gpt_jax.data.records import Located
 
 Record = Mapping[str, Any]
