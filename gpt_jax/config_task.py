@@ -66,6 +66,26 @@ METRICS: dict[str, tuple[str, ...]] = {
 """By which a checkpoint is the best; the first is taken unless `task.metric` names another."""
 
 
+SCHEMES: dict[str, frozenset[str]] = {
+    "IOB2": frozenset("IB"),
+    "IOE2": frozenset("IE"),
+    "IOBES": frozenset("IBES"),
+    "BILOU": frozenset("IBLU"),
+}
+"""How tags mark entities, by the letters before the hyphen: B begins, I is inside, E or L ends, S
+or U is one alone. The first that has all letters is taken; IOB1 has those of IOB2, and is scored
+alike."""
+
+
+def tag_scheme(labels: tuple[str, ...]) -> str | None:
+    """The scheme in SCHEMES that tags follow; None if they mark no entities (parts of speech)."""
+    marked = [name for name in labels if name != "O"]
+    if not marked or any(len(name) < 3 or name[1] != "-" for name in marked):
+        return None
+    letters = {name[0] for name in marked}
+    return next((scheme for scheme, known in SCHEMES.items() if letters <= known), None)
+
+
 @section
 class TaskConfig:
     """The next token of a corpus (data), or a task given by examples."""
@@ -137,27 +157,29 @@ class TaskConfig:
     adversarial_weight: PositiveFloat = 1.0
     """Weight of the loss on moved embeddings beside that on the embeddings."""
     metric: str = ""
-    """By which the best checkpoint is chosen; empty = the task's first: accuracy, entity_f1, ..."""
+    """By which the best checkpoint is chosen; empty = the task's first: accuracy, entity_f1 (of
+    tags that mark no entities: accuracy), ..."""
     patience: Positive | None = None
     """Validations without a better one after which training stops; none = it does not."""
 
     @check()
     def _consistent(self) -> "TaskConfig":
         name = self.name
+        if self.metric and self.metric not in METRICS[name]:
+            raise ValueError(
+                f"task.metric = {self.metric}; of task.name = {name} one of "
+                f"{', '.join(METRICS[name])}"
+            )
         if name == "language_model":
-            if self.train:
-                raise ValueError("task.train = " + self.train + " needs task.name: which task?")
+            for option in ("train", "validation", "test"):
+                if path := vars(self)[option]:
+                    raise ValueError(f"task.{option} = {path} needs task.name: which task?")
             return self
         allowed = N_FIELDS.get(name, (len(FIELDS[name]),))
         if self.fields and len(self.fields) not in allowed:
             raise ValueError(
                 f"task.fields = {','.join(self.fields)}: task.name = {name} takes "
                 f"{' or '.join(map(str, allowed))}, as in {','.join(FIELDS[name])}"
-            )
-        if self.metric and self.metric not in METRICS[name]:
-            raise ValueError(
-                f"task.metric = {self.metric}; of task.name = {name} one of "
-                f"{', '.join(METRICS[name])}"
             )
         if self.epochs is None and (self.warmup is not None or self.validations is not None):
             raise ValueError("task.warmup and task.validations are shares of task.epochs; set it")
@@ -204,7 +226,9 @@ class TaskConfig:
 
     @property
     def chosen_by(self) -> str:
-        """The metric by which a checkpoint is the best."""
+        """The metric by which a checkpoint is the best: of tags that mark no entities, accuracy."""
+        if not self.metric and self.name == "tag" and self.labels and not tag_scheme(self.labels):
+            return "accuracy"
         return self.metric or METRICS[self.name][0]
 
     @property

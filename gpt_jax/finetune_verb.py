@@ -65,7 +65,8 @@ def _print_test(result: Record, directory: Path) -> None:
     print(f"\ntest ({n:,} examples)")
     width = max(map(len, scores)) - len("test_")
     for name, value in scores.items():
-        print(f"  {name.removeprefix('test_'):<{width}}  {value:.4f}")
+        shown = f"{value:.4f}" if isinstance(value, int | float) else value  # nan is a string
+        print(f"  {name.removeprefix('test_'):<{width}}  {shown}")
     for name in ("report.txt", "confusion.png", "predictions.jsonl"):
         if (directory / name).exists():
             print(f"  {directory / name}")

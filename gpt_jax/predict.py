@@ -78,8 +78,10 @@ def predict_file(
     from gpt_jax.config import EvaluateConfig, MeshConfig
     from gpt_jax.data.tokenizers import load_tokenizer
     from gpt_jax.evaluate.examples import predict
-    from gpt_jax.finetune.examples import load_rows
+    from gpt_jax.finetune.checks import said_of_prompts
+    from gpt_jax.finetune.examples import encode_each, load_rows, n_prefix
     from gpt_jax.finetune.heads import task_outputs
+    from gpt_jax.finetune.inputs import encoder
     from gpt_jax.run import RunDirectory, computed_as, load_model
     from gpt_jax.sharding import make_layout
     from gpt_jax.task_report import predictions
@@ -99,13 +101,18 @@ def predict_file(
     layout = make_layout(config)
     tokenizer = load_tokenizer(run_directory.tokenizer)
     model, params = load_model(run_directory, config, which, layout)
-    found = read_input(path, config.task.record_fields)
+    notes: list[str] = []
+    found = read_input(path, config.task.record_fields, notes)
     if config.task.name == "respond":
         from gpt_jax.evaluate.responses import respond
 
+        encode = encoder(config.model, config.task, tokenizer, n_prefix(config))
+        prompts = encode_each(encode.spoken_prompt, found, str(path))
+        _say(*notes, *said_of_prompts(prompts, found, str(path), encode.room))
         said = respond(config, model, params, tokenizer, found, batch_rows, max_new_tokens)
         return [{**record, "response": text} for record, text in zip(found, said, strict=True)]
-    examples = load_rows(config, tokenizer, found, str(path))
+    examples = load_rows(config, tokenizer, found, str(path), labelled=False)
+    _say(*notes, *examples.notes)
     outputs = jax.jit(
         lambda params, batch: task_outputs(config, model, params, batch),
         out_shardings=layout.everywhere,
@@ -113,13 +120,22 @@ def predict_file(
     return predictions(config, examples, predict(config, outputs, params, examples, layout))
 
 
-def read_input(path: Path, fields: Sequence[str]) -> list[Record]:
-    """Records of a file; of a .txt, its lines as the only field."""
-    from gpt_jax.finetune.examples import read_records
+def _say(*notes: str) -> None:
+    for note in notes:
+        print(note, file=sys.stderr)
+
+
+def read_input(path: Path, fields: Sequence[str], notes: list[str] | None = None) -> list[Record]:
+    """Records of a file; of a .txt, its lines as the only field.
+
+    notes: what was guessed or left out is added to them.
+    """
+    from gpt_jax import tables
+    from gpt_jax.finetune.reading import read_records
 
     if path.suffix == ".txt" and len(fields) == 1:
-        if not path.is_file():
-            raise ValueError(f"no file of examples {path}")
-        lines = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
-        return [{fields[0]: line} for line in lines]
-    return read_records(str(path))
+        lines = tables.lines(tables.read_text(path))
+        return [
+            tables.Row({fields[0]: line}, f"{path} line {i}", i) for i, line in enumerate(lines, 1)
+        ]
+    return read_records(str(path), notes)

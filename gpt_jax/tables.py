@@ -197,6 +197,20 @@ def kind(value: Any) -> str:
     return kinds.get(type(value), "null" if value is None else "a number")
 
 
+def as_text(value: Any, name: str) -> str:
+    """A field's value as text; a number is written out. Raises ValueError for anything else."""
+    if value is None or isinstance(value, list | dict):
+        raise ValueError(f"{name} is {kind(value)}, not a text")
+    return str(value)
+
+
+def text_list(value: Any, name: str) -> list[str]:
+    """A field's value as a list of texts. Raises ValueError for anything else."""
+    if not isinstance(value, list):
+        raise ValueError(f"{name} is {kind(value)}, not a list of texts")
+    return [as_text(item, f"{name}, item {i}") for i, item in enumerate(value, 1)]
+
+
 def _parse_cells(text: str, suffix: str, path: str, skip_spaces: bool) -> Table:
     separator, n_skipped = ("\t", 0) if suffix == ".tsv" else _find_separator(text)
     found: Iterable[tuple[int, list[str]]]

@@ -14,17 +14,21 @@ from gpt_jax.data.batch import Batch
 from gpt_jax.data.tokenizers import Tokenizer, load_tokenizer, make_tokenizer
 from gpt_jax.evaluate.examples import predict, validate_examples
 from gpt_jax.evaluate.validation import Validation
+from gpt_jax.finetune.checks import said_of_reports
 from gpt_jax.finetune.examples import (
     Examples,
     ExampleStream,
+    check_test,
     fingerprint,
     load_rows,
     resolve,
-    split_records,
 )
 from gpt_jax.finetune.heads import sequence_log_probabilities
+from gpt_jax.finetune.reading import said_of_classes, said_of_examples, split_records
 from gpt_jax.models.gpt import GPT, Params
 from gpt_jax.objectives.losses import LossSums, no_loss
+from gpt_jax.output import say
+from gpt_jax.processes import is_writer
 from gpt_jax.run import RunDirectory
 from gpt_jax.sharding import Layout
 
@@ -77,17 +81,29 @@ class TaskData:
 
 
 def make_task_data(config: Config) -> TaskData:
-    """The examples of a config; config: `resolved_task`."""
+    """The examples of a config; config: `resolved_task`. Says what was read, and what was cut."""
     tokenizer, task = task_tokenizer(config), config.task
-    training, validation = split_records(config)
+    read: list[str] = []
+    training, validation = split_records(config, read)
+    _say(*read, said_of_examples(training, validation, config))
+    _say(*said_of_classes(training, config), *said_of_reports(config))
     rows = load_rows(config, tokenizer, training, task.train, training=True)
-    held_out = load_rows(config, tokenizer, validation, task.validation or task.train)
+    _say(*rows.notes)
+    held_out_path = task.validation or f"{task.train} (held out for validation)"
+    held_out = load_rows(config, tokenizer, validation, held_out_path)
+    _say(*held_out.notes, *check_test(config, tokenizer))
     return TaskData(
         tokenizer,
         ExampleStream(rows, config.seed),
         held_out,
         [fingerprint(training), fingerprint(validation)],
     )
+
+
+def _say(*notes: str) -> None:
+    """Lines on stderr, of one process."""
+    for note in notes if is_writer() else ():
+        say(note)
 
 
 def resolved_task(config: Config) -> Config:

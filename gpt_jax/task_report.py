@@ -11,14 +11,18 @@ from gpt_jax.config import Config
 from gpt_jax.evaluate.examples import Predicted, class_ids, predict, score, tags
 from gpt_jax.evaluate.responses import respond, response_scores
 from gpt_jax.experiment import Experiment
-from gpt_jax.finetune.examples import Examples, load_rows, read_records
+from gpt_jax.finetune.examples import Examples, load_rows
 from gpt_jax.finetune.noise import NOISE, perturbed
+from gpt_jax.finetune.reading import read_records
 from gpt_jax.finetune.scores import class_report, confusion
+from gpt_jax.finetune.templates import asked_and_expected
 from gpt_jax.models.gpt import Params
 from gpt_jax.processes import is_writer
 from gpt_jax.step import TrainState
-from gpt_jax.tracking import Record, write_atomically
+from gpt_jax.tracking import Record, finite, write_atomically
 
+CLASSES_NAMED = 40
+"""Of more classes the figure has neither names nor numbers."""
 PREDICTIONS, REPORT, FIGURE = "predictions.jsonl", "report.txt", "confusion.png"
 
 
@@ -34,8 +38,6 @@ def test(experiment: Experiment, checkpoints: Checkpoints, state: TrainState) ->
         abstract = experiment.steps.abstract_state.params
         best = restore_params(checkpoints.directory, abstract, "best", field)
         state = state._replace(params=best, ema=None if state.ema is None else best)
-    if config.task.name == "prefer":
-        raise ValueError("task.test is not for task.name = prefer; set task.validation")
     if config.task.name == "respond":
         return _test_responses(experiment, experiment.whole(state))
     records = read_records(config.task.test)
@@ -43,14 +45,12 @@ def test(experiment: Experiment, checkpoints: Checkpoints, state: TrainState) ->
     params, layout = experiment.whole(state), experiment.layout
     found = predict(config, experiment.steps.outputs, params, examples, layout)
     scores = score(config, examples, found)
-    loss = float(found.losses.sum() / max(found.weights.sum(), 1e-9))
     if is_writer():
         write_report(config, experiment.run.path, examples, found, scores)
     if config.task.robustness:
         scores |= _robustness(experiment, params, records)
-    return {"test_loss": loss, "test_examples": examples.n_rows} | {
-        f"test_{name}": value for name, value in scores.items()
-    }
+    measured = finite({f"test_{name}": x for name, x in {"loss": found.loss, **scores}.items()})
+    return {"test_examples": examples.n_rows, **measured}
 
 
 def _robustness(experiment: Experiment, params: Params, found: list[Record]) -> dict[str, float]:
@@ -68,9 +68,9 @@ def _robustness(experiment: Experiment, params: Params, found: list[Record]) -> 
 def _test_responses(experiment: Experiment, params: Params) -> Record:
     """Of task.name = respond: how the model answers the prompts, beside the given answers."""
     config, tokenizer = experiment.config, experiment.data.tokenizer
-    field = config.task.record_fields[1]
     found = read_records(config.task.test)
-    asked = [{k: x for k, x in record.items() if k != field} for record in found]
+    exchanges = [asked_and_expected(record, config.task.record_fields) for record in found]
+    asked, expected = zip(*exchanges, strict=True)
     n_rows = config.evaluate.batch_sequences or config.train.batch_sequences
     said = list(respond(config, experiment.model, params, tokenizer, asked, n_rows))
     if is_writer():
@@ -79,7 +79,7 @@ def _test_responses(experiment: Experiment, params: Params) -> Record:
             for record, text in zip(found, said, strict=True)
         ]
         write_atomically(experiment.run.path / PREDICTIONS, "".join(lines))
-    scores = response_scores(found, said, field)
+    scores = response_scores([{"response": text} for text in expected], said, "response")
     return {"test_examples": len(found)} | {f"test_{name}": x for name, x in scores.items()}
 
 
@@ -138,20 +138,25 @@ def report(counts: np.ndarray, names: tuple[str, ...], scores: dict[str, float])
 
 
 def draw_confusion(counts: np.ndarray, names: tuple[str, ...], path: Path) -> None:
-    """Rows are labels, columns predictions; shades are shares of a row, numbers are examples."""
+    """Rows are labels, columns predictions; shades are shares of a row, numbers are examples.
+
+    Of more than CLASSES_NAMED classes the shades alone: names and numbers could not be read.
+    """
     import matplotlib.figure
 
-    names = tuple(name.replace("$", r"\$") for name in names)  # no formulas
-    size = 2.2 + 0.7 * len(names)
+    few = len(names) <= CLASSES_NAMED
+    size = 2.2 + 0.7 * min(len(names), CLASSES_NAMED)
     figure = matplotlib.figure.Figure((size + 0.6, size), dpi=150, layout="constrained")
     axes = figure.add_subplot()
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for (row, column), n in np.ndenumerate(counts):
-        colour = "white" if shares[row, column] > 0.5 else "black"
-        axes.text(column, row, f"{n:,}", ha="center", va="center", color=colour)
-    axes.set_xticks(range(len(names)), names, rotation=30, ha="right")
-    axes.set_yticks(range(len(names)), names)
+    if few:
+        for (row, column), n in np.ndenumerate(counts):
+            colour = "white" if shares[row, column] > 0.5 else "black"
+            axes.text(column, row, f"{n:,}", ha="center", va="center", color=colour)
+        # A $ in a name is a $, and begins no formula.
+        axes.set_xticks(range(len(names)), names, rotation=30, ha="right", parse_math=False)
+        axes.set_yticks(range(len(names)), names, parse_math=False)
     axes.set_xlabel("predicted")
     axes.set_ylabel("label")
     temporary = path.with_name(f".{path.name}")

@@ -10,7 +10,8 @@ from test_experiments import EXPERIMENTS, ROOT, load
 
 from gpt_jax import cli, overrides
 from gpt_jax.data.tokenizers import ByteTokenizer
-from gpt_jax.finetune.examples import load_rows, read_records, resolve, split_records
+from gpt_jax.finetune.examples import load_rows, resolve
+from gpt_jax.finetune.reading import read_records, split_records
 from gpt_jax.run import RunDirectory
 
 CONFIGS = sorted((ROOT / "configs").glob("gpt1_*.py"))

@@ -27,3 +27,5 @@ class Batch(NamedTuple):
     """What the label counts for; 0 where none is read."""
     images_BX: Array | None = None
     """An image before each row, flattened: uint8 [B, height width channels]."""
+    positions_BT: Array | None = None
+    """The position of each token, int32, where they begin anew within a row; None: 0 to T - 1."""

@@ -1,5 +1,6 @@
 """How a model does on a task's examples: its loss, its predictions, and scores of these."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -7,6 +8,7 @@ import jax
 import numpy as np
 
 from gpt_jax.config import Config
+from gpt_jax.config_task import tag_scheme
 from gpt_jax.data.batch import Batch
 from gpt_jax.evaluate.validation import IN_FLIGHT, Validation, standard_error
 from gpt_jax.feed import process_rows, put_batch
@@ -30,6 +32,12 @@ class Predicted(NamedTuple):
     losses: np.ndarray
     """[batches] sums."""
     weights: np.ndarray
+
+    @property
+    def loss(self) -> float:
+        """The mean; nan where nothing counts."""
+        total = self.weights.sum()
+        return float(self.losses.sum() / total) if total else math.nan
 
 
 def predict(
@@ -72,13 +80,19 @@ def validate_examples(
 ) -> Validation:
     """Loss and scores of a task."""
     found = predict(config, outputs, params, examples, layout, max_rows)
-    weights = np.maximum(found.weights, 1e-9)
     return Validation(
-        loss=float(found.losses.sum() / weights.sum()),
-        standard_error=standard_error(found.losses / weights, weights),
+        loss=found.loss,
+        standard_error=_standard_error(found),
         n_tokens=int(found.weights.sum()),
         scores=score(config, examples, found),
     )
+
+
+def _standard_error(found: Predicted) -> float:
+    """Of the mean loss, over the batches in which something counts."""
+    there = found.weights > 0
+    losses, weights = found.losses[there], found.weights[there]
+    return standard_error(losses / weights, weights)
 
 
 def score(config: Config, examples: Examples, found: Predicted) -> dict[str, float]:
@@ -93,8 +107,8 @@ def score(config: Config, examples: Examples, found: Predicted) -> dict[str, flo
         }
     if task.name == "tag":
         predicted = tags(config, examples, found)
-        true = [examples.records[i][task.label_field] for i in found.indices]
-        return scores.entity_scores(true, predicted)
+        true = [[*map(str, examples.records[i][task.label_field])] for i in found.indices]
+        return scores.entity_scores(true, predicted, tag_scheme(task.labels))
     if task.name == "regress":
         true_values = [float(examples.records[i][task.label_field]) for i in found.indices]
         return scores.value_scores(np.asarray(true_values), found.outputs)

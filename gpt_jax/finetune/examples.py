@@ -8,26 +8,32 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from gpt_jax import overrides
 from gpt_jax.config import Config, TaskConfig
-from gpt_jax.data import records
 from gpt_jax.data.batch import Batch
 from gpt_jax.data.permutation import U64, fold, permute
 from gpt_jax.data.stream import SampleLocation
 from gpt_jax.data.tokenizers import Tokenizer
-from gpt_jax.finetune.inputs import Encoded, Encoder, Record, encoder
+from gpt_jax.finetune.checks import check_reports, said_of_cuts, said_of_prompts
+from gpt_jax.finetune.inputs import Encoded, Encoder, Record, encoder, place
+from gpt_jax.finetune.packing import packed
+from gpt_jax.finetune.reading import class_names, read_records, split_records
+from gpt_jax.finetune.templates import asked_and_expected
 from gpt_jax.timetable import sample_tokens
 
-HELD_OUT = 10
-"""Without a validation file, every so-maniest training example is for validation."""
+Item = TypeVar("Item")
+
 LENGTH_MULTIPLE = 8
 """Lengths are rounded up to it."""
+ABSOLUTE = ("learned", "sinusoidal")
+"""Positions that begin anew with each of several examples in a row; of the others only distances
+matter."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +47,8 @@ class Examples:
     n_sequences: int
     images_NX: np.ndarray | None = None
     """Of every row, flattened."""
+    notes: tuple[str, ...] = ()
+    """What was cut, and what is left out for want of a target, a line each."""
 
     @property
     def n_rows(self) -> int:
@@ -107,27 +115,6 @@ def in_order(
         yield indices, examples.rows(indices if rows is None else indices[rows])
 
 
-def read_records(path: str) -> list[Record]:
-    """The records of a file. Raises ValueError if there is none."""
-    if not Path(path).is_file():
-        raise ValueError(f"no file of examples {path}")
-    found = list(records.read(Path(path)))
-    if not found:
-        raise ValueError(f"{path} holds no examples")
-    return found
-
-
-def split_records(config: Config) -> tuple[list[Record], list[Record]]:
-    """(training, validation) records of a task."""
-    training = read_records(config.task.train)
-    if config.task.validation:
-        return training, read_records(config.task.validation)
-    if len(training) < 2:
-        raise ValueError(f"{config.task.train} has one example; set task.validation")
-    kept = [record for i, record in enumerate(training) if (i + 1) % HELD_OUT]
-    return kept, training[HELD_OUT - 1 :: HELD_OUT] or [training[-1]]
-
-
 def resolve(config: Config, tokenizer: Tokenizer) -> Config:
     """The config with what its training examples decide: labels, length, tokens in all.
 
@@ -146,17 +133,42 @@ def resolve(config: Config, tokenizer: Tokenizer) -> Config:
     if task.length is None:
         labelled = overrides.override(config, changes)
         encode = encoder(config.model, labelled.task, tokenizer, n_prefix(config))
-        longest = max(len(s.tokens) for s in encode_all(encode, training, task.train, flat=True))
+        rows = encode_each(encode, training, task.train)
+        longest = max(len(sequence.tokens) for row in rows for sequence in row)
         rounded = -(-longest // LENGTH_MULTIPLE) * LENGTH_MULTIPLE
         changes["task.length"] = min(rounded, config.model.seq_len)
     config = overrides.override(config, changes)
+    check_reports(config)
     if task.name == "choose" and task.options is None:
-        most = max(len(record[task.record_fields[-1]]) for record in training)
+        encode = encoder(config.model, config.task, tokenizer, n_prefix(config))
+        most = max(map(len, encode_each(encode, training, task.train)))
         config = overrides.override(config, {"task.options": most})
     if task.epochs is not None:
-        rows = load_rows(config, tokenizer, training, task.train).n_rows
-        config = overrides.override(config, _durations(config, rows * sample_tokens(config)))
+        n_rows = load_rows(config, tokenizer, training, task.train, training=True).n_rows
+        config = overrides.override(config, _durations(config, n_rows * sample_tokens(config)))
     return config
+
+
+def check_test(config: Config, tokenizer: Tokenizer) -> tuple[str, ...]:
+    """What there is to say of the examples of task.test; config: resolved.
+
+    Raises ValueError, before training, for a test that could not be scored after it.
+    """
+    task = config.task
+    notes: list[str] = []
+    if not task.test:
+        return ()
+    found = read_records(task.test, notes)
+    if task.name == "respond":
+        encode = encoder(config.model, task, tokenizer, n_prefix(config))
+        fields = task.record_fields
+        prompts = encode_each(
+            lambda record: encode.spoken_prompt(asked_and_expected(record, fields)[0]),
+            found,
+            task.test,
+        )
+        return (*notes, *said_of_prompts(prompts, found, task.test, encode.room))
+    return (*notes, *load_rows(config, tokenizer, found, task.test).notes)
 
 
 def load_images(task: TaskConfig, found: Sequence[Record]) -> np.ndarray | None:
@@ -218,37 +230,20 @@ def _durations(config: Config, epoch_tokens: int) -> dict[str, Any]:
     return changes
 
 
-def class_names(training: Sequence[Record], config: Config) -> tuple[str, ...]:
-    """The labels that occur, sorted; of tags, O first."""
-    field, found = config.task.label_field, set()
-    for i, record in enumerate(training):
-        if field not in record:
-            raise ValueError(
-                f"{config.task.train}, example {i + 1} has no field {field!r}; name it with "
-                f"task.label"
-            )
-        value = record[field]
-        found |= {str(v) for v in value} if config.task.name == "tag" else {str(value)}
-    return tuple(sorted(found, key=lambda name: (name != "O", name)))
-
-
 def n_prefix(config: Config) -> int:
     """Positions in front of every sequence that the model fills itself."""
     prompt = config.adapt.length if config.adapt.method == "prompt" else 0
     return prompt or config.task.image_tokens
 
 
-def encode_all(
-    encode: Encoder, found: Sequence[Record], path: str, flat: bool = False
-) -> list[Any]:
-    """Sequences of each record (flat: in one list). Raises ValueError naming file and example."""
-    encoded: list[Any] = []
+def encode_each(encode: Callable[[Record], Item], found: Sequence[Record], path: str) -> list[Item]:
+    """What `encode` makes of each record. Raises ValueError naming file and line."""
+    encoded: list[Item] = []
     for i, record in enumerate(found):
         try:
-            sequences = encode(record)
-        except (ValueError, TypeError) as error:
-            raise ValueError(f"{path}, example {i + 1}: {error}") from None
-        encoded += sequences if flat else [sequences]
+            encoded.append(encode(record))
+        except ValueError as error:
+            raise ValueError(f"{place(record, path, i)}: {error}") from None
     return encoded
 
 
@@ -258,31 +253,44 @@ def load_rows(
     found: Sequence[Record],
     path: str,
     training: bool = False,
+    labelled: bool = True,
 ) -> Examples:
-    """Records of a task as rows; config: resolved. training: task.class_weights are applied."""
+    """Records of a task as rows; config: resolved. training: task.class_weights are applied.
+
+    Examples without a target (a response that is cut off whole) are left out, but for tags, where
+    a word without a position counts as O. labelled: False for examples to predict.
+    Raises ValueError naming file and line of what is no example, or if none has a target.
+    """
     task, length = config.task, config.task.length
     assert length is not None, "resolve() sets it"
-    encode = encoder(config.model, task, tokenizer, n_prefix(config))
-    rows = encode_all(encode, found, path)
+    encode = encoder(config.model, task, tokenizer, n_prefix(config), labelled)
+    rows = encode_each(encode, found, path)
+    notes = said_of_cuts(encode, rows, found, path)
+    if task.name != "tag":
+        there = [i for i, row in enumerate(rows) if encode.has_targets(row)]
+        found, rows = [found[i] for i in there], [rows[i] for i in there]
     if task.pack:
-        return Examples(path, found, _packed([row[0] for row in rows], length), 1)
+        restart = config.model.position in ABSOLUTE or bool(config.distill.teacher)
+        batch = packed([row[0] for row in rows], length, restart)
+        return Examples(path, found, batch, 1, notes=notes)
     n = task.n_sequences
     for i, sequences in enumerate(rows):
         if len(sequences) > n:
             raise ValueError(
-                f"{path}, example {i + 1} has {len(sequences)} options, more than task.options = "
-                f"{n}, which those of training set; raise it"
+                f"{place(found[i], path, i)} has {len(sequences)} options, more than "
+                f"task.options = {n}, which those of training set; raise it"
             )
     batch, images = _arrays(rows, n, length, encode), load_images(task, found)
     if training and task.class_weights == "balanced":
         batch = batch._replace(label_weights_BT=_balanced(batch, len(task.labels)))
-    return Examples(path, found, batch, n, images)
+    return Examples(path, found, batch, n, images, notes)
 
 
 def fingerprint(found: Sequence[Record]) -> str:
     """12 hex digits over records."""
     text = json.dumps(found, sort_keys=True, ensure_ascii=False, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    # A lone surrogate, which JSON can hold, is no UTF-8.
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:12]
 
 
 def _arrays(rows: Sequence[list[Encoded]], n: int, length: int, encode: Encoder) -> Batch:
@@ -323,34 +331,3 @@ def _balanced(batch: Batch, n_classes: int) -> np.ndarray:
     present = counts > 0
     each = np.where(present, counts.sum() / (present.sum() * np.maximum(counts, 1)), 0.0)
     return np.where(read > 0, each[ids], 0.0).astype(np.float32)
-
-
-def _packed(sequences: Sequence[Encoded], length: int) -> Batch:
-    """Several sequences a row, numbered as segments: the longest first, each into the row where it
-    leaves the least room."""
-    rows: list[list[int]] = []
-    with_room: list[list[int]] = [[] for _ in range(length + 1)]
-    for i in sorted(range(len(sequences)), key=lambda i: -len(sequences[i].tokens)):
-        size = len(sequences[i].tokens)
-        room = next((room for room in range(size, length + 1) if with_room[room]), None)
-        if room is None:
-            room = length
-            with_room[room].append(len(rows))
-            rows.append([])
-        row = with_room[room].pop()
-        rows[row].append(i)
-        with_room[room - size].append(row)
-    shape = (len(rows), length)
-    tokens, targets, segments = (np.zeros(shape, np.int32) for _ in range(3))
-    weights = np.zeros(shape, np.float32)
-    for row, members in enumerate(rows):
-        at = 0
-        for number, i in enumerate(members, 1):
-            sequence = sequences[i]
-            size = len(sequence.tokens)
-            tokens[row, at : at + size] = sequence.tokens
-            targets[row, at : at + size - 1] = sequence.tokens[1:]
-            weights[row, at : at + size - 1] = sequence.learned[1:]
-            segments[row, at : at + size] = number
-            at += size
-    return Batch(tokens, targets, weights, segments)

@@ -7,17 +7,21 @@ Must not import jax.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from gpt_jax import tables
 from gpt_jax.config import ModelConfig, TaskConfig
 from gpt_jax.data.tokenizers import Tokenizer
 from gpt_jax.finetune.templates import (
     Part,
     Template,
     encode_part,
+    exchange,
+    given_turns,
     load_template,
     messages,
     render,
@@ -41,6 +45,10 @@ class Encoded(NamedTuple):
     """Positions at which a label is read."""
     labels: list[float]
     """The label at each of them: a class, a value, or 1 for the right option."""
+    n_cut: int = 0
+    """Tokens of its texts that found no room."""
+    n_lost: int = 0
+    """Targets among them: tokens of a response, or words to be tagged."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +64,8 @@ class Encoder:
     n_prefix: int = 0
     """Positions in front of every sequence that the model fills itself (a prompt, an image)."""
     template: Template | None = None
+    labelled: bool = True
+    """Whether a record must have a label; False: labels are not read (examples to predict)."""
 
     @property
     def start(self) -> int:
@@ -69,11 +79,15 @@ class Encoder:
     def extract(self) -> int:
         return self.first_special + 2
 
-    def ids(self, text: Any) -> list[int]:
-        return self.tokenizer.encode(str(text)).tolist()
+    def ids(self, text: str) -> list[int]:
+        return self.tokenizer.encode(text).tolist()
+
+    def text(self, record: Record, field: str) -> list[int]:
+        """The tokens of a field. Raises ValueError where it holds no text."""
+        return self.ids(tables.as_text(record[field], f"its field {field!r}"))
 
     def __call__(self, record: Record) -> list[Encoded]:
-        """The sequences of a record. Raises ValueError for one that lacks a field."""
+        """The sequences of a record. Raises ValueError for one that lacks a field or a label."""
         missing = [f for f in self.task.record_fields if f not in record]
         if missing and not (self.task.name == "respond" and "messages" in record):
             raise ValueError(
@@ -82,18 +96,26 @@ class Encoder:
             )
         return ENCODERS[self.task.name](self, record)
 
+    def has_targets(self, sequences: Sequence[Encoded]) -> bool:
+        """Whether there is a token to learn in each, or a position at which a label is read."""
+        if self.template is not None:
+            return all(any(sequence.learned[1:]) for sequence in sequences)
+        return all(sequence.read for sequence in sequences)
+
     def label(self, record: Record) -> Any:
-        """The record's label; None where it has none (examples to predict)."""
-        return record.get(self.task.label_field)
+        """The record's label; None for examples to predict. Raises ValueError where it is absent,
+        null or empty."""
+        return task_label(record, self.task) if self.labelled else None
 
     def prompt(self, record: Record) -> np.ndarray:
         """The tokens after which a response is to come: of the prompt, or of the turns so far."""
+        return np.asarray(self.spoken_prompt(record).tokens, np.int32)
+
+    def spoken_prompt(self, record: Record) -> Encoded:
+        """The prompt, or the turns so far, as a sequence."""
         assert self.template is not None
-        turns = record.get("messages") or [
-            {"role": "user", "content": record[self.task.record_fields[0]]}
-        ]
-        tokens = spoken(self, render_prompt(self.template, turns)).tokens
-        return np.asarray(tokens, np.int32)
+        turns = given_turns(record, self.task.record_fields[0])
+        return spoken(self, render_prompt(self.template, turns))
 
     def class_id(self, label: Any) -> int:
         """Raises ValueError for a label that is none of the classes."""
@@ -106,7 +128,9 @@ class Encoder:
         self, parts: Sequence[list[int]], label: float | None, learned: bool = True
     ) -> Encoded:
         """[start] part [delimiter] part [extract], cut to the room there is."""
+        whole = sum(map(len, parts))
         parts = fit(parts, self.room - self.n_prefix - len(parts) - 1)
+        n_cut = whole - sum(map(len, parts))
         tokens = [0] * self.n_prefix + [self.start]
         for i, part in enumerate(parts):
             tokens += ([self.delimiter] if i else []) + part
@@ -114,11 +138,38 @@ class Encoder:
         predicted = [float(learned and token < self.first_special) for token in tokens]
         predicted[: self.n_prefix + 1] = [0.0] * (self.n_prefix + 1)
         labels = [] if label is None else [label]
-        return Encoded(tokens, predicted, [len(tokens) - 1], labels)
+        return Encoded(tokens, predicted, [len(tokens) - 1], labels, n_cut)
+
+
+def place(record: Record, path: str, index: int) -> str:
+    """Where a record stands, as messages name it: file and line, where they are known."""
+    return record.where if isinstance(record, tables.Row) else f"{path}, example {index + 1}"
+
+
+def task_label(record: Record, task: TaskConfig) -> Any:
+    """The label of a record; of task.name = tag, a list. Raises ValueError where it is absent,
+    null or empty."""
+    field, is_list = task.label_field, task.name == "tag"
+    if field not in record:
+        known = ", ".join(record)
+        raise ValueError(f"it has no field {field!r}, but {known}; name it with task.label")
+    value = record[field]
+    if is_list and not isinstance(value, list):
+        raise ValueError(f"its tags (field {field!r}) are {tables.kind(value)}, not a list")
+    for item in value if is_list else [value]:
+        if not isinstance(item, str):
+            tables.as_text(item, f"its label (field {field!r})")
+        elif not item.strip():
+            raise ValueError(f"its label (field {field!r}) is empty")
+    return value
 
 
 def encoder(
-    model: ModelConfig, task: TaskConfig, tokenizer: Tokenizer, n_prefix: int = 0
+    model: ModelConfig,
+    task: TaskConfig,
+    tokenizer: Tokenizer,
+    n_prefix: int = 0,
+    labelled: bool = True,
 ) -> Encoder:
     """The encoder of a task; `task.labels` must be known (see `examples.resolve`)."""
     spoken = task.name in ("respond", "prefer")
@@ -129,6 +180,7 @@ def encoder(
         min(task.length or model.seq_len, model.seq_len),
         n_prefix,
         load_template(task.template) if spoken else None,
+        labelled,
     )
 
 
@@ -147,7 +199,7 @@ def _classify(encoder: Encoder, record: Record) -> list[Encoded]:
     """One text, or several in their order with delimiters between (entailment)."""
     label = encoder.label(record)
     target = None if label is None else float(encoder.class_id(label))
-    parts = [encoder.ids(record[field]) for field in encoder.task.record_fields]
+    parts = [encoder.text(record, field) for field in encoder.task.record_fields]
     return [encoder.sequence(parts, target)]
 
 
@@ -160,15 +212,34 @@ def _similarity(encoder: Encoder, record: Record) -> list[Encoded]:
 
 def _regress(encoder: Encoder, record: Record) -> list[Encoded]:
     label = encoder.label(record)
-    target = None if label is None else float(label)
+    target = None if label is None else number(label)
     if len(encoder.task.record_fields) == 2:
         return _both_orders(encoder, record, target)
     (field,) = encoder.task.record_fields
-    return [encoder.sequence([encoder.ids(record[field])], target)]
+    return [encoder.sequence([encoder.text(record, field)], target)]
+
+
+def number(label: Any) -> float:
+    """A label as a number. Raises ValueError for what is none, or not finite."""
+    try:
+        value = float(label)
+    except (ValueError, OverflowError):
+        raise ValueError(f"its label {label!r} is not a number") from None
+    if not math.isfinite(value):
+        raise ValueError(f"its label {label!r} is not a finite number")
+    return value
+
+
+def option_index(label: Any, n_options: int) -> int:
+    """A label as the index of an option. Raises ValueError for what is none."""
+    index = number(label)
+    if not index.is_integer() or not 0 <= index < n_options:
+        raise ValueError(f"its label {label!r} is no index of its {n_options} options")
+    return int(index)
 
 
 def _both_orders(encoder: Encoder, record: Record, target: float | None) -> list[Encoded]:
-    first, second = (encoder.ids(record[field]) for field in encoder.task.record_fields)
+    first, second = (encoder.text(record, field) for field in encoder.task.record_fields)
     return [encoder.sequence([*pair], target) for pair in ((first, second), (second, first))]
 
 
@@ -178,17 +249,23 @@ def _choose(encoder: Encoder, record: Record) -> list[Encoded]:
 
     [start] context question [delimiter] option [extract] (GPT-1, section 3.3).
     """
-    context, *question, options = (record[field] for field in encoder.task.record_fields)
+    context, *question, field = encoder.task.record_fields
+    options = tables.text_list(record[field], f"its field {field!r}")
+    if not options:
+        raise ValueError(f"its field {field!r} has no option")
     label = encoder.label(record)
-    if label is not None and not 0 <= int(label) < len(options):
-        raise ValueError(f"its label {label!r} is no index of its {len(options)} options")
-    before = [encoder.ids(context), *(encoder.ids(f" {text}") for text in question)]
+    right = None if label is None else option_index(label, len(options))
+    before = [encoder.text(record, context)]
+    before += [encoder.ids(f" {tables.as_text(record[q], f'its field {q!r}')}") for q in question]
     sequences = []
     for i, option in enumerate(options):
-        target = None if label is None else float(i == int(label))
+        target = None if right is None else float(i == right)
+        parts = [*before, encoder.ids(option)]
         # Cut before they are joined: the longest is, not the question at the end.
-        *asked, answer = fit([*before, encoder.ids(option)], encoder.room - encoder.n_prefix - 3)
-        sequences.append(encoder.sequence([[t for part in asked for t in part], answer], target))
+        *asked, answer = fit(parts, encoder.room - encoder.n_prefix - 3)
+        made = encoder.sequence([[t for part in asked for t in part], answer], target)
+        n_cut = sum(map(len, parts)) - sum(map(len, asked)) - len(answer)
+        sequences.append(made._replace(n_cut=n_cut))
     return sequences
 
 
@@ -198,9 +275,12 @@ def _tag(encoder: Encoder, record: Record) -> list[Encoded]:
     A word that is left out has no position: it counts as tagged O. task.repeat: the words come
     twice, and are read the second time.
     """
-    words, tags = record[encoder.task.record_fields[0]], encoder.label(record)
+    (field,) = encoder.task.record_fields
+    words, tags = tables.text_list(record[field], f"its field {field!r}"), encoder.label(record)
     if tags is not None and len(tags) != len(words):
         raise ValueError(f"it has {len(words)} words and {len(tags)} tags")
+    if tags is not None and not words:
+        raise ValueError("it has no words")
     pieces = [encoder.ids((" " if i else "") + word) or [0] for i, word in enumerate(words)]
     times = 2 if encoder.task.repeat else 1
     room = (encoder.room - encoder.n_prefix - times - 1) // times
@@ -215,7 +295,8 @@ def _tag(encoder: Encoder, record: Record) -> list[Encoded]:
         begin += len(piece)
         read.append(begin - 1)
     labels = [] if tags is None else [float(encoder.class_id(tag)) for tag in tags[:n_words]]
-    return [made._replace(read=read, labels=labels)]
+    n_cut = sum(map(len, pieces)) - n_tokens
+    return [made._replace(read=read, labels=labels, n_cut=n_cut, n_lost=len(words) - n_words)]
 
 
 def _respond(encoder: Encoder, record: Record) -> list[Encoded]:
@@ -227,10 +308,10 @@ def _respond(encoder: Encoder, record: Record) -> list[Encoded]:
 def _prefer(encoder: Encoder, record: Record) -> list[Encoded]:
     """The chosen response and the rejected one, each after the prompt; read at its end."""
     assert encoder.template is not None
-    prompt, *responses = (record[field] for field in encoder.task.record_fields)
+    asked, *responses = encoder.task.record_fields
     sequences = []
     for response in responses:
-        turns = messages({"prompt": prompt, "response": response}, ("prompt", "response"))
+        turns = exchange(record, asked, response)
         made = spoken(encoder, render(encoder.template, turns))
         # The label is filled in later: the log-probability under the model that training begins at.
         sequences.append(made._replace(read=[len(made.tokens) - 1], labels=[0.0]))
@@ -245,7 +326,9 @@ def spoken(encoder: Encoder, parts: Sequence[Part]) -> Encoded:
         ids = encode_part(encoder.tokenizer, part)
         tokens += ids
         learned += [float(part.learned)] * len(ids)
-    return Encoded(tokens[: encoder.room], learned[: encoder.room], [], [])
+    beyond = learned[encoder.room :]
+    n_lost = sum(weight > 0 for weight in beyond)
+    return Encoded(tokens[: encoder.room], learned[: encoder.room], [], [], len(beyond), n_lost)
 
 
 ENCODERS: dict[str, Callable[[Encoder, Record], list[Encoded]]] = {

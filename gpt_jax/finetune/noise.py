@@ -59,9 +59,9 @@ def perturbed(found: Sequence[Record], fields: Sequence[str], kind: str, seed: i
         changed = dict(record)
         for field in fields:
             value = record[field]
-            if isinstance(value, str):
-                changed[field] = NOISE[kind](value, draw)
+            if isinstance(value, list):
+                changed[field] = [NOISE[kind](str(text), draw) for text in value]
             else:
-                changed[field] = [NOISE[kind](text, draw) for text in value]
+                changed[field] = NOISE[kind](str(value), draw)
         made.append(changed)
     return made

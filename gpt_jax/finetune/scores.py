@@ -74,24 +74,31 @@ def value_scores(labels: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
 
 
 def entity_scores(
-    labels: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]
+    labels: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]], scheme: str | None
 ) -> dict[str, float]:
     """entity_f1, entity_precision, entity_recall over exact entities; accuracy of tags.
 
-    Tags are IOB2. Raises ValueError without the package seqeval.
+    scheme: of `config_task.SCHEMES`. IOB2 is scored as the CoNLL evaluation does, which takes an
+    I-x that follows no x for a beginning (so IOB1 is, too); the others strictly, by their own
+    grammar. None = tags that mark no entities: accuracy alone. Where neither side has an entity
+    the three are nan. Raises ValueError without the package seqeval.
     """
-    require("seqeval", "finetune")
-    from seqeval import metrics
-
-    def score(measure: str) -> float:
-        return float(getattr(metrics, measure)(labels, predicted, zero_division=0))
-
     right = [
         a == b for x, y in zip(labels, predicted, strict=True) for a, b in zip(x, y, strict=True)
     ]
-    return {
-        "entity_f1": score("f1_score"),
-        "entity_precision": score("precision_score"),
-        "entity_recall": score("recall_score"),
-        "accuracy": float(np.mean(right)),
-    }
+    accuracy = {"accuracy": float(np.mean(right)) if right else math.nan}
+    if scheme is None:
+        return accuracy
+    names = ("entity_f1", "entity_precision", "entity_recall")
+    if all(tag == "O" for side in (labels, predicted) for tags in side for tag in tags):
+        return dict.fromkeys(names, math.nan) | accuracy
+    require("seqeval", "finetune")
+    import seqeval.scheme
+    from seqeval import metrics
+
+    strictly = {} if scheme == "IOB2" else {
+        "mode": "strict", "scheme": getattr(seqeval.scheme, scheme)
+    }  # fmt: skip
+    measures = (metrics.f1_score, metrics.precision_score, metrics.recall_score)
+    found = [float(m(labels, predicted, zero_division=0, **strictly)) for m in measures]
+    return dict(zip(names, found, strict=True)) | accuracy

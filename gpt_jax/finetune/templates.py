@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from gpt_jax import tables
 from gpt_jax.data.tokenizers import Tokenizer
 from gpt_jax.streaming import end_tokens
 
@@ -57,7 +58,7 @@ def load_template(name: str) -> Template:
     if not path.is_file():
         raise ValueError(f"task.template = {name}; allowed: {', '.join(TEMPLATES)}, or a JSON file")
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(tables.read_text(path))
         roles = {
             role: (str(before), str(after)) for role, (before, after) in value["roles"].items()
         }
@@ -70,11 +71,62 @@ def load_template(name: str) -> Template:
 
 
 def messages(record: dict[str, Any], fields: Sequence[str]) -> list[dict[str, str]]:
-    """The turns of a record: its `messages`, or a prompt and a response from two fields."""
+    """The turns of a record: its `messages`, or a prompt and a response from two fields.
+
+    Raises ValueError where they are no turns, or no texts.
+    """
     if "messages" in record:
-        return record["messages"]
-    prompt, response = (record[field] for field in fields)
-    return [{"role": "user", "content": prompt}, {"role": LEARNED, "content": response}]
+        return _turns(record["messages"])
+    return exchange(record, *fields)
+
+
+def exchange(record: dict[str, Any], asked: str, answered: str) -> list[dict[str, str]]:
+    """Two fields of a record as a turn of the user and one of the assistant."""
+    return [
+        {"role": role, "content": tables.as_text(record[field], f"its field {field!r}")}
+        for role, field in (("user", asked), (LEARNED, answered))
+    ]
+
+
+def given_turns(record: dict[str, Any], asked: str) -> list[dict[str, str]]:
+    """The turns after which a response is to come: a record's `messages`, or its prompt."""
+    if record.get("messages"):
+        return _turns(record["messages"])
+    if asked not in record:
+        raise ValueError(f"it has no field {asked!r}, but {', '.join(record)}")
+    content = tables.as_text(record[asked], f"its field {asked!r}")
+    return [{"role": "user", "content": content}]
+
+
+def asked_and_expected(record: dict[str, Any], fields: Sequence[str]) -> tuple[dict[str, Any], str]:
+    """The record without the response that it holds, and that response.
+
+    Raises ValueError where `messages` do not end with a turn of the assistant.
+    """
+    turns = messages(record, fields)
+    if turns[-1]["role"] != LEARNED:
+        raise ValueError(f"its messages end with {turns[-1]['role']!r}, not with {LEARNED!r}")
+    rest = {k: x for k, x in record.items() if k not in ("messages", fields[1])}
+    if "messages" in record:
+        rest["messages"] = turns[:-1]
+    return rest, turns[-1]["content"]
+
+
+def _turns(value: Any) -> list[dict[str, str]]:
+    """The `messages` of a record, checked."""
+    if not isinstance(value, list) or not value:
+        raise ValueError(f"its messages are {tables.kind(value)}, not a list of turns")
+    for i, turn in enumerate(value, 1):
+        if not isinstance(turn, dict) or not {"role", "content"} <= turn.keys():
+            raise ValueError(f"its message {i} has no role and content")
+        tables.as_text(turn["role"], f"the role of its message {i}")
+    return [
+        {
+            "role": str(turn["role"]),
+            "content": tables.as_text(turn["content"], f"the content of its message {i}"),
+        }
+        for i, turn in enumerate(value, 1)
+    ]
 
 
 def render(template: Template, turns: Sequence[dict[str, str]]) -> list[Part]:

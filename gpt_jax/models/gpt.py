@@ -76,15 +76,18 @@ class GPT:
         dropout_key: jax.Array | None = None,
         logits: bool = True,
         prefix_BPD: jax.Array | None = None,
+        positions_BT: jax.Array | None = None,
     ) -> jax.Array:
         """Logits [B, T, padded V] in float32 of the token after each; dropout only with a key.
 
         logits: False = the last activations [B, T, D], whose products with `output_table` they are.
         prefix_BPD: embeddings (of an image, say) in the place of each row's first P tokens.
+        positions_BT: of the tokens; None = 0 to T - 1 in every row.
         """
         y, _ = self._apply(
             {"params": params},
             tokens_BT,
+            positions_BT,
             segments_BT=segments_BT,
             train=dropout_key is not None,
             logits=logits,
@@ -101,11 +104,13 @@ class GPT:
         dropout_key: jax.Array | None = None,
         logits: bool = True,
         prefix_BPD: jax.Array | None = None,
+        positions_BT: jax.Array | None = None,
     ) -> tuple[jax.Array, jax.Array]:
         """`apply`, of a model with experts, and the router logits of every layer [L, B, T, E]."""
         (y, _), variables = self._apply(
             {"params": params},
             tokens_BT,
+            positions_BT,
             segments_BT=segments_BT,
             train=dropout_key is not None,
             logits=logits,

@@ -68,8 +68,11 @@ def distillation_loss(
     """
     n_batch, n_tokens = batch.tokens_BT.shape
     inputs = batch.tokens_BT, batch.segments_BT
-    x_BTD = model.apply(params, *inputs, dropout_key, logits=False)
-    taught_BTD = teacher.model.apply(teacher.params, *inputs, logits=False)
+    positions_BT = batch.positions_BT
+    x_BTD = model.apply(params, *inputs, dropout_key, logits=False, positions_BT=positions_BT)
+    taught_BTD = teacher.model.apply(
+        teacher.params, *inputs, logits=False, positions_BT=positions_BT
+    )
     weights, taught_weights = (
         model.output_weights(params),
         teacher.model.output_weights(teacher.params),

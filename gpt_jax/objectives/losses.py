@@ -130,7 +130,8 @@ def batch_loss(
     Routers' losses are added for each layer, as in Switch. prefix_BPD: as in `GPT.apply`.
     """
     whole = not in_parts(model)
-    inputs = params, batch.tokens_BT, batch.segments_BT, dropout_key, whole, prefix_BPD
+    texts = params, batch.tokens_BT, batch.segments_BT
+    inputs = *texts, dropout_key, whole, prefix_BPD, batch.positions_BT
     if model.config.n_experts is None:
         return output_loss(model, params, model.apply(*inputs), batch, weights.z_loss)
     y, router_logits = model.apply_with_routers(*inputs)

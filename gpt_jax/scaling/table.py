@@ -159,7 +159,10 @@ def complete(table: RunTable) -> RunTable:
     }
     quantities, conventions = dict(table.quantities), dict(table.conventions)
     for name, (known, formula, text) in formulas.items():
-        filled = np.where(np.isnan(known), formula(), known)
+        with np.errstate(over="ignore"):  # beyond float64 there is no number
+            completed = formula()
+        completed = np.where(np.isfinite(completed), completed, np.nan)
+        filled = np.where(np.isnan(known), completed, known)
         changed = np.isnan(known) & ~np.isnan(filled)
         if changed.any():
             quantities[name] = filled

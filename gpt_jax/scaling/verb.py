@@ -177,7 +177,7 @@ def run(arguments: argparse.Namespace) -> int:
             # One of several approaches may have no place in a table; a lone one is a mistake.
             not_fitted[entry.name] = str(error)
             if len(not_fitted) == len(entries):
-                raise
+                raise ValueError(f"{arguments.runs}: {error}") from None
             print(f"{entry.name}: not fitted: {error}")
         else:
             print(report.text(studies[-1]), flush=True)

@@ -1,5 +1,6 @@
 """Losses and outputs of tasks, against the same written for one example at a time."""
 
+import dataclasses
 import functools
 import json
 
@@ -202,3 +203,27 @@ def test_preference_is_equation_7_and_zero_margin_where_training_begins(tmp_path
     spoken = [i for i, w in enumerate(chosen.learned) if w]
     expected = sum(logits[i - 1, chosen.tokens[i]] for i in spoken)
     np.testing.assert_allclose(began[0, 0], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("position", ["learned", "sinusoidal"])
+def test_a_packed_example_is_what_it_is_alone(position, tmp_path):
+    """Positions begin anew with each example of a row, as where it stands alone."""
+    found = [{"prompt": "p" * i, "response": "abcd"[: i + 1]} for i in range(4)]
+    path = tmp_path / "t.jsonl"
+    path.write_text("".join(json.dumps(record) + "\n" for record in found))
+    compute = ComputeConfig(dtype="float32", attention="reference", products="plain")
+    sums = {}
+    for pack in (False, True):
+        task = TaskConfig(name="respond", train=str(path), pack=pack, length=32)
+        model_config = dataclasses.replace(MODEL, position=position)
+        config = Config(model=model_config, task=task, compute=compute)
+        rows = examples.load_rows(config, TOKENIZER, found, "")
+        model = make_gpt(config.model, config.compute)
+        params = make_steps(config, model).init(jax.random.key(0)).params
+        params = jax.tree.map(
+            lambda x: x + 0.1 * jnp.sin(jnp.arange(x.size)).reshape(x.shape), params
+        )
+        sums[pack] = task_outputs(config, model, params, rows.batch)[0]
+        assert rows.n_rows == (1 if pack else 4)
+    assert sums[True].weight == sums[False].weight
+    np.testing.assert_allclose(sums[True].cross_entropy, sums[False].cross_entropy, rtol=1e-5)

@@ -236,7 +236,7 @@ def test_mistakes_name_the_file_and_the_example(tmp_path):
         encode("tag", {"tokens": ["a", "b"], "tags": ["O"]}, labels=("O",))
     with pytest.raises(ValueError, match="label 5 is no index of its 2 options"):
         encode("choose", {"context": "", "options": ["a", "b"], "label": 5})
-    with pytest.raises(ValueError, match="example 2 has no field 'label'"):
+    with pytest.raises(ValueError, match=r"train\.jsonl line 2: it has no field 'label'"):
         config("classify", [found[0], {"text": "b"}], tmp_path)
     with pytest.raises(ValueError, match=r"task\.train"):
         Config(task=TaskConfig(name="classify"))

@@ -1,0 +1,105 @@
+"""What is refused, and what is said, of a task and its examples before training.
+
+Must not import jax.
+"""
+
+from collections.abc import Sequence
+
+from gpt_jax.config import Config
+from gpt_jax.config_task import SCHEMES, tag_scheme
+from gpt_jax.data.optional import require
+from gpt_jax.finetune.inputs import Encoded, Encoder, Record, place
+
+
+def check_reports(config: Config) -> None:
+    """Raises ValueError for a metric or a test that the task cannot have; config: with labels."""
+    task = config.task
+    if task.name == "prefer" and task.test:
+        raise ValueError(
+            f"task.test = {task.test}: task.name = prefer has no test; give these examples as "
+            f"task.validation"
+        )
+    if task.metric == "f1" and len(task.labels) != 2:
+        raise ValueError(
+            f"task.metric = f1 is of two classes, and there are {len(task.labels)} "
+            f"({', '.join(task.labels[:5])}{', ...' if len(task.labels) > 5 else ''}); allowed: "
+            f"macro_f1, accuracy, matthews, loss"
+        )
+    if task.name != "tag":
+        return
+    if tag_scheme(task.labels):
+        require("seqeval", "finetune")
+    elif task.metric == "entity_f1":
+        raise ValueError(
+            f"task.metric = {task.metric}: the tags {', '.join(task.labels[:5])}, ... mark no "
+            f"entities as {', '.join(SCHEMES)} do (B-x, I-x, O); allowed: accuracy, loss"
+        )
+
+
+def said_of_reports(config: Config) -> list[str]:
+    """What is decided or left out of a report without being asked for."""
+    task, said = config.task, []
+    if task.name == "tag":
+        scheme = tag_scheme(task.labels)
+        if scheme:
+            strict = "" if scheme == "IOB2" else ", strictly: an entity that is not ended is none"
+            said.append(f"tags are {scheme}, and entities are scored by it{strict}")
+        else:
+            said.append("tags mark no entities (no B-x, I-x, O): words are scored, by accuracy")
+    if task.robustness and not task.test:
+        said.append("task.robustness = true says nothing without task.test")
+    return said
+
+
+def said_of_cuts(
+    encode: Encoder, rows: Sequence[list[Encoded]], found: Sequence[Record], path: str
+) -> tuple[str, ...]:
+    """How many examples were cut to the length, and how many lost targets by it.
+
+    Raises ValueError if no example has a target left.
+    """
+    n, length = len(rows), encode.room
+    cut = [i for i, row in enumerate(rows) if any(x.n_cut for x in row)]
+    empty = [i for i, row in enumerate(rows) if not encode.has_targets(row)]
+    partly = [i for i, row in enumerate(rows) if any(x.n_lost for x in row)]
+    partly = sorted(set(partly) - set(empty))
+
+    def first(indices: Sequence[int]) -> str:
+        return f"(first: {place(found[indices[0]], path, indices[0])})"
+
+    advice = "raise task.length, up to model.seq_len, or shorten the texts before them"
+    if len(empty) == n:
+        raise ValueError(
+            f"{path}: none of {n:,} examples has a target within {length:,} tokens "
+            f"{first(empty)}: nothing would be learned or measured; {advice}"
+        )
+    notes = []
+    if cut:
+        notes.append(f"{len(cut):,} of {n:,} examples are cut to {length:,} tokens {first(cut)}")
+    # A word without a position is scored as if O were said of it.
+    fate = "are not learned" if encode.task.name == "tag" else "do not count"
+    if empty:
+        notes.append(
+            f"{len(empty):,} of {n:,} examples lost all of their targets {first(empty)} and {fate}"
+            f"; {advice}"
+        )
+    if partly:
+        notes.append(
+            f"{len(partly):,} of {n:,} examples lost part of their targets {first(partly)}"
+            f"; {advice}"
+        )
+    return tuple(f"{path}: {note}" for note in notes)
+
+
+def said_of_prompts(
+    prompts: Sequence[Encoded], found: Sequence[Record], path: str, room: int
+) -> tuple[str, ...]:
+    """How many prompts are longer than a sequence."""
+    cut = [i for i, prompt in enumerate(prompts) if prompt.n_cut]
+    if not cut:
+        return ()
+    first = place(found[cut[0]], path, cut[0])
+    return (
+        f"{path}: {len(cut):,} of {len(found):,} prompts are longer than {room:,} tokens (first: "
+        f"{first}), and lose their ends",
+    )
