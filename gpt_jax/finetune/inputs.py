@@ -157,9 +157,9 @@ def task_label(record: Record, task: TaskConfig) -> Any:
     if is_list and not isinstance(value, list):
         raise ValueError(f"its tags (field {field!r}) are {tables.kind(value)}, not a list")
     for item in value if is_list else [value]:
-        if not isinstance(item, str):
-            tables.as_text(item, f"its label (field {field!r})")
-        elif not item.strip():
+        if item is None or isinstance(item, list | dict):
+            raise ValueError(f"its label (field {field!r}) is {tables.kind(item)}")
+        if isinstance(item, str) and not item.strip():
             raise ValueError(f"its label (field {field!r}) is empty")
     return value
 
