@@ -4,10 +4,10 @@
     python tools/kill_runs.py --sweep experiments/lr_sweep/sweep.py --directory /tmp/kills
 
 The command is run undisturbed, and then with `kill -9` at moments drawn evenly over the time that
-takes, started again after each, until it ends by itself; anew, until there were so many kills. Then every parameter has
-the same bits, every step and validation is recorded once, and with the same numbers; of a sweep,
-every trial is done, once. Of a sweep, a kill hits its launcher or one of its workers. Exit status 0
-if all holds, 1 with a line for each thing that does not.
+takes, started again after each, until it ends by itself; anew, until there were so many kills. Then
+every parameter has the same bits, every step and validation is recorded once, and with the same
+numbers; of a sweep, every trial is done, once. Of a sweep, a kill hits its launcher or one of its
+workers. Exit status 0 if all holds, 1 with a line for each thing that does not.
 """
 
 import argparse
