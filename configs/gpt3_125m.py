@@ -5,7 +5,7 @@
 
 Hardware: 16 TPU v5p chips.
 State: 2.00 GB of parameters, gradients and Adam moments (float32), over all devices.
-Time: estimate, 18.5 tpu_v5p chip-days at 40% MFU, 1.2 days on 16: 2.93e20 FLOPs (convention
+Time: estimate, 16.6 tpu_v5p chip-days at 40% MFU, 1.0 days on 16: 2.64e20 FLOPs (convention
 `palm`) / (459e12 FLOP/s x 0.4 x 86,400 s). Not run by us.
 Loss: only curves are published. The frontier of Figure 3.1, 2.57 C^-0.048, is at 2.50 nats per
 token of the authors' validation text for this run's C = 1.77 PF-days (convention `kaplan`); a

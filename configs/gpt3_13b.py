@@ -5,7 +5,7 @@
 
 Hardware: 128 TPU v5p chips.
 State: 206 GB of parameters, gradients and Adam moments (float32), over all devices.
-Time: estimate, 1,550 tpu_v5p chip-days at 40% MFU, 12 days on 128: 2.46e22 FLOPs (convention
+Time: estimate, 1,510 tpu_v5p chip-days at 40% MFU, 12 days on 128: 2.40e22 FLOPs (convention
 `palm`) / (459e12 FLOP/s x 0.4 x 86,400 s). Not run by us.
 Loss: only curves are published. The frontier of Figure 3.1, 2.57 C^-0.048, is at 1.97 nats per
 token of the authors' validation text for this run's C = 262 PF-days (convention `kaplan`); a model

@@ -7,7 +7,7 @@
 Hardware: 512 TPU v5p chips. Their 64 shares of a batch need batches that 64 divides, so the
 command starts the ramp at 64 sequences (131k tokens) and not at the paper's 32k tokens.
 State: 2.79 TB of parameters, gradients and Adam moments (float32), over all devices.
-Time: estimate, 20,400 tpu_v5p chip-days at 40% MFU, 40 days on 512: 3.23e23 FLOPs (convention
+Time: estimate, 20,100 tpu_v5p chip-days at 40% MFU, 39 days on 512: 3.19e23 FLOPs (convention
 `palm`) / (459e12 FLOP/s x 0.4 x 86,400 s). Not run by us.
 Loss: only curves are published. The frontier of Figure 3.1, 2.57 C^-0.048, is at 1.73 nats per
 token of the authors' validation text for this run's C = 3,620 PF-days (convention `kaplan`); a

@@ -5,7 +5,7 @@
 
 Hardware: 16 TPU v5p chips.
 State: 21.1 GB of parameters, gradients and Adam moments (float32), over all devices.
-Time: estimate, 172 tpu_v5p chip-days at 40% MFU, 11 days on 16: 2.73e21 FLOPs (convention `palm`)
+Time: estimate, 162 tpu_v5p chip-days at 40% MFU, 10 days on 16: 2.57e21 FLOPs (convention `palm`)
 / (459e12 FLOP/s x 0.4 x 86,400 s). Not run by us.
 Loss: only curves are published. The frontier of Figure 3.1, 2.57 C^-0.048, is at 2.20 nats per
 token of the authors' validation text for this run's C = 25.2 PF-days (convention `kaplan`); a

@@ -5,7 +5,7 @@
 
 Hardware: 16 TPU v5p chips.
 State: 42.4 GB of parameters, gradients and Adam moments (float32), over all devices.
-Time: estimate, 339 tpu_v5p chip-days at 40% MFU, 21 days on 16: 5.38e21 FLOPs (convention `palm`)
+Time: estimate, 322 tpu_v5p chip-days at 40% MFU, 20 days on 16: 5.11e21 FLOPs (convention `palm`)
 / (459e12 FLOP/s x 0.4 x 86,400 s). Not run by us.
 Loss: only curves are published. The frontier of Figure 3.1, 2.57 C^-0.048, is at 2.13 nats per
 token of the authors' validation text for this run's C = 52.5 PF-days (convention `kaplan`); a

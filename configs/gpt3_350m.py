@@ -5,7 +5,7 @@
 
 Hardware: 16 TPU v5p chips.
 State: 5.69 GB of parameters, gradients and Adam moments (float32), over all devices.
-Time: estimate, 51.8 tpu_v5p chip-days at 40% MFU, 3.2 days on 16: 8.22e20 FLOPs (convention
+Time: estimate, 46.8 tpu_v5p chip-days at 40% MFU, 2.9 days on 16: 7.42e20 FLOPs (convention
 `palm`) / (459e12 FLOP/s x 0.4 x 86,400 s). Not run by us.
 Loss: only curves are published. The frontier of Figure 3.1, 2.57 C^-0.048, is at 2.35 nats per
 token of the authors' validation text for this run's C = 6.30 PF-days (convention `kaplan`); a

@@ -5,7 +5,7 @@
 
 Hardware: 128 TPU v5p chips.
 State: 107 GB of parameters, gradients and Adam moments (float32), over all devices.
-Time: estimate, 816 tpu_v5p chip-days at 40% MFU, 6.4 days on 128: 1.30e22 FLOPs (convention
+Time: estimate, 790 tpu_v5p chip-days at 40% MFU, 6.2 days on 128: 1.25e22 FLOPs (convention
 `palm`) / (459e12 FLOP/s x 0.4 x 86,400 s). Not run by us.
 Loss: only curves are published. The frontier of Figure 3.1, 2.57 C^-0.048, is at 2.03 nats per
 token of the authors' validation text for this run's C = 134 PF-days (convention `kaplan`); a model

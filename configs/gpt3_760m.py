@@ -5,7 +5,7 @@
 
 Hardware: 16 TPU v5p chips.
 State: 12.2 GB of parameters, gradients and Adam moments (float32), over all devices.
-Time: estimate, 103 tpu_v5p chip-days at 40% MFU, 6.5 days on 16: 1.64e21 FLOPs (convention `palm`)
+Time: estimate, 95.9 tpu_v5p chip-days at 40% MFU, 6.0 days on 16: 1.52e21 FLOPs (convention `palm`)
 / (459e12 FLOP/s x 0.4 x 86,400 s). Not run by us.
 Loss: only curves are published. The frontier of Figure 3.1, 2.57 C^-0.048, is at 2.26 nats per
 token of the authors' validation text for this run's C = 14.2 PF-days (convention `kaplan`); a

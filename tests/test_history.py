@@ -115,7 +115,7 @@ def test_a_branch_takes_over_records(tmp_path):
 
 def test_damage_is_named_by_its_line(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    path.write_text('{"step": 1}\n{"loss": 2}\n')
+    path.write_text('{"step": 1, "tokens": 8}\n{"loss": 2}\n')
     with pytest.raises(ValueError, match="record 2 has no step"):
         list(iterate_metrics(path))
     for line in ("[1]", "3", '{"st'):

@@ -13,6 +13,7 @@ from gpt_jax import overrides
 from gpt_jax.config import ComputeConfig, Config, ModelConfig, TaskConfig
 from gpt_jax.data.tokenizers import ByteTokenizer
 from gpt_jax.finetune import examples
+from gpt_jax.finetune.embeddings import special_tokens
 from gpt_jax.finetune.heads import sequence_log_probabilities, task_loss, task_outputs
 from gpt_jax.finetune.inputs import encoder
 from gpt_jax.models.gpt import make_gpt
@@ -52,6 +53,7 @@ def one_at_a_time(config, model, params):
     """[(scores of the head, language-model loss)] of each example, one sequence at a time."""
     encode = encoder(config.model, config.task, TOKENIZER)
     head, results = params["task_head"], []
+    model = model.intercepted(special_tokens)
 
     @jax.jit
     def both(params, tokens):

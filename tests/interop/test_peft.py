@@ -38,7 +38,7 @@ def adapted(name):
         lambda x: x + 0.1 * jnp.cos(jnp.arange(x.size)).reshape(x.shape), trained
     )
     params = adaptation.combine(frozen, trained)
-    return model, base, params, adaptation.merge(params)
+    return adaptation.model, base, params, adaptation.merge(params)
 
 
 def export(name, params, folder):

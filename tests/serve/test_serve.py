@@ -230,7 +230,7 @@ def test_who_goes_away_frees_the_row(server):
 
 
 def test_a_crowd_and_garbage_lose_nothing(server, repository, monkeypatch):
-    """The short form of tests/serve/test_load.py."""
+    """The short form of tests/serve/test_serve_load.py."""
     monkeypatch.syspath_prepend(str(repository / "tools"))
     tool = importlib.import_module("load_serve")
     monkeypatch.setattr(tool, "PROMPTS", tool.PROMPTS[:2])

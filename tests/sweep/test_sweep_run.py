@@ -177,7 +177,8 @@ def test_a_packed_mixture_is_validated_on_all_corpora(workspace, tmp_path, monke
     paths = [tmp_path / language / "shards" for language in ("en", "de", "fr")]
     for i, path in enumerate(paths):
         (tmp_path / "part.txt").write_text(text[: len(text) // (i + 1)])
-        built = DataConfig(path=str(tmp_path / "part.txt"), tokenizer="byte", validation="tail")
+        part = str(tmp_path / "part.txt")
+        built = DataConfig(source="text", path=part, tokenizer="byte", validation="tail")
         build(built, path)
     mixture = tuple(MixtureComponent(path=str(path)) for path in paths)
     file = write_sweep(workspace, tmp_path, GRID, steps=10)
@@ -489,6 +490,7 @@ def test_no_worker_outlives_a_launcher_that_gives_up(sweep_file, tmp_path, monke
     started: list[subprocess.Popen] = []
 
     def start(workers: Workers, slot: int) -> subprocess.Popen:
+        workers._identities[slot] = f"worker {slot}"
         started.append(
             subprocess.Popen([sys.executable, "-c", programs[slot]], stdout=subprocess.PIPE)
         )
