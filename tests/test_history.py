@@ -119,6 +119,6 @@ def test_damage_is_named_by_its_line(tmp_path):
     with pytest.raises(ValueError, match="record 2 has no step"):
         list(iterate_metrics(path))
     for line in ("[1]", "3", '{"st'):
-        path.write_text(f'{{"step": 1}}\n{line}\n{{"step": 3}}\n')
+        path.write_text(f'{{"step": 1, "tokens": 8}}\n{line}\n{{"step": 3}}\n')
         with pytest.raises(ValueError, match="line 2 is not JSON"):
             list(iterate_metrics(path))
