@@ -506,7 +506,7 @@ def test_no_worker_outlives_a_launcher_that_gives_up(sweep_file, tmp_path, monke
             started[0].wait()
             watch(sweep, workers, [])
 
-    with pytest.raises(ValueError, match="ended with status 1; its log: .*: it held no trial"):
+    with pytest.raises(ValueError, match=r"ended with status 1; its log: .*: it held no trial"):
         launch()
     assert started[1].returncode == -signal.SIGTERM
 
