@@ -53,13 +53,16 @@ class History:
         self.left_out_in_a_row = self.left_out_in_a_row + 1 if bad else 0
 
 
-def lines_of(path: Path) -> Iterator[tuple[int, bytes]]:
-    """(number, line without its end) of a file's lines that hold anything; none without a file."""
+def lines_of(path: Path) -> Iterator[tuple[int, bytes, bool]]:
+    """(number, line without its end, whether it has an end) of a file's lines that hold anything.
+
+    Nothing without a file. A line without an end is one that is being written, or was cut short.
+    """
     if path.exists():
         with path.open("rb") as file:
             for number, line in enumerate(file, 1):
                 if line.strip():
-                    yield number, line.rstrip(b"\n")
+                    yield number, line.rstrip(b"\n"), line.endswith(b"\n")
 
 
 def iterate_records(path: Path) -> Iterator[Record]:
@@ -68,7 +71,8 @@ def iterate_records(path: Path) -> Iterator[Record]:
     Raises Damaged for another line that is no JSON object, by its number.
     """
     damaged = None
-    for number, line in lines_of(path):
+    whole = True
+    for number, line, ended in lines_of(path):
         if damaged is not None:
             break
         try:
@@ -78,9 +82,9 @@ def iterate_records(path: Path) -> Iterator[Record]:
         if isinstance(record, dict):
             yield record
         else:
-            damaged = number
+            damaged, whole = number, ended
     else:
-        if damaged is None or not _ends_a_line(path):
+        if damaged is None or not whole:
             return
     raise Damaged(f"{path}, line {damaged} is not JSON; the file is damaged")
 
@@ -117,7 +121,7 @@ def steps_recorded(path: Path) -> int:
     """The number of steps from the first on that are all there, each once and in order."""
     n = 0
     mark = json.dumps(OF_A_STEP).encode()
-    for _, line in lines_of(path):
+    for _, line, _ in lines_of(path):
         if mark not in line:
             continue
         found = _STEP.match(line)
@@ -129,7 +133,7 @@ def steps_recorded(path: Path) -> int:
 
 def tokens_after(path: Path, step: int) -> int | None:
     """Tokens trained by the steps up to this one, as its record says; None if it has none."""
-    for _, line in lines_of(path):
+    for _, line, _ in lines_of(path):
         found = _STEP.match(line)
         if found is not None and int(found[1]) == step:
             return json.loads(line)["tokens"]
@@ -161,7 +165,7 @@ def copy_until(source: Path, target: Path, last_step: int) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     with temporary.open("wb") as file:
-        for _, line in lines_of(source):
+        for _, line, _ in lines_of(source):
             step = _step_of(line)
             if step is None or step > last_step:
                 break
@@ -178,9 +182,3 @@ def _step_of(line: bytes) -> int | None:
         return step if isinstance(step, int) else None
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
-
-
-def _ends_a_line(path: Path) -> bool:
-    with path.open("rb") as file:
-        file.seek(-1, os.SEEK_END)
-        return file.read() == b"\n"

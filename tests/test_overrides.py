@@ -47,6 +47,7 @@ NOT_BY_TYPE: dict[str, dict[str, Any]] = {
     "model.n_experts_per_token": {"model.n_experts": 8, "model.n_experts_per_token": 1},
     "model.expert_capacity_factor": {"model.n_experts": 8, "model.expert_capacity_factor": 1.25},
     **dict.fromkeys(("task.name", "task.train"), TASK),
+    **{f"task.{name}": TASK | {f"task.{name}": "x"} for name in ("validation", "test")},
     "task.labels": TASK | {"task.labels": ["a", "b"]},
     "task.fields": TASK | {"task.fields": ["a"]},
     "task.metric": TASK | {"task.metric": "macro_f1"},
@@ -251,7 +252,7 @@ def test_a_saved_config_with_an_unknown_key_is_refused():
         ("tinny.py", None, "did you mean"),
         ("empty.py", "", "defines no get_config"),
         ("number.py", "def get_config():\n    return 3\n", "returned int, not a Config"),
-        ("config.txt", "x", "is not a Python config file"),
+        ("config.txt", "x", "is not a Python file"),
     ],
 )
 def test_files_that_hold_no_config(tmp_path, name, content, said):

@@ -239,7 +239,7 @@ def test_optimizer_state_lies_as_its_parameters_do(name):
     model = make_gpt(config.model, config.compute, layout)
     steps = make_steps(config, model)
     abstract = jax.eval_shape(steps.init, jax.random.key(0))
-    shardings = state_shardings(config, steps, model, layout)
+    shardings = state_shardings(steps, layout)
     assert shardings.ema == shardings.params
 
     def by_path(tree: Any) -> dict[str, Any]:

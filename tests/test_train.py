@@ -347,7 +347,7 @@ def test_a_bad_step_stops_the_run_and_names_what_went_wrong(
     workspace, here, tmp_path, capsys, monkeypatch
 ):
     poisoned(25, monkeypatch, workspace)
-    assert here(tmp_path) == 2
+    assert here(tmp_path) == 3
     said = capsys.readouterr().err.splitlines()[-1]
     last_good = checkpoint_files.saved_steps(tmp_path / "checkpoints")[-1]
     first = make_timetable(workspace.config()).samples_before(25)
@@ -386,7 +386,7 @@ def test_steps_left_out_in_a_row_end_the_run(workspace, here, tmp_path, capsys, 
     """49 are passed over, at the 50th it is an error; what was skipped before a resume counts."""
     poisoned(21, monkeypatch, workspace, 49)
     poisoned(80, monkeypatch, workspace, 60)
-    assert here(tmp_path, "--train.on_bad_step", "skip") == 2
+    assert here(tmp_path, "--train.on_bad_step", "skip") == 3
     said = capsys.readouterr().err.splitlines()[-1]
     assert "steps 81 to 130 were all left out, the last: loss nan" in said
     assert "last good checkpoint: step 12" in said

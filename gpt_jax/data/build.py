@@ -377,10 +377,10 @@ class _Builder:
                 )
 
 
-def _identity(config: DataConfig, source: Source) -> dict[str, Any]:
+def _identity(data: DataConfig, source: Source) -> dict[str, Any]:
     """Everything that decides the tokens."""
-    by_hash = config.validation == "document" and config.validation_fraction > 0
-    identity = _earlier_identity(config, source) | {"source_identity": source.identity}
+    by_hash = data.validation == "document" and data.validation_fraction > 0
+    identity = _earlier_identity(data, source) | {"source_identity": source.identity}
     return identity | ({"copies": "together"} if by_hash else {})
 
 
