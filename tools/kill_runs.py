@@ -43,7 +43,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--directory", type=Path, required=True, help="not there yet")
     arguments = parser.parse_args()
-    verb = ["sweep", "run", arguments.sweep] if arguments.sweep else ["train", arguments.config]
+    # What a killed worker was training is noted failed, and taken up again only where asked for.
+    sweep = ["sweep", "run", arguments.sweep, "--retry", "failed"]
+    verb = sweep if arguments.sweep else ["train", arguments.config]
     calm, disturbed = arguments.directory / "calm", arguments.directory / "disturbed"
     compare = differing_sweeps if arguments.sweep else differing
     finish(command(verb, calm))
