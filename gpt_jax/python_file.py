@@ -57,6 +57,17 @@ def _importing_from(folder: Path) -> Iterator[None]:
     finally:
         sys.path.remove(str(folder))
         for name in set(sys.modules) - before:
-            file = getattr(sys.modules[name], "__file__", None)
-            if file is not None and Path(file).is_relative_to(folder):
+            if _lies_in(name.partition(".")[0], folder):
                 del sys.modules[name]
+
+
+def _lies_in(package: str, folder: Path) -> bool:
+    """Whether a top-level module is the folder's own: not this package in a checkout, nor what an
+    environment below the folder holds."""
+    if package == __name__.partition(".")[0] or package not in sys.modules:
+        return False
+    spec = sys.modules[package].__spec__
+    if spec is None:
+        return False
+    places = [*(spec.submodule_search_locations or []), spec.origin or ""]
+    return any(str(folder / package) == place.removesuffix(".py") for place in places)

@@ -1,0 +1,40 @@
+"""Files that a user names are run as scripts are, each with the files beside it."""
+
+import sys
+
+from gpt_jax import overrides, python_file
+
+
+def test_files_of_one_name_beside_two_files_are_told_apart(tmp_path):
+    found = []
+    for folder, value in (("a", 1), ("b", 2)):
+        (tmp_path / folder / "parts").mkdir(parents=True)
+        (tmp_path / folder / "shared.py").write_text(f"VALUE = {value}\n")
+        (tmp_path / folder / "parts" / "more.py").write_text(f"VALUE = {10 * value}\n")
+        file = tmp_path / folder / "mine.py"
+        file.write_text("import shared\nfrom parts.more import VALUE\nALL = shared.VALUE + VALUE\n")
+        found.append(python_file.execute(file, "config file").ALL)
+    assert found == [11, 22]
+    assert not {"shared", "parts", "parts.more"} & sys.modules.keys()
+    assert str(tmp_path / "a") not in sys.path
+
+
+def test_what_is_installed_below_the_folder_stays(tmp_path, monkeypatch):
+    """An environment inside of the checkout, or this package beside a config at its root."""
+    installed = tmp_path / ".venv" / "site"
+    installed.mkdir(parents=True)
+    (installed / "installed_module.py").write_text("")
+    monkeypatch.syspath_prepend(str(installed))
+    (tmp_path / "mine.py").write_text("import installed_module\n")
+    module = python_file.execute(tmp_path / "mine.py", "config file").installed_module
+    assert sys.modules.pop("installed_module") is module
+
+
+def test_this_package_is_never_forgotten(repository):
+    """For a config at the root of a checkout, beside which gpt_jax lies."""
+    assert not python_file._lies_in("gpt_jax", repository)
+
+
+def test_configs_are_found_by_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert overrides.load("quickstart").name == "quickstart"
