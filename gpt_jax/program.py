@@ -5,8 +5,9 @@ Only what a config asks for is imported: pretraining needs none of finetune and 
 
 from gpt_jax.config import Config
 from gpt_jax.models.gpt import GPT
+from gpt_jax.objectives.parts import Objective, TrainAll, Transform
 from gpt_jax.objectives.pretraining import LanguageModel
-from gpt_jax.step import Objective, Steps, TrainAll, Transform
+from gpt_jax.step import Steps
 
 
 def make_steps(config: Config, model: GPT, teacher: GPT | None = None) -> Steps:

@@ -33,7 +33,7 @@ class Teacher(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Distillation(LanguageModel):
-    """Next-token prediction, and what a teacher predicts (`gpt_jax.step.Objective`)."""
+    """Next-token prediction, and what a teacher predicts (`gpt_jax.objectives.parts.Objective`)."""
 
     distill: DistillConfig
     teacher: GPT

@@ -15,7 +15,7 @@ from gpt_jax.sharding import Axes
 
 @dataclasses.dataclass(frozen=True)
 class LanguageModel:
-    """Next-token prediction (`gpt_jax.step.Objective`)."""
+    """Next-token prediction (`gpt_jax.objectives.parts.Objective`)."""
 
     config: TrainConfig
     model: GPT
