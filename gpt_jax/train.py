@@ -16,19 +16,19 @@ from pathlib import Path
 
 import jax
 
-from gpt_jax import overrides, processes
-from gpt_jax.checkpoint import Checkpoints, check_fingerprint, restore_state
+from gpt_jax import processes
+from gpt_jax.checkpoint import Checkpoints
 from gpt_jax.config import Config
 from gpt_jax.data.batch import Batch
 from gpt_jax.dispatch import Pace, wait_for_end, waits
 from gpt_jax.evaluate.validation import Validation
 from gpt_jax.experiment import Experiment, facts, prepare, resolved
 from gpt_jax.feed import put_batch, put_count, put_vote, read_batches
-from gpt_jax.history import copy_until, tokens_after
 from gpt_jax.output import say
 from gpt_jax.processes import is_writer
-from gpt_jax.recorder import RunRecorder, describe_bad, whole_steps
-from gpt_jax.run import RunDirectory, base_params, weights_fingerprint, with_base_conventions
+from gpt_jax.recorder import RunRecorder, describe_bad
+from gpt_jax.run import RunDirectory
+from gpt_jax.start import begin, finished_result, initial_state, opened
 from gpt_jax.step import Metrics, TrainState
 from gpt_jax.timetable import make_timetable
 from gpt_jax.tracking import Progress, ProgressReport, Record
@@ -71,7 +71,7 @@ def train(
 ) -> Record:
     """Train to the end, or on from the last checkpoint; returns what result.json holds.
 
-    branch: a run and a step of it that a new run takes over as its own past: see `take_over`.
+    branch: a run and a step of it that a new run takes over as its own past: `start.take_over`.
 
     Raises ValueError for a config that cannot run here or differs from the run's, `Diverged`, or
     `Interrupted`.
@@ -96,141 +96,6 @@ def _must_be_alike(experiment: Experiment) -> Record:
     found = {k: v for k, v in facts(experiment).items() if k != "peak_flops"}  # it is measured
     named = {"data": "the digest of the data", "base": "the digest of the base"}
     return {named.get(name, name): value for name, value in found.items()}
-
-
-def finished_result(
-    run: RunDirectory, config: Config, resume_changed: bool = False
-) -> Record | None:
-    """The result of a run that is done under this config; refuses to go on under another one."""
-    saved = run.read_config()
-    if saved is not None and not resume_changed:
-        check_fingerprint(saved, config)
-    changed = saved is None or overrides.differences(saved, config)
-    return None if changed else run.read_result()
-
-
-@contextlib.contextmanager
-def opened(experiment: Experiment, resume_changed: bool = False) -> Iterator[Checkpoints]:
-    """The run's checkpoints, after checking that its data are what they were."""
-    _check_data(experiment.run, facts(experiment))
-    checkpoints = Checkpoints(
-        experiment.run.checkpoints,
-        experiment.config,
-        allow_changed=resume_changed,
-        sealed={
-            "tokenizer": experiment.data.tokenizer.digest,
-            "base": weights_fingerprint(experiment.config.base),
-            "teacher": weights_fingerprint(experiment.config.distill.teacher),
-        },
-    )
-    with contextlib.closing(checkpoints):
-        yield checkpoints
-
-
-def begin(experiment: Experiment) -> None:
-    """Write what the run's directory holds before its first step: one process does."""
-    if not is_writer():
-        return
-    run = experiment.run
-    run.write_config(experiment.config, facts(experiment))
-    run.result.unlink(missing_ok=True)  # of the run before its config was changed
-    with_base_conventions(experiment.config, experiment.data.tokenizer).save(_made(run.tokenizer))
-
-
-def initial_state(
-    experiment: Experiment,
-    checkpoints: Checkpoints,
-    branch: tuple[RunDirectory, int] | None = None,
-    step: int | None = None,
-) -> tuple[Experiment, TrainState, int]:
-    """The state to go on from and the number of steps done: a checkpoint's, or a new one; and the
-    experiment with what is not trained of the run it begins from.
-
-    step: of the checkpoint to go on from; none = the latest.
-    """
-    config, resuming = experiment.config, bool(checkpoints.steps())
-    state: TrainState | None = None
-    if experiment.needs_base or (config.base and not resuming):
-        params = base_params(config, experiment.model, experiment.layout)
-        state, frozen = experiment.steps.begin(jax.random.key(config.seed), params)
-        experiment = experiment.on(params, frozen)
-    if resuming:
-        if step is None:
-            step = _step_to_resume(experiment.run, checkpoints)
-        state, done = checkpoints.restore(experiment.steps.abstract_state, step)
-        tokens = tokens_after(experiment.run.metrics, done)
-        return experiment if tokens is None else experiment.after(done, tokens), state, done
-    if branch is not None:
-        return experiment, *take_over(experiment, *branch)
-    if state is None:
-        state = experiment.steps.init(jax.random.key(config.seed))
-    return experiment, state, 0
-
-
-def _step_to_resume(run: RunDirectory, checkpoints: Checkpoints) -> int | None:
-    """The step of the checkpoint to go on from where that is not the latest: the last one before
-    what metrics.jsonl lacks. None = the latest."""
-    saved = checkpoints.steps()
-    whole = whole_steps(run.path, run.metrics, saved)
-    if whole[-1] == saved[-1]:
-        return None
-    if is_writer():
-        say(
-            f"{run.metrics} ends before the checkpoint of step {saved[-1]:,}: going back to that "
-            f"of step {whole[-1]:,}"
-        )
-    return whole[-1]
-
-
-LENGTH = ("train.tokens", "schedule.cooldown_tokens")
-"""What a branch may differ in from its trunk: it goes on after the same stable part."""
-
-
-def take_over(experiment: Experiment, trunk: RunDirectory, step: int) -> tuple[TrainState, int]:
-    """The state of a warmup-stable-decay trunk after `step` steps, and its records up to there.
-
-    Up to the beginning of its own cooldown the run would compute exactly these: data order, rate
-    and randomness are functions of the step. Raises ValueError if the trunk is another experiment,
-    or its rate decays before the step.
-    """
-    config, source = experiment.config, trunk.require_config()
-    changed = overrides.differences(source, config)
-    tokens = experiment.timetable.tokens_before(step)
-    stable = min(c.train.tokens - c.schedule.cooldown_tokens for c in (config, source))
-    wrong = [key for key in changed if key not in LENGTH]
-    if wrong or config.schedule.name != "wsd" or tokens > stable:
-        why = f"they differ in {', '.join(wrong)}" if wrong else f"a rate decays before {tokens:,}"
-        raise ValueError(
-            f"cannot branch off {trunk.path} at step {step:,}: {why}; a branch has schedule.name = "
-            f"wsd and differs from its trunk in {' and '.join(LENGTH)} alone"
-        )
-    state = restore_state(trunk.checkpoints, experiment.steps.abstract_state, step)
-    whole_steps(trunk.path, trunk.metrics, [step])
-    if is_writer():
-        copy_until(trunk.metrics, experiment.run.metrics, step)
-    return state, step
-
-
-def _check_data(run: RunDirectory, new: Record) -> None:
-    """Refuse to continue on other tokens, or from another base, than the run began with."""
-    old = run.read_facts()
-    for other in ("base", "teacher"):
-        if old is not None and old.get(other) != new[other]:
-            raise ValueError(
-                f"the {other} run has changed since {run.path} began (its weights were "
-                f"{old.get(other)}, are {new[other]}); restore it, or start anew in another "
-                "--workdir"
-            )
-    if old is not None and old["data"] != new["data"]:
-        raise ValueError(
-            f"the corpus has changed since {run.path} began (fingerprint {', '.join(old['data'])} "
-            f"then, {', '.join(new['data'])} now); restore it, or start anew in another --workdir"
-        )
-
-
-def _made(directory: Path) -> Path:
-    directory.mkdir(parents=True, exist_ok=True)
-    return directory
 
 
 class _Loop:

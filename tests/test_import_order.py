@@ -41,6 +41,7 @@ LAYERS = (
     {"evaluate", "generate", "interop", "inspection", "serve"},
     {"experiment", "task_data"},
     {"recorder", "plan", "task_report"},
+    {"start"},
     {"train"},
     {"sweep"},
     {

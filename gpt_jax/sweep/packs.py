@@ -28,11 +28,12 @@ from gpt_jax.meshes import least_devices
 from gpt_jax.output import say
 from gpt_jax.recorder import RunRecorder, describe_bad, whole_steps
 from gpt_jax.run import RunDirectory
+from gpt_jax.start import begin, finished_result, initial_state, opened
 from gpt_jax.step import Metrics, TrainState
 from gpt_jax.sweep.attempt import attempt
 from gpt_jax.sweep.lanes import Lanes, TurnLanes, choose_lanes, device_groups
 from gpt_jax.sweep.store import Entry, State, SweepDirectory
-from gpt_jax.train import Interrupted, begin, finished_result, initial_state, opened, stop_signals
+from gpt_jax.train import Interrupted, stop_signals
 
 PACK_SIZE = 16
 """Trials of a pack at most: their states and activations are in memory together."""
