@@ -308,7 +308,8 @@ class _Loop:
 
 @contextlib.contextmanager
 def stop_signals() -> Iterator[list[int]]:
-    """A list that holds the signal once SIGTERM or Ctrl-C came; a second Ctrl-C is an exception."""
+    """A list that holds the signal once SIGTERM, Ctrl-C or a closed terminal's SIGHUP came; a second
+    Ctrl-C is an exception. A signal that is ignored (SIGHUP under nohup) stays so."""
     received: list[int] = []
 
     def handle(number: int, _: object) -> None:
@@ -319,8 +320,9 @@ def stop_signals() -> Iterator[list[int]]:
     if threading.current_thread() is not threading.main_thread():
         yield received  # Python gives signals to the main thread alone
         return
-    numbers = (int(signal.SIGTERM), int(signal.SIGINT))
+    numbers = (int(signal.SIGTERM), int(signal.SIGINT), int(signal.SIGHUP))
     before = {number: signal.getsignal(number) for number in numbers}
+    before = {number: handler for number, handler in before.items() if handler != signal.SIG_IGN}
     for number in before:
         signal.signal(number, handle)
     try:

@@ -455,3 +455,17 @@ def test_a_run_does_not_continue_on_another_corpus(unfinished, here, capsys):
     assert here(unfinished.path) == 2
     assert "the corpus has changed" in capsys.readouterr().err
     assert unfinished.read_result() is None
+
+
+def test_a_closed_terminal_stops_a_run_as_ctrl_c_does_unless_it_is_ignored():
+    with train_loop.stop_signals() as received:
+        os.kill(os.getpid(), signal.SIGHUP)
+    assert received == [signal.SIGHUP]
+    kept = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with train_loop.stop_signals() as received:  # under nohup
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert received == []
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, kept)

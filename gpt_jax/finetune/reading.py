@@ -50,8 +50,10 @@ def split_records(
         return training, read_records(config.task.validation, notes)
     if len(training) < 2:
         raise ValueError(f"{config.task.train} has one example; set task.validation")
+    if len(training) < HELD_OUT:
+        return training[:-1], training[-1:]
     kept = [record for i, record in enumerate(training) if (i + 1) % HELD_OUT]
-    return kept, training[HELD_OUT - 1 :: HELD_OUT] or [training[-1]]
+    return kept, training[HELD_OUT - 1 :: HELD_OUT]
 
 
 def class_names(training: Sequence[Record], config: Config) -> tuple[str, ...]:

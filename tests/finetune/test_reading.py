@@ -310,3 +310,14 @@ def test_damaged_files_train_or_are_refused_in_one_line(tmp_path_factory, at, pu
         assert rows.n_rows == len(tables.read(path).rows)
         assert reading.said_of_classes(rows.records, config("classify", str(path)))
     assert re.fullmatch(rf"{re.escape(str(path))}.*", said)
+
+
+@pytest.mark.parametrize(("n", "n_held_out"), [(2, 1), (9, 1), (10, 1), (25, 2)])
+def test_what_is_held_out_is_not_trained_on(n, n_held_out, tmp_path):
+    path = write(tmp_path / "few.jsonl", [{"text": f"text {i}", "label": "x"} for i in range(n)])
+    made = overrides.override(Config(model=MODEL), {"task.name": "classify", "task.train": path})
+    training, validation = reading.split_records(made)
+    texts = [{record["text"] for record in part} for part in (training, validation)]
+    assert len(texts[1]) == n_held_out
+    assert not texts[0] & texts[1]
+    assert len(texts[0] | texts[1]) == n
