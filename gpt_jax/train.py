@@ -308,8 +308,10 @@ class _Loop:
 
 @contextlib.contextmanager
 def stop_signals() -> Iterator[list[int]]:
-    """A list that holds the signal once SIGTERM, Ctrl-C or a closed terminal's SIGHUP came; a second
-    Ctrl-C is an exception. A signal that is ignored (SIGHUP under nohup) stays so."""
+    """A list that holds the signal once SIGTERM, Ctrl-C or SIGHUP (a closed terminal) came.
+
+    A second Ctrl-C is an exception. A signal that is ignored (SIGHUP under nohup) stays so.
+    """
     received: list[int] = []
 
     def handle(number: int, _: object) -> None:
