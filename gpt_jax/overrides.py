@@ -355,8 +355,12 @@ def _in_a_line(text: str) -> str:
 
 
 def _reason(item: Any) -> str:
-    """The words of one of pydantic's errors: ours, where a check of ours refused the value."""
-    return str(item["msg"]).removeprefix("Value error, ")
+    """The words of one of pydantic's errors: ours, where a check of ours refused the value.
+
+    Characters that a terminal does not show, of a value that the words repeat, are escaped.
+    """
+    words = str(item["msg"]).removeprefix("Value error, ")
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in words)
 
 
 def _one_line(error: ValidationError) -> str:

@@ -235,12 +235,14 @@ def test_a_trial_whose_worker_dies_at_work_has_failed(tmp_path, monkeypatch):
     sweep, task = one_trial(tmp_path)
     program = (
         "import os, signal, sys; from gpt_jax.sweep.store import SweepDirectory; "
-        "SweepDirectory.open(sys.argv[1]).claim('seed=1'); os.kill(os.getpid(), signal.SIGKILL)"
+        "sweep = SweepDirectory.open(sys.argv[1]); sweep.identity = sys.argv[2]; "
+        "sweep.claim('seed=1'); os.kill(os.getpid(), signal.SIGKILL)"
     )
     begin = subprocess.Popen
 
     def dying(command, **options):
-        return begin([sys.executable, "-c", program, task.directory], **options)
+        identity = command[command.index("--identity") + 1]
+        return begin([sys.executable, "-c", program, task.directory, identity], **options)
 
     monkeypatch.setattr(subprocess, "Popen", dying)
     with pytest.raises(RuntimeError, match="ended with status -9"):
