@@ -32,7 +32,7 @@ Turns = Sequence[dict[str, Any]]
 
 
 class ChatPrompt(NamedTuple):
-    """What the model reads, and strings that end its answer, besides `Tokenizer.ends`."""
+    """The prompt of a conversation, and strings that end its answer besides `Tokenizer.ends`."""
 
     ids: NDArray[np.int32]
     stops: tuple[str, ...]
@@ -59,7 +59,7 @@ def chat_prompt(tokenizer: Tokenizer, turns: Turns, template: Template | None) -
 
 
 def stop_strings(template: Template | None) -> tuple[str, ...]:
-    """What a model that was not taught to end its turn begins: the next one of somebody else."""
+    """Strings that begin another speaker's turn: where a model that ends none is stopped."""
     if template is None:
         return ()
     others = [before.strip() for role, (before, _) in template.roles.items() if role != LEARNED]

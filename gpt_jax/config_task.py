@@ -157,7 +157,7 @@ class TaskConfig:
     adversarial_weight: PositiveFloat = 1.0
     """Weight of the loss on moved embeddings beside that on the embeddings."""
     metric: str = ""
-    """By which the best checkpoint is chosen; empty = the task's first: accuracy, entity_f1 (of
+    """The score that chooses the best checkpoint; empty = the task's first: accuracy, entity_f1 (of
     tags that mark no entities: accuracy), ..."""
     patience: Positive | None = None
     """Validations without a better one after which training stops; none = it does not."""

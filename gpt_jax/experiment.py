@@ -26,7 +26,7 @@ from gpt_jax.tracking import Record
 
 
 class TrainingData(Protocol):
-    """What training reads and is validated on."""
+    """The data that a run trains and is validated on."""
 
     @property
     def stream(self) -> Samples:
@@ -161,7 +161,7 @@ class CorpusData:
 
     @property
     def shares(self) -> list[tuple[int, int]] | None:
-        """Of a mixture: `Stream.shares`."""
+        """`Stream.shares` of a mixture; None for a single corpus."""
         return self.stream.shares if len(self.corpora) > 1 else None
 
     @property

@@ -17,19 +17,19 @@ from gpt_jax.json_files import Damaged
 Record = dict[str, Any]
 
 OF_A_STEP = "step_seconds"
-"""What the record of a step has, and that of a validation has not."""
+"""The field that tells the record of a step from that of a validation."""
 _STEP = re.compile(rb'\{"step": (\d+),')
 
 
 class History:
-    """What the records of a run come to, one after another."""
+    """A running summary of a run's records."""
 
     def __init__(self) -> None:
         self.validations: list[Record] = []
         self.tokens, self.losses = array.array("d"), array.array("d")
         """The curve of the training loss, where it is finite."""
         self.train_loss: Any = None
-        """Of the last step; text where it is not finite."""
+        """Loss of the last step; text where it is not finite."""
         self.training_seconds = 0.0
         self.flops: float | None = None
         """Up to the last step."""
@@ -110,7 +110,7 @@ def iterate_metrics(path: Path, last_step: int | None = None) -> Iterator[Record
 
 
 def read_history(path: Path, last_step: int | None = None) -> History:
-    """What the records up to a step come to."""
+    """The summary of the records up to a step."""
     history = History()
     for record in iterate_metrics(path, last_step):
         history.add(record)
@@ -176,7 +176,7 @@ def copy_until(source: Path, target: Path, last_step: int) -> None:
 
 
 def _step_of(line: bytes) -> int | None:
-    """Of a line; None if it is cut short, or no record."""
+    """The step number of a line; None for a line that is cut short or is no record."""
     try:
         step = json.loads(line)["step"]
         return step if isinstance(step, int) else None

@@ -55,7 +55,7 @@ def check_readable(path: str | Path) -> None:
 
 
 def _in_the_way(path: str | Path, characters: str) -> str:
-    """What of the absolute path cannot be there: characters, or a part that looks like a scheme."""
+    """Parts of the absolute path that Orbax cannot read again: characters, or a seeming scheme."""
     absolute = os.path.abspath(path)
     found = [character for character in characters if character in absolute]
     return " ".join(found + [part for part in Path(absolute).parts if part.endswith(":")])

@@ -26,7 +26,7 @@ WORD_SECONDS = 5.0
 """After a failed collective, time for the watch to notice whose fault it is."""
 
 _companions: Companions | None = None
-"""Of this process, which is one of several from `join` on."""
+"""The other processes of the run, from `join` on; None for a process by itself."""
 
 
 class Place(NamedTuple):

@@ -20,7 +20,7 @@ def make_steps(config: Config, model: GPT, teacher: GPT | None = None) -> Steps:
 
 
 def make_objective(config: Config, model: GPT, teacher: GPT | None = None) -> Objective:
-    """What the config minimises; model: computing what its transform adds."""
+    """The objective of a config; model: with what the config's transform adds."""
     if teacher is not None:
         from gpt_jax.objectives.distillation import Distillation
 

@@ -56,7 +56,7 @@ class RunRecorder:
         before, recorded = timetable.tokens_before(done_steps), self.log.history.flops
         counted = self.exact_flops_per_token * before
         self.more_flops = 0.0 if recorded is None or recorded == counted else recorded - counted
-        """Of steps that were done with another model or length, beyond this config's count."""
+        """FLOPs of steps done with another model or length, less what this config would count."""
 
     def _teacher_flops_per_token(self, convention: flops.Convention) -> float:
         """Of the teacher's forward passes (config.distill); 0 without one."""
@@ -127,7 +127,7 @@ class RunRecorder:
         return bad
 
     def divergence(self, step: int, values: dict[str, float]) -> Diverged | None:
-        """What to raise for a step that went wrong, once its checkpoints are written; None if its
+        """The error to raise for a step that went wrong, once checkpoints are written; None if its
         update is left out and the run goes on."""
         skips = self.experiment.config.train.on_bad_step == "skip"
         in_a_row = self.log.history.left_out_in_a_row
@@ -237,7 +237,7 @@ class RunRecorder:
 
 
 def whole_steps(run: Path, metrics: Path, saved: Sequence[int]) -> list[int]:
-    """Of the steps of checkpoints, those up to which metrics.jsonl has the record of every step.
+    """Steps of checkpoints up to which metrics.jsonl has the record of every step.
 
     Raises ValueError that names the first step that is missing if there is none.
     """

@@ -68,7 +68,7 @@ class RunDirectory:
         return read_object(self.config, "config") if self.config.exists() else None
 
     def read_result(self) -> Record | None:
-        """What the finished run came to; None if it is not done. Raises `Damaged`."""
+        """result.json of a finished run; None if the run is not done. Raises `Damaged`."""
         return read_object(self.result, "fingerprint") if self.result.exists() else None
 
     def write_config(self, config: Config, facts: Record) -> None:

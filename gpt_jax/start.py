@@ -19,7 +19,7 @@ from gpt_jax.step import TrainState
 from gpt_jax.tracking import Record
 
 LENGTH = ("train.tokens", "schedule.cooldown_tokens")
-"""What a branch may differ in from its trunk: it goes on after the same stable part."""
+"""Fields in which a branch may differ from its trunk: it continues the same stable part."""
 
 
 def finished_result(

@@ -68,7 +68,7 @@ class Settings(NamedTuple):
     frozen: Params
     """Parameters that are not trained (`Transform.init`); empty where all are."""
     given: Params
-    """What the objective reads and does not train: a teacher's parameters; else empty."""
+    """Arrays that the objective reads and does not train: a teacher's parameters; else empty."""
 
 
 def make_settings(config: Config, timetable: Timetable) -> Settings:

@@ -16,7 +16,7 @@ SEPARATOR = "-" * 15
 
 
 def begin_tokens(tokenizer: Tokenizer) -> tuple[int, ...]:
-    """What stands before a text without context: an imported model's BOS, else the end of text, a
+    """Tokens before a text without context: an imported model's BOS, else the end of text, a
     line break, or token 0."""
     if tokenizer.conventions.begin:
         return tokenizer.conventions.begin
@@ -29,7 +29,7 @@ def begin_tokens(tokenizer: Tokenizer) -> tuple[int, ...]:
 
 
 def end_tokens(tokenizer: Tokenizer) -> tuple[int, ...]:
-    """What ends a turn of the assistant, and is learned: generation stops there."""
+    """Tokens that end a turn of the assistant. They are learned, and generation stops there."""
     if tokenizer.conventions.turn_end is not None:
         return (tokenizer.conventions.turn_end,)
     return tokenizer.ends[:1] or begin_tokens(tokenizer)

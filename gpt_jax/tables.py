@@ -25,7 +25,7 @@ UNPACK = {".gz": gzip.decompress, ".bz2": bz2.decompress}
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".json")
 """Formats, each also with a suffix of UNPACK behind it."""
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
-"""What may stand between the cells of a .csv file; in a tie the first is taken."""
+"""Separators that a .csv file may use; in a tie the first is taken."""
 
 BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -72,9 +72,9 @@ class Table:
     """Names in the header; none for JSON."""
     rows: list[Row]
     notes: tuple[str, ...] = ()
-    """What was guessed or left out, a line each."""
+    """Lines about what was guessed or left out."""
     separator: str = ""
-    """What stands between cells; empty for JSON."""
+    """Separator between cells; empty for JSON."""
 
 
 def is_table(path: Path) -> bool:

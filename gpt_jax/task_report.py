@@ -22,7 +22,7 @@ from gpt_jax.step import TrainState
 from gpt_jax.tracking import Record, finite, write_atomically
 
 CLASSES_NAMED = 40
-"""Of more classes the figure has neither names nor numbers."""
+"""Most classes for which the figure has names and numbers."""
 PREDICTIONS, REPORT, FIGURE = "predictions.jsonl", "report.txt", "confusion.png"
 
 

@@ -92,7 +92,7 @@ def train(
 
 
 def _must_be_alike(experiment: Experiment) -> Record:
-    """What the processes of a run have found out by themselves, and must agree in."""
+    """Facts that each process of a run found by itself and that must agree."""
     found = {k: v for k, v in facts(experiment).items() if k != "peak_flops"}  # it is measured
     named = {"data": "the digest of the data", "base": "the digest of the base"}
     return {named.get(name, name): value for name, value in found.items()}

@@ -59,7 +59,7 @@ def launch(config: Config, directory: Path, arguments: argparse.Namespace) -> in
 
 
 def _said(config: Config, directory: Path, arguments: argparse.Namespace) -> Record:
-    """What the processes of a run must have been told alike, or the steps of one would not be
+    """Settings that all processes of a run must share, or the steps of one would not be
     those of another."""
     flat = overrides.flatten(config)
     settings = {k: v for k, v in flat.items() if k not in overrides.FINGERPRINT_IGNORES}

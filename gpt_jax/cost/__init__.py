@@ -1,1 +1,1 @@
-"""What training a config costs, by closed form: the only estimators. Must not import jax."""
+"""Closed-form estimates of what training a config costs: the only ones. Must not import jax."""

@@ -30,7 +30,7 @@ Pieces = Iterator[bytes]
 
 
 def open_bytes(path: Path, stream: BinaryIO) -> BinaryIO:
-    """What is in a file that is open as `stream`: as it is, or decompressed after its suffix."""
+    """The content of a file that is open as `stream`, decompressed if its suffix says so."""
     if path.suffix not in FORMATS:
         return stream
     raw = _Joined(decompress(path, stream))

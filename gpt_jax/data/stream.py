@@ -95,12 +95,12 @@ class Stream:
 
     @property
     def unique_tokens(self) -> int:
-        """Of an epoch of every component."""
+        """Number of training tokens in one epoch of every component."""
         return sum(self._n_kept) * self.seq_len
 
     @property
     def shares(self) -> list[tuple[int, int]]:
-        """Of each component: its samples among any BLOCK of them, and those of its epoch."""
+        """(samples among any BLOCK of the mixture, samples of an epoch) of each component."""
         return list(zip(self._counts.tolist(), self._n_kept, strict=True))
 
     def sample_locations(self, first_sample: int, n: int) -> list[SampleLocation]:

@@ -89,7 +89,7 @@ def validate_examples(
 
 
 def _standard_error(found: Predicted) -> float:
-    """Of the mean loss, over the batches in which something counts."""
+    """Standard error of the mean loss, over the batches that have targets."""
     there = found.weights > 0
     losses, weights = found.losses[there], found.weights[there]
     return standard_error(losses / weights, weights)

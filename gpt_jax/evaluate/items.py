@@ -23,7 +23,7 @@ class Items(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """What a task asks of a model."""
+    """The items of a task, and those that its demonstrations are drawn from."""
 
     items: list[Item]
     pool: list[Item]

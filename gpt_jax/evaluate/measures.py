@@ -16,7 +16,7 @@ from gpt_jax.finetune.scores import confusion, matthews
 
 Numbers = dict[str, Any]
 HARNESS = {"raw": "acc", "per_character": "acc_norm"}
-"""What lm-evaluation-harness calls the accuracy by a measure, where it reports one."""
+"""Measure -> the name that lm-evaluation-harness gives its accuracy."""
 
 
 def mean_and_error(values: Sequence[float]) -> tuple[float, float]:

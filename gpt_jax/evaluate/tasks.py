@@ -82,8 +82,8 @@ class Task:
     kind: Literal["choice", "cloze", "generate"] = "choice"
     """choose among choices; the only choice must be what greedy decoding says; write a text."""
     parsers: Mapping[str, Parser] = dataclasses.field(default_factory=dict)
-    """By a file's ending (.txt), how files of that ending are read where it is in a way of this
-    data set's own."""
+    """File ending (.txt) -> the reader of files in this data set's own form; other files are read
+    as records."""
     measure: Measure = "per_token"
     """Measure of a choice task's headline accuracy; every measure is reported."""
     answer_context: str = ""

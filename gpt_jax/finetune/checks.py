@@ -1,4 +1,4 @@
-"""What is refused, and what is said, of a task and its examples before training.
+"""Checks of a task and its examples before training: refusals, and lines for the user.
 
 Must not import jax.
 """
@@ -37,7 +37,7 @@ def check_reports(config: Config) -> None:
 
 
 def said_of_reports(config: Config) -> list[str]:
-    """What is decided or left out of a report without being asked for."""
+    """Lines about choices that a report makes without being asked."""
     task, said = config.task, []
     if task.name == "tag":
         scheme = tag_scheme(task.labels)

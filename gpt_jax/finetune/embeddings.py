@@ -1,4 +1,4 @@
-"""What fine-tuning changes of the embeddings that a model looks up, as Linen interceptors."""
+"""Linen interceptors that change the embeddings a model looks up, for fine-tuning."""
 
 from collections.abc import Callable
 from typing import Any

@@ -48,7 +48,7 @@ class Examples:
     images_NX: np.ndarray | None = None
     """Of every row, flattened."""
     notes: tuple[str, ...] = ()
-    """What was cut, and what is left out for want of a target, a line each."""
+    """One line each: examples that were cut, and those left out because no target remained."""
 
     @property
     def n_rows(self) -> int:
@@ -150,7 +150,7 @@ def resolve(config: Config, tokenizer: Tokenizer) -> Config:
 
 
 def check_test(config: Config, tokenizer: Tokenizer) -> tuple[str, ...]:
-    """What there is to say of the examples of task.test; config: resolved.
+    """Lines about the examples of task.test; config: resolved.
 
     Raises ValueError, before training, for a test that could not be scored after it.
     """
@@ -237,7 +237,7 @@ def n_prefix(config: Config) -> int:
 
 
 def encode_each(encode: Callable[[Record], Item], found: Sequence[Record], path: str) -> list[Item]:
-    """What `encode` makes of each record. Raises ValueError naming file and line."""
+    """Sequences that `encode` makes of each record. Raises ValueError naming file and line."""
     encoded: list[Item] = []
     for i, record in enumerate(found):
         try:

@@ -34,7 +34,7 @@ NO_OPTION = -1e9
 
 @dataclasses.dataclass(frozen=True)
 class TaskObjective:
-    """What a fine-tuning task minimises (`gpt_jax.objectives.parts.Objective`)."""
+    """The objective of a fine-tuning task (`gpt_jax.objectives.parts.Objective`)."""
 
     config: Config
     model: GPT

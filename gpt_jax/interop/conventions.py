@@ -35,7 +35,7 @@ DEFAULT_IDS = {
     "openai-gpt": {},
     "llama": {"bos_token_id": 1, "eos_token_id": 2},
 }
-"""What a family's config.json means where it says nothing."""
+"""Defaults of a family's config.json."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,7 +154,7 @@ def _ids(facts: FolderFacts, key: str, n_rows: int) -> tuple[int, ...]:
 
 
 def _before(facts: FolderFacts, tokenizer: Tokenizer, bos: int | None) -> tuple[int, ...]:
-    """What the tokenizer puts before a text: by its post-processor, or as its config says."""
+    """Tokens that the tokenizer puts before a text, by its post-processor or its config."""
     flags = [facts.tokenizer.get(key) for key in ("add_bos_token", "add_eos_token")]
     if flags != [None, None] or isinstance(tokenizer, SentencePieceTokenizer):
         adds = flags[0] or (flags[0] is None and isinstance(tokenizer, SentencePieceTokenizer))

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt_jax.config import ModelConfig
+from gpt_jax.models.trees import unflatten
 
 Weights = Mapping[str, NDArray[Any]]
 Tree = dict[str, Any]
@@ -74,7 +75,7 @@ def read(table: Sequence[Tensor], weights: Weights, config: ModelConfig) -> Tree
                 path = f"blocks/{member}/{part.path}"
                 stacked = (config.n_layers // period, *array.shape)
                 flat.setdefault(path, np.empty(stacked, np.float32))[group] = array
-    return _nested(flat)
+    return unflatten(flat)
 
 
 def write(
@@ -116,14 +117,3 @@ def _at(tree: Tree, path: str) -> Any:
     for name in path.split("/"):
         node = node[name]
     return node
-
-
-def _nested(flat: Mapping[str, Any]) -> Tree:
-    tree: Tree = {}
-    for path, array in flat.items():
-        *parents, leaf = path.split("/")
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[leaf] = array
-    return tree

@@ -17,7 +17,7 @@ from gpt_jax.sharding import Axes
 
 
 class Objective(Protocol):
-    """What a step minimises. Its sums add over any split of a batch into rows."""
+    """The loss that a step minimises. Its sums add over any split of a batch into rows."""
 
     @property
     def draws(self) -> bool:

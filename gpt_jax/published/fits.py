@@ -23,7 +23,7 @@ WIDE = 0.20
 """An interval that reaches further than this share from the printed value is too wide to tell:
 Kaplan's a = 0.73 and Chinchilla's 0.50 lie a third apart."""
 OLD_METHOD = "profile likelihood"
-"""Of intervals in files written before the bootstrap's came first."""
+"""Keys of intervals in files written before the bootstrap's came first."""
 
 ALL, NON_EMBEDDING, MATMUL = (
     "all parameters",
@@ -166,7 +166,7 @@ def verdict_of_fit(
     edges: Sequence[float | None] | None,
     warnings: Sequence[str] = (),
 ) -> str:
-    """What a fitted value and its interval say of a printed one.
+    """The verdict of a fitted value and its interval on a printed one.
 
     It agrees within x% if the interval holds the printed value, reaches no further than x% from
     it, x is at most WIDE, and the fit has no warning. An interval that holds it otherwise is too

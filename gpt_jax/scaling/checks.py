@@ -30,7 +30,7 @@ MANY_WITHOUT_MINIMUM = 0.3
 EXACT_OPTIMUM = 0.01
 """Differences of log N and of exponents below this are no reason for a warning."""
 CHECK_SHARE = 1.2
-"""Of the 95% half-width: a check that differs by less agrees. Noise alone passes it once in 50."""
+"""Share of the 95% half-width by which a check may differ. Noise alone exceeds it once in 50."""
 SCATTER_WARNING = (
     "scatter is not equal over runs, and profile intervals are too narrow then; --bootstrap gives "
     "others"
@@ -67,7 +67,7 @@ def table_warnings(runs: RunTable) -> list[str]:
 
 
 def unit_warnings(runs: RunTable) -> list[str]:
-    """Of N, D and C that cannot all be parameters, tokens and FLOPs: a column or unit mistaken."""
+    """Warn of N, D and C that cannot all be parameters, tokens and FLOPs: a mistaken column."""
     found = []
     for ratio, formula, usual, (low, high) in (
         (("flops", "n_params", "n_tokens"), "C / (N D)", "6", USUAL_COST),
@@ -88,7 +88,7 @@ def unit_warnings(runs: RunTable) -> list[str]:
 
 
 def repeat_warnings(runs: RunTable) -> list[str]:
-    """Of rows with the numbers of another one that are not the same row: perhaps copies."""
+    """Warn of rows that share all numbers with another row: perhaps copies."""
     names = list(runs.quantities)
     table = np.stack([np.nan_to_num(runs[name], nan=-1.0) for name in names], 1)
     count = len(table) - len(np.unique(table, axis=0))
@@ -188,7 +188,7 @@ def outside_warnings(fit: OptimaFit) -> list[str]:
 
 
 def undetermined_warnings(fit: OptimaFit) -> list[str]:
-    """Of budgets whose minimum the runs hardly hold: many simulated ones have none inside."""
+    """Warn of budgets whose minimum is poorly constrained: many simulated ones have none inside."""
     shares = np.isnan(fit.log_optimum[1:]).mean(0) if len(fit.log_optimum) > 1 else []
     return [
         f"budget {p.compute:.3g} FLOPs: in {share:.0%} of the simulated studies its parabola has "
@@ -199,7 +199,7 @@ def undetermined_warnings(fit: OptimaFit) -> list[str]:
 
 
 def scatter_warnings(fit: OptimaFit) -> list[str]:
-    """Of minima that lie further from their power law than the noise of their budgets explains."""
+    """Warn of minima further from their power law than the noise of their budgets explains."""
     if not fit.profiles or len(fit.log_optimum) < 3 or fit.log_compute.size < 3:
         return []
     from scipy.special import chdtrc

@@ -13,7 +13,7 @@ from gpt_jax.scaling.uncertainty import EXACT
 FEWEST_RUNS = 12
 """Four in each third of a variable."""
 CHANCE = 0.01
-"""Of so uneven residuals under equal scatter: less is said."""
+"""Probability, if scatter were equal, of residuals this uneven; below it the user is told."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class UnequalScatter:
     thirds: tuple[float, float, float]
     """Standard deviations of log residuals, from the variable's smallest third to its largest"""
     chance: float
-    """Of so uneven residuals if scatter were equal"""
+    """Probability of residuals this uneven if scatter were equal"""
 
 
 def unequal_scatter(fit: LawFit) -> UnequalScatter | None:

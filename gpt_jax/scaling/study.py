@@ -80,7 +80,7 @@ class Study:
     frontier: Frontier | None
     bias: ParabolaBias | None
     scatter: UnequalScatter | None
-    """Of a law's residuals; none where they are even."""
+    """Scatter of a law's residuals; None where it is even."""
     answers: tuple[Answer, ...]
     warnings: tuple[str, ...]
 

@@ -106,7 +106,7 @@ def check_length(ids: Sequence[int] | np.ndarray, min_tokens: int, context: int)
 
 
 def _allowed(filters: Filters, text: str) -> str:
-    """What the model sees of a text. Raises ApiError for one that the stop list does not allow."""
+    """The text after redaction. Raises ApiError for one that the stop list does not allow."""
     try:
         return filters.prompt(text)
     except ValueError as error:

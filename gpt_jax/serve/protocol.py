@@ -96,7 +96,7 @@ class _Strict(BaseModel):
 
 
 class StreamOptions(_Strict):
-    """What a stream tells besides the text."""
+    """Options of a stream."""
 
     include_usage: bool = False
     include_obfuscation: bool = False
@@ -110,7 +110,7 @@ class StreamOptions(_Strict):
 
 
 class _Common(_Strict):
-    """What both kinds of requests share."""
+    """Fields that both kinds of requests share."""
 
     model: str
     max_tokens: Annotated[int, Field(ge=1)] | None = None

@@ -75,7 +75,7 @@ def patient(patience: Patience) -> type[H11Protocol]:
 
     class Connection(H11Protocol):
         _awaited: type[h11.Request] | type[h11.EndOfMessage] | None = None
-        """What the timer waits for: the end of the headers, or of the body."""
+        """The part that the timer waits for: the headers or the body."""
         _timer: asyncio.TimerHandle | None = None
         _reading_timer: asyncio.TimerHandle | None = None
 

@@ -70,7 +70,7 @@ class SweepDirectory:
     def __init__(self, path: Path, entries: Sequence[Entry]):
         self.path, self.entries = path, tuple(entries)
         self.identity = secrets.token_hex(8)
-        """Of the claims that are made through this object: a worker's, where its launcher gave it
+        """Identity in the claims made through this object: a worker's, where its launcher gave it
         one."""
         self._only: frozenset[str] | None = None
         self._by_name = {entry.name: entry for entry in self.entries}
@@ -167,7 +167,7 @@ class SweepDirectory:
         return "running"
 
     def damage(self, name: str) -> str:
-        """What is wrong with the files that say how the trial stands; empty if nothing is."""
+        """The fault of the files that hold the trial's state; empty if there is none."""
         try:
             self._has_result(name)
             self._read_outcome(name)
@@ -303,7 +303,7 @@ class Claim:
     directory: Path
     number: int
     descriptor: int
-    """Of the claim's file, which this process has locked."""
+    """Descriptor of the claim's file, which this process has locked."""
 
     def __post_init__(self) -> None:
         self._released = threading.Event()

@@ -3,35 +3,13 @@
 import json
 
 import pytest
+from damaged_json import changed
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from published_folders import FORMS
 
 from gpt_jax.interop.conventions import read_facts
 from gpt_jax.interop.tokenizer_reading import read_tokenizer
-
-JUNK: st.SearchStrategy = st.one_of(
-    st.none(),
-    st.booleans(),
-    st.integers(-2, 2**33),
-    st.text(max_size=3),
-    st.lists(st.integers(0, 3), max_size=2),
-    st.just({}),
-)
-
-
-def changed(data: st.DataObject, value):
-    """A JSON value with something in it gone, another, or of another type."""
-    if isinstance(value, dict | list) and value and data.draw(st.integers(0, 3)):
-        keys = list(value) if isinstance(value, dict) else list(range(len(value)))
-        key = data.draw(st.sampled_from(keys))
-        copy = value.copy()
-        if data.draw(st.integers(0, 3)):
-            copy[key] = changed(data, value[key])
-        else:
-            del copy[key]
-        return copy
-    return data.draw(JUNK)
 
 
 @pytest.fixture(scope="module", params=sorted(FORMS))

@@ -1,4 +1,4 @@
-"""What a tokenizer is, and how it is kept beside the tokens it made. Must not import jax.
+"""The interface of a tokenizer, and how it is stored beside its tokens. Must not import jax.
 
 One contract for special tokens (end of text, turn marks, ...) whose names stand in a text, for all
 tokenizers: text that is data (`encode`: corpora, examples, texts and items of evaluations) is

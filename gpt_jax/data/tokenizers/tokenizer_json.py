@@ -92,7 +92,7 @@ _FORMS: dict[str, Callable[[Any], bool]] = {
     "merges": _is_merges,
     "unk_token": lambda value: value is None or isinstance(value, str),
 }
-"""What is read of a model here; the library checks the rest."""
+"""Fields of a tokenizer's model that are read here; the library checks the rest."""
 
 
 def without_call_state(content: Content) -> tuple[Content, list[str]]:
@@ -181,7 +181,7 @@ def read_json_tokenizer(path: Path, content: bytes) -> "JsonTokenizer":
 
 
 def identity(path: Path, content: bytes) -> str | None:
-    """What of a file that needed care must be in its identity; None: its bytes say it all."""
+    """Identity of a file that is changed while loading; None where its bytes are enough."""
     parsed = parse(decoded(content, str(path)), str(path))
     cleaned, off = without_call_state(parsed)
     end = find_end(parsed, declared_end(path.parent))

@@ -109,7 +109,7 @@ def integer(record: Record, path: str, least: int, most: int) -> int:
 
 
 def one_of(record: Record, path: str, values: Mapping[Any, int]) -> int:
-    """What a table gives for a field's value. Raises ValueError for a value that is not in it."""
+    """The table's entry for a field's value. Raises ValueError for a value that is not in it."""
     value = look_up(record, path)
     key = value.strip().lower() if isinstance(value, str) else value
     if not isinstance(key, str | int) or key not in values:

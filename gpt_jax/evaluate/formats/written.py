@@ -82,7 +82,7 @@ CLOSED_BOOK = Forms(
 
 
 class Words(NamedTuple):
-    """What a reading prompt calls its parts in a language."""
+    """Names of a reading prompt's parts, by language."""
 
     context: str
     question: str

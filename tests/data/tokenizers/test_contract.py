@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import tokenizers
+from damaged_json import changed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import decoders, models, pre_tokenizers, trainers
@@ -290,30 +291,6 @@ def test_damaged_specs_are_named(spec, tmp_path):
     with pytest.raises(ValueError, match=r"tokenizer_spec\.json") as error:
         load_tokenizer(tmp_path)
     assert "\n" not in str(error.value)
-
-
-JUNK: st.SearchStrategy = st.one_of(
-    st.none(),
-    st.booleans(),
-    st.integers(-2, 2**33),
-    st.text(max_size=3),
-    st.lists(st.integers(0, 3), max_size=2),
-    st.just({}),
-)
-
-
-def changed(data: st.DataObject, value):
-    """A JSON value with something somewhere in it gone, another or of another type."""
-    if isinstance(value, dict | list) and value and data.draw(st.integers(0, 4)):
-        keys = list(value) if isinstance(value, dict) else list(range(len(value)))
-        key = data.draw(st.sampled_from(keys))
-        copy = value.copy()
-        if data.draw(st.integers(0, 5)):
-            copy[key] = changed(data, value[key])
-        else:
-            del copy[key]
-        return copy
-    return data.draw(JUNK)
 
 
 FILES = {f.__name__: json.loads(f().to_str()) for f in (byte_level, unigram, word_level, merged)}
