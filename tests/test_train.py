@@ -458,11 +458,12 @@ def test_a_run_does_not_continue_on_another_corpus(unfinished, here, capsys):
 
 
 def test_a_closed_terminal_stops_a_run_as_ctrl_c_does_unless_it_is_ignored():
-    with train_loop.stop_signals() as received:
-        os.kill(os.getpid(), signal.SIGHUP)
-    assert received == [signal.SIGHUP]
-    kept = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    kept = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     try:
+        with train_loop.stop_signals() as received:
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert received == [signal.SIGHUP]
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         with train_loop.stop_signals() as received:  # under nohup
             os.kill(os.getpid(), signal.SIGHUP)
         assert received == []

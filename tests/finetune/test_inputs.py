@@ -225,7 +225,7 @@ def test_the_stream_sees_each_example_once_an_epoch(tmp_path):
 
 def test_mistakes_name_the_file_and_the_example(tmp_path):
     found = [{"text": "a", "label": "x"}, {"text": "b", "label": "y"}]
-    made = config("classify", found, tmp_path)
+    made = config("classify", [*found, found[0]], tmp_path)  # the last is held out
     for record, message in (
         ({"txt": "a", "label": "x"}, "example 1: it has no field 'text', but txt, label"),
         ({"text": "a", "label": "z"}, "example 1: its label 'z' is none of x, y"),
@@ -237,7 +237,7 @@ def test_mistakes_name_the_file_and_the_example(tmp_path):
     with pytest.raises(ValueError, match="label 5 is no index of its 2 options"):
         encode("choose", {"context": "", "options": ["a", "b"], "label": 5})
     with pytest.raises(ValueError, match=r"train\.jsonl line 2: it has no field 'label'"):
-        config("classify", [found[0], {"text": "b"}], tmp_path)
+        config("classify", [found[0], {"text": "b"}, found[0]], tmp_path)
     with pytest.raises(ValueError, match=r"task\.train"):
         Config(task=TaskConfig(name="classify"))
     with pytest.raises(ValueError, match=r"task\.metric = accuracy; of task\.name = regress one"):
