@@ -94,15 +94,15 @@ def find(path: str | Path) -> Path:
     path = Path(path)
     if path.is_file():
         return path
-    folders = [path.parent]
-    if path.name == str(path) and not path.suffix:
+    folders, by_name = [path.parent], path.name == str(path) and not path.suffix
+    if by_name:
         folders = [Path("configs"), *SHIPPED]
         for folder in folders:
             if (folder / f"{path}.py").is_file():
                 return folder / f"{path}.py"
     names = {file.stem: file for folder in folders for file in folder.glob("*.py")}
     near = difflib.get_close_matches(path.stem, names, 1)
-    hint = f"; did you mean {names[near[0]]}?" if near else ""
+    hint = f"; did you mean {near[0] if by_name else names[near[0]]}?" if near else ""
     raise ValueError(f"no config file {path}{hint}")
 
 

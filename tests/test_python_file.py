@@ -2,6 +2,8 @@
 
 import sys
 
+import pytest
+
 from gpt_jax import overrides, python_file
 
 
@@ -38,3 +40,5 @@ def test_this_package_is_never_forgotten(repository):
 def test_configs_are_found_by_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert overrides.load("quickstart").name == "quickstart"
+    with pytest.raises(ValueError, match=r"no config file quickstrat; did you mean quickstart\?"):
+        overrides.load("quickstrat")
