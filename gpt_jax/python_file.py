@@ -55,8 +55,8 @@ def _importing_from(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        # All are looked up before any is gone: a package without __init__.py finds itself by sys.path,
-        # and a module's place is that of its package.
+        # All are looked up before any is gone: a package without __init__.py finds itself by
+        # sys.path, and a module's place is that of its package.
         new = set(sys.modules) - before
         own = [name for name in new if _lies_in(name.partition(".")[0], folder)]
         sys.path.remove(str(folder))
