@@ -59,21 +59,7 @@ def fit_isoflop(
         raise ValueError(f"--window {window:g}; allowed: factors above 1")
     runs = with_values(runs, ["loss", *entry.needs])
     groups = budgets(runs["flops"])
-    used, notes = [], []
-    for rows in groups:
-        compute = float(np.exp(np.log(runs["flops"][rows]).mean()))
-        log_x, loss = _points(entry, runs, rows)
-        n_sizes = np.unique(log_x).size
-        if n_sizes < FEWEST_SIZES:
-            plural = "value" if n_sizes == 1 else "values"
-            reason = f"{n_sizes} {plural} of {entry.varied}, at least {FEWEST_SIZES} are needed"
-        else:
-            profile = _profile(compute, log_x, loss, window)
-            reason = _why_left_out(profile, entry.varied)
-        if reason:
-            notes.append(_left_out(compute, reason))
-        else:
-            used.append(profile)
+    used, notes = _with_a_minimum(entry, runs, groups, window)
     used, near_edge = _well_inside(used)
     notes += [_left_out(p.compute, NEAR_EDGE) for p in near_edge]
     if len(used) < 2:
@@ -103,6 +89,29 @@ def fit_isoflop(
         window=window,
         check=_check(used, window),
     )
+
+
+def _with_a_minimum(
+    entry: LawEntry, runs: RunTable, groups: list[Array], window: float
+) -> tuple[list[Profile], list[str]]:
+    """Profiles of the budgets that have a minimum inside their sizes, and a line for each other."""
+    used, notes = [], []
+    for rows in groups:
+        compute = float(np.exp(np.log(runs["flops"][rows]).mean()))
+        log_x, loss = _points(entry, runs, rows)
+        n_sizes = np.unique(log_x).size
+        if n_sizes < FEWEST_SIZES:
+            plural = "value" if n_sizes == 1 else "values"
+            reason = f"{n_sizes} {plural} of {entry.varied}, at least {FEWEST_SIZES} are needed"
+            notes.append(_left_out(compute, reason))
+            continue
+        profile = _profile(compute, log_x, loss, window)
+        reason = _why_left_out(profile, entry.varied)
+        if reason:
+            notes.append(_left_out(compute, reason))
+        else:
+            used.append(profile)
+    return used, notes
 
 
 def budgets(flops: Array) -> list[Array]:
