@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the comparison; raises ValueError for a user's mistake."""
     from gpt_jax.published import fits, tables
     from gpt_jax.published.compare import markdown, text
-    from gpt_jax.scaling.verb import pairs
+    from gpt_jax.scaling.arguments import pairs
 
     if arguments.name is None:
         print(tables.listing())

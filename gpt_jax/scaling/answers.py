@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gpt_jax.scaling.constraints import plain
 from gpt_jax.scaling.fit import LawFit
 from gpt_jax.scaling.frontier import Frontier, bisect, compute_for
 from gpt_jax.scaling.laws import Array
@@ -54,6 +55,8 @@ class Answer:
     given: float
     values: dict[str, Estimate]
     over_training: tuple[OverTrained, ...] = ()
+    group: str = ""
+    """Of a fit to several groups."""
 
 
 def estimate(logs: Array) -> Estimate:
@@ -94,13 +97,15 @@ def for_size(frontier: Frontier, n_params: float) -> Answer:
     return Answer("n_params", n_params, _optimum(frontier, log_c), _over_training(frontier, log_c))
 
 
-def from_one_variable(fit: LawFit, refits: Array, question: str, given: float) -> Answer:
+def from_one_variable(
+    fit: LawFit, refits: Array, question: str, given: float, group: int = 0
+) -> Answer:
     """Of a law in one variable: its value for the loss, or the loss for its value.
 
     Raises ValueError if the law has no such variable, or never reaches the loss.
     """
-    law, (variable, *others) = fit.law, fit.law.variables
-    theta = np.concatenate([fit.theta[None], refits])
+    variable, *others = fit.law.variables
+    law, theta = plain(fit.law, np.concatenate([fit.theta[None], refits]), group)
     if others or (question != "target_loss" and FREE_VARIABLE[question] != variable):
         option = question.replace("_", "-")
         raise ValueError(

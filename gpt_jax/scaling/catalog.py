@@ -12,6 +12,7 @@ import numpy as np
 
 from gpt_jax.scaling.data_constrained import DataConstrained
 from gpt_jax.scaling.laws import KaplanND, Law, PowerSum, Style
+from gpt_jax.scaling.minimise import Space
 from gpt_jax.scaling.names import SUMMARIES
 from gpt_jax.scaling.table import RunTable
 
@@ -45,6 +46,7 @@ class LawEntry:
     """Symbol of the irreducible loss; none = the law has no place for it."""
     irreducible_by_default: bool = False
     delta: float = SQUARES
+    space: Space = "log"
     prefer: Mapping[str, str] = field(default_factory=dict)
     varied: str = "n_params"
     """Optima only: what a profile at one compute varies."""

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from gpt_jax.scaling.answers import Answer
+from gpt_jax.scaling.constraints import Constrained
 from gpt_jax.scaling.fit import Extrapolation, LawFit, Uncertainty
 from gpt_jax.scaling.laws import EXPONENT_RANGE, Array
 from gpt_jax.scaling.optima import OptimaFit
@@ -126,13 +127,26 @@ def fit_warnings(fit: LawFit) -> list[str]:
     n_free = fit.theta.size
     if len(fit.runs) < FEW_RUNS_PER_PARAMETER * n_free:
         found.append(f"{len(fit.runs)} runs for {n_free} parameters")
+    return found + bound_warnings(fit)
+
+
+def bound_warnings(fit: LawFit) -> list[str]:
+    """Of a minimum at a bound, the user's or the law's own."""
     low, high = fit.law.bounds.T
-    if (fit.theta <= low + 1e-9).any() or (fit.theta >= high - 1e-9).any():
-        found.append(
-            "the minimum lies at a bound of the parameters (an exponent at "
-            f"{EXPONENT_RANGE[0]:g}, or a term that vanishes): the runs do not hold this law"
-        )
-    return found
+    at_bound = (fit.theta <= low + 1e-9) | (fit.theta >= high - 1e-9)
+    if not at_bound.any():
+        return []
+    limits = fit.how.constraints.bounds
+    if isinstance(fit.law, Constrained):
+        index = [fit.law.index[fit.law.slots[name]] for name in fit.law.symbols]
+        names = [n for n, k in zip(fit.law.symbols, index, strict=True) if at_bound[k]]
+        own = [n for n in names if n in limits or n.partition("[")[0] in limits]
+        if own:
+            return [f"the minimum lies at the bound given for {', '.join(own)}"]
+    return [
+        "the minimum lies at a bound of the parameters (an exponent at "
+        f"{EXPONENT_RANGE[0]:g}, or a term that vanishes): the runs do not hold this law"
+    ]
 
 
 def interval_warnings(uncertainty: Uncertainty) -> list[str]:

@@ -3,7 +3,6 @@
 Must not import jax.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +13,9 @@ from gpt_jax.scaling.laws import (
     LOG_IRREDUCIBLE_RANGE,
     Array,
     LogVariables,
+    PositiveLaw,
     PowerSum,
+    TwoTerms,
     grid,
     log_sum,
     solve_positive,
@@ -24,7 +25,7 @@ LOG_WORTH_RANGE = (-7.0, 14.0)
 
 
 @dataclass(frozen=True)
-class DataConstrained:
+class DataConstrained(PositiveLaw):
     """loss = E + A / N'^alpha + B / D'^beta (Muennighoff et al. 2023, section 3.1).
 
     D' = U_D + U_D R_D* (1 - exp(-R_D / R_D*)) for U_D distinct tokens seen 1 + R_D times, and N'
@@ -104,9 +105,14 @@ class DataConstrained:
     def log_symbols(self, theta: Array) -> Array:
         return np.concatenate([self.base.log_symbols(theta[:, :5]), theta[:, 5:]], 1)
 
-    def from_symbols(self, values: Mapping[str, float]) -> Array:
-        worth = [np.log(values["R_N_star"]), np.log(values["R_D_star"])]
-        return np.concatenate([self.base.from_symbols(values), worth])
+    def from_log_symbols(self, logs: Array) -> Array:
+        return np.concatenate([self.base.from_log_symbols(logs[:, :5]), logs[:, 5:]], 1)
+
+    def two_terms(self, theta: Array) -> TwoTerms | None:
+        return self.base.two_terms(theta[:, :5])
+
+    def symbol_range(self) -> Array:
+        return np.concatenate([self.base.symbol_range(), [LOG_WORTH_RANGE] * 2])
 
 
 def _worth(log_ratio: Array, log_worth: Array) -> tuple[Array, Array, Array]:

@@ -12,8 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gpt_jax.scaling.data_constrained import DataConstrained
-from gpt_jax.scaling.laws import Array, KaplanND, Law, PowerSum
+from gpt_jax.scaling.constraints import groups_of, plain
+from gpt_jax.scaling.laws import Array, Law, PowerSum, TwoTerms
+
+WEIGHED = (("n_params", "n_tokens"), ("n_params", "n_tokens", "unique_tokens"))
+"""Variables of laws that have a best N and D for a compute."""
 
 SEARCH_STEPS = 90
 """Of a bisection or golden section: shrinks any range to rounding."""
@@ -40,27 +43,53 @@ class Frontier:
 
 
 def has_optimum(law: Law) -> bool:
-    """Whether the law weighs parameters against tokens."""
-    return law.variables[:2] == ("n_params", "n_tokens")
+    """Whether the law weighs parameters against tokens, and nothing else has to be chosen."""
+    return law.variables in WEIGHED
 
 
 def law_exponents(law: Law, theta: Array) -> dict[str, Array]:
-    """{"a": (F), "b": (F)} with N_opt ~ C^a and D_opt ~ C^b; empty for laws without an optimum."""
+    """{"a": (F), "b": (F)} with N_opt ~ C^a and D_opt ~ C^b; empty for laws without them.
+
+    Of groups that do not share them {"a[group]": ...}.
+    """
     if not has_optimum(law):
         return {}
-    (_, alpha), (_, beta) = _two_terms(law, theta)
-    return {"a": beta / (alpha + beta), "b": alpha / (alpha + beta)}
+    found: dict[str, Array] = {}
+    labels = groups_of(law)
+    for g, label in enumerate(labels or ("",)):
+        terms = _terms_of_group(law, theta, g)
+        if terms is None:
+            return {}
+        (_, alpha), (_, beta) = terms
+        for name, value in (("a", beta / (alpha + beta)), ("b", alpha / (alpha + beta))):
+            found[f"{name}[{label}]" if label else name] = value
+    first = found.get(f"a[{labels[0]}]") if labels else None
+    if first is not None and all(np.array_equal(first, found[f"a[{g}]"]) for g in labels):
+        return {"a": first, "b": 1 - first}
+    return found
+
+
+def _terms_of_group(law: Law, theta: Array, group: int) -> TwoTerms | None:
+    """The two terms of a law in N and D, as one group has them."""
+    base, base_theta = plain(law, theta, group)
+    return base.two_terms(base_theta)
 
 
 def law_frontier(
-    law: Law, theta: Array, cost: float, unique_tokens: float | None = None
+    law: Law,
+    theta: Array,
+    cost: float,
+    unique_tokens: float | None = None,
+    group: int = 0,
 ) -> Frontier | None:
     """The frontier of a law of N and D, for each theta (F, P); none for other laws.
 
     unique_tokens: distinct tokens there are, for a law that knows repetition; none = unlimited.
+    group: of a fit to several groups.
     """
     if not has_optimum(law):
         return None
+    law, theta = plain(law, theta, group)
 
     def loss_anywhere(log_n: Array, log_d: Array) -> Array:
         unique = log_d if unique_tokens is None else np.full(log_d.shape, np.log(unique_tokens))
@@ -69,8 +98,9 @@ def law_frontier(
 
     def size(log_c: Array) -> Array:
         total = log_c - np.log(cost)
-        if unique_tokens is None:
-            return _best_size(law, theta, total)
+        terms = law.two_terms(theta)
+        if unique_tokens is None and terms is not None:
+            return _best_size(terms, total)
         return golden_section(lambda n: loss_anywhere(n, total - n), 0 * total, total)
 
     def loss(log_c: Array) -> Array:
@@ -124,21 +154,8 @@ def golden_section(function: Callable[[Array], Array], low: Array, high: Array) 
     return (low + high) / 2
 
 
-def _two_terms(law: Law, theta: Array) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
-    """(log coefficient, exponent) of the term in N and of the term in D, uncentred.
-
-    Whatever wraps their sum is monotone, so the optimum depends on nothing else.
-    """
-    assert isinstance(law, PowerSum | KaplanND | DataConstrained)
-    alpha = theta[:, 1]
-    beta = np.ones_like(alpha) if isinstance(law, KaplanND) else theta[:, 3]
-    log_a = theta[:, 0] + alpha * law.centers[0]
-    log_b = theta[:, 2] + beta * law.centers[1]
-    return (log_a, alpha), (log_b, beta)
-
-
-def _best_size(law: Law, theta: Array, log_nd: Array) -> Array:
+def _best_size(terms: TwoTerms, log_nd: Array) -> Array:
     """log N that minimises A N^-alpha + B D^-beta for log N + log D = log_nd."""
-    (log_a, alpha), (log_b, beta) = _two_terms(law, theta)
+    (log_a, alpha), (log_b, beta) = terms
     balance = log_a + np.log(alpha) - log_b - np.log(beta)
     return (balance + beta * log_nd) / (alpha + beta)

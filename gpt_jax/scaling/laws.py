@@ -21,14 +21,17 @@ Style = Literal["coefficient", "scale", "signed", "inverse"]
 LogVariables = Mapping[str, Array]
 """{variable: natural logarithm, one per run (R), or one per fit and run (F, R)}"""
 
+TwoTerms = tuple[tuple[Array, Array], tuple[Array, Array]]
+
 EXPONENT_RANGE = (1e-4, 20.0)
 LOG_COEFFICIENT_RANGE = (-60.0, 60.0)
 """Of a term at the middle of the data: e^-60 of a nat is no contribution at all."""
 LOG_IRREDUCIBLE_RANGE = (-20.0, 10.0)
+SYMBOL_RANGE = (-1e4, 1e4)
 
 
 class Law(Protocol):
-    """What the solver and the reports need of a law."""
+    """What the solver and the reports need of a law; `PositiveLaw` has the last three methods."""
 
     @property
     def formula(self) -> str:
@@ -50,24 +53,75 @@ class Law(Protocol):
         """theta (F, P) -> log loss (F, R) and its gradient (F, P, R)."""
 
     def starts(self, x: LogVariables, loss: Array) -> Array:
-        """(F, P): starts covering the exponents, coefficients solved for by linear regression."""
+        """(F, P): starts covering the exponents, coefficients solved for by linear regression.
+
+        As many for any runs, and the k-th of the same exponents: a fit of several groups takes
+        the k-th of each.
+        """
 
     @property
     def signs(self) -> Array:
-        """(P): of the printed parameters; the law fixes them."""
+        """(P): of the printed parameters, where the law fixes them; 0 where it does not."""
 
     def log_symbols(self, theta: Array) -> Array:
         """theta (F, P) -> log of the size of the printed parameters (F, P).
 
         Scales such as N_c overflow where an exponent is nearly zero; their logarithms do not.
+        Where the sign is free (0 in `signs`) the parameter itself.
         """
+
+    def from_log_symbols(self, logs: Array) -> Array:
+        """The inverse of `log_symbols`, (F, P) -> (F, P), analytic: complex numbers pass through
+        it, and their imaginary part is its derivative."""
+
+    def values(self, theta: Array, x: LogVariables) -> tuple[Array, Array]:
+        """theta (F, P) -> loss (F, R) and its gradient (F, P, R): log_loss without the logarithm.
+
+        A law whose values may be negative computes them here, and log_loss is nan there.
+        """
+
+    def symbol_range(self) -> Array:
+        """(P, 2): of log_symbols; wide where theta's bounds are meant."""
 
     def from_symbols(self, values: Mapping[str, float]) -> Array:
         """Printed parameters -> theta (P)."""
 
+    def two_terms(self, theta: Array) -> TwoTerms | None:
+        """(log coefficient (F), exponent (F)) of the term in the first variable and in the second.
+
+        Whatever wraps their sum is monotone, so that the best of both at a cost depends on nothing
+        else; none if the law is no such sum.
+        """
+
+
+class PositiveLaw:
+    """The methods of a law that follow from its others, where its values are positive."""
+
+    def values(self: Law, theta: Array, x: LogVariables) -> tuple[Array, Array]:
+        log_loss, gradient = self.log_loss(theta, x)
+        with np.errstate(over="ignore"):
+            loss = np.exp(log_loss)
+        return loss, gradient * loss[:, None]
+
+    def symbol_range(self: Law) -> Array:
+        return np.tile(SYMBOL_RANGE, (len(self.symbols), 1))
+
+    def two_terms(self: Law, theta: Array) -> TwoTerms | None:
+        return None
+
+    def from_symbols(self: Law, values: Mapping[str, float]) -> Array:
+        given = np.array([values[symbol] for symbol in self.symbols])
+        return self.from_log_symbols(to_logs(given, self.signs)[None])[0]
+
+
+def to_logs(values: Array, signs: Array) -> Array:
+    """Printed parameters as `log_symbols` has them."""
+    sizes = np.where(signs == 0, 1.0, signs * values)
+    return np.where(signs == 0, values, np.log(sizes))
+
 
 @dataclass(frozen=True)
-class PowerSum:
+class PowerSum(PositiveLaw):
     """loss = sum over variables of a power law, plus an irreducible loss where asked.
 
     theta: (log term at the centre, exponent) per variable, then log of the irreducible loss.
@@ -141,22 +195,35 @@ class PowerSum:
                 logs[:, 2 * k + 1] *= -1
         return logs
 
-    def from_symbols(self, values: Mapping[str, float]) -> Array:
-        theta = []
-        for (scale, power), center in zip(self.terms, self.centers, strict=True):
-            given = values[power]
-            exponent = {"signed": -given, "inverse": 1 / given}.get(self.style, given)
-            log_coefficient = np.log(values[scale])
+    def from_log_symbols(self, logs: Array) -> Array:
+        theta = logs.copy()
+        for k, center in enumerate(self.centers):
+            inverse = -1 if self.style == "inverse" else 1
+            exponent = np.exp(inverse * logs[:, 2 * k + 1])
+            theta[:, 2 * k + 1] = exponent
             if self.style == "scale":
-                log_coefficient *= exponent
-            theta += [log_coefficient - exponent * center, exponent]
-        if self.irreducible:
-            theta.append(np.log(values[self.irreducible]))
-        return np.array(theta)
+                theta[:, 2 * k] *= exponent
+            theta[:, 2 * k] -= exponent * center
+        return theta
+
+    def two_terms(self, theta: Array) -> TwoTerms | None:
+        if len(self.variables) != 2:
+            return None
+        log_a, log_b = (theta[:, 2 * k] + theta[:, 2 * k + 1] * self.centers[k] for k in (0, 1))
+        return (log_a, theta[:, 1]), (log_b, theta[:, 3])
+
+    def symbol_range(self) -> Array:
+        scale = 20.0 * max(map(abs, self.centers), default=0.0) + 60.0
+        if self.style == "scale":
+            scale /= EXPONENT_RANGE[0]
+        exponent = np.log(EXPONENT_RANGE)
+        power = -exponent[::-1] if self.style == "inverse" else exponent
+        rows = [np.array([-scale, scale]), power] * len(self.terms)
+        return np.array(rows + [np.array(LOG_IRREDUCIBLE_RANGE)] * bool(self.irreducible))
 
 
 @dataclass(frozen=True)
-class KaplanND:
+class KaplanND(PositiveLaw):
     """loss = [(N_c / N)^(alpha_N / alpha_D) + D_c / D]^alpha_D (Kaplan et al. 2020, eq. 1.5).
 
     theta: (log of the first summand at the centre, alpha_N / alpha_D, log of the second, alpha_D,
@@ -229,19 +296,25 @@ class KaplanND:
         logs[:, 3] = np.log(theta[:, 3])
         return logs
 
-    def from_symbols(self, values: Mapping[str, float]) -> Array:
-        ratio = values["alpha_N"] / values["alpha_D"]
-        theta = [ratio * (np.log(values["N_c"]) - self.centers[0]), ratio]
-        theta += [np.log(values["D_c"]) - self.centers[1], values["alpha_D"]]
-        if self.irreducible:
-            theta.append(np.log(values[self.irreducible]))
-        return np.array(theta)
+    def from_log_symbols(self, logs: Array) -> Array:
+        theta = logs.copy()
+        ratio = np.exp(logs[:, 1] - logs[:, 3])
+        theta[:, 0] = ratio * (logs[:, 0] - self.centers[0])
+        theta[:, 1] = ratio
+        theta[:, 2] = logs[:, 2] - self.centers[1]
+        theta[:, 3] = np.exp(logs[:, 3])
+        return theta
+
+    def two_terms(self, theta: Array) -> TwoTerms | None:
+        log_a, log_b = theta[:, 0] + theta[:, 1] * self.centers[0], theta[:, 2] + self.centers[1]
+        return (log_a, theta[:, 1]), (log_b, np.ones(len(theta)))
 
 
 def symbols_of(law: Law, theta: Array) -> Array:
     """theta (F, P) -> printed parameters (F, P); what overflows is infinite."""
     with np.errstate(over="ignore"):
-        return law.signs * np.exp(law.log_symbols(theta))
+        logs, signs = law.log_symbols(theta), law.signs
+        return np.where(signs == 0, logs, signs * np.exp(np.where(signs == 0, 0.0, logs)))
 
 
 def log_sum(logs: list[Array]) -> tuple[Array, list[Array]]:

@@ -1,17 +1,23 @@
 """Levenberg-Marquardt on Huber losses, for thousands of fits of one law at a time.
 
 Objective: sum over runs of weight * huber(log predicted - log measured). With delta = infinity
-that is half the weighted sum of squares. Dims: F fits, R runs, P free parameters.
+that is half the weighted sum of squares. In linear space the logarithms are left out; with an
+asymmetry K a run that is measured above the law weighs K times less. Dims: F fits, R runs, P free
+parameters.
 
 Must not import jax.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from gpt_jax.scaling.laws import Array, Law, LogVariables
+
+Space = Literal["log", "linear"]
+"""Whether residuals are differences of logarithms, or of the losses themselves."""
 
 TINY_DECREASE = 1e-14
 """A step that lowers the objective by less than this share of it is the last but a few."""
@@ -52,6 +58,37 @@ def huber(residual: Array, delta: float) -> Array:
     return np.where(size <= delta, 0.5 * size**2, delta * (size - 0.5 * delta))
 
 
+@dataclass(frozen=True)
+class Objective:
+    """What is minimised: the sum over runs of weight * huber(predicted - measured)."""
+
+    law: Law
+    x: LogVariables
+    delta: float
+    space: Space = "log"
+    asymmetry: float = 1.0
+
+    def predict(self, theta: Array) -> tuple[Array, Array]:
+        """theta (F, P) -> predicted (F, R) in the objective's space, and its gradient (F, P, R)."""
+        if self.space == "log":
+            return self.law.log_loss(theta, self.x)
+        return self.law.values(theta, self.x)
+
+    def loss(self, residual: Array) -> Array:
+        """Of residuals, predicted less measured."""
+        return huber(residual, self.delta) * self.side(residual)
+
+    def side(self, residual: Array) -> Array | float:
+        """The factor of the side on which the measured loss lies."""
+        return 1.0 if self.asymmetry == 1 else np.where(residual < 0, 1 / self.asymmetry, 1.0)
+
+    def share(self, residual: Array) -> Array:
+        """Weight of the squared residual in the quadratic that majorises the loss."""
+        if np.isinf(self.delta):
+            return np.ones_like(residual) * self.side(residual)
+        return self.delta / np.maximum(np.abs(residual), self.delta) * self.side(residual)
+
+
 def minimise(
     law: Law,
     x: LogVariables,
@@ -59,20 +96,42 @@ def minimise(
     theta: Array,
     delta: float,
     *,
+    space: Space = "log",
+    asymmetry: float = 1.0,
     weights: Array | None = None,
     pull: Pull | None = None,
     iterations: int = 300,
 ) -> Minima:
     """Walk each start theta (F, P) down to a local minimum of the objective.
 
-    log_loss: measured, (R) or (F, R). weights: (R) or (F, R), 1 if not given. Steps solve the
+    log_loss: measured, (R) or (F, R); in linear space the loss itself. weights: (R) or (F, R), 1
+    if not given. asymmetry: see `Objective`. Steps solve the
     quadratic that majorises the Huber loss (iteratively reweighted least squares), damped until
     the objective falls; parameters stay within the law's bounds.
     """
-    fits, runs = len(theta), log_loss.shape[-1]
-    measured = np.broadcast_to(log_loss, (fits, runs))
-    weight = np.broadcast_to(np.ones(runs) if weights is None else weights, (fits, runs))
-    low, high = law.bounds.T
+    goal = Objective(law, x, delta, space, asymmetry)
+    shape = len(theta), log_loss.shape[-1]
+    measured = np.broadcast_to(log_loss, shape)
+    weight = np.broadcast_to(np.ones(shape[1]) if weights is None else weights, shape)
+    # A start or a step may lie where the law overflows: it is not taken.
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        theta = _descend(goal, measured, weight, theta, pull, iterations)
+        predicted, _ = goal.predict(theta)
+        objective = (weight * goal.loss(predicted - measured)).sum(1)
+    return Minima(theta, np.where(np.isnan(objective), np.inf, objective))
+
+
+def _descend(
+    goal: Objective,
+    measured: Array,
+    weight: Array,
+    theta: Array,
+    pull: Pull | None,
+    iterations: int,
+) -> Array:
+    """(F, P): where each start ends."""
+    fits = len(theta)
+    low, high = goal.law.bounds.T
     theta = np.clip(theta, low, high)
     objective = np.full(fits, np.inf)
     damping, calm = np.full(fits, 1e-2), np.zeros(fits, int)
@@ -81,7 +140,7 @@ def minimise(
     active, trial = np.arange(fits), theta
     for _ in range(iterations + 1):
         value, slope, curve = _quadratic(
-            law, x, measured[active], weight[active], trial, delta, pull, active
+            goal, measured[active], weight[active], trial, pull, active
         )
         before = objective[active]
         better = value < before
@@ -98,35 +157,22 @@ def minimise(
             break
         step = _step(gradient[active], curvature[active], damping[active], theta[active], low, high)
         trial = np.clip(theta[active] + step, low, high)
-    return Minima(theta, plain_objective(law, x, measured, theta, delta, weight))
-
-
-def plain_objective(
-    law: Law, x: LogVariables, log_loss: Array, theta: Array, delta: float, weights: Array
-) -> Array:
-    """(F): the objective at theta (F, P)."""
-    predicted, _ = law.log_loss(theta, x)
-    return (weights * huber(predicted - log_loss, delta)).sum(1)
+    return theta
 
 
 def _quadratic(
-    law: Law,
-    x: LogVariables,
+    goal: Objective,
     measured: Array,
     weight: Array,
     theta: Array,
-    delta: float,
     pull: Pull | None,
     fits: Array,
 ) -> tuple[Array, Array, Array]:
     """Objective (F), its gradient (F, P) and the majorising curvature (F, P, P)."""
-    predicted, jacobian = law.log_loss(theta, x)
+    predicted, jacobian = goal.predict(theta)
     residual = predicted - measured
-    value = (weight * huber(residual, delta)).sum(1)
-    share = np.ones_like(residual)
-    if np.isfinite(delta):
-        share = delta / np.maximum(np.abs(residual), delta)
-    scaled = jacobian * (weight * share)[:, None]
+    value = (weight * goal.loss(residual)).sum(1)
+    scaled = jacobian * (weight * goal.share(residual))[:, None]
     gradient = (scaled @ residual[..., None])[..., 0]
     curvature = scaled @ jacobian.transpose(0, 2, 1)
     if pull is not None:

@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
+from gpt_jax.scaling.constraints import GROUP, groups_of, plain
 from gpt_jax.scaling.frontier import Frontier
 from gpt_jax.scaling.laws import Array
 from gpt_jax.scaling.study import Study
@@ -160,12 +161,15 @@ def draw_residuals(axes: Axes, study: Study) -> None:
     variables = study.fit.law.variables
     several = len(variables) > 1 and "flops" in study.runs
     variable = "flops" if several else variables[0]
-    residuals = 100 * study.fit.problem.residuals(study.fit.theta)
+    linear = study.fit.problem.space == "linear"
+    residuals = (1 if linear else 100) * study.fit.problem.residuals(study.fit.theta)
     axes.axhline(0, color="0.4", linewidth=1)
     axes.scatter(study.runs[variable], residuals, s=22, color=COLOURS[0], zorder=3)
     _logarithmic(axes, "x", variable)
     what = LABELS.get(study.entry.target, study.entry.target).partition(" (")[0]
-    axes.set_ylabel(f"measured over predicted {what} (%)")
+    axes.set_ylabel(
+        f"measured {'less' if linear else 'over'} predicted {what}{'' if linear else ' (%)'}"
+    )
     axes.set_title(f"{study.entry.name}: residuals")
 
 
@@ -173,12 +177,22 @@ def draw_one_variable(axes: Axes, study: Study) -> None:
     """Runs and a law in one variable, with its 95% band."""
     assert study.fit is not None
     assert study.uncertainty is not None
-    law, variable = study.fit.law, study.fit.law.variables[0]
-    theta = np.concatenate([study.fit.theta[None], study.uncertainty.refits])
-    x = _span(study.runs[variable])
-    curves = law.log_loss(theta, {variable: np.log(x)})[0]
-    axes.scatter(study.runs[variable], study.runs[study.entry.target], s=22, color="0.35", zorder=3)
-    _curve(axes, x, list(curves.T), law.formula)
+    fit, variable = study.fit, study.fit.law.variables[0]
+    theta = np.concatenate([fit.theta[None], study.uncertainty.refits])
+    x, labels = _span(study.runs[variable]), groups_of(fit.law)
+    group = fit.problem.x.get(GROUP, np.zeros(len(study.runs)))
+    for g, label in enumerate(labels or (fit.law.formula,)):
+        law, its_theta = plain(fit.law, theta, g)
+        curves = law.log_loss(its_theta, {variable: np.log(x)})[0]
+        rows, colour = group == g, COLOURS[g % len(COLOURS)] if labels else "0.35"
+        axes.scatter(
+            study.runs[variable][rows],
+            study.runs[study.entry.target][rows],
+            s=22,
+            color=colour,
+            zorder=3,
+        )
+        _curve(axes, x, list(curves.T), label, colour if labels else COLOURS[1])
     _finish(axes, variable, study.entry.target, study.entry.name)
 
 

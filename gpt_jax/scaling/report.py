@@ -10,6 +10,7 @@ import numpy as np
 from gpt_jax.scaling import checks
 from gpt_jax.scaling.answers import Answer, Estimate
 from gpt_jax.scaling.checks import MIXING_SPOILS
+from gpt_jax.scaling.constraints import fixed_symbols, groups_of
 from gpt_jax.scaling.fit import Extrapolation, all_parameters
 from gpt_jax.scaling.ladder import SizeConvention, nearest_rung
 from gpt_jax.scaling.laws import Array
@@ -48,6 +49,10 @@ def to_json(study: Study) -> dict[str, Any]:
     document["intervals"] = {name: _edges(edges) for name, edges in main.items()}
     if profile:
         document["profile_intervals"] = {name: _edges(edges) for name, edges in profile.items()}
+    if study.fit is not None:
+        document["fixed"] = fixed_symbols(study.fit.law)
+        document["tied"] = [list(names) for names in study.options.how.constraints.tied]
+        document["groups"] = list(groups_of(study.fit.law))
     if study.scatter is not None:
         document["unequal_scatter"] = vars(study.scatter)
     if study.optima is not None:
@@ -111,10 +116,18 @@ def objective(study: Study) -> tuple[float, str]:
     if study.optima is not None:
         return study.optima.objective, "half the sum of squares of log optimum against log compute"
     assert study.fit is not None
-    target, delta = study.entry.target, study.fit.problem.delta
-    if np.isinf(delta):
-        return study.fit.objective, f"half the sum of squares of log {target}, over runs"
-    return study.fit.objective, f"sum of Huber(delta = {delta:g}) of log {target}, over runs"
+    problem = study.fit.problem
+    what = _residual(study)
+    if np.isinf(problem.delta):
+        meaning = f"half the sum of squares of {what}, over runs"
+    else:
+        meaning = f"sum of Huber(delta = {problem.delta:g}) of {what}, over runs"
+    if problem.weights is not None:
+        column = study.runs.conventions.get(study.options.how.weights or "", "")
+        meaning += f", weighted by {column} (mean 1)"
+    if problem.asymmetry != 1:
+        meaning += f", those above the law {problem.asymmetry:g} times less"
+    return study.fit.objective, meaning
 
 
 def conventions(study: Study) -> dict[str, str]:
@@ -146,6 +159,7 @@ def text(study: Study) -> str:
     if named:
         lines.append(f"  conventions: {named}")
     lines += [f"  {note}" for note in study.runs.notes]
+    lines += [f"  tied: {' = '.join(names)}" for names in study.options.how.constraints.tied]
     lines += _parameter_text(study) + _scatter_text(study) + _check_text(study)
     lines += _bias_text(study) + _extrapolation_text(study)
     for answer in study.answers:
@@ -181,8 +195,11 @@ def _parameter_text(study: Study) -> list[str]:
     methods = (interval_method(study), PROFILE)
     shown = [(t, m) for t, m in zip(tables, methods, strict=True) if t]
     rows = [["", "", *(f"{level}%" for _ in shown for level in LEVELS)]]
+    held = fixed_symbols(study.fit.law) if study.fit is not None else {}
     for name, number in parameters(study).items():
-        cells = [_interval(pair) for table, _ in shown for pair in table[name]]
+        cells = [_interval(pair) for table, _ in shown for pair in table.get(name, ())]
+        if not cells and shown:
+            cells = ["fixed" if name in held else "", *[""] * (len(rows[0]) - 3)]
         rows.append([name, f"{number:.6g}", *cells])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     said = "; then ".join(method for _, method in shown)
@@ -193,12 +210,17 @@ def _parameter_text(study: Study) -> list[str]:
     return lines
 
 
+def _residual(study: Study) -> str:
+    linear = study.fit is not None and study.fit.problem.space == "linear"
+    return study.entry.target if linear else f"log {study.entry.target}"
+
+
 def _scatter_text(study: Study) -> list[str]:
     if study.scatter is None:
         return []
     sizes = ", ".join(f"{size:.3g}" for size in study.scatter.thirds)
     return [
-        f"  unequal scatter: residuals of log {study.entry.target} have sd {sizes} from the "
+        f"  unequal scatter: residuals of {_residual(study)} have sd {sizes} from the "
         f"smallest third of {study.scatter.variable} to the largest (by chance: "
         f"{study.scatter.chance:.1g})"
     ]
@@ -340,6 +362,7 @@ def _answer(study: Study, answer: Answer) -> dict[str, Any]:
     document: dict[str, Any] = {
         "question": answer.question,
         "given": answer.given,
+        **({"group": answer.group} if answer.group else {}),
         **{name: _estimate(value) for name, value in answer.values.items()},
     }
     shape = _shape(study, answer)
@@ -365,7 +388,8 @@ def _shape(study: Study, answer: Answer) -> dict[str, int] | None:
 
 
 def _answer_text(study: Study, answer: Answer) -> list[str]:
-    lines = [f"  {answer.question.replace('_', '-')} {answer.given:g}:"]
+    group = f", {answer.group}" if answer.group else ""
+    lines = [f"  {answer.question.replace('_', '-')} {answer.given:g}{group}:"]
     for name, value in answer.values.items():
         if name == answer.question.removeprefix("target_"):
             continue

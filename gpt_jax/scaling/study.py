@@ -3,25 +3,29 @@
 Must not import jax.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from gpt_jax.scaling import answers, checks
 from gpt_jax.scaling.answers import Answer
 from gpt_jax.scaling.catalog import LAWS, LawEntry
+from gpt_jax.scaling.constraints import groups_of
 from gpt_jax.scaling.envelope import fit_envelope
 from gpt_jax.scaling.fit import (
+    AS_ITS_SOURCE,
     Extrapolation,
+    How,
     LawFit,
     Uncertainty,
     all_parameters,
     estimate_uncertainty,
     extrapolate,
+    fit_as,
     fit_frontier,
     fit_law,
 )
-from gpt_jax.scaling.frontier import Frontier, has_optimum
+from gpt_jax.scaling.frontier import Frontier
 from gpt_jax.scaling.isoflop import WINDOW, fit_isoflop, parabola_bias, runs_in_windows
 from gpt_jax.scaling.laws import Array
 from gpt_jax.scaling.optima import OptimaFit, extrapolate_optima
@@ -39,8 +43,7 @@ MOST_EXTRAPOLATIONS = 300
 class Options:
     """How to fit, and what to answer."""
 
-    irreducible: bool | None = None
-    delta: float | None = None
+    how: How = AS_ITS_SOURCE
     n_refits: int = 1000
     seed: int = 0
     questions: tuple[tuple[str, float], ...] = ()
@@ -78,6 +81,7 @@ class Study:
     optimum_extrapolation: Extrapolation | None
     """Of the best size, for approaches that find optima."""
     frontier: Frontier | None
+    """None for a law without a best size, and of groups, whose answers are each one's own."""
     bias: ParabolaBias | None
     scatter: UnequalScatter | None
     """Scatter of a law's residuals; None where it is even."""
@@ -89,9 +93,10 @@ class Study:
         if self.optima is not None:
             intervals = self.optima.intervals
             return (self.optima.parameters["a"], intervals["a"]) if "a" in intervals else None
-        if self.fit is None or self.uncertainty is None or not has_optimum(self.fit.law):
+        if self.fit is None or self.uncertainty is None:
             return None
-        return all_parameters(self.fit)["a"], self.uncertainty.intervals["a"]
+        found = self.uncertainty.intervals
+        return (all_parameters(self.fit)["a"], found["a"]) if "a" in found else None
 
 
 def make_study(entry: LawEntry, runs: RunTable, options: Options) -> Study:
@@ -105,7 +110,7 @@ def make_study(entry: LawEntry, runs: RunTable, options: Options) -> Study:
 
 
 def _study_law(entry: LawEntry, runs: RunTable, options: Options, cost: float) -> Study:
-    fit = fit_law(entry, runs, irreducible=options.irreducible, delta=options.delta)
+    fit = fit_as(entry, runs, options.how)
     uncertainty = estimate_uncertainty(fit, options.n_refits, options.seed)
     extrapolation = extrapolate(fit, min(options.n_refits, MOST_EXTRAPOLATIONS), options.seed)
     if options.window is not None:
@@ -114,12 +119,20 @@ def _study_law(entry: LawEntry, runs: RunTable, options: Options, cost: float) -
         raise ValueError(
             f"--unique-tokens: {entry.name} knows no repetition; data-constrained does"
         )
-    frontier = fit_frontier(fit, uncertainty.refits, cost, options.unique_tokens)
+    labels = groups_of(fit.law)
+    frontiers = [
+        fit_frontier(fit, uncertainty.refits, cost, options.unique_tokens, group)
+        for group in range(max(1, len(labels)))
+    ]
     given = [
-        _ask(frontier, question, value)
-        if frontier is not None
-        else answers.from_one_variable(fit, uncertainty.refits, question, value)
+        replace(
+            answers.from_one_variable(fit, uncertainty.refits, question, value, group)
+            if frontier is None
+            else _ask(frontier, question, value),
+            group=labels[group] if labels else "",
+        )
         for question, value in options.questions
+        for group, frontier in enumerate(frontiers)
     ]
     warnings = [*checks.table_warnings(fit.runs), *checks.fit_warnings(fit)]
     warnings += checks.interval_warnings(uncertainty)
@@ -138,7 +151,7 @@ def _study_law(entry: LawEntry, runs: RunTable, options: Options, cost: float) -
         uncertainty=uncertainty,
         extrapolation=extrapolation,
         optimum_extrapolation=None,
-        frontier=frontier,
+        frontier=None if labels else frontiers[0],
         bias=None,
         scatter=scatter,
         answers=tuple(given),
@@ -147,9 +160,10 @@ def _study_law(entry: LawEntry, runs: RunTable, options: Options, cost: float) -
 
 
 def _study_optima(entry: LawEntry, runs: RunTable, options: Options, cost: float) -> Study:
-    if options.irreducible is not None or options.delta is not None:
+    if options.how != AS_ITS_SOURCE:
         raise ValueError(
-            f"{entry.name} is a fit of optima: it takes no --irreducible and no --delta"
+            f"{entry.name} is a fit of optima, not of a formula to runs: it takes no "
+            f"{', no '.join(options.how.options())}"
         )
     if options.unique_tokens is not None:
         raise ValueError(f"--unique-tokens: {entry.name} knows no repetition")

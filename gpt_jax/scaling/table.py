@@ -30,10 +30,11 @@ QUANTITIES = {
     "critical_batch_tokens": "critical batch size in tokens",
     "unique_tokens": "distinct training tokens U",
     "learning_rate": "peak learning rate",
+    "weight": "weight of a run in the objective",
 }
 """Columns that are numbers, all positive, with their meaning."""
 
-LABELS = ("run", "tokenizer", "vocab_size", "corpus", "convention", "loss_unit", "cooled")
+LABELS = ("group", "run", "tokenizer", "vocab_size", "corpus", "convention", "loss_unit", "cooled")
 """Columns that are text, used where they are there."""
 
 ALTERNATIVES = {
@@ -389,8 +390,9 @@ def _mapping(
     if n_preferred and c_other and "n_tokens" in mapping:
         mapping.pop("flops", None)
     # A column that was named as one thing is not read as another as well.
+    taken = {column for name, column in columns.items() if name != "weight"}
     for name in [n for n in mapping if n not in columns]:
-        if mapping[name] in columns.values():
+        if mapping[name] in taken:
             del mapping[name]
     return mapping
 

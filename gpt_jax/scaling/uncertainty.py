@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gpt_jax.scaling.laws import Array, Law, LogVariables
-from gpt_jax.scaling.minimise import Minima, Pull, minimise
+from gpt_jax.scaling.minimise import Minima, Objective, Pull, Space, minimise
 
 LEVELS = (80, 95)
 """Of the intervals, in percent."""
@@ -36,22 +36,62 @@ Quantities = Callable[[Array], Array]
 
 @dataclass(frozen=True)
 class Problem:
-    """What is fitted: a law, the runs, and the objective's delta."""
+    """What is fitted: a law, the runs, and the objective."""
 
     law: Law
     x: LogVariables
-    log_loss: Array
-    """(R)"""
+    loss: Array
+    """(R) measured"""
     delta: float
+    space: Space = "log"
+    asymmetry: float = 1.0
+    weights: Array | None = None
+    """(R)"""
+    strata: Array | None = None
+    """(R): the bootstrap draws as many runs of each value as there are; none = one value"""
 
-    def minimise(self, theta: Array, iterations: int, pull: Pull | None = None) -> Minima:
+    @property
+    def log_loss(self) -> Array:
+        """(R); nan where a loss is not above 0."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.log(self.loss)
+
+    @property
+    def measured(self) -> Array:
+        """(R) in the objective's space."""
+        return self.log_loss if self.space == "log" else self.loss
+
+    @property
+    def objective(self) -> Objective:
+        return Objective(self.law, self.x, self.delta, self.space, self.asymmetry)
+
+    def minimise(
+        self,
+        theta: Array,
+        iterations: int = 300,
+        pull: Pull | None = None,
+        times: Array | None = None,
+    ) -> Minima:
+        """times: (F, R) how often a fit has each run, once if not given."""
+        weights = self.weights
+        if times is not None:
+            weights = times if weights is None else times * weights
         return minimise(
-            self.law, self.x, self.log_loss, theta, self.delta, pull=pull, iterations=iterations
+            self.law,
+            self.x,
+            self.measured,
+            theta,
+            self.delta,
+            space=self.space,
+            asymmetry=self.asymmetry,
+            weights=weights,
+            pull=pull,
+            iterations=iterations,
         )
 
     def residuals(self, theta: Array) -> Array:
-        """theta (P) -> measured minus predicted log loss (R)."""
-        return self.log_loss - self.law.log_loss(theta[None], self.x)[0][0]
+        """theta (P) -> measured minus predicted loss (R), in log space of their logarithms."""
+        return self.measured - self.objective.predict(theta[None])[0][0]
 
 
 def chunks(fits: Array, n_runs: int) -> list[Array]:
@@ -64,20 +104,28 @@ def bootstrap(problem: Problem, theta: Array, clusters: Array, n_refits: int, se
 
     clusters: (R) index of the run that a row belongs to; rows of one run stay together.
     """
-    n_clusters = int(clusters.max()) + 1
-    draws = np.random.default_rng(seed).multinomial(
-        n_clusters, np.full(n_clusters, 1 / n_clusters), n_refits
-    )
+    draws = _resample(clusters, problem.strata, n_refits, np.random.default_rng(seed))
     found = []
-    for chunk in chunks(draws, problem.log_loss.size):
-        weights = chunk[:, clusters].astype(float)
+    for chunk in chunks(draws, problem.loss.size):
         start = np.tile(theta, (len(chunk), 1))
-        found.append(
-            minimise(
-                problem.law, problem.x, problem.log_loss, start, problem.delta, weights=weights
-            ).theta
-        )
+        found.append(problem.minimise(start, times=chunk[:, clusters].astype(float)).theta)
     return np.concatenate(found)
+
+
+def _resample(
+    clusters: Array, strata: Array | None, n_refits: int, rng: np.random.Generator
+) -> Array:
+    """(n_refits, clusters): how often each is drawn, as many of each stratum as it has."""
+    n_clusters = int(clusters.max()) + 1
+    stratum = np.zeros(n_clusters, int)
+    if strata is not None:
+        stratum[clusters] = strata
+    draws = np.empty((n_refits, n_clusters), int)
+    for value in np.unique(stratum):
+        members = np.flatnonzero(stratum == value)
+        share = np.full(members.size, 1 / members.size)
+        draws[:, members] = rng.multinomial(members.size, share, n_refits)
+    return draws
 
 
 def percentiles(samples: Array) -> Array:
@@ -94,7 +142,7 @@ def profile(problem: Problem, theta: Array, quantities: Quantities) -> Array:
     """
     from scipy.special import stdtrit
 
-    n_runs, n_free = problem.log_loss.size, theta.size
+    n_runs, n_free = problem.loss.size, theta.size
     center = quantities(theta[None])[0]
     residual = problem.residuals(theta)
     if np.abs(residual).max() < EXACT or n_runs <= n_free:
@@ -102,6 +150,8 @@ def profile(problem: Problem, theta: Array, quantities: Quantities) -> Array:
         return np.tile(point[:, None, None], (1, len(LEVELS), 2))
     quantiles = stdtrit(n_runs - n_free, 0.5 + np.array(LEVELS) / 200)
     intervals = np.full((center.size, len(LEVELS), 2), np.nan)
+    constant = (_gradient(quantities, theta[None])[0] == 0).all(1)
+    intervals[constant] = center[constant, None, None]  # held by constraints
     # Distances in standard errors; the far ones are for long-tailed quantities such as A and B.
     for reach in (np.arange(0.4, 4.1, 0.4), np.geomspace(4, 80, 12)):
         wanted = np.flatnonzero(np.isnan(intervals).any((1, 2)))
@@ -150,12 +200,16 @@ def _trace(
 def _scatter(problem: Problem, theta: Array, residual: Array) -> tuple[float, Array]:
     """The scale that turns objective into squared standard errors, and theta's covariance."""
     n_runs, n_free = residual.size, theta.size
-    influence = np.clip(residual, -problem.delta, problem.delta)
+    goal = problem.objective
+    weight = goal.side(-residual) * (
+        np.ones(n_runs) if problem.weights is None else problem.weights
+    )
+    influence = weight * np.clip(residual, -problem.delta, problem.delta)
     steepness = _share_within(residual, n_free, problem.delta)
-    scale = (influence**2).sum() / (n_runs - n_free) / steepness
-    _, jacobian = problem.law.log_loss(theta[None], problem.x)
+    scale = (influence**2).sum() / (n_runs - n_free) / steepness / weight.mean()
+    _, jacobian = goal.predict(theta[None])
     # A direction that the runs say nothing of has a large variance, not none.
-    size, direction = np.linalg.eigh(steepness * jacobian[0] @ jacobian[0].T)
+    size, direction = np.linalg.eigh(steepness * (jacobian[0] * weight) @ jacobian[0].T)
     return scale, scale * (direction / np.maximum(size, FLAT * size[-1])) @ direction.T
 
 

@@ -6,12 +6,13 @@ jax.
 
 import argparse
 import json
-import math
 import os
 import sys
 from pathlib import Path
 from typing import Any
 
+from gpt_jax.scaling import fit_arguments
+from gpt_jax.scaling.arguments import pair, pairs, positive
 from gpt_jax.scaling.names import SUMMARIES
 
 DESCRIPTION = """\
@@ -25,6 +26,8 @@ examples:
       --plots figures --json fits.json
   gpt-jax fit other.csv --law kaplan-n --columns n_params=size,loss=val_loss
   gpt-jax fit tuned.csv --law chinchilla-isoflop --best-over learning_rate
+  gpt-jax fit runs.csv --law chinchilla-parametric --fix E=1.69 --tie alpha=beta
+  gpt-jax fit both.csv --law chinchilla-parametric --group corpus --shared alpha,beta
 """
 QUESTIONS = ("compute", "target_loss", "n_params")
 
@@ -38,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", metavar="RUNS.csv", help="the table of runs")
     _add_table_arguments(parser)
     _add_fit_arguments(parser)
+    fit_arguments.add_arguments(parser)
     _add_answer_arguments(parser)
     parser.add_argument("--json", metavar="OUT", help="write everything to this file")
     parser.add_argument(
@@ -80,17 +84,6 @@ def _add_fit_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--law", action="append", required=True, metavar="NAME[,NAME]", help="see below")
     add(
-        "--irreducible",
-        choices=("yes", "no"),
-        help="with or without an irreducible loss (default: as the law's source)",
-    )
-    add(
-        "--delta",
-        type=_positive,
-        metavar="X",
-        help="of the Huber loss on log loss; inf: least squares (default: as the law's source)",
-    )
-    add(
         "--bootstrap",
         type=int,
         default=1000,
@@ -100,7 +93,7 @@ def _add_fit_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--window",
-        type=_positive,
+        type=positive,
         metavar="X",
         help="IsoFLOP: fit each budget's parabola to sizes within this factor of the best "
         "(default 3)",
@@ -112,7 +105,7 @@ def _add_answer_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
         "--compute",
-        type=_positive,
+        type=positive,
         action="append",
         default=[],
         metavar="FLOPS",
@@ -120,7 +113,7 @@ def _add_answer_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--target-loss",
-        type=_positive,
+        type=positive,
         action="append",
         default=[],
         metavar="NATS",
@@ -128,7 +121,7 @@ def _add_answer_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--n-params",
-        type=_positive,
+        type=positive,
         action="append",
         default=[],
         metavar="N",
@@ -136,7 +129,7 @@ def _add_answer_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--unique-tokens",
-        type=_positive,
+        type=positive,
         metavar="U",
         help="data-constrained: distinct tokens that the answers may repeat (default: no limit)",
     )
@@ -154,8 +147,7 @@ def run(arguments: argparse.Namespace) -> int:
     entries = [find_law(name.strip()) for names in arguments.law for name in names.split(",")]
     given = vars(arguments)
     options = Options(
-        irreducible=None if arguments.irreducible is None else arguments.irreducible == "yes",
-        delta=arguments.delta,
+        how=fit_arguments.make_how(arguments),
         n_refits=arguments.bootstrap,
         seed=arguments.seed,
         questions=tuple((question, value) for question in QUESTIONS for value in given[question]),
@@ -163,8 +155,10 @@ def run(arguments: argparse.Namespace) -> int:
         window=arguments.window,
     )
     tuned = [name.strip() for names in arguments.best_over for name in names.split(",")]
-    columns = pairs("--columns", ",".join(arguments.columns))
-    where = dict(_pair("--where", text) for text in arguments.where)
+    columns = pairs("--columns", ",".join(arguments.columns)) | fit_arguments.extra_columns(
+        arguments
+    )
+    where = dict(pair("--where", text) for text in arguments.where)
     studies, not_fitted = [], {}
     for entry in entries:
         runs = read_runs(arguments.runs, columns=columns, where=where, prefer=entry.prefer)
@@ -199,28 +193,6 @@ def write_json(path: Path, document: dict[str, Any]) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")
     os.replace(temporary, path)
-
-
-def pairs(option: str, text: str) -> dict[str, str]:
-    """Of NAME=VALUE[,NAME=VALUE...]; raises ValueError naming the option."""
-    return dict(_pair(option, part) for part in text.split(",") if part.strip())
-
-
-def _pair(option: str, text: str) -> tuple[str, str]:
-    name, equals, value = (part.strip() for part in text.partition("="))
-    if not (name and equals and value):
-        raise ValueError(f"{option} {text}: expected NAME=VALUE")
-    return name, value
-
-
-def _positive(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a number") from None
-    if not value > 0 or math.isnan(value):
-        raise argparse.ArgumentTypeError(f"{text}; allowed: numbers above 0")
-    return value
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import subprocess
 import sys
 
@@ -249,7 +250,10 @@ def test_frontier_only_fits_the_best_runs(tmp_path, isoflop_grid):
         (["--law", "kaplan-n", "--drop-worst", "99"], "--drop-worst 99; allowed: 0 to 9"),
         (["--law", "kaplan-n", "--bootstrap", "-1"], "--bootstrap -1"),
         (["--law", "kaplan-n", "--unique-tokens", "5"], "data-constrained does"),
-        (["--law", "chinchilla-isoflop", "--delta", "1"], "takes no --irreducible and no --delta"),
+        (
+            ["--law", "chinchilla-isoflop", "--delta", "1"],
+            "of a formula to runs: it takes no --delta\n",
+        ),
         (["--law", "kaplan-n", "--window", "3"], "--window: kaplan-n fits no parabolas"),
         (
             ["--law", "chinchilla-isoflop", "--window", "0.5"],
@@ -297,3 +301,67 @@ def test_scaling_never_imports_jax_and_help_not_even_numpy():
         "assert 'jax' not in sys.modules and 'flax' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_constraints_on_the_command_line(tmp_path, scattered, capsys):
+    runs = scattered(30, 0.005)
+    path = write(tmp_path / "runs.csv", runs, trust=list(np.arange(1, 31)))
+    out = tmp_path / "fit.json"
+    base = [path, "--law", "chinchilla-parametric", "--bootstrap", "20", "--json", str(out)]
+    given = ["--fix", "E=1.8,alpha=0.35", "--bounds", "beta=:0.5", "--weights", "trust"]
+    assert main([*base, *given, "--objective", "l2", "--space", "linear"]) == 0
+    printed, document = capsys.readouterr().out, json.loads(out.read_text())
+    assert document["fixed"] == {"E": 1.8, "alpha": 0.35}
+    assert "E" not in document["intervals"]
+    assert re.search(r"alpha +0.35 +fixed", printed)
+    meaning = "half the sum of squares of loss, over runs, weighted by trust (mean 1)"
+    assert document["objective_meaning"] == meaning
+    assert main([*base, "--tie", "alpha=beta"]) == 0
+    printed, document = capsys.readouterr().out, json.loads(out.read_text())
+    assert "tied: alpha = beta" in printed
+    assert document["parameters"]["alpha"] == document["parameters"]["beta"]
+    assert document["parameters"]["a"] == 0.5
+
+
+def test_groups_on_the_command_line(tmp_path, scattered, capsys):
+    """Two corpora that share their exponents: an answer for each, and no warning of a mixture."""
+    runs = scattered(40, 0.002)
+    second = np.arange(40) % 2 == 1
+    loss = runs["loss"] + 0.3 * second
+    labels = [("c4", "pile")[k] for k in second.astype(int)]
+    table = RunTable({**runs.quantities, "loss": loss}, {}, {})
+    path, out = write(tmp_path / "runs.csv", table, corpus=labels), tmp_path / "fit.json"
+    base = [path, "--law", "chinchilla-parametric", "--bootstrap", "20", "--json", str(out)]
+    figures = ["--plots", str(tmp_path / "figures")]
+    given = ["--group", "corpus", "--shared", "alpha,beta,A,B", "--compute", "1e22"]
+    assert main([*base, *given, *figures]) == 0
+    printed, document = capsys.readouterr().out, json.loads(out.read_text())
+    difference = document["parameters"]["E[pile]"] - document["parameters"]["E[c4]"]
+    assert difference == pytest.approx(0.3, abs=0.01)
+    assert document["groups"] == ["c4", "pile"]
+    assert [a["group"] for a in document["answers"]] == ["c4", "pile"]
+    assert "compute 1e+22, pile:" in printed
+    assert not any("mix corpus" in w for w in document["warnings"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--fix", "gamma=1"], "--fix gamma: the law has the parameters N_c, alpha_N"),
+        (["--fix", "alpha_N"], "--fix alpha_N: expected NAME=VALUE"),
+        (["--fix", "alpha_N=x"], "--fix alpha_N=x: 'x' is not a number"),
+        (["--tie", "alpha_N"], "names of at least two parameters"),
+        (["--bounds", "alpha_N=0.1"], "expected alpha_N=LOW:HIGH"),
+        (["--objective", "l3"], "allowed: huber:X with X above 0, l2, l1"),
+        (["--objective", "l2", "--delta", "1"], "say the same twice"),
+        (["--shared", "alpha_N"], "between which groups? --group COLUMN says it"),
+        (["--group", "corpora"], "has the columns"),
+        (["--weights", "trust"], "has the columns"),
+    ],
+)
+def test_mistaken_constraints_end_with_one_line(tmp_path, scattered, capsys, arguments, message):
+    path = write(tmp_path / "runs.csv", scattered(10))
+    assert main([path, "--law", "kaplan-n", *arguments]) == 2
+    printed = capsys.readouterr().err
+    assert message in printed
+    assert printed.count("\n") == 1

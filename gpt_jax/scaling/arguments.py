@@ -1,0 +1,47 @@
+"""Values of command-line options, and the line that says what is wrong with one.
+
+Imports nothing heavy: command lines start fast. Must not import jax.
+"""
+
+import argparse
+import math
+
+
+def pairs(option: str, text: str) -> dict[str, str]:
+    """Of NAME=VALUE[,NAME=VALUE...]; raises ValueError naming the option."""
+    return dict(pair(option, part) for part in text.split(",") if part.strip())
+
+
+def pair(option: str, text: str) -> tuple[str, str]:
+    """NAME=VALUE; raises ValueError naming the option."""
+    name, equals, value = (part.strip() for part in text.partition("="))
+    if not (name and equals and value):
+        raise ValueError(f"{option} {text}: expected NAME=VALUE")
+    return name, value
+
+
+def names(given: list[str]) -> list[str]:
+    """NAME[,NAME...], given once or several times."""
+    return [name.strip() for text in given for name in text.split(",") if name.strip()]
+
+
+def number(option: str, text: str) -> float:
+    """A finite number; raises ValueError naming the option."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise ValueError(f"{option}: '{text}' is not a number")
+    return value
+
+
+def positive(text: str) -> float:
+    """A number above 0, for argparse."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number") from None
+    if not value > 0 or math.isnan(value):
+        raise argparse.ArgumentTypeError(f"{text}; allowed: numbers above 0")
+    return value
