@@ -51,7 +51,7 @@ BIAS_SHARE = 0.5
 
 def table_warnings(runs: RunTable) -> list[str]:
     """Of the table itself: mixed tokenizers or conventions."""
-    found = []
+    found = list(runs.warnings)
     for label, reason in MIXING_SPOILS.items():
         values = sorted(set(runs.labels.get(label, ())))
         if len(values) > 1:

@@ -335,9 +335,20 @@ class Extrapolation:
     """(H, 2) 95% of the prediction, without the scatter of a single run; (H, 0) without refits"""
 
     @property
+    def errors(self) -> Array:
+        """(H): predicted / measured - 1; predicted - measured where not all are above 0."""
+        if self.relative:
+            return self.predicted / self.measured - 1
+        return self.predicted - self.measured
+
+    @property
+    def relative(self) -> bool:
+        return bool((self.measured > 0).all())
+
+    @property
     def mean_error(self) -> float:
-        """Mean of |predicted / measured - 1|."""
-        return float(np.abs(self.predicted / self.measured - 1).mean())
+        """Mean of the errors' sizes."""
+        return float(np.abs(self.errors).mean())
 
     @property
     def dearest(self) -> int:

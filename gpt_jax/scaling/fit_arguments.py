@@ -5,14 +5,20 @@ Importing this module is quick: numpy is imported when a fit is run. Must not im
 
 import argparse
 import math
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gpt_jax.scaling.arguments import names, number, pairs, positive
+from gpt_jax.python_file import execute
+from gpt_jax.scaling.arguments import names, number, pair, pairs, positive
 
 if TYPE_CHECKING:
     from gpt_jax.scaling.constraints import Constraints
+    from gpt_jax.scaling.entry import LawEntry
     from gpt_jax.scaling.fit import How
 
+_SELECTION = re.compile(r"[^=<>!()]*(=(?!=)[^<>]*)?$")
+"""COLUMN=VALUE, or what is meant to be: no comparison and no bracket before its `=`."""
 ABSOLUTE_DELTA = 1e-6
 """Of the Huber loss that stands for absolute errors, far below any scatter of runs."""
 GROUP = "group"
@@ -21,8 +27,79 @@ WEIGHT = "weight"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What `make_how` reads."""
+    _add_laws(parser)
     _add_objective(parser)
     _add_constraints(parser)
+
+
+def _add_laws(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add(
+        "--formula",
+        metavar="TEXT",
+        help="a law of your own: columns and parameters with + - * / ** and exp, log, sqrt, ...; "
+        "N, D, C, U stand for n_params, n_tokens, flops, unique_tokens",
+    )
+    add(
+        "--params",
+        metavar="NAME[>0][,...]",
+        help="the formula's parameters with their signs or limits: A>0,b<0,c,0.1<alpha<0.8",
+    )
+    add("--target", metavar="COLUMN", help="what the formula predicts (default loss)")
+    add(
+        "--extension",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a Python file that registers laws (gpt_jax.scaling.entries.register)",
+    )
+
+
+def find_entries(arguments: argparse.Namespace) -> "list[LawEntry]":
+    """The laws that are asked for; raises ValueError for an unknown one, or none."""
+    from gpt_jax.scaling.entries import find_law
+
+    for path in arguments.extension:
+        execute(Path(path), "extension")
+    found = [find_law(name) for name in names(arguments.law)]
+    if arguments.formula is not None:
+        found.append(_formula_entry(arguments))
+    elif arguments.params is not None or arguments.target is not None:
+        option = "--params" if arguments.params is not None else "--target"
+        raise ValueError(f"{option} belongs to --formula, which is not given")
+    if not found:
+        raise ValueError("which law? --law NAME (see --help), or --formula TEXT --params NAMES")
+    return found
+
+
+def _formula_entry(arguments: argparse.Namespace) -> "LawEntry":
+    from gpt_jax.scaling.entry import LawEntry
+    from gpt_jax.scaling.formula_law import formula_law
+
+    if arguments.params is None:
+        raise ValueError("--formula: which names are parameters? --params A>0,alpha>0,E says it")
+    target = arguments.target or "loss"
+    law = formula_law(
+        arguments.formula, arguments.params, target="L" if target == "loss" else target
+    )
+    return LawEntry(
+        name="formula",
+        kind="loss",
+        summary="a formula of yours",
+        source="",
+        needs=law.variables,
+        build=lambda centers, irreducible: law,
+        target=target,
+    )
+
+
+def split_where(given: list[str]) -> tuple[dict[str, str], list[str]]:
+    """{column: text} of COLUMN=VALUE, and the conditions."""
+    plain = [text for text in given if _SELECTION.match(text)]
+    return (
+        dict(pair("--where", text) for text in plain),
+        [text if len(given) == 1 else f"({text})" for text in given if text not in plain],
+    )
 
 
 def _add_objective(parser: argparse.ArgumentParser) -> None:

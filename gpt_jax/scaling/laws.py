@@ -222,6 +222,27 @@ class PowerSum(PositiveLaw):
         return np.array(rows + [np.array(LOG_IRREDUCIBLE_RANGE)] * bool(self.irreducible))
 
 
+def one_power(
+    variable: str,
+    scale: str,
+    exponent: str,
+    left: str,
+    style: Style,
+    centers: tuple[float, ...],
+    irreducible: str | None,
+) -> PowerSum:
+    """A power law in one variable, printed in the style of its paper; left: of the equals sign."""
+    letter = scale[0]
+    tail = f" + {irreducible}" if irreducible else ""
+    formulas = {
+        "scale": f"{left} = ({scale}/{letter})^{exponent}{tail}",
+        "signed": f"{left} = {scale} C^{exponent}{tail}",
+        "inverse": f"{left} = {scale} / L^(1/{exponent})",
+    }
+    terms = ((scale, exponent),)
+    return PowerSum((variable,), terms, formulas[style], style, centers, irreducible)
+
+
 @dataclass(frozen=True)
 class KaplanND(PositiveLaw):
     """loss = [(N_c / N)^(alpha_N / alpha_D) + D_c / D]^alpha_D (Kaplan et al. 2020, eq. 1.5).

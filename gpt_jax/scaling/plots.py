@@ -241,7 +241,8 @@ def draw_extrapolation(axes: Axes, study: Study) -> None:
     found = study.extrapolation
     assert found is not None
     ends = np.array([found.predicted, found.measured])
-    low, high = ends.min() / 1.01, ends.max() * 1.01
+    margin = 0.01 * np.abs(ends).max()
+    low, high = ends.min() - margin, ends.max() + margin
     axes.plot([low, high], [low, high], color="0.5", linewidth=1, label="predicted = measured")
     what = LABELS.get(study.entry.target, study.entry.target)
     points = "runs" if study.fit is not None else "minima"
@@ -252,9 +253,11 @@ def draw_extrapolation(axes: Axes, study: Study) -> None:
         label += f", {BAND}"
     edges = found.intervals[found.dearest] if found.intervals.size else np.full(2, np.nan)
     axes.errorbar(*dearest, xerr=_around(dearest[0], edges), label=label, **STAR)
-    axes.set_xlabel(f"{what} predicted from cheaper ones")
+    others = "the fitted ones" if study.held_out_by_user else "cheaper ones"
+    axes.set_xlabel(f"{what} predicted from {others}")
     axes.set_ylabel(f"{what} measured")
-    axes.set_title(f"{study.entry.name}: held out, {found.mean_error:.2%} off on average")
+    error = f"{found.mean_error:.2%}" if found.relative else f"{found.mean_error:.3g}"
+    axes.set_title(f"{study.entry.name}: held out, {error} off on average")
     axes.legend()
 
 
@@ -327,7 +330,7 @@ def _logarithmic(axes: Axes, side: str, quantity: str) -> None:
         axis.set_major_locator(MaxNLocator(8))
         axis.set_major_formatter("{x:g}")
         axis.set_minor_locator(NullLocator())
-    axis.set_label_text(LABELS[quantity])
+    axis.set_label_text(LABELS.get(quantity, quantity))
 
 
 def _span(values: Array, study: Study | None = None) -> Array:

@@ -67,7 +67,7 @@ def to_json(study: Study) -> dict[str, Any]:
         document["known_bias"] = of_envelope
     if study.bias is not None:
         document["unbiased_alternative"] = _bias(study.bias)
-    document["extrapolation"] = _extrapolation(study.extrapolation)
+    document["extrapolation"] = _extrapolation(study.extrapolation, study.held_out_by_user)
     if study.optimum_extrapolation is not None:
         document["extrapolation_of_optimum"] = _extrapolation(study.optimum_extrapolation)
     document["answers"] = [_answer(study, answer) for answer in study.answers]
@@ -319,19 +319,29 @@ def _bias_text(study: Study) -> list[str]:
     return [*lines, f"    without parabolas ({bias.law_fit.entry.name}): a = {a:.4f} {interval}"]
 
 
-def _extrapolation(found: Extrapolation | None) -> dict[str, Any] | None:
+def _extrapolation(found: Extrapolation | None, each: bool = False) -> dict[str, Any] | None:
+    """each: with every run that was held out."""
     if found is None:
         return None
-    return {
+    kind = "relative_error" if found.relative else "error"
+    document = {
         "n_fitted": found.n_fitted,
         "n_held_out": found.n_held_out,
         "times_beyond": found.ratio,
-        "mean_relative_error": found.mean_error,
-        "dearest": {
-            "measured": float(found.measured[found.dearest]),
-            "predicted": float(found.predicted[found.dearest]),
-            "predicted_95": [float(v) for v in found.intervals[found.dearest]],
-        },
+        f"mean_{kind}": found.mean_error,
+        "dearest": _predicted(found, found.dearest),
+    }
+    if each:
+        document[f"mean_signed_{kind}"] = float(found.errors.mean())
+        document["runs"] = [_predicted(found, row) for row in range(found.n_held_out)]
+    return document
+
+
+def _predicted(found: Extrapolation, row: int) -> dict[str, Any]:
+    return {
+        "measured": float(found.measured[row]),
+        "predicted": float(found.predicted[row]),
+        "predicted_95": [float(v) for v in found.intervals[row]],
     }
 
 
@@ -342,15 +352,26 @@ def _extrapolation_text(study: Study) -> list[str]:
         (f"best {study.entry.varied}", study.optimum_extrapolation),
     ):
         if found is not None:
-            measured, predicted = found.measured[found.dearest], found.predicted[found.dearest]
-            edges = ", ".join(f"{v:.5g}" for v in found.intervals[found.dearest])
-            interval = f" (95% [{edges}])" if edges else ""
-            lines.append(
-                f"  held out: the {found.n_held_out} dearest, up to {found.ratio:.3g} times beyond "
-                f"the fit: {what} off by {found.mean_error:.2%} on average; dearest predicted "
-                f"{predicted:.5g}{interval}, measured {measured:.5g}"
-            )
+            lines.append(_held_out_line(what, found, study.held_out_by_user))
     return lines
+
+
+def _held_out_line(what: str, found: Extrapolation, by_user: bool) -> str:
+    measured, predicted = found.measured[found.dearest], found.predicted[found.dearest]
+    edges = ", ".join(f"{v:.5g}" for v in found.intervals[found.dearest])
+    interval = f" (95% [{edges}])" if edges else ""
+    size = (lambda v: f"{v:.2%}") if found.relative else (lambda v: f"{v:.3g}")
+    which = "dearest" if not by_user else "rows outside of --where"
+    line = (
+        f"  held out: the {found.n_held_out} {which}, up to {found.ratio:.3g} times beyond "
+        f"the fit: {what} off by {size(found.mean_error)} on average"
+    )
+    if by_user:
+        errors = found.errors
+        worst = errors[np.abs(errors).argmax()]
+        signed, far = ("+" * (v > 0) + size(v) for v in (errors.mean(), worst))
+        line += f" (signed {signed}, worst {far})"
+    return f"{line}; dearest predicted {predicted:.5g}{interval}, measured {measured:.5g}"
 
 
 def _estimate(estimate: Estimate) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from gpt_jax.scaling.fit import (
     fit_as,
     fit_frontier,
     fit_law,
+    predict_held_out,
 )
 from gpt_jax.scaling.frontier import Frontier
 from gpt_jax.scaling.isoflop import WINDOW, fit_isoflop, parabola_bias, runs_in_windows
@@ -87,6 +88,8 @@ class Study:
     """Scatter of a law's residuals; None where it is even."""
     answers: tuple[Answer, ...]
     warnings: tuple[str, ...]
+    held_out_by_user: bool = False
+    """Whether the extrapolation is to runs that a condition left out of the fit."""
 
     def size_exponent(self) -> tuple[float, Array] | None:
         """a of N_opt ~ C^a and its (levels, 2) intervals; none where the law has no optimum."""
@@ -99,20 +102,32 @@ class Study:
         return (all_parameters(self.fit)["a"], found["a"]) if "a" in found else None
 
 
-def make_study(entry: LawEntry, runs: RunTable, options: Options) -> Study:
-    """Fit a law and say everything that is known of it; raises ValueError for user mistakes."""
+def make_study(
+    entry: LawEntry, runs: RunTable, options: Options, held_out: RunTable | None = None
+) -> Study:
+    """Fit a law and say everything that is known of it; raises ValueError for user mistakes.
+
+    held_out: runs to predict, in place of the dearest.
+    """
     if entry.name == "kaplan-ns":
         runs = with_steps_min(runs)
+        held_out = None if held_out is None else with_steps_min(held_out)
     cost = cost_per_parameter_and_token(runs)
     if entry.kind == "loss":
-        return _study_law(entry, runs, options, cost)
+        return _study_law(entry, runs, options, cost, held_out)
     return _study_optima(entry, runs, options, cost)
 
 
-def _study_law(entry: LawEntry, runs: RunTable, options: Options, cost: float) -> Study:
+def _study_law(
+    entry: LawEntry, runs: RunTable, options: Options, cost: float, held_out: RunTable | None
+) -> Study:
     fit = fit_as(entry, runs, options.how)
     uncertainty = estimate_uncertainty(fit, options.n_refits, options.seed)
-    extrapolation = extrapolate(fit, min(options.n_refits, MOST_EXTRAPOLATIONS), options.seed)
+    n_refits = min(options.n_refits, MOST_EXTRAPOLATIONS)
+    if held_out is None or not len(held_out):
+        extrapolation = extrapolate(fit, n_refits, options.seed)
+    else:
+        extrapolation = predict_held_out(fit, held_out, n_refits, options.seed)
     if options.window is not None:
         raise ValueError(f"--window: {entry.name} fits no parabolas; leave it out")
     if options.unique_tokens is not None and "unique_tokens" not in fit.law.variables:
@@ -154,6 +169,7 @@ def _study_law(entry: LawEntry, runs: RunTable, options: Options, cost: float) -
         frontier=None if labels else frontiers[0],
         bias=None,
         scatter=scatter,
+        held_out_by_user=held_out is not None and len(held_out) > 0,
         answers=tuple(given),
         warnings=tuple(warnings),
     )

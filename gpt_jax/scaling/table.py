@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from gpt_jax import csv_cells, tables
+from gpt_jax.scaling.conditions import columns_of, where_it_holds
 
 Array = np.ndarray
 
@@ -31,8 +32,14 @@ QUANTITIES = {
     "unique_tokens": "distinct training tokens U",
     "learning_rate": "peak learning rate",
     "weight": "weight of a run in the objective",
+    "n_experts": "experts E that a routed layer chooses from, 1 where it is dense",
+    "n_params_total": "parameters of all experts together",
+    "n_params_non_vocab": "parameters without those of the vocabulary",
+    "n_params_vocab": "parameters of the vocabulary",
+    "unigram_normalised_loss": "loss less that of the tokens' own frequencies",
 }
-"""Columns that are numbers, all positive, with their meaning."""
+"""Columns that are numbers, all positive but for `SIGNED`, with their meaning."""
+SIGNED = ("unigram_normalised_loss",)
 
 LABELS = ("group", "run", "tokenizer", "vocab_size", "corpus", "convention", "loss_unit", "cooled")
 """Columns that are text, used where they are there."""
@@ -45,11 +52,6 @@ ALTERNATIVES = {
 
 FLOPS_PER_PARAMETER_AND_TOKEN = 6.0
 """C = 6 N D (Kaplan et al. 2020, section 2.1): completes a row that lacks one of the three."""
-
-SAME_COMPUTE = 1.02
-"""Computes of one size within this factor are one budget, rounded to whole steps."""
-TUNED = ("learning_rate", "batch_tokens")
-"""Quantities that are tuned at each N and C."""
 
 KAPLAN_B_STAR = 2.1e8
 KAPLAN_ALPHA_B = 0.21
@@ -74,6 +76,10 @@ class RunTable:
     """{name: the column of the file it was read from, or how it was computed}"""
     notes: tuple[str, ...] = ()
     """What was left out or filled in, for the reader of the fit."""
+    warnings: tuple[str, ...] = ()
+    """What the reader of the fit should know before believing it."""
+    chosen: Array | None = None
+    """(R) bool: rows that a condition chose for the fit, where one was given"""
 
     def __len__(self) -> int:
         return self.quantities["loss"].size
@@ -92,7 +98,15 @@ class RunTable:
             quantities={k: v[index] for k, v in self.quantities.items()},
             labels={k: tuple(v[i] for i in index) for k, v in self.labels.items()},
             notes=(*self.notes, *notes),
+            chosen=None if self.chosen is None else self.chosen[index],
         )
+
+    def split(self) -> "tuple[RunTable, RunTable | None]":
+        """The rows that a condition chose, and the others; all and none without a condition."""
+        if self.chosen is None:
+            return self, None
+        whole = replace(self, chosen=None)
+        return whole.take(self.chosen), whole.take(~self.chosen)
 
 
 def make_table(**quantities: Array | Sequence[float]) -> RunTable:
@@ -111,12 +125,16 @@ def read_runs(
     columns: Mapping[str, str] | None = None,
     where: Mapping[str, str] | None = None,
     prefer: Mapping[str, str] | None = None,
+    extra: Mapping[str, str] | None = None,
+    condition: str | None = None,
 ) -> RunTable:
     """The runs in a file with a header line: CSV, or by its suffix TSV or JSON lines.
 
     columns: {our name: column of the file}. where: {column of the file: text that a row must
-    have}. prefer: {our name: column} taken first where the file has it and `columns` is silent; N
-    of another convention than C's is not mixed with it.
+    have, or several with | between them}. extra: {name: column of the file} of numbers that may
+    have any sign. condition: on columns, such as `n_params < 1e9`; the rows where it holds are
+    `chosen`, the others stay in the table. prefer: {our name: column} taken first where the file
+    has it and `columns` is silent; N of another convention than C's is not mixed with it.
     Raises ValueError naming the line and column of what is not a positive number.
     """
     table = _read_rows(Path(path))
@@ -127,7 +145,8 @@ def read_runs(
     notes = [*table.notes, *([note] if note else [])]
     for column, wanted in (where or {}).items():
         _require_column(column, header, Path(path), "--where")
-        keep = [row for row in rows if row[column].strip().lower() == wanted.lower()]
+        texts = [text.strip().lower() for text in wanted.split("|")]
+        keep = [row for row in rows if row[column].strip().lower() in texts]
         notes.append(f"{len(keep)} of {len(rows)} rows have {column} = {wanted}")
         rows = keep
     if not rows:
@@ -135,17 +154,35 @@ def read_runs(
     rows, repeated = _without_copies(rows, header)
     notes += [repeated] if repeated else []
     quantities = {
-        name: np.array([_number(row[column], column, row.where) for row in rows])
+        name: np.array([_number(row[column], column, row.where, name in SIGNED) for row in rows])
         for name, column in numbers.items()
     }
+    for name, column in (extra or {}).items():
+        _require_column(column, header, Path(path), f"column {name}")
+        quantities[name] = np.array([_number(row[column], column, row.where, True) for row in rows])
     quantities.setdefault("loss", np.full(len(rows), np.nan))
     labels = {
         name: tuple(row[column].strip() for row in rows)
         for name, column in mapping.items()
         if name in LABELS
     }
-    conventions = {k: v for k, v in mapping.items() if k in QUANTITIES}
-    return complete(_only_cooled(RunTable(quantities, labels, conventions, tuple(notes))))
+    conventions = {k: v for k, v in {**mapping, **(extra or {})}.items() if k in quantities}
+    table_of_runs = complete(RunTable(quantities, labels, conventions, tuple(notes)))
+    if condition is not None:
+        table_of_runs = choose(table_of_runs, condition, rows, header)
+    return _only_cooled(table_of_runs)
+
+
+def choose(
+    table: RunTable, condition: str, rows: Sequence[tables.Row], header: Sequence[str]
+) -> RunTable:
+    """The table with `chosen` where a condition holds; raises ValueError if that is nowhere."""
+    known = columns_of({name: [row[name] for row in rows] for name in header}, table.quantities)
+    chosen = where_it_holds(condition, known)
+    if not chosen.any():
+        raise ValueError(f"--where '{condition}': no row is left to fit")
+    note = f"fitted to the {int(chosen.sum())} of {len(rows)} rows where {condition}"
+    return replace(table, chosen=chosen, notes=(*table.notes, note))
 
 
 def complete(table: RunTable) -> RunTable:
@@ -203,8 +240,8 @@ def with_values(table: RunTable, names: Sequence[str]) -> RunTable:
     for name in names:
         if name not in table or np.isnan(table[name]).all():
             raise ValueError(
-                f"the table has no {name} ({QUANTITIES[name]}); name its column with "
-                f"--columns {name}=COLUMN"
+                f"the table has no {name} ({QUANTITIES.get(name, 'a column of yours')}); name its "
+                f"column with --columns {name}=COLUMN"
                 + (", or give two of n_params, n_tokens, flops" if name in ALTERNATIVES else "")
             )
     whole = ~np.any([np.isnan(table[name]) for name in names], axis=0)
@@ -236,47 +273,6 @@ def pareto(runs: RunTable) -> RunTable:
     kept = order[np.append(True, best[1:] < best[:-1])]
     note = f"{kept.size} of {len(runs)} runs lie on the frontier, the others are left out"
     return runs.take(np.sort(kept), note)
-
-
-def best_over(runs: RunTable, names: Sequence[str]) -> RunTable:
-    """The best setting of these quantities (learning_rate, ...) at each N and C.
-
-    Rows of one N and C that share the values of `names` are seeds of one setting; the setting
-    with the lowest mean loss is kept, with all of its rows. Raises ValueError for a quantity that
-    the table does not have.
-    """
-    unknown = [name for name in names if name not in TUNED]
-    if unknown:
-        raise ValueError(f"--best-over {unknown[0]}: allowed are {', '.join(TUNED)}")
-    runs = with_values(runs, ["loss", "n_params", "flops", *names])
-    cells: dict[int, dict[tuple[float, ...], list[int]]] = {}
-    for row, cell in enumerate(_cells(runs)):
-        setting = tuple(float(runs[name][row]) for name in names)
-        cells.setdefault(int(cell), {}).setdefault(setting, []).append(row)
-    kept, at_edge = [], 0
-    for settings in cells.values():
-        best = min(settings, key=lambda s: runs["loss"][settings[s]].mean())
-        kept += settings[best]
-        tried = np.array(list(settings))
-        at_edge += any(
-            value in (column.min(), column.max()) and len(settings) > 1
-            for value, column in zip(best, tried.T, strict=True)
-        )
-    what = ", ".join(names)
-    note = f"the best {what} at each of {len(cells)} N and C: {len(kept)} of {len(runs)} runs"
-    if at_edge:
-        note += f"; at {at_edge} of them it is the lowest or the highest that was tried"
-    return runs.take(np.sort(kept), note)
-
-
-def _cells(runs: RunTable) -> Array:
-    """(R): index of a row's N and C; computes of one N within SAME_COMPUTE are one."""
-    order = np.lexsort((runs["flops"], runs["n_params"]))
-    size, compute = runs["n_params"][order], runs["flops"][order]
-    step = (np.diff(size) != 0) | (np.diff(np.log(compute)) > np.log(SAME_COMPUTE))
-    cells = np.empty(len(runs), int)
-    cells[order] = np.append(0, np.cumsum(step))
-    return cells
 
 
 def _without_copies(
@@ -404,7 +400,8 @@ def _require_column(column: str, header: list[str], path: Path, given: str) -> N
         raise ValueError(f"{given}: {path} has the columns {', '.join(header)}{hint}")
 
 
-def _number(text: str, column: str, where: str) -> float:
+def _number(text: str, column: str, where: str, signed: bool = False) -> float:
+    """A cell's number; nan where it says that there is none."""
     cell = text.strip()
     if cell.lower() in MISSING:
         return math.nan
@@ -412,6 +409,6 @@ def _number(text: str, column: str, where: str) -> float:
         value = float(cell)
     except ValueError:
         raise ValueError(f"{where}: {column} = '{cell}' is not a number") from None
-    if not math.isfinite(value) or value <= 0:
+    if not math.isfinite(value) or (value <= 0 and not signed):
         raise ValueError(f"{where}: {column} = {cell}; allowed: numbers above 0")
     return value

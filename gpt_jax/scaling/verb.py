@@ -9,11 +9,14 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gpt_jax.scaling import fit_arguments
-from gpt_jax.scaling.arguments import pair, pairs, positive
-from gpt_jax.scaling.names import SUMMARIES
+from gpt_jax.scaling.arguments import names, pairs, positive
+from gpt_jax.scaling.entries import LAWS, LawEntry
+
+if TYPE_CHECKING:
+    from gpt_jax.scaling.table import RunTable
 
 DESCRIPTION = """\
 Fit scaling laws to a table of runs. Any CSV with a header line serves: loss, and two of n_params,
@@ -27,6 +30,8 @@ examples:
   gpt-jax fit other.csv --law kaplan-n --columns n_params=size,loss=val_loss
   gpt-jax fit tuned.csv --law chinchilla-isoflop --best-over learning_rate
   gpt-jax fit runs.csv --law chinchilla-parametric --fix E=1.69 --tie alpha=beta
+  gpt-jax fit runs.csv --formula 'E + A*N**-alpha' --params 'A>0,alpha>0,E>0'
+  gpt-jax fit runs.csv --law chinchilla-parametric --where 'n_params < 1e9'
   gpt-jax fit both.csv --law chinchilla-parametric --group corpus --shared alpha,beta
 """
 QUESTIONS = ("compute", "target_loss", "n_params")
@@ -34,7 +39,7 @@ QUESTIONS = ("compute", "target_loss", "n_params")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What `gpt-jax fit` understands."""
-    laws = "\n".join(f"  {name:22s} {summary}" for name, summary in SUMMARIES.items())
+    laws = "\n".join(f"  {name:22s} {entry.summary}" for name, entry in LAWS.items())
     parser.description = DESCRIPTION
     parser.epilog = f"laws:\n{laws}\n\n{EPILOG}"
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
@@ -62,8 +67,10 @@ def _add_table_arguments(parser: argparse.ArgumentParser) -> None:
         "--where",
         action="append",
         default=[],
-        metavar="COLUMN=VALUE",
-        help="only rows with this text in this column (several: all must hold)",
+        metavar="COLUMN=VALUE|CONDITION",
+        help="COLUMN=VALUE (or =VALUE|VALUE): only rows with this text in this column; a condition "
+        "such as 'n_params < 1e9 and corpus == \"c4\"': fit these rows and predict the others "
+        "(several: all must hold)",
     )
     add("--drop-worst", type=int, default=0, metavar="K", help="leave out the K highest losses")
     add(
@@ -71,7 +78,7 @@ def _add_table_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME[,NAME]",
-        help="only the best learning_rate (or batch_tokens, or both) at each N and C",
+        help="only the best learning_rate (or batch_tokens, or any columns) at each N and C",
     )
     add(
         "--frontier-only",
@@ -82,7 +89,7 @@ def _add_table_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_fit_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--law", action="append", required=True, metavar="NAME[,NAME]", help="see below")
+    add("--law", action="append", default=[], metavar="NAME[,NAME]", help="see below")
     add(
         "--bootstrap",
         type=int,
@@ -138,13 +145,11 @@ def _add_answer_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Fit, print, write; raises ValueError for a user's mistake."""
     from gpt_jax.scaling import report
-    from gpt_jax.scaling.catalog import find_law
     from gpt_jax.scaling.study import Options, make_study
-    from gpt_jax.scaling.table import best_over, drop_worst, pareto, read_runs
 
     if arguments.bootstrap < 0:
         raise ValueError(f"--bootstrap {arguments.bootstrap}; allowed: 0 or more refits")
-    entries = [find_law(name.strip()) for names in arguments.law for name in names.split(",")]
+    entries = fit_arguments.find_entries(arguments)
     given = vars(arguments)
     options = Options(
         how=fit_arguments.make_how(arguments),
@@ -154,19 +159,11 @@ def run(arguments: argparse.Namespace) -> int:
         unique_tokens=arguments.unique_tokens,
         window=arguments.window,
     )
-    tuned = [name.strip() for names in arguments.best_over for name in names.split(",")]
-    columns = pairs("--columns", ",".join(arguments.columns)) | fit_arguments.extra_columns(
-        arguments
-    )
-    where = dict(pair("--where", text) for text in arguments.where)
     studies, not_fitted = [], {}
     for entry in entries:
-        runs = read_runs(arguments.runs, columns=columns, where=where, prefer=entry.prefer)
-        runs = drop_worst(best_over(runs, tuned) if tuned else runs, arguments.drop_worst)
-        if arguments.frontier_only:
-            runs = pareto(runs)
+        runs, held_out = _read(arguments, entry)
         try:
-            studies.append(make_study(entry, runs, options))
+            studies.append(make_study(entry, runs, options, held_out))
         except ValueError as error:
             # One of several approaches may have no place in a table; a lone one is a mistake.
             not_fitted[entry.name] = str(error)
@@ -185,6 +182,33 @@ def run(arguments: argparse.Namespace) -> int:
         for path in draw_all(studies, Path(arguments.plots)):
             print(f"drawn: {path}")
     return 0
+
+
+def _read(arguments: argparse.Namespace, entry: LawEntry) -> "tuple[RunTable, RunTable | None]":
+    """The runs that a law is fitted to, and those that a condition held out."""
+    from gpt_jax.scaling.best import best_over
+    from gpt_jax.scaling.table import QUANTITIES, drop_worst, pareto, read_runs
+
+    columns = pairs("--columns", ",".join(arguments.columns))
+    tuned = names(arguments.best_over)
+    needed = [*entry.needs, *tuned, entry.target]
+    extra = {name: columns.pop(name, name) for name in needed if name not in QUANTITIES}
+    where, conditions = fit_arguments.split_where(arguments.where)
+    runs = read_runs(
+        arguments.runs,
+        columns=columns | fit_arguments.extra_columns(arguments),
+        where=where,
+        prefer=entry.prefer,
+        extra=extra,
+        condition=" and ".join(conditions) if conditions else None,
+    )
+    if tuned:
+        varied = (entry.varied,) if entry.kind == "optimum" else ()
+        within = [n for n in entry.needs if n not in ("n_tokens", *tuned, *varied)]
+        runs = best_over(runs, tuned, entry.target, within)
+    runs, held_out = runs.split()
+    runs = drop_worst(runs, arguments.drop_worst)
+    return pareto(runs) if arguments.frontier_only else runs, held_out
 
 
 def write_json(path: Path, document: dict[str, Any]) -> None:

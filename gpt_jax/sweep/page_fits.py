@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
-from gpt_jax.scaling.names import SUMMARIES
+from gpt_jax.scaling.entries import LAWS
 from gpt_jax.sweep.page_numbers import interval, number
 from gpt_jax.tracking import Record
 
@@ -84,7 +84,7 @@ def _fit(fit: Record) -> dict[str, Any]:
     points = f"{fit['n_points']} {'row' if fit['n_points'] == 1 else 'rows'}"
     return {
         **{name: fit[name] for name in ("law", "source", "formula", "warnings")},
-        "summary": SUMMARIES[fit["law"]],
+        "summary": LAWS[fit["law"]].summary,
         "caption": f"{points}; intervals by {fit['interval_method']}",
         "header": header,
         "rows": rows,

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gpt_jax.scaling.names import SUMMARIES
+from gpt_jax.scaling.entries import LAWS
 from gpt_jax.sweep.status import find_directory
 from gpt_jax.sweep.store import SweepDirectory
 from gpt_jax.sweep.table import (
@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--laws",
         action="append",
         metavar="NAME[,NAME]",
-        help=f"laws to fit (default: those that suit the sweep): {', '.join(SUMMARIES)}",
+        help=f"laws to fit (default: those that suit the sweep): {', '.join(LAWS)}",
     )
     parser.add_argument(
         "--bootstrap",
@@ -105,7 +105,7 @@ def write_report(
         },
         fits=fits,
         figures=_vector(figures),
-        fit_figures={law: _of_law(fit_figures, law) for law in [*SUMMARIES, "approaches"]},
+        fit_figures={law: _of_law(fit_figures, law) for law in [*LAWS, "approaches"]},
         provenance=origin,
         csv=to_csv(rows, header),
     )

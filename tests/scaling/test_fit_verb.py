@@ -259,8 +259,9 @@ def test_frontier_only_fits_the_best_runs(tmp_path, isoflop_grid):
             ["--law", "chinchilla-isoflop", "--window", "0.5"],
             "--window 0.5; allowed: factors above",
         ),
-        (["--law", "kaplan-n", "--best-over", "loss"], "allowed are learning_rate, batch_tokens"),
+        (["--law", "kaplan-n", "--best-over", "loss"], "--best-over loss: loss says which runs"),
         (["--law", "kaplan-n", "--best-over", "learning_rate"], "has no learning_rate"),
+        ([], "which law? --law NAME"),
     ],
 )
 def test_mistakes_end_with_one_line_and_status_2(tmp_path, scattered, capsys, arguments, message):

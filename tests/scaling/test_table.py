@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gpt_jax.scaling.best import best_over
 from gpt_jax.scaling.catalog import LAWS
 from gpt_jax.scaling.table import (
-    best_over,
     complete,
     cost_per_parameter_and_token,
     drop_worst,
@@ -187,7 +187,9 @@ def test_best_setting_has_the_lowest_mean_over_its_seeds():
         loss=[3.0, 3.4, 3.1, 3.1, 3.5, 9.0],
     )
     kept = best_over(runs, ["learning_rate"])
+    assert kept.warnings == ()
     assert kept["loss"].tolist() == [3.1, 3.1, 9.0]
     assert kept.notes[-1] == "the best learning_rate at each of 2 N and C: 3 of 6 runs"
     at_edge = best_over(runs.take(np.array([2, 4])), ["learning_rate"])
-    assert "at 1 of them it is the lowest or the highest that was tried" in at_edge.notes[-1]
+    assert "is the lowest or the highest that was tried in 1 of 1 cells" in at_edge.warnings[0]
+    assert "n_params = 1e+06 flops = 1e+15" in at_edge.warnings[0]
