@@ -31,7 +31,8 @@ def best_over(
     for name in names:
         if name in CELL or name in within or name == target:
             raise ValueError(f"--best-over {name}: {name} says which runs are compared, or how")
-    shared = [name for name in (*CELL, *within) if name in runs and name not in names]
+    given = dict.fromkeys((*CELL, *within))
+    shared = [name for name in given if name in runs and name not in names]
     runs = with_values(runs, [target, *shared, *names])
     cells: dict[int, dict[tuple[float, ...], list[int]]] = {}
     for row, cell in enumerate(_cells(runs, shared)):

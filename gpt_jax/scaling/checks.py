@@ -106,6 +106,7 @@ def fit_warnings(fit: LawFit) -> list[str]:
     found = []
     for variable in fit.law.variables:
         values = fit.runs[variable]
+        values = values[values > 0]
         distinct = np.unique(np.round(np.log(values), 2)).size
         span = values.max() / values.min()
         if distinct < FEW_VALUES:

@@ -145,6 +145,16 @@ def fit_as(entry: LawEntry, runs: RunTable, how: How) -> LawFit:
     constraints = how.constraints
     extra = [how.weights] if how.weights is not None else []
     runs = with_values(runs, [entry.target, *entry.needs, *extra])
+    for name in entry.needs:
+        if (runs[name] < 0).any():
+            raise ValueError(f"{entry.name}: {name} has values below 0; allowed: 0 and above")
+    if (runs[entry.target] <= 0).any() and entry.space == "log":
+        if how.space == "log":
+            raise ValueError(f"--space log: {entry.target} is not above 0 in every run")
+        runs = runs.take(
+            np.arange(len(runs)), f"{entry.target} is not all above 0: residuals without logarithms"
+        )
+        how = replace(how, space="linear")
     group = constraints.group
     if group is not None and group not in runs.labels:
         raise ValueError(f"--group {group}: the table has no such column of text")

@@ -336,7 +336,7 @@ def _logarithmic(axes: Axes, side: str, quantity: str) -> None:
 def _span(values: Array, study: Study | None = None) -> Array:
     """Points over the range of the values, and of the computes asked for."""
     asked = [] if study is None else [a.given for a in study.answers if a.question == "compute"]
-    low, high = min([values.min(), *asked]), max([values.max(), *asked])
+    low, high = min([values[values > 0].min(), *asked]), max([values.max(), *asked])
     return np.geomspace(low / 1.2, high * 1.2, POINTS)
 
 

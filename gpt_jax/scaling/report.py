@@ -369,7 +369,7 @@ def _held_out_line(what: str, found: Extrapolation, by_user: bool) -> str:
     if by_user:
         errors = found.errors
         worst = errors[np.abs(errors).argmax()]
-        signed, far = ("+" * (v > 0) + size(v) for v in (errors.mean(), worst))
+        signed, far = ("+" * int(v > 0) + size(v) for v in (errors.mean(), worst))
         line += f" (signed {signed}, worst {far})"
     return f"{line}; dearest predicted {predicted:.5g}{interval}, measured {measured:.5g}"
 

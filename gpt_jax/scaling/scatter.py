@@ -42,6 +42,11 @@ def unequal_scatter(fit: LawFit) -> UnequalScatter | None:
 
     names = fit.law.variables
     columns = np.stack([fit.problem.x[name] for name in names], 1)
+    known = np.isfinite(columns).all(0)
+    names = tuple(name for name, there in zip(names, known, strict=True) if there)
+    columns = columns[:, known]
+    if not names:
+        return None
     columns = columns[:, np.ptp(columns, axis=0) > 0]
     centered, target = columns - columns.mean(0), size - size.mean()
     slopes = np.linalg.lstsq(centered, target, rcond=None)[0]

@@ -203,8 +203,7 @@ def _read(arguments: argparse.Namespace, entry: LawEntry) -> "tuple[RunTable, Ru
         condition=" and ".join(conditions) if conditions else None,
     )
     if tuned:
-        varied = (entry.varied,) if entry.kind == "optimum" else ()
-        within = [n for n in entry.needs if n not in ("n_tokens", *tuned, *varied)]
+        within = [name for name in entry.needs if name not in ("n_tokens", *tuned)]
         runs = best_over(runs, tuned, entry.target, within)
     runs, held_out = runs.split()
     runs = drop_worst(runs, arguments.drop_worst)

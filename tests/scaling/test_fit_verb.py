@@ -366,3 +366,130 @@ def test_mistaken_constraints_end_with_one_line(tmp_path, scattered, capsys, arg
     printed = capsys.readouterr().err
     assert message in printed
     assert printed.count("\n") == 1
+
+
+def test_a_formula_on_the_command_line(tmp_path, scattered, capsys):
+    """Approach 3 as text: the same parameters, answers and figures as by its name."""
+    path, out = write(tmp_path / "runs.csv", scattered(30, 0.005)), tmp_path / "fit.json"
+    base = [path, "--bootstrap", "30", "--compute", "1e22", "--json", str(out)]
+    assert main([*base, "--law", "chinchilla-parametric", "--objective", "l2"]) == 0
+    built_in = json.loads(out.read_text())
+    params = ["--params", "A>0,B>0,0.05<alpha<2,beta>0,E>0"]
+    figures = ["--plots", str(tmp_path / "figures")]
+    formula = ["--formula", "E + A*N**-alpha + B*D**-beta"]
+    assert main([*base, *formula, *params, *figures]) == 0
+    document = json.loads(out.read_text())
+    for symbol, value in document["parameters"].items():
+        assert value == pytest.approx(built_in["parameters"][symbol], rel=1e-4)
+        edges = document["intervals"][symbol]["95"]
+        assert edges == pytest.approx(built_in["intervals"][symbol]["95"], rel=1e-3)
+    best, expected = (d["answers"][0]["n_params"]["value"] for d in (document, built_in))
+    assert best == pytest.approx(expected, rel=1e-4)
+    assert (tmp_path / "figures" / "formula-contours.svg").is_file()
+    assert "L = E + A*N**-alpha + B*D**-beta" in capsys.readouterr().out
+
+
+def test_a_formula_of_other_columns_and_signs(tmp_path, capsys):
+    """A score that may be negative, over a column of the user's own that may be zero."""
+    rng = np.random.default_rng(0)
+    dose, noise = np.linspace(0, 9, 30), 0.01 * rng.standard_normal(30)
+    lines = [f"{d},{0.5 - 2 * np.exp(-d / 2) + e}" for d, e in zip(dose, noise, strict=True)]
+    path, out = tmp_path / "scores.csv", tmp_path / "fit.json"
+    path.write_text("\n".join(["dose,score", *lines]))
+    given = ["--formula", "top - drop*exp(-dose/scale)", "--params", "top,drop>0,scale>0"]
+    options = ["--target", "score", "--bootstrap", "50", "--json", str(out)]
+    assert main([str(path), *given, *options]) == 0
+    document = json.loads(out.read_text())
+    for symbol, value in {"top": 0.5, "drop": 2.0, "scale": 2.0}.items():
+        assert document["parameters"][symbol] == pytest.approx(value, rel=0.05)
+    assert document["objective_meaning"] == "half the sum of squares of score, over runs"
+    assert "score is not all above 0" in capsys.readouterr().out
+
+
+def test_rows_outside_of_a_condition_are_predicted(tmp_path, scattered, capsys):
+    runs = scattered(40, 0.002)
+    path, out = write(tmp_path / "runs.csv", runs), tmp_path / "fit.json"
+    base = [path, "--law", "chinchilla-parametric", "--bootstrap", "40", "--json", str(out)]
+    assert main([*base, "--where", "n_params < 2e9"]) == 0
+    printed, document = capsys.readouterr().out, json.loads(out.read_text())
+    small = runs["n_params"] < 2e9
+    assert document["n_points"] == small.sum()
+    held_out = document["extrapolation"]
+    np.testing.assert_allclose([r["measured"] for r in held_out["runs"]], runs["loss"][~small])
+    errors = [r["predicted"] / r["measured"] - 1 for r in held_out["runs"]]
+    assert held_out["mean_relative_error"] == pytest.approx(np.abs(errors).mean())
+    assert f"held out: the {(~small).sum()} rows outside of --where" in printed
+    assert f"fitted to the {small.sum()} of 40 rows where n_params < 2e9" in printed
+    assert main([*base, "--where", "N < 2e9 and D >= 1e10", "--where", "L > 2.2"]) == 0
+    chosen = small & (runs["n_tokens"] >= 1e10) & (runs["loss"] > 2.2)
+    assert json.loads(out.read_text())["n_points"] == chosen.sum()
+
+
+def test_a_condition_on_text(tmp_path, scattered):
+    runs = scattered(30, 0.005)
+    corpora = ["c4", "pile", "code"] * 10
+    path, out = write(tmp_path / "runs.csv", runs, corpus=corpora), tmp_path / "fit.json"
+    base = [path, "--law", "kaplan-n", "--bootstrap", "0", "--json", str(out)]
+    for where in ('corpus in ("c4", "pile")', "not corpus == 'code'", "corpus=c4|pile"):
+        assert main([*base, "--where", where]) == 0
+        assert json.loads(out.read_text())["n_points"] == 20
+
+
+EXTENSION = """
+from gpt_jax.scaling.entries import LawEntry, register
+from gpt_jax.scaling.formula_law import formula_law
+
+register(
+    LawEntry(
+        name="mine",
+        kind="loss",
+        summary="loss against the logarithm of size",
+        source="a note",
+        needs=("n_params",),
+        build=lambda centers, irreducible: formula_law("c0 + c1*log(N)", "c0,c1<0"),
+    )
+)
+"""
+
+
+def test_a_law_of_the_users_own_file(tmp_path, scattered, monkeypatch):
+    from gpt_jax.scaling.entries import LAWS
+
+    monkeypatch.setattr("gpt_jax.scaling.entry.LAWS", LAWS)
+    file, out = tmp_path / "my_laws.py", tmp_path / "fit.json"
+    file.write_text(EXTENSION)
+    path = write(tmp_path / "runs.csv", scattered(20, 0.005))
+    given = ["--extension", str(file), "--law", "mine", "--bootstrap", "0", "--json", str(out)]
+    try:
+        assert main([path, *given]) == 0
+        document = json.loads(out.read_text())
+        assert document["source"] == "a note"
+        assert set(document["parameters"]) == {"c0", "c1"}
+    finally:
+        LAWS.pop("mine", None)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--formula", "A*N"], "--params A>0,alpha>0,E says it"),
+        (["--formula", "A*N**k", "--params", "A,k,z"], "the formula has no z"),
+        (["--formula", "A*size", "--params", "A"], "column size: .* has the columns"),
+        (["--law", "kaplan-n", "--params", "A"], "--params belongs to --formula"),
+        (["--law", "kaplan-n", "--where", "size < 3"], "no column size; known: n_params"),
+        (["--law", "kaplan-n", "--where", "n_params < 3"], "no row is left to fit"),
+        (["--law", "kaplan-n", "--where", "n_params < 'x'"], "is text, and is compared with a"),
+        (["--law", "kaplan-n", "--where", "f(n_params) < 1"], "no function f"),
+        (["--law", "kaplan-n", "--where", "n_params <"], "not a formula"),
+        (["--law", "kaplan-n", "--extension", "none.py"], "no extension none.py"),
+        (["--law", "vocabulary"], "--columns unigram_normalised_loss=COLUMN"),
+        (["--law", "farseer", "--irreducible", "yes"], "no irreducible term"),
+        (["--law", "over-training", "--irreducible", "no"], "--fix E=0 takes it away"),
+    ],
+)
+def test_mistaken_formulas_end_with_one_line(tmp_path, scattered, capsys, arguments, message):
+    path = write(tmp_path / "runs.csv", scattered(10))
+    assert main([path, *arguments]) == 2
+    printed = capsys.readouterr().err
+    assert re.search(message, printed), printed
+    assert printed.count("\n") == 1
