@@ -210,9 +210,10 @@ def _is_block_kernel(path: str) -> bool:
 def forward_flops_per_sequence(model: ModelConfig, convention: Convention = "exact") -> int:
     """FLOPs of a forward pass over one sequence of model.seq_len tokens.
 
-    - exact: every matrix product that the reference attention kernel executes: projections, head
-      (padded vocabulary), and scores and values over the whole T x S square. Embedding look-ups
-      are no products, and elementwise operations are not counted.
+    - exact: every matmul of the model: projections, head (padded vocabulary), and scores and values
+      over the whole T x S square, in a banded layer T x min(W, T). The reference attention kernel
+      executes these, and in banded layers the rest of the square besides. Embedding look-ups are
+      no matmuls, and elementwise operations are not counted.
     - exact_causal: the part of these whose result is used: a query meets only the keys that it
       sees (causal, or in the window of a banded layer), and only the unpadded vocabulary. No
       kernel needs less; the blockwise ones execute a little more.
@@ -248,7 +249,7 @@ def forward_flops_per_sequence(model: ModelConfig, convention: Convention = "exa
     attention_width, L = model.n_heads * model.d_head, model.n_layers
     match convention:
         case "exact":
-            scores = 4 * attention_width * L * T**2
+            scores = 4 * attention_width * squares(model)
             return 2 * T * (kernels + model.padded_vocab_size * D) + executed + scores
         case "exact_causal":
             products = 2 * T * counts.n_params_matmul + used

@@ -144,7 +144,7 @@ def weight_flops_per_sequence(config: Config) -> float:
     """The part of `executed_flops_per_sequence` that are products with weights."""
     model = config.model
     head = 2 * model.seq_len * model.padded_vocab_size * model.d_model
-    scores = 4 * model.n_heads * model.d_head * model.n_layers * model.seq_len**2
+    scores = 4 * model.n_heads * model.d_head * flops.squares(model)
     layers = flops.forward_flops_per_sequence(model, "exact") - head - scores
     experts = 0.0  # of the forward pass: the policy `dots` does not keep their products
     if model.n_experts is not None:
