@@ -27,7 +27,6 @@ from gpt_jax import overrides, paths
 from gpt_jax.checkpoint_files import Manifest, Which
 from gpt_jax.config import Config
 from gpt_jax.failures import SaveFailed
-from gpt_jax.timetable import make_timetable
 
 State: TypeAlias = Any
 """A pytree of arrays, or of jax.ShapeDtypeStruct with shardings where it says `abstract`."""
@@ -39,7 +38,7 @@ class Checkpoints:
     """The checkpoints of one run: saves, retention, and restoring with a fallback.
 
     Keeps the newest `checkpoint.keep_latest` and, besides, the `checkpoint.keep_best` with the
-    lowest validation loss. All processes of a run call every method alike.
+    lowest validation loss and those of the steps that it was told to `keep`. All processes of a run call every method alike.
     """
 
     def __init__(
@@ -61,6 +60,7 @@ class Checkpoints:
         self.config = config
         self.allow_changed = allow_changed
         self._sealed = dict(sealed or {})
+        self._kept: frozenset[int] = frozenset()
         self._last: int | None = None
         self._pending: concurrent.futures.Future[None] | None = None
         self._finisher = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
@@ -70,6 +70,10 @@ class Checkpoints:
         if jax.process_index() == 0:
             files.prepare(self.directory)
         _barrier("checkpoints opened")
+
+    def keep(self, steps: frozenset[int]) -> None:
+        """Delete the checkpoints of these steps never. To be called before the first save."""
+        self._kept = steps
 
     def save(self, step: int, state: State, validation_loss: float | None = None) -> None:
         """Save `state` as that of `step`; writing goes on in the background.
@@ -164,7 +168,7 @@ class Checkpoints:
         ours = {step: loss for step, loss in losses.items() if step <= newest}
         settings = self.config.checkpoint
         kept = files.kept_steps(ours, settings.keep_latest, settings.keep_best)
-        kept |= steps_to_keep(self.config)
+        kept |= self._kept
         for step in losses.keys() - kept:
             files.delete(self.directory / str(step))
 
@@ -179,12 +183,6 @@ class Checkpoints:
             raise SaveFailed(
                 f"cannot save the checkpoint of step {step} in {self.directory}: {_cause(error)}"
             ) from error
-
-
-def steps_to_keep(config: Config) -> frozenset[int]:
-    """The steps of checkpoint.keep_at_tokens, whose checkpoints are never deleted."""
-    timetable = make_timetable(config)
-    return frozenset(map(timetable.step_after_tokens, config.checkpoint.keep_at_tokens))
 
 
 def check_fingerprint(saved: Config, new: Config) -> None:

@@ -8,7 +8,7 @@ import array
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +138,18 @@ def tokens_after(path: Path, step: int) -> int | None:
         if found is not None and int(found[1]) == step:
             return json.loads(line)["tokens"]
     return None
+
+
+def steps_after_tokens(path: Path, tokens: Iterable[float], last_step: int) -> dict[float, int]:
+    """{tokens: the first step after which at least so many were trained}, as the records up to
+    `last_step` say; without those that were not reached."""
+    waiting, found = sorted(tokens), dict[float, int]()
+    if not waiting:
+        return found
+    for record in iterate_metrics(path, last_step):
+        while len(found) < len(waiting) and record["tokens"] >= waiting[len(found)]:
+            found[waiting[len(found)]] = record["step"]
+    return found
 
 
 def keep_until(path: Path, last_step: int) -> None:

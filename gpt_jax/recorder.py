@@ -15,7 +15,7 @@ from gpt_jax.config import Config
 from gpt_jax.evaluate.validation import Validation
 from gpt_jax.experiment import Experiment
 from gpt_jax.failures import Diverged
-from gpt_jax.history import steps_recorded
+from gpt_jax.history import steps_after_tokens, steps_recorded
 from gpt_jax.processes import is_writer
 from gpt_jax.step import TrainState
 from gpt_jax.timetable import is_cooled
@@ -43,7 +43,8 @@ class RunRecorder:
         self.writes = is_writer()
         mirrors = make_mirrors(config, experiment.run.path) if self.writes else []
         self.log = MetricsLog(experiment.run.metrics, done_steps, mirrors, self.writes)
-        kept = frozenset(map(timetable.step_after_tokens, config.checkpoint.keep_at_tokens))
+        kept = steps_to_keep(experiment, done_steps)
+        checkpoints.keep(kept)
         every = timetable.due(config.checkpoint.every_tokens)
         self.save_due = lambda done: done in kept or every(done)
         self.validation_due = timetable.due(config.evaluate.every_tokens)
@@ -234,6 +235,19 @@ class RunRecorder:
             "training_seconds": history.training_seconds,
             "config": overrides.to_dict(config),
         }
+
+
+def steps_to_keep(experiment: Experiment, done_steps: int) -> frozenset[int]:
+    """Steps whose checkpoints checkpoint.keep_at_tokens keeps: the first ones after which so many
+    tokens were trained.
+
+    The records say it of steps that are done, maybe with another batch or length; the timetable of
+    those to come.
+    """
+    wanted = experiment.config.checkpoint.keep_at_tokens
+    done = steps_after_tokens(experiment.run.metrics, wanted, done_steps)
+    to_come = [tokens for tokens in wanted if tokens not in done]
+    return frozenset(done.values()) | set(map(experiment.timetable.step_after_tokens, to_come))
 
 
 def whole_steps(run: Path, metrics: Path, saved: Sequence[int]) -> list[int]:

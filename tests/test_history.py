@@ -12,6 +12,7 @@ from gpt_jax.history import (
     keep_until,
     read_history,
     read_records,
+    steps_after_tokens,
     steps_recorded,
 )
 from gpt_jax.recorder import whole_steps
@@ -50,6 +51,13 @@ def test_what_is_kept_of_records(tmp_path):
     assert read_history(path, 4).left_out_in_a_row == 0
     assert len(read_history(path, 4).validations) == 1
     assert read_history(tmp_path / "absent").train_loss is None
+
+
+def test_the_step_after_so_many_tokens(tmp_path):
+    path = write(tmp_path / "metrics.jsonl", [of_step(step) for step in range(1, 7)])
+    assert steps_after_tokens(path, [200, 64, 65, 10_000], 6) == {64: 1, 65: 2, 200: 4}
+    assert steps_after_tokens(path, [200], 3) == {}
+    assert steps_after_tokens(tmp_path / "absent", [200], 3) == {}
 
 
 def test_memory_does_not_hold_the_records(tmp_path):

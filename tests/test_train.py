@@ -449,6 +449,19 @@ def test_a_finished_run_goes_on_when_told_that_it_is_longer_now(reference, here,
     assert steps == list(range(1, N_STEPS + 4))
 
 
+def test_what_is_kept_follows_from_what_was_done(here, tmp_path):
+    """320 tokens are there after step 10 (of 2 sequences of 16). 20 x 32 + 10 x 64 are done after 30
+    steps; of 128 each, 6 more make 2,048, and 20 more 3,840."""
+    run = RunDirectory(tmp_path / "run")
+    kept = ["--checkpoint.keep_at_tokens", "[320, 2048]", "--checkpoint.keep_best", "0"]
+    kept += ["--checkpoint.keep_latest", "1", "--checkpoint.every_tokens", "0"]
+    assert here(run.path, *kept, "--train.tokens", "1280") == 0
+    assert saved_steps(run.checkpoints) == [10, 30]
+    larger = ["--train.batch_sequences", "8", "--train.tokens", "3840", "--resume-changed"]
+    assert here(run.path, *kept, *larger) == 0
+    assert saved_steps(run.checkpoints) == [10, 36, 50]
+
+
 def test_a_run_does_not_continue_on_another_corpus(unfinished, here, capsys):
     facts = unfinished.read_facts()
     unfinished.config.write_text(json.dumps({**facts, "data": ["of another text"]}))
