@@ -38,7 +38,8 @@ class Checkpoints:
     """The checkpoints of one run: saves, retention, and restoring with a fallback.
 
     Keeps the newest `checkpoint.keep_latest` and, besides, the `checkpoint.keep_best` with the
-    lowest validation loss and those of the steps that it was told to `keep`. All processes of a run call every method alike.
+    lowest validation loss and those of the steps that it was told to `keep`. All processes of a run
+    call every method alike.
     """
 
     def __init__(

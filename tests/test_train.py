@@ -450,8 +450,8 @@ def test_a_finished_run_goes_on_when_told_that_it_is_longer_now(reference, here,
 
 
 def test_what_is_kept_follows_from_what_was_done(here, tmp_path):
-    """320 tokens are there after step 10 (of 2 sequences of 16). 20 x 32 + 10 x 64 are done after 30
-    steps; of 128 each, 6 more make 2,048, and 20 more 3,840."""
+    """320 tokens are there after step 10 (2 sequences of 16 a step), 1,280 after 30; 6 more steps of
+    128 make 2,048, and 20 more 3,840."""
     run = RunDirectory(tmp_path / "run")
     kept = ["--checkpoint.keep_at_tokens", "[320, 2048]", "--checkpoint.keep_best", "0"]
     kept += ["--checkpoint.keep_latest", "1", "--checkpoint.every_tokens", "0"]
