@@ -450,7 +450,7 @@ def test_a_finished_run_goes_on_when_told_that_it_is_longer_now(reference, here,
 
 
 def test_what_is_kept_follows_from_what_was_done(here, tmp_path):
-    """320 tokens are there after step 10 (2 sequences of 16 a step), 1,280 after 30; 6 more steps of
+    """320 tokens are there after step 10 (2 sequences of 16 each), 1,280 after 30; 6 more steps of
     128 make 2,048, and 20 more 3,840."""
     run = RunDirectory(tmp_path / "run")
     kept = ["--checkpoint.keep_at_tokens", "[320, 2048]", "--checkpoint.keep_best", "0"]
