@@ -4,6 +4,7 @@ Must not import jax.
 """
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, NullLocator
+from matplotlib.ticker import LogFormatterSciNotation, MaxNLocator, NullLocator
 
 from gpt_jax.scaling.constraints import GROUP, groups_of, plain
 from gpt_jax.scaling.frontier import Frontier
@@ -24,6 +25,9 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe and Ito's: told apart by colour-blind readers."""
 LINES = ("-", "--", "-.", ":")
 """Of approaches in one figure: they often lie on each other."""
+SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+POWER = re.compile(r"\{(?:([0-9.]+)\\times)?10\^\{([^}]+)\}\}")
+"""A power of ten in matplotlib's mathtext, with its factor if it has one."""
 POINTS = 60
 """Of a drawn curve."""
 BAND = "95% interval"
@@ -89,9 +93,27 @@ def figures(study: Study) -> dict[str, Callable[[Axes], None]]:
     return found
 
 
+class PowerFormatter(LogFormatterSciNotation):
+    """Ticks of a logarithmic axis as plain text, such as 10⁹ or 2×10⁹: STYLE parses no formulas."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        found = POWER.search(super().__call__(x, pos))
+        if found is None:
+            return ""
+        factor, power = found.groups()
+        raised = power.replace("\N{MINUS SIGN}", "-").translate(SUPERSCRIPTS)
+        return f"{factor}\N{MULTIPLICATION SIGN}10{raised}" if factor else f"10{raised}"
+
+
 def save(figure: Figure, stem: Path) -> list[Path]:
     """stem.png and stem.svg, each written whole or not at all, without a date."""
     stem.parent.mkdir(parents=True, exist_ok=True)
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            if isinstance(axis.get_major_formatter(), LogFormatterSciNotation):
+                axis.set_major_formatter(PowerFormatter())
+            if isinstance(axis.get_minor_formatter(), LogFormatterSciNotation):
+                axis.set_minor_formatter(PowerFormatter(minor_thresholds=(1, 0.4)))
     written = []
     for suffix, metadata in (("png", {}), ("svg", {"Date": None})):
         path = stem.with_name(f"{stem.name}.{suffix}")

@@ -37,11 +37,15 @@ QUANTITIES = {
     "n_params_non_vocab": "parameters without those of the vocabulary",
     "n_params_vocab": "parameters of the vocabulary",
     "unigram_normalised_loss": "loss less that of the tokens' own frequencies",
+    "training_seconds": "seconds of training",
 }
 """Columns that are numbers, all positive but for `SIGNED`, with their meaning."""
 SIGNED = ("unigram_normalised_loss",)
 
-LABELS = ("group", "run", "tokenizer", "vocab_size", "corpus", "convention", "loss_unit", "cooled")
+LABELS = (
+    "group", "run", "tokenizer", "vocab_size", "corpus", "validation", "validation_tokens",
+    "convention", "loss_unit", "cooled", "seed",
+)  # fmt: skip
 """Columns that are text, used where they are there."""
 
 ALTERNATIVES = {
