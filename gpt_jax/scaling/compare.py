@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gpt_jax.scaling.best import SAME_COMPUTE
 from gpt_jax.scaling.fit import minimum
 from gpt_jax.scaling.laws import Array
 from gpt_jax.scaling.pair_law import SHARED, PairLaw
 from gpt_jax.scaling.rungs import Ladder, SeedTest, seed_tests
-from gpt_jax.scaling.table import SAME_COMPUTE
 from gpt_jax.scaling.uncertainty import LEVELS, Problem, profile
 
 COSTS = {"compute": "flops", "tokens": "n_tokens", "seconds": "training_seconds"}

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gpt_jax.scaling.best import SAME_COMPUTE
 from gpt_jax.scaling.laws import Array
-from gpt_jax.scaling.table import SAME_COMPUTE, RunTable, with_values
+from gpt_jax.scaling.table import RunTable, with_values
 
 SETTINGS = ("n_params", "n_tokens", "batch_tokens", "learning_rate")
 """Quantities in which seeds of one setting agree."""
