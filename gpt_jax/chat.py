@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt_jax.config import TaskConfig
-from gpt_jax.data.optional import require
 from gpt_jax.data.tokenizers import Tokenizer
 from gpt_jax.finetune.templates import (
     LEARNED,
@@ -25,6 +24,7 @@ from gpt_jax.finetune.templates import (
     load_template,
     render_prompt,
 )
+from gpt_jax.optional import require
 from gpt_jax.streaming import begin_tokens
 
 Turns = Sequence[dict[str, Any]]

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from gpt_jax.checkpoint_files import parse_which
 from gpt_jax.config import AdaptConfig, Config
-from gpt_jax.data.optional import require
 from gpt_jax.data.tokenizers import Tokenizer
+from gpt_jax.optional import require
 from gpt_jax.run import RunDirectory, load_run, write_model
 from gpt_jax.tracking import Record
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from gpt_jax.data.optional import require
+from gpt_jax.optional import require
 
 SUFFIXES = (".txt", ".md")
 PASSAGE_WORDS = 100

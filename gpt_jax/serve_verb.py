@@ -7,7 +7,7 @@ from pathlib import Path
 
 from gpt_jax import filters
 from gpt_jax.checkpoint_files import parse_which
-from gpt_jax.data.optional import require
+from gpt_jax.optional import require
 
 KEYS_VARIABLE = "GPT_JAX_API_KEYS"
 

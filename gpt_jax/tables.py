@@ -9,21 +9,19 @@ What is guessed or left out is in `Table.notes`; what cannot be read is a ValueE
 file and the line. Must not import jax.
 """
 
-import bz2
 import codecs
 import csv
-import gzip
 import io
 import json
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-UNPACK = {".gz": gzip.decompress, ".bz2": bz2.decompress}
+from gpt_jax.compressed import FORMATS, decompress
+
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".json")
-"""Formats, each also with a suffix of UNPACK behind it."""
+"""Formats, each also with a suffix of `compressed.FORMATS` behind it."""
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 """Separators that a .csv file may use; in a tie the first is taken."""
 
@@ -40,7 +38,8 @@ NOT_TEXT = {
     b"PAR1": "a parquet file: write it as CSV or JSON lines",
     b"\x1f\x8b": "compressed: let its name end with .gz",
     b"BZh": "compressed: let its name end with .bz2",
-    b"\x28\xb5\x2f\xfd": "compressed with zstandard: unpack it",
+    b"\x28\xb5\x2f\xfd": "compressed: let its name end with .zst",
+    b"\xfd7zXZ\x00": "compressed: let its name end with .xz",
 }
 """First bytes of files that are often taken for text, with what to do."""
 LONGEST_CELL = 2**31 - 1
@@ -117,11 +116,8 @@ def read_text(path: Path) -> str:
     if not path.is_file():
         raise ValueError(f"{path}: no such file")
     content = path.read_bytes()
-    if path.suffix in UNPACK:
-        try:
-            content = UNPACK[path.suffix](content)
-        except (EOFError, OSError, ValueError, zlib.error) as error:
-            raise ValueError(f"{path} is damaged or cut short: {error}") from None
+    if path.suffix.lower() in FORMATS:
+        content = b"".join(decompress(path, io.BytesIO(content)))
     return decode(content, str(path))
 
 
@@ -164,7 +160,7 @@ def lines(text: str) -> list[str]:
 
 
 def _format(path: Path) -> str:
-    name = path.with_suffix("") if path.suffix.lower() in UNPACK else path
+    name = path.with_suffix("") if path.suffix.lower() in FORMATS else path
     return name.suffix.lower()
 
 

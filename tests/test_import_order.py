@@ -15,7 +15,8 @@ import pytest
 LAYERS = (
     {"gpt_jax", "runtime", "paths", "config", "config_fields", "config_how", "tables", "output"}
     | {"config_task", "config_adapt", "config_distill", "config_optimizer", "processes", "buckets"}
-    | {"companions", "failures", "json_files", "csv_cells", "python_file"},
+    | {"companions", "failures", "json_files", "csv_cells", "python_file"}
+    | {"compressed", "optional"},
     {"overrides", "timetable", "flops", "meshes", "hardware", "scaling", "parametrization"},
     {"published", "cost"},
     {"sharding", "data", "optim"},

@@ -5,6 +5,7 @@ import csv
 import gzip
 import io
 import json
+import lzma
 import re
 
 import pytest
@@ -91,13 +92,20 @@ def test_a_long_cell_is_read(tmp_path):
     assert read(tmp_path, f't,l\n"{long}",1\n').rows[0]["t"] == long
 
 
-@pytest.mark.parametrize("pack", [gzip, bz2])
-def test_packed_files_are_checked_to_their_end(tmp_path, pack):
-    name = "t.csv" + {gzip: ".gz", bz2: ".bz2"}[pack]
-    packed = pack.compress(RUNS.encode())
-    assert read(tmp_path, packed, name).rows == CELLS
-    assert "is damaged or cut short" in error(tmp_path, packed[:-4], name)
-    assert "is damaged or cut short" in error(tmp_path, b"x" + packed, name)
+@pytest.mark.parametrize("suffix", [".gz", ".bz2", ".xz", ".zst", ".GZ"])
+def test_packed_files_are_checked_to_their_end(tmp_path, suffix):
+    pack = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}
+    pack[".zst"] = pytest.importorskip("zstandard").compress
+    path = tmp_path / f"t.csv{suffix}"
+    packed = pack[suffix.lower()](RUNS.encode())
+    path.write_bytes(packed)
+    assert tables.read(path).rows == CELLS
+    for damaged, said in ((packed[:-4], "is cut short"), (b"x" + packed, "is damaged")):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=said) as raised:
+            tables.read(path)
+        assert str(path) in str(raised.value)
+        assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize(

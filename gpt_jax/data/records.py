@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gpt_jax import tables
-from gpt_jax.data.optional import require
+from gpt_jax import compressed, tables
+from gpt_jax.optional import require
 
 
 class Located(NamedTuple):
@@ -69,7 +69,7 @@ def files_below(folder: Path) -> list[Path]:
 
 def suffix_of(path: Path) -> str:
     """The ending that says a file's format, without that of a compression."""
-    return path.with_suffix("").suffix if path.suffix in tables.UNPACK else path.suffix
+    return path.with_suffix("").suffix if path.suffix.lower() in compressed.FORMATS else path.suffix
 
 
 def pair(path: Path) -> list[Path]:

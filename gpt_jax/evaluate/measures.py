@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from gpt_jax.data.optional import require
 from gpt_jax.evaluate.requests import Score
 from gpt_jax.evaluate.tasks import Item, Task
 from gpt_jax.finetune.scores import confusion, matthews
+from gpt_jax.optional import require
 
 Numbers = dict[str, Any]
 HARNESS = {"raw": "acc", "per_character": "acc_norm"}

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from gpt_jax.config import Config
 from gpt_jax.config_task import SCHEMES, tag_scheme
-from gpt_jax.data.optional import require
 from gpt_jax.finetune.inputs import Encoded, Encoder, Record, place
+from gpt_jax.optional import require
 
 
 def check_reports(config: Config) -> None:

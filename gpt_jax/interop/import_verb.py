@@ -7,11 +7,11 @@ from pathlib import Path
 
 from gpt_jax import flops
 from gpt_jax.config import Config, DataConfig
-from gpt_jax.data.optional import require
 from gpt_jax.data.tokenizers import BytePairTokenizer, IdsTokenizer, JsonTokenizer
 from gpt_jax.data.tokenizers.base import SPEC_FILE
 from gpt_jax.interop.folders import Imported, read_folder, refuse_pickled_only
 from gpt_jax.interop.tokenizer_reading import TOKENIZER
+from gpt_jax.optional import require
 from gpt_jax.run import RunDirectory, write_model
 from gpt_jax.tracking import write_atomically
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from gpt_jax import compressed
 from gpt_jax.config import DataConfig
-from gpt_jax.data import compressed, documents
+from gpt_jax.data import documents
 from gpt_jax.data.sources import open_source
 
 

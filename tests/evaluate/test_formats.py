@@ -280,7 +280,7 @@ def test_files_that_do_not_hold_what_their_names_say(tmp_path):
         with pytest.raises(ValueError, match=name) as caught:
             read_file(CATALOG["lambada"], path)
         assert "\n" not in str(caught.value)
-        assert str(caught.value).startswith(str(path))
+        assert str(path) in str(caught.value)
         return str(caught.value)
 
     whole = gzip.compress(b'{"text": "a b"}\n' * 99)

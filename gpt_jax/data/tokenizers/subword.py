@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt_jax.data.optional import require
 from gpt_jax.data.tokenizers.base import END_OF_TEXT, Ids, Tokenizer, errors_named
 from gpt_jax.data.tokenizers.tokenizer_json import (
     JsonTokenizer,
     piece_bytes,
     printable_bytes,
 )
+from gpt_jax.optional import require
 
 GPT2_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
 """GPT-2's words: contractions, letters, numbers, the rest; a blank goes with what follows it."""

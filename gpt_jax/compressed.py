@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from gpt_jax.data.optional import require
+from gpt_jax.optional import require
 
 INPUT_BYTES = 2048
 """Compressed bytes handed to a decoder at a time. zstandard's has no limit on its output, which
@@ -31,7 +31,7 @@ Pieces = Iterator[bytes]
 
 def open_bytes(path: Path, stream: BinaryIO) -> BinaryIO:
     """The content of a file that is open as `stream`, decompressed if its suffix says so."""
-    if path.suffix not in FORMATS:
+    if path.suffix.lower() not in FORMATS:
         return stream
     raw = _Joined(decompress(path, stream))
     return io.BufferedReader(raw, 1 << 17)
@@ -53,9 +53,9 @@ def too_large(path: Path, where: str, most: int, max_expansion: int) -> ValueErr
 
 def decompress(path: Path, stream: BinaryIO) -> Pieces:
     """The bytes in all frames. Raises ValueError for a stream that is cut short or damaged."""
-    name, start, expand, padding = FORMATS[path.suffix]
+    name, start, expand, padding = FORMATS[path.suffix.lower()]
     failures: tuple[type[Exception], ...] = (zlib.error, lzma.LZMAError, OSError, EOFError)
-    if path.suffix == ".zst":
+    if path.suffix.lower() == ".zst":
         failures = (require("zstandard", "data").ZstdError,)
     decoder, n_frames, position, begin = None, 0, 0, 0
     while data := stream.read(INPUT_BYTES):
