@@ -189,7 +189,7 @@ class _Builder:
     ):
         self.config, self.source, self.directory = config, source, directory
         self.workers, self.progress, self.part_bytes = workers, progress, part_bytes
-        self.n_characters = self.n_bytes = self.n_copies = 0
+        self.n_characters = self.n_bytes = self.n_copies = self.n_empty = 0
         self.notes = list(source.notes)
         self.split = self._split()
         if self.split.validation == "tail" or bpe_size(config.tokenizer):
@@ -225,7 +225,14 @@ class _Builder:
         return dataclasses.replace(config, validation="tail")
 
     def _documents(self) -> Iterator[Document]:
-        return not_empty(self.source.read())
+        """All that hold text; the others are counted."""
+        self.n_empty = 0
+        for document in self.source.read():
+            if document.text:
+                yield document
+            else:
+                self.n_empty += 1
+            del document
 
     def _pieces(self) -> Iterator[Piece]:
         """All but copies of what is held out, which are counted."""
@@ -278,6 +285,8 @@ class _Builder:
                 f"{self.n_copies:,} documents are left out of training: they are in the validation "
                 "files too"
             )
+        if self.n_empty:
+            self.notes.append(f"{self.n_empty:,} documents are empty and left out")
         if self.progress:
             _say(*self.notes)
         tokenizer = self.tokenizer

@@ -11,6 +11,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from gpt_jax.failures import DISK_ERRORS, WriteFailed
+
 
 @contextlib.contextmanager
 def locked(directory: Path) -> Iterator[None]:
@@ -27,9 +29,13 @@ def locked(directory: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def writing(place: Path) -> Iterator[None]:
+    """Name the place in an error of the system: WriteFailed where its disk is full or fails, else
+    a ValueError."""
     try:
         yield
     except OSError as error:
+        if error.errno in DISK_ERRORS:
+            raise WriteFailed(place, error) from None
         raise ValueError(
             f"cannot write {place}: {error.strerror}; choose another place (--output, data.cache)"
         ) from None

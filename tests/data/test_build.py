@@ -280,6 +280,15 @@ def test_bpe_never_sees_the_validation_text(tmp_path):
     assert "ab" in tokens[256:]
 
 
+def test_empty_documents_are_counted(tmp_path, capsys):
+    records = [{"text": f"words {i}"} for i in range(30)] + [{"text": ""}] * 3
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
+    path = str(tmp_path / "t.jsonl")
+    config = DataConfig(source="jsonl", path=path, tokenizer="byte", validation_fraction=0.2)
+    build(config, tmp_path / "out")
+    assert "3 documents are empty and left out" in capsys.readouterr().err
+
+
 def test_empty_split_is_an_error(make_corpus):
     with pytest.raises(ValueError, match="no text fell into the train split: 1 documents"):
         make_corpus(["text"], validation_fraction=1.0)
