@@ -147,9 +147,21 @@ class Checkpoints:
         path, manifest = files.find_sound(self.directory, "latest" if step is None else step)
         if not self.allow_changed:
             check_fingerprint(overrides.from_dict(manifest.config), self.config)
+        self._check_sealed(manifest)
         state = _restore(path, manifest, abstract_state, prefix="")
         self._last = manifest.step
         return state, manifest.step
+
+    def _check_sealed(self, manifest: Manifest) -> None:
+        """Refuse to go on with other weights beside the run's own than the checkpoint's."""
+        for name in ("base", "teacher"):
+            then, now = manifest.sealed.get(name), self._sealed.get(name)
+            if then and then != now:
+                raise ValueError(
+                    f"the {name} run has changed since checkpoint {manifest.step} of "
+                    f"{self.directory} was saved (its weights were {then}, are {now}); restore it, "
+                    "or start anew in another --workdir"
+                )
 
     def _finish(self, unfinished: Path, manifest: Manifest) -> None:
         """In the background: once the arrays are written, seal, name and make room."""

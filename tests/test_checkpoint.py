@@ -458,6 +458,19 @@ def test_how_it_is_computed_may_change(two_saved):
     assert saved_config(two_saved) == config()
 
 
+@pytest.mark.parametrize("name", ["base", "teacher"])
+def test_other_weights_beside_the_run_are_refused(tmp_path, name):
+    with opened(tmp_path, sealed={name: "0123"}) as checkpoints:
+        checkpoints.save(1, make_state(1))
+    with opened(tmp_path, sealed={name: "0123"}) as checkpoints:
+        assert checkpoints.restore(abstract(make_state()))[1] == 1
+    with (
+        opened(tmp_path, sealed={name: "4567"}) as checkpoints,
+        pytest.raises(ValueError, match=f"the {name} run has changed .* were 0123, are 4567"),
+    ):
+        checkpoints.restore(abstract(make_state()))
+
+
 def test_manifest_is_plain_json(two_saved):
     manifest = json.loads((two_saved / "2/manifest.json").read_text())["manifest"]
     assert overrides.from_dict(manifest["config"]) == config()

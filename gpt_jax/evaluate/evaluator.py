@@ -27,6 +27,7 @@ from gpt_jax.evaluate.scoring import BATCH_TOKENS, Scorer, Weights, scoring_weig
 from gpt_jax.evaluate.tasks import Item, Task, prompts
 from gpt_jax.evaluate.ticker import Ticker
 from gpt_jax.models.gpt import GPT, Params
+from gpt_jax.output import say
 from gpt_jax.run import RunDirectory, load_model
 from gpt_jax.sampling import SamplingConfig
 from gpt_jax.sharding import Layout, make_layout
@@ -106,6 +107,11 @@ def evaluate_task(evaluator: Evaluator, task: Task, cache: Cache, asked: Asked) 
     record["items_cut_on_the_left"] = n_cut
     if task.kind == "cloze":
         n_banned = len(banned_ids(evaluator.tokenizer, task.banned_words))
+        if task.banned_words and not n_banned:
+            say(
+                f"{task.name}: accuracy without stop words is left out: none of them is one token "
+                "of this tokenizer"
+            )
         return record | measures.cloze_numbers([of_item[0] for of_item in scores], n_banned)
     return record | measures.choice_numbers(task, items, scores)
 

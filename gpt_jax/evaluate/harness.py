@@ -6,7 +6,7 @@
 is the harness's own command line, with the model `gpt_jax` known to it; model_args: run (a run's
 directory), checkpoint (latest, best or a step), and mesh.* or compute.* settings. Texts are split
 into context and continuation as by our own tasks, and scored and continued by the same functions.
-Its chat templates and several processes are not supported.
+--apply_chat_template is refused, and several processes are not supported.
 """
 
 import sys
@@ -35,6 +35,11 @@ USED = ("until", "do_sample", "temperature", "seed", *FILTERS, *LENGTHS)
 NEUTRAL = {"num_beams": 1, "num_return_sequences": 1}
 """Values of other options that ask for nothing."""
 
+NO_TEMPLATE = (
+    "--apply_chat_template: the model gpt_jax puts prompts into no chat template; leave it out "
+    "(gpt-jax generate --chat and gpt-jax serve use the run's)"
+)
+
 
 @register_model("gpt_jax")
 class HarnessModel(LM):
@@ -54,6 +59,14 @@ class HarnessModel(LM):
     @property
     def tokenizer_name(self) -> str:
         return self.evaluator.tokenizer.fingerprint
+
+    def apply_chat_template(self, *_: Any, **__: Any) -> str:
+        """Refuse: a prompt here is a task's text, whatever template the run has."""
+        raise ValueError(NO_TEMPLATE)
+
+    def chat_template(self, *_: Any, **__: Any) -> str:
+        """Refuse, before the harness makes its first request."""
+        raise ValueError(NO_TEMPLATE)
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
         """(log-probability of the continuation, whether it is the greedy one) of each request."""

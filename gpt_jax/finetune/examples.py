@@ -257,8 +257,9 @@ def load_rows(
 ) -> Examples:
     """Records of a task as rows; config: resolved. training: task.class_weights are applied.
 
-    Examples without a target (a response that is cut off whole) are left out, but for tags, where
-    a word without a position counts as O. labelled: False for examples to predict.
+    Examples without a target (a response that is cut off whole) are left out. To score tags they
+    stay, where a word without a position counts as O; in training a batch of them alone would have
+    no loss. labelled: False for examples to predict.
     Raises ValueError naming file and line of what is no example, or if none has a target.
     """
     task, length = config.task, config.task.length
@@ -266,7 +267,7 @@ def load_rows(
     encode = encoder(config.model, task, tokenizer, n_prefix(config), labelled)
     rows = encode_each(encode, found, path)
     notes = said_of_cuts(encode, rows, found, path)
-    if task.name != "tag":
+    if task.name != "tag" or training:
         there = [i for i, row in enumerate(rows) if encode.has_targets(row)]
         found, rows = [found[i] for i in there], [rows[i] for i in there]
     if task.pack:

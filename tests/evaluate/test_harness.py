@@ -154,3 +154,9 @@ def test_a_greedy_continuation_is_said_to_be_greedy(model, run):
     )
     assert [greedy for _, greedy in found] == [True, False]
     assert all(math.isfinite(log_p) and log_p < 0 for log_p, _ in found)
+
+
+def test_chat_templates_are_refused_by_name(model):
+    for ask_for in (model.apply_chat_template, model.chat_template):
+        with pytest.raises(ValueError, match="--apply_chat_template: the model gpt_jax"):
+            ask_for([{"role": "user", "content": "a"}])
