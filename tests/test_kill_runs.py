@@ -54,3 +54,19 @@ def test_a_run_that_is_killed_at_random_has_the_same_bits(repository, tmp_path_f
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.startswith("6 kills of ")
+
+
+@pytest.mark.slow
+def test_a_sweep_that_is_killed_at_random_has_the_same_bits(repository, tmp_path):
+    """Launchers and workers: every trial is done once."""
+    command = [sys.executable, str(repository / "tools" / "kill_runs.py"), "--kills", "6"]
+    sweep = ["--sweep", str(repository / "tests" / "earlier" / "sweep.py")]
+    done = subprocess.run(
+        [*command, *sweep, "--directory", str(tmp_path / "kills")],
+        cwd=repository,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.startswith("6 kills of ")

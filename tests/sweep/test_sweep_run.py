@@ -7,6 +7,7 @@ import dataclasses
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from tiny_run import Workspace, abstract_state, make_workspace, records
 
 from gpt_jax import cli, overrides
 from gpt_jax.checkpoint import restore_state
+from gpt_jax.checkpoint_files import saved_steps
 from gpt_jax.config import Config, DataConfig, EvaluateConfig, MixtureComponent
 from gpt_jax.data.build import build
 from gpt_jax.run import RunDirectory
@@ -240,6 +242,31 @@ def test_a_stopped_pack_remembers_who_diverged(workspace, tmp_path, monkeypatch)
     work(sweep, train_packs, lambda _, ready: ready)
     assert list(sweep.states().values()) == ["diverged"] + ["done"] * 4
     assert {sweep.outcome(e.name)["attempts"] for e in sweep.entries[:1]} == {1}
+
+
+def test_a_pack_whose_trials_share_no_saved_step_goes_on(
+    workspace, sweep_file, solo, tmp_path, monkeypatch
+):
+    """As after kills of workers that had them apart: each goes on from its own last checkpoint."""
+    force(monkeypatch, "turns")
+    sweep = begin(sweep_file, tmp_path / "packed")
+    real, calls = TurnLanes.train, itertools.count()
+
+    def train_and_signal(self, batches, n_steps, alive):
+        if next(calls) == 11:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(self, batches, n_steps, alive)
+
+    monkeypatch.setattr(TurnLanes, "train", train_and_signal)
+    with pytest.raises(Interrupted):
+        work(sweep, train_packs, lambda _, ready: ready)
+    earlier, latest = saved_steps(sweep.run(sweep.entries[0].name).checkpoints)
+    for i, entry in enumerate(sweep.entries):
+        shutil.rmtree(sweep.run(entry.name).checkpoints / str(latest if i % 2 else earlier))
+    work(sweep, train_packs, lambda _, ready: ready)
+    assert set(sweep.states().values()) == {"done"}
+    for name, alone in solo.items():
+        assert losses(sweep.run(name)) == losses(alone)
 
 
 def test_packs_of_two_shapes_lie_on_devices_of_their_own(workspace, solo, tmp_path):
