@@ -123,9 +123,10 @@ class MetricsLog:
         self._path = path
         self._file: TextIO | None = None
         if writes:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            keep_until(path, done_steps)
-            self._file = path.open("a", buffering=1)
+            with self._named():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                keep_until(path, done_steps)
+                self._file = path.open("a", buffering=1)
 
     def log(self, record: Record) -> None:
         """Write one record; it holds `step`, the number of steps done. Raises OSError, naming the

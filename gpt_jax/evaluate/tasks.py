@@ -22,6 +22,7 @@ from typing import Any, Literal
 import numpy as np
 
 from gpt_jax import python_file
+from gpt_jax.compressed import FORMATS
 from gpt_jax.data.records import Located
 
 Record = Mapping[str, Any]
@@ -63,7 +64,8 @@ class Item:
 
 
 Read = Callable[[Record], Iterable[Item]]
-ENDINGS = (".jsonl", ".json", ".parquet", ".csv", ".tsv", ".jsonl.gz")
+PACKED = tuple(f".jsonl{suffix}" for suffix in FORMATS)
+ENDINGS = (".jsonl", ".json", ".parquet", ".csv", ".tsv", *PACKED)
 """Endings under which any task's records are looked for beside the names of its entry."""
 
 

@@ -4,6 +4,7 @@ import bz2
 import copy
 import gzip
 import json
+import lzma
 import re
 
 import pytest
@@ -165,6 +166,16 @@ def test_hellaswag_is_one_item_in_all_its_files(tmp_path):
     text.write_bytes(bz2.compress("\n".join(lines[:-1]).encode()))
     with pytest.raises(ValueError, match=r"a\.txt\.bz2: 5 lines are not six an item"):
         read_file(CATALOG["hellaswag"], text)
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".bz2", ".xz", ".zst"])
+def test_packed_records_are_found_and_read(tmp_path, suffix):
+    pack = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}
+    pack[".zst"] = pytest.importorskip("zstandard").compress
+    record = json.dumps(FORMS["hellaswag"]["official"]).encode()
+    (tmp_path / f"hellaswag.jsonl{suffix}").write_bytes(pack[suffix](record + b"\n"))
+    asked = read_items(CATALOG["hellaswag"], tmp_path, tfds=False)
+    assert asked.items == [ITEMS["hellaswag"]]
 
 
 def test_hellaswags_published_file_and_its_own_jsonl_agree(shared_data):

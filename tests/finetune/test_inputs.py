@@ -180,6 +180,17 @@ def test_language_model_weights_are_a_mean_over_an_examples_tokens(tmp_path):
     np.testing.assert_allclose(batch.weights_BT.sum(axis=1), 1, rtol=1e-6)
 
 
+def test_sentences_that_are_cut_off_whole_are_scored_and_not_trained(tmp_path):
+    """A batch of them alone would have a loss of 0 over no label."""
+    short = [{"tokens": ["ab", "c"], "tags": ["O", "B-x"]}] * 2
+    found = [*short, {"tokens": ["x" * 50, "y"], "tags": ["O", "O"]}]
+    made = config("tag", found, tmp_path, length=8)
+    assert len(load(made, found, training=True).records) == 2
+    scored = load(made, found)
+    assert len(scored.records) == 3
+    assert list((scored.batch.label_weights_BT > 0).any(axis=1)) == [True, True, False]
+
+
 def test_balanced_classes_weigh_the_same(tmp_path):
     made = config("entail", PAIRS, tmp_path, class_weights="balanced")
     plain, batch = load(made, PAIRS).batch, load(made, PAIRS, training=True).batch
