@@ -31,6 +31,7 @@ VERBS = {
     "coord-check": ("gpt_jax.coord_check_verb", "do activations keep their size over widths?"),
     "plan": ("gpt_jax.plan.verb", "memory, time and cost on a topology, without its chips"),
     "fit": ("gpt_jax.scaling.verb", "fit a scaling law to a table of runs"),
+    "next": ("gpt_jax.next_verb", "which runs to make next, for a budget and a target"),
     "compare": ("gpt_jax.compare_verb", "how many times the compute one ladder needs of another's"),
     "table": ("gpt_jax.published.verb", "a paper's table beside what we compute"),
     "doctor": ("gpt_jax.doctor", "versions, devices, kernels in use, data found"),
