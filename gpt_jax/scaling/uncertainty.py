@@ -27,8 +27,8 @@ FLAT = 1e-12
 LARGEST_ERROR = 1.0
 """Profiles take no longer steps for a standard error, of quantities that are logarithms."""
 
-MOST_VALUES = 200_000
-"""Fits times runs that are solved at once: some tens of megabytes."""
+MOST_VALUES = 50_000
+"""Fits times runs that are solved at once: few enough to lie in caches."""
 
 Quantities = Callable[[Array], Array]
 """theta (F, P) -> quantities (F, K), as logarithms or of that order of size"""
