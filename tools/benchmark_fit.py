@@ -1,6 +1,6 @@
 """How long a fit and its bootstrap take, and how often intervals hold the truth, for every law.
 
-    python tools/benchmark_fit.py                       # seconds for 250 runs, 4,000 refits
+    python tools/benchmark_fit.py                       # CPU seconds for 250 runs, 4,000 refits
     python tools/benchmark_fit.py --coverage 200        # simulated studies of each law
     python tools/benchmark_fit.py --coverage 200 --laws routed-experts,vocabulary
 
@@ -88,16 +88,16 @@ def simulate(entry: LawEntry, truth: Mapping[str, float], n_runs: int, seed: int
 
 
 def speed(names: list[str]) -> None:
-    print(f"| law | parameters | fit of {N_RUNS} runs, s | {N_REFITS:,} refits, s |")
+    print(f"| law | parameters | fit of {N_RUNS} runs, CPU s | {N_REFITS:,} refits, CPU s |")
     print("|---|---|---|---|")
     for name in names:
         entry, runs = LAWS[name], simulate(LAWS[name], TRUTHS[name], N_RUNS, 0)
         fit_law(entry, runs)  # imports
-        start = time.perf_counter()
+        start = time.process_time()
         fit = fit_law(entry, runs)
-        fitted = time.perf_counter()
+        fitted = time.process_time()
         bootstrap(fit.problem, fit.theta, clusters(fit.runs), N_REFITS, 0)
-        end = time.perf_counter()
+        end = time.process_time()
         print(
             f"| {name} | {fit.theta.size} | {fitted - start:.2f} | {end - fitted:.1f} |", flush=True
         )

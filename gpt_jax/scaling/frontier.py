@@ -18,6 +18,9 @@ from gpt_jax.scaling.laws import Array, Law, PowerSum, TwoTerms
 WEIGHED = (("n_params", "n_tokens"), ("n_params", "n_tokens", "unique_tokens"))
 """Variables of laws that have a best N and D for a compute."""
 
+USUAL_RATIOS = (1e-3, 1e6)
+"""Tokens per parameter among which the best size of any law is looked for."""
+RATIO_STEPS = 61
 SEARCH_STEPS = 90
 """Of a bisection or golden section: shrinks any range to rounding."""
 GOLDEN = (5**0.5 - 1) / 2
@@ -101,6 +104,8 @@ def law_frontier(
         terms = law.two_terms(theta)
         if unique_tokens is None and terms is not None:
             return _best_size(terms, total)
+        if unique_tokens is None:
+            return _least_inside(lambda n: loss_anywhere(n, total - n), total)
         return golden_section(lambda n: loss_anywhere(n, total - n), 0 * total, total)
 
     def loss(log_c: Array) -> Array:
@@ -152,6 +157,22 @@ def golden_section(function: Callable[[Array], Array], low: Array, high: Array) 
         keep_left = function(left) < function(right)
         low, high = np.where(keep_left, low, left), np.where(keep_left, right, high)
     return (low + high) / 2
+
+
+def _least_inside(loss: Callable[[Array], Array], total: Array) -> Array:
+    """log N (F) of the lowest minimum inside USUAL_RATIOS for log N + log D = total (F).
+
+    A law that is no sum of two power laws may fall again where nothing is measured. Where there is
+    no minimum inside, the lower end of the range.
+    """
+    ratios = np.linspace(*np.log(USUAL_RATIOS), RATIO_STEPS)
+    losses = np.stack([loss((total - ratio) / 2) for ratio in ratios])
+    inside = np.zeros(losses.shape, bool)
+    inside[1:-1] = (losses[1:-1] <= losses[:-2]) & (losses[1:-1] <= losses[2:])
+    inside[[0, -1]] = ~inside.any(0)
+    place = np.where(inside, losses, np.inf).argmin(0)
+    low, high = (ratios[np.clip(place + k, 0, RATIO_STEPS - 1)] for k in (1, -1))
+    return golden_section(loss, (total - low) / 2, (total - high) / 2)
 
 
 def _best_size(terms: TwoTerms, log_nd: Array) -> Array:

@@ -144,7 +144,8 @@ def draw_loss_against_compute(axes: Axes, study: Study, frontier: Frontier) -> N
             zorder=5,
         )
     computes = _span(runs["flops"], study)
-    _curve(axes, computes, [frontier.loss(_rows(frontier, c)) for c in computes], "optimal")
+    losses = [np.exp(frontier.loss(_rows(frontier, c))) for c in computes]
+    _curve(axes, computes, losses, "optimal")
     _finish(axes, "flops", "loss", f"{study.entry.name}: loss against compute")
 
 
@@ -205,7 +206,7 @@ def draw_one_variable(axes: Axes, study: Study) -> None:
     group = fit.problem.x.get(GROUP, np.zeros(len(study.runs)))
     for g, label in enumerate(labels or (fit.law.formula,)):
         law, its_theta = plain(fit.law, theta, g)
-        curves = law.log_loss(its_theta, {variable: np.log(x)})[0]
+        curves = law.values(its_theta, {variable: np.log(x)})[0]
         rows, colour = group == g, COLOURS[g % len(COLOURS)] if labels else "0.35"
         axes.scatter(
             study.runs[variable][rows],
@@ -215,7 +216,14 @@ def draw_one_variable(axes: Axes, study: Study) -> None:
             zorder=3,
         )
         _curve(axes, x, list(curves.T), label, colour if labels else COLOURS[1])
-    _finish(axes, variable, study.entry.target, study.entry.name)
+    axes.set_title(study.entry.name)
+    for side, quantity in (("x", variable), ("y", study.entry.target)):
+        if (study.runs[quantity] > 0).all():
+            _logarithmic(axes, side, quantity)
+        else:
+            (axes.xaxis if side == "x" else axes.yaxis).set_label_text(
+                LABELS.get(quantity, quantity)
+            )
 
 
 def draw_profiles(axes: Axes, study: Study) -> None:
@@ -253,7 +261,8 @@ def draw_optima(axes: Axes, study: Study) -> None:
     else:
         axes.scatter(x, y, s=8, color="0.35", zorder=3)
     computes = _span(np.exp(fit.log_compute))
-    values = [fit.coefficients[:, 0] + fit.coefficients[:, 1] * np.log(c) for c in computes]
+    logs = [fit.coefficients[:, 0] + fit.coefficients[:, 1] * np.log(c) for c in computes]
+    values = [np.exp(log) for log in logs]
     _curve(axes, computes, values, f"exponent {fit.coefficients[0, 1]:.3f}")
     _finish(axes, "flops", study.entry.varied, f"{study.entry.name}: optima")
 
@@ -290,7 +299,7 @@ def draw_approaches(axes: Axes, studies: Sequence[Study]) -> None:
         frontier = study.frontier
         assert frontier is not None
         computes = _span(study.runs["flops"], study)
-        sizes = [frontier.size(_rows(frontier, c)) for c in computes]
+        sizes = [np.exp(frontier.size(_rows(frontier, c))) for c in computes]
         exponent = study.size_exponent()
         label = study.entry.name + (f": a = {exponent[0]:.3f}" if exponent else "")
         _curve(axes, computes, sizes, label, colour, line)
@@ -310,13 +319,13 @@ def _figure(draw: Callable[[Axes], None]) -> Figure:
 def _curve(
     axes: Axes,
     x: Array,
-    logs: Sequence[Array],
+    versions: Sequence[Array],
     label: str,
     colour: str = COLOURS[1],
     line: str = "-",
 ) -> None:
-    """The first version as a line, the others as a 95% band. logs: (F) at each x."""
-    values = np.exp(np.stack(logs, 1))
+    """The first version as a line, the others as a 95% band. versions: (F) at each x."""
+    values = np.stack(versions, 1)
     axes.plot(x, values[0], line, color=colour, label=label, zorder=4)
     if len(values) > 1:
         low, high = percentiles(values[1:])[:, -1].T

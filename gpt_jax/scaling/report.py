@@ -361,7 +361,8 @@ def _held_out_line(what: str, found: Extrapolation, by_user: bool) -> str:
     edges = ", ".join(f"{v:.5g}" for v in found.intervals[found.dearest])
     interval = f" (95% [{edges}])" if edges else ""
     size = (lambda v: f"{v:.2%}") if found.relative else (lambda v: f"{v:.3g}")
-    which = "dearest" if not by_user else "rows outside of --where"
+    rows = "row" if found.n_held_out == 1 else "rows"
+    which = "dearest" if not by_user else f"{rows} outside of --where"
     line = (
         f"  held out: the {found.n_held_out} {which}, up to {found.ratio:.3g} times beyond "
         f"the fit: {what} off by {size(found.mean_error)} on average"

@@ -238,3 +238,21 @@ def test_chinchilla_loss_is_over_training_with_equal_exponents():
     theta = law.from_symbols({"E": 1.8, "a": 482 * six, "b": 2085 * six, "eta": 0.18})[None]
     values = law.values(theta, {"n_params": np.log(n), "n_tokens": np.log(d)})[0][0]
     np.testing.assert_allclose(values, 1.8 + 482 / n**0.36 + 2085 / d**0.36, rtol=1e-12)
+
+
+def test_the_best_size_of_a_law_without_two_terms_lies_inside():
+    """Farseer's law falls again towards one token: the minimum that runs are about is inside."""
+    from gpt_jax.scaling.frontier import law_frontier
+
+    law = build_law(LAWS["farseer"], planted("farseer"), None)
+    frontier = law_frontier(law, law.from_symbols(TRUTHS["farseer"])[None], 6.0)
+    assert frontier is not None
+    log_c = np.log([1e22])
+    best = frontier.size(log_c)
+    n = np.geomspace(1e9, 1e11, 4001)
+    t, d = TRUTHS["farseer"], 1e22 / 6 / n
+    power = np.exp(t["a1"] * n ** t["alpha"] + t["b1"])
+    factor = np.exp(t["a2"] * n ** t["beta"] + t["b2"])
+    loss = np.exp(t["a3"] * n ** t["gamma"] + t["b3"]) + factor * d**-power
+    assert np.exp(best[0]) == pytest.approx(n[loss.argmin()], rel=0.003)
+    assert 0 < loss.argmin() < 4000

@@ -22,7 +22,7 @@ COLUMNS = {"V": "n_params_non_vocab", "W": "n_params_vocab", "D": "n_tokens"}
 def build(centers: tuple[float, ...], irreducible: str | None) -> "Law":
     from gpt_jax.scaling.formula_law import formula_law
 
-    return formula_law(FORMULA, PARAMETERS, COLUMNS)
+    return formula_law(FORMULA, PARAMETERS, COLUMNS, target="L_u")
 
 
 ENTRY = LawEntry(
