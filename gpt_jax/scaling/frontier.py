@@ -165,7 +165,8 @@ def _least_inside(loss: Callable[[Array], Array], total: Array) -> Array:
     A law that is no sum of two power laws may fall again where nothing is measured. Where there is
     no minimum inside, the lower end of the range.
     """
-    ratios = np.linspace(*np.log(USUAL_RATIOS), RATIO_STEPS)
+    few, many = np.log(USUAL_RATIOS)
+    ratios = np.linspace(few, many, RATIO_STEPS)
     losses = np.stack([loss((total - ratio) / 2) for ratio in ratios])
     inside = np.zeros(losses.shape, bool)
     inside[1:-1] = (losses[1:-1] <= losses[:-2]) & (losses[1:-1] <= losses[2:])
