@@ -33,6 +33,10 @@ VERBS = {
     "fit": ("gpt_jax.scaling.verb", "fit a scaling law to a table of runs"),
     "next": ("gpt_jax.next_verb", "which runs to make next, for a budget and a target"),
     "compare": ("gpt_jax.compare_verb", "how many times the compute one ladder needs of another's"),
+    "fit chain": ("gpt_jax.scaling.chain_verb", "from size and data to a loss to a task's score"),
+    "fit curve": ("gpt_jax.scaling.curve_verb", "loss curves under a schedule; the best schedule"),
+    "fit hyperparameters": ("gpt_jax.scaling.bowls_verb", "best rate and batch from grids"),
+    "fit mixture": ("gpt_jax.scaling.mixture_verb", "losses against shares of domains"),
     "table": ("gpt_jax.published.verb", "a paper's table beside what we compute"),
     "doctor": ("gpt_jax.doctor", "versions, devices, kernels in use, data found"),
 }
@@ -74,6 +78,8 @@ def _run(given: list[str], restart: bool) -> int:
     if given[0] == "--version":
         print(importlib.import_module("gpt_jax").__version__)
         return 0
+    if " ".join(given[:2]) in VERBS:
+        given = [" ".join(given[:2]), *given[2:]]
     if given[0] not in VERBS:
         print(f"gpt-jax: unknown verb '{given[0]}'; one of {', '.join(VERBS)}", file=sys.stderr)
         return USER_ERROR

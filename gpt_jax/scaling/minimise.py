@@ -10,11 +10,11 @@ Must not import jax.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 
-from gpt_jax.scaling.laws import Array, Law, LogVariables
+from gpt_jax.scaling.laws import Array, LogVariables
 
 Space = Literal["log", "linear"]
 """Whether residuals are differences of logarithms, or of the losses themselves."""
@@ -24,6 +24,20 @@ TINY_DECREASE = 1e-14
 CALM_STEPS = 4
 """So many such steps in a row end a fit."""
 LARGEST_DAMPING = 1e10
+
+
+class Predictor(Protocol):
+    """What is fitted: a `Law`, or any function with its gradient."""
+
+    @property
+    def bounds(self) -> Array:
+        """(P, 2): lowest and highest value of each free parameter."""
+
+    def log_loss(self, theta: Array, x: LogVariables) -> tuple[Array, Array]:
+        """theta (F, P) -> logarithms of what is predicted (F, R) and their gradient (F, P, R)."""
+
+    def values(self, theta: Array, x: LogVariables) -> tuple[Array, Array]:
+        """theta (F, P) -> what is predicted (F, R) and its gradient (F, P, R)."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +76,7 @@ def huber(residual: Array, delta: float) -> Array:
 class Objective:
     """What is minimised: the sum over runs of weight * huber(predicted - measured)."""
 
-    law: Law
+    law: Predictor
     x: LogVariables
     delta: float
     space: Space = "log"
@@ -90,7 +104,7 @@ class Objective:
 
 
 def minimise(
-    law: Law,
+    law: Predictor,
     x: LogVariables,
     log_loss: Array,
     theta: Array,
