@@ -71,7 +71,9 @@ def run(arguments: argparse.Namespace) -> int:
     for name, columns in spec["tasks"].items():
         runs, target = _curves(wide, spec, columns)
         if len(runs) < 6:
-            raise ValueError(f"{len(runs)} runs to fit; step 1 has 5 parameters and needs 6 or more")
+            raise ValueError(
+                f"{len(runs)} runs to fit; step 1 has 5 parameters and needs 6 or more"
+            )
         chains.append(fit_chain(name, runs, target, settings))
     print("\n".join(text(chains)))
     if arguments.json:
@@ -273,9 +275,15 @@ def to_json(chain: "Chain") -> dict[str, Any]:
             predictions[field] = {
                 "value": value.value,
                 "intervals": {str(k): list(v) for k, v in value.intervals.items()},
-                "intervals_of_a_measurement": {str(k): list(v) for k, v in value.with_noise.items()},
+                "intervals_of_a_measurement": {
+                    str(k): list(v) for k, v in value.with_noise.items()
+                },
             }
-    link = dict(zip(chain.link.symbols, map(float, chain.theta2[0]), strict=True)) if chain.link else {}
+    link = (
+        dict(zip(chain.link.symbols, map(float, chain.theta2[0]), strict=True))
+        if chain.link
+        else {}
+    )
     return {
         "task": chain.name,
         "runs": [run.name for run in chain.runs],

@@ -144,9 +144,7 @@ def printed(theta: Array) -> Array:
 
 def from_parameters(values: dict[str, float]) -> Array:
     """Printed parameters -> theta (P)."""
-    return np.array(
-        [np.log(values[s]) if i in LOGS else values[s] for i, s in enumerate(SYMBOLS)]
-    )
+    return np.array([np.log(values[s]) if i in LOGS else values[s] for i, s in enumerate(SYMBOLS)])
 
 
 def fit_curves(
@@ -174,7 +172,14 @@ def fit_curves(
     best = rough.theta[np.argsort(rough.objective)[:2]]
     fine = minimise(law, {}, rows, best, DELTA, weights=weights, iterations=400)
     theta = fine.theta[fine.objective.argmin()]
-    spread = _spread(MultiPower(law.blocks, law.held, prior=False), theta, measured, [c.loss.size for c in known], n_refits, seed)
+    spread = _spread(
+        MultiPower(law.blocks, law.held, prior=False),
+        theta,
+        measured,
+        [c.loss.size for c in known],
+        n_refits,
+        seed,
+    )
     return CurveFit(theta, spread, float(fine.objective.min()), tuple(known))
 
 

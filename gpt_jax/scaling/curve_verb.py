@@ -77,12 +77,16 @@ def run(arguments: argparse.Namespace) -> int:
             "another run with --like LAW.json (from --json)"
         )
     held = HELD if like is not None and decayed else (*HELD, "B") if like is not None else ()
-    fit = fit_curves(fitted, like=like, held=held, n_refits=arguments.bootstrap, seed=arguments.seed)
+    fit = fit_curves(
+        fitted, like=like, held=held, n_refits=arguments.bootstrap, seed=arguments.seed
+    )
     lines = text(fit, curves, train, held)
     best = None
     if arguments.best_schedule:
         if arguments.best_schedule <= arguments.warmup + 100:
-            raise ValueError(f"--best-schedule {arguments.best_schedule}: needs over 100 steps after --warmup")
+            raise ValueError(
+                f"--best-schedule {arguments.best_schedule}: needs over 100 steps after --warmup"
+            )
         peak = arguments.peak or max(float(c.rates.max()) for c in fitted)
         best = best_schedule(fit.theta, arguments.best_schedule, arguments.warmup, peak)
         lines += schedule_text(best)
@@ -113,7 +117,9 @@ def read_curves(arguments: argparse.Namespace) -> "list[Curve]":
     rates = wide.numbers(arguments.rate, "--rate")
     loss = wide.numbers(arguments.loss, "--loss")
     label = np.array(
-        wide.labels(arguments.name, "--name") if arguments.name in wide.columns else ["curve"] * len(steps)
+        wide.labels(arguments.name, "--name")
+        if arguments.name in wide.columns
+        else ["curve"] * len(steps)
     )
     curves = []
     for name in dict.fromkeys(label):
@@ -121,7 +127,9 @@ def read_curves(arguments: argparse.Namespace) -> "list[Curve]":
         if np.isnan(steps[rows]).any() or np.isnan(rates[rows]).any():
             raise ValueError(f"{name}: a row has no {arguments.step} or no {arguments.rate}")
         if (np.diff(steps[rows]) <= 0).any():
-            raise ValueError(f"{name}: steps do not rise; several runs in one curve? give --name or --where")
+            raise ValueError(
+                f"{name}: steps do not rise; several runs in one curve? give --name or --where"
+            )
         at = steps[rows].astype(int)
         curves.append(Curve(name, fill_rates(at, rates[rows], arguments.warmup), at, loss[rows]))
     if arguments.then:
@@ -200,7 +208,9 @@ def _like(path: str) -> "Array":
     return from_parameters(values)
 
 
-def text(fit: "CurveFit", curves: "list[Curve]", train: list[str], held: tuple[str, ...]) -> list[str]:
+def text(
+    fit: "CurveFit", curves: "list[Curve]", train: list[str], held: tuple[str, ...]
+) -> list[str]:
     """The law for a terminal."""
     import numpy as np
 
@@ -218,7 +228,9 @@ def text(fit: "CurveFit", curves: "list[Curve]", train: list[str], held: tuple[s
             lines.append(f"    {name:6s} {value:<10.5g} 95% [{low:.4g}, {high:.4g}]")
         else:
             lines.append(f"    {name:6s} {value:.5g}")
-    lines.append(f"    {'curve':24s} {'R2':>7s} {'mean off':>9s} {'worst off':>9s}  last loss: measured, law")
+    lines.append(
+        f"    {'curve':24s} {'R2':>7s} {'mean off':>9s} {'worst off':>9s}  last loss: measured, law"
+    )
     scores = []
     for curve in curves:
         known = np.isfinite(curve.loss)
@@ -265,7 +277,9 @@ def schedule_text(best: "BestSchedule") -> list[str]:
             f"({others}; these end at a tenth of the peak)", f"    rate at step {shown}"]  # fmt: skip
 
 
-def to_json(fit: "CurveFit", curves: "list[Curve]", train: list[str], best: "BestSchedule | None") -> dict[str, Any]:
+def to_json(
+    fit: "CurveFit", curves: "list[Curve]", train: list[str], best: "BestSchedule | None"
+) -> dict[str, Any]:
     """Everything that is known of the law."""
     import numpy as np
 

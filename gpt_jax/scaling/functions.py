@@ -94,9 +94,7 @@ def fit_link(link: Sigmoid | ErrorExponential, loss: Array, score: Array, weight
     """theta (P) of the least weighted sum of squares of scores, from many starts."""
     x = {"loss": loss}
     start = link.starts(loss, score)
-    rough = minimise(
-        link, x, score, start, np.inf, space="linear", weights=weights, iterations=40
-    )
+    rough = minimise(link, x, score, start, np.inf, space="linear", weights=weights, iterations=40)
     best = rough.theta[np.argsort(rough.objective)[:3]]
     fine = minimise(link, x, score, best, np.inf, space="linear", weights=weights)
     return fine.theta[fine.objective.argmin()]

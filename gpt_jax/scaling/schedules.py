@@ -39,7 +39,8 @@ def make_schedule(kind: str, steps: int, warmup: int, peak: float, end: float) -
         "constant": np.full(steps, peak),
         "cosine": end + (peak - end) / 2 * (1 + np.cos(np.pi * share)),
         "linear": peak + (end - peak) * share,
-        "wsd": peak * (max(end, 1e-3 * peak) / peak)
+        "wsd": peak
+        * (max(end, 1e-3 * peak) / peak)
         ** np.clip((np.arange(steps) - steps * 5 // 6) / (steps / 6), 0, 1),
     }[kind]
     return _warmed(after, warmup, peak)

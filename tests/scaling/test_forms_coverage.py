@@ -16,7 +16,9 @@ STUDIES = 200
 def report(what: str, held: list[dict[int, bool]]) -> None:
     """Print the rates, and hold each within 5 points of its level."""
     rates = {level: 100 * float(np.mean([h[level] for h in held])) for level in (80, 95)}
-    print(f"{what}: {rates[80]:.1f}% in 80% intervals, {rates[95]:.1f}% in 95% ({len(held)} studies)")
+    print(
+        f"{what}: {rates[80]:.1f}% in 80% intervals, {rates[95]:.1f}% in 95% ({len(held)} studies)"
+    )
     for level, rate in rates.items():
         assert abs(rate - level) <= 5, (what, rates)
 
