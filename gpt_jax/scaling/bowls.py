@@ -126,7 +126,6 @@ def fit_cell(cell: Grid, window: float = WINDOW) -> Cell:
 
 def law_through(cells: Sequence[Cell], hyper: str) -> PowerLaw:
     """The power law through minima by least squares; every minimum counts alike."""
-    from scipy.special import stdtrit
 
     used = [cell for cell in cells if not cell.problem]
     variables = VARIABLES[hyper]
@@ -152,7 +151,6 @@ def fit_surface(grid: Grid, window: float = WINDOW) -> dict[str, PowerLaw]:
     Intervals are of a sandwich over cells, with Student's t of cells less parameters.
     """
     from scipy.optimize import least_squares
-    from scipy.special import stdtrit
 
     cells = cells_of(grid)
     near = np.concatenate([r[grid.loss[r] <= grid.loss[r].min() * (1 + window)] for r in cells])
@@ -187,11 +185,12 @@ def fit_surface(grid: Grid, window: float = WINDOW) -> dict[str, PowerLaw]:
     found = least_squares(residuals, start, method="lm", max_nfev=4000)
     scores = np.stack([found.jac[owner == k].T @ found.fun[owner == k] for k in range(len(cells))])
     bread = np.linalg.pinv(found.jac.T @ found.jac)
-    freedom = max(1, len(cells) - sum(sizes))
-    covariance = bread @ (scores.T @ scores) @ bread * len(cells) / freedom
+    covariance = bread @ (scores.T @ scores) @ bread
     laws, at = {}, 0
     for name, centre, size in zip(names, centres, sizes, strict=True):
-        part, block = found.x[at : at + size].copy(), covariance[at : at + size, at : at + size]
+        part = found.x[at : at + size].copy()
+        freedom = max(1, len(cells) - size)
+        block = covariance[at : at + size, at : at + size] * len(cells) / freedom
         # From the centre of the variables to where they are 1.
         shift = np.append(1.0, -centre)
         part[0] = shift @ found.x[at : at + size]

@@ -4,6 +4,7 @@ Importing this module is quick. Must not import jax.
 """
 
 import argparse
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,8 +34,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument
     add("runs", metavar="RUNS.csv")
-    add("--columns", action="append", default=[], metavar="NAME=COLUMN[,...]",
-        help="which column is n_params, n_tokens, loss, learning_rate, batch_tokens, weight_decay")  # fmt: skip
+    add(
+        "--columns",
+        action="append",
+        default=[],
+        metavar="NAME=COLUMN[,...]",
+        help="which column is n_params, n_tokens, loss, learning_rate, batch_tokens, weight_decay",
+    )
     add("--where", action="append", default=[], metavar="COLUMN=VALUE", help="only these rows")
     add("--tokens-per-sequence", type=positive, default=1.0, metavar="T",
         help="where batch_tokens counts sequences")  # fmt: skip
@@ -57,9 +63,8 @@ def run(arguments: argparse.Namespace) -> int:
     by_surface = fit_surface(grid, arguments.window)
     spread = _over_windows(grid, rows)
     lines = [f"hyperparameters: {grid.loss.size} runs in {len(rows)} cells of (N, D)"]
-    lines += [f"  {note}" for note in notes] + text(
-        cells, by_bowls, by_surface, spread, arguments.window
-    )
+    lines += [f"  {note}" for note in notes]
+    lines += text(cells, by_bowls, by_surface, spread, arguments.window)
     lines += _at(arguments.at, by_bowls, by_surface, grid)
     print("\n".join(lines))
     if arguments.json:
@@ -118,10 +123,9 @@ def _over_windows(grid: "Grid", rows: Any) -> dict[str, Any]:
         surface = fit_surface(grid, window)
         for name in grid.hyper:
             ways = {"surface": surface[name]}
-            try:
+            # Too few bowls in a narrow window: the other way is shown.
+            with contextlib.suppress(ValueError):
                 ways["bowls"] = law_through(cells, name)
-            except ValueError:
-                pass  # too few bowls in a narrow window: the other way is shown
             for way, law in sorted(ways.items()):
                 found[name].append({
                     "window": window, "way": way, "exponents": list(law.exponents),
@@ -140,7 +144,8 @@ def text(
     """The laws for a terminal."""
     out = [cell for cell in cells if cell.problem]
     lines = [
-        f"  bowls over runs within {window:.2g} of a cell's lowest loss; {len(cells) - len(out)} have a minimum"
+        f"  bowls over runs within {window:.2g} of a cell's lowest loss; "
+        f"{len(cells) - len(out)} have a minimum"
     ]
     lines += [f"    left out: N {c.n_params:.3g}, D {c.n_tokens:.3g}: {c.problem}" for c in out]
     for name, law in by_bowls.items():
@@ -167,8 +172,9 @@ def text(
             own = law.intervals(k)[95]
             if high - low > 2 * (own[1] - own[0]):
                 lines.append(
-                    f"  warning: {name}: the exponent of {LETTERS[variable]} hangs on which runs count "
-                    f"and how: say {low:.2f} to {high:.2f}, not {own[0]:.2f} to {own[1]:.2f}"
+                    f"  warning: {name}: the exponent of {LETTERS[variable]} "
+                    f"hangs on which runs count and how: say {low:.2f} to {high:.2f}, "
+                    f"not {own[0]:.2f} to {own[1]:.2f}"
                 )
     return lines
 

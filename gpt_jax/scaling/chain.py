@@ -2,8 +2,10 @@
 
 Step 1: a parametric law of the loss, fitted to the mean of each run's last evaluations. Step 2: a
 function of the loss, fitted to all evaluations of the runs (OLMo's ladder, arXiv 2412.04403; error
-from loss, 2403.08540). In a refit a run is given another run's residuals in both steps, so that what
-the steps have in common stays. Dims: F refits (row 0 the fit), R runs, K evaluations. Must not import jax.
+from loss, 2403.08540). In a refit a run is given another run's residuals in both steps, so that
+what the steps have in common stays. Dims: F refits (row 0 the fit), R runs, K evaluations.
+
+Must not import jax.
 """
 
 import dataclasses

@@ -207,13 +207,14 @@ def text(chains: "list[Chain]") -> list[str]:
     lines += _table(chains, "chained: score from N and D", "score", 1)
     lines += _table(chains, "chained: score from FLOPs alone", "score_by_flops", 1)
     lines += ["  parameters"]
+    width = max(len(chain.name) for chain in chains)
     for chain in chains:
         step1 = ", ".join(f"{k} {v:.4g}" for k, v in chain.step1.parameters.items())
         step2 = ""
         if chain.link:
             pairs_ = zip(chain.link.symbols, chain.theta2[0], strict=True)
             step2 = "; " + ", ".join(f"{k} {v:.4g}" for k, v in pairs_)
-        lines.append(f"    {chain.name:12s} {step1}{step2}")
+        lines.append(f"    {chain.name:{width}s} {step1}{step2}")
     return lines + _warnings(chains)
 
 
@@ -242,6 +243,8 @@ def _warnings(chains: "list[Chain]") -> list[str]:
 
 
 def _table(chains: "list[Chain]", title: str, field: str, which: int) -> list[str]:
+    import math
+
     rows = []
     for chain in chains:
         predicted: Prediction | None = vars(chain)[field]
@@ -250,16 +253,17 @@ def _table(chains: "list[Chain]", title: str, field: str, which: int) -> list[st
             rows.append((chain.name, predicted, actual))
     if not rows:
         return []
-    lines = [f"  {title}", f"    {'task':12s} {'predicted':>9s}  {'actual':>7s}  {'off':>7s}"]
+    width = max(len(row[0]) for row in rows)
+    lines = [f"  {title}", f"    {'task':{width}s} {'predicted':>9s}  {'actual':>7s}  {'off':>7s}"]
     for name, predicted, actual in rows:
-        known = actual == actual
+        known = math.isfinite(actual)
         off = f"{predicted.value / actual - 1:+.1%}" if known else "-"
         shown = f"{actual:.5f}" if known else "-"
         edges = ""
         if predicted.intervals:
             (a, b), (c, d) = predicted.intervals[95], predicted.with_noise[95]
             edges = f"  [{a:.4f}, {b:.4f}] ({c:.4f}, {d:.4f})"
-        lines.append(f"    {name:12s} {predicted.value:9.5f}  {shown:>7s}  {off:>7s}{edges}")
+        lines.append(f"    {name:{width}s} {predicted.value:9.5f}  {shown:>7s}  {off:>7s}{edges}")
     return lines
 
 

@@ -18,7 +18,7 @@ SYMBOLS = ("L0", "A", "alpha", "B", "C", "beta", "gamma")
 LOGS = (1, 3, 4)
 """Parameters that theta holds as logarithms."""
 DELTA = 3e-3
-"""Huber's, on log loss: what the law leaves. At the paper's 1e-3 longer runs are predicted worse."""
+"""Huber's, on log loss: about what the law leaves (the paper: 1e-3)."""
 BLOCK = 48
 """Steps of a block at most."""
 AWAY = 20
@@ -160,7 +160,11 @@ def fit_curves(
     like: a law's theta to start from. held: parameters that stay at its values.
     """
     known = [_with_loss(curve) for curve in curves]
-    fixed = tuple((SYMBOLS.index(s), float(like[SYMBOLS.index(s)])) for s in held) if like is not None else ()  # fmt: skip
+    fixed = (
+        tuple((SYMBOLS.index(s), float(like[SYMBOLS.index(s)])) for s in held)
+        if like is not None
+        else ()
+    )
     law = MultiPower(tuple(make_blocks(curve) for curve in known), fixed)
     measured = np.log(np.concatenate([curve.loss for curve in known]))
     rows = np.append(measured, np.zeros(len(PRIOR)))
@@ -225,8 +229,13 @@ def _starts(law: MultiPower, loss: Array) -> Array:
     found = []
     total = np.concatenate([b.total for b in law.blocks])
     for c, beta, gamma in ((2, 0.6, 0.6), (1, 0.4, 0.4), (10, 0.5, 0.3), (0.5, 0.8, 0.8)):
-        near = [np.exp(-beta * np.log1p(c * np.exp(-gamma * b.log_rate) * b.distance)) for b in law.blocks]  # fmt: skip
-        drop = np.concatenate([(b.gap * (1 - n)).sum(1) for b, n in zip(law.blocks, near, strict=True)])  # fmt: skip
+        near = [
+            np.exp(-beta * np.log1p(c * np.exp(-gamma * b.log_rate) * b.distance))
+            for b in law.blocks
+        ]
+        drop = np.concatenate(
+            [(b.gap * (1 - n)).sum(1) for b, n in zip(law.blocks, near, strict=True)]
+        )
         for alpha in (0.3, 0.5, 0.8):
             columns = np.stack([np.ones_like(total), total**-alpha, drop], 1)
             floor, a, b = np.linalg.lstsq(columns, loss, rcond=None)[0]
@@ -236,7 +245,13 @@ def _starts(law: MultiPower, loss: Array) -> Array:
 
 
 def _spread(
-    law: MultiPower, theta: Array, measured: Array, sizes: list[int], n_refits: int, seed: int
+    law: MultiPower,
+    theta: Array,
+    measured: Array,
+    sizes: list[int],
+    n_refits: int,
+    seed: int,
+    prior: bool = True,
 ) -> Array:
     """(F, P): theta of refits less theta, one Gauss-Newton step to resampled residuals.
 
@@ -261,7 +276,14 @@ def _spread(
         parts.append(own[index] * signs)
     noise = inflate * np.concatenate(parts, 1)
     columns = jacobian[:, free]
-    scale = np.linalg.norm(columns, axis=0)
+    if prior:
+        # The prior's rows, as uncertain as it says.
+        rows = np.zeros((len(PRIOR), theta.size))
+        for k, (symbol, (_, width)) in enumerate(PRIOR.items()):
+            rows[k, SYMBOLS.index(symbol)] = NOISE / width
+        columns = np.concatenate([columns, rows[:, free]])
+        noise = np.append(noise, NOISE * rng.standard_normal((n_refits, len(PRIOR))), 1)
+    scale = np.maximum(np.linalg.norm(columns, axis=0), 1e-300)
     solved = np.linalg.lstsq(columns / scale, noise.T, rcond=1e-10)[0].T / scale
     spread = np.zeros((n_refits, theta.size))
     spread[:, free] = solved

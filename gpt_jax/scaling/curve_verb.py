@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Fit, print, write; raises ValueError for a user's mistake."""
-    from gpt_jax.scaling.curve import SYMBOLS, fit_curves
+    from gpt_jax.scaling.curve import fit_curves
     from gpt_jax.scaling.schedules import best_schedule
     from gpt_jax.scaling.verb import write_json
 
@@ -217,19 +217,21 @@ def text(
     from gpt_jax.scaling.curve import printed, quality
     from gpt_jax.scaling.uncertainty import percentiles
 
-    lines = ["multi-power law: L(t) = L0 + A S(t)^-alpha + B sum of drops (arXiv 2503.12811, eq. 3)",
-             f"  fitted to {', '.join(train)}: {sum(c.loss.size for c in fit.curves)} evaluations"]  # fmt: skip
+    lines = [
+        "multi-power law, L0 + A S(t)^-alpha + B sum of drops (arXiv 2503.12811, eq. 3)",
+        f"  fitted to {', '.join(train)}: {sum(c.loss.size for c in fit.curves)} evaluations",
+    ]
     samples = np.array([printed(fit.theta + s) for s in fit.spread])
-    for k, (name, value) in enumerate(fit.parameters.items()):
+    for k, (name, number_) in enumerate(fit.parameters.items()):
         if name in held:
-            lines.append(f"    {name:6s} {value:<10.5g} held")
+            lines.append(f"    {name:6s} {number_:<10.5g} held")
         elif samples.size:
             low, high = percentiles(samples[:, [k]])[0, 1]
-            lines.append(f"    {name:6s} {value:<10.5g} 95% [{low:.4g}, {high:.4g}]")
+            lines.append(f"    {name:6s} {number_:<10.5g} 95% [{low:.4g}, {high:.4g}]")
         else:
-            lines.append(f"    {name:6s} {value:.5g}")
+            lines.append(f"    {name:6s} {number_:.5g}")
     lines.append(
-        f"    {'curve':24s} {'R2':>7s} {'mean off':>9s} {'worst off':>9s}  last loss: measured, law"
+        f"    {'curve':24s} {'R2':>7s} {'mean off':>9s} {'worst off':>9s}  last: measured, law"
     )
     scores = []
     for curve in curves:
@@ -242,7 +244,8 @@ def text(
                 scores.append(q)
             edges = _interval(refits[:, known][:, -1])
             lines.append(
-                f"    {curve.name:24s} {q['r2']:7.4f} {q['mean_error']:9.3%} {q['worst_error']:9.3%}"
+                f"    {curve.name:24s} {q['r2']:7.4f} {q['mean_error']:9.3%} "
+                f"{q['worst_error']:9.3%}"
                 f"  {curve.loss[known][-1]:.4f} {value[known][-1]:.4f} {edges}  {what}"
             )
         if not known.all():
@@ -273,8 +276,11 @@ def schedule_text(best: "BestSchedule") -> list[str]:
     picked = range(0, best.steps.size, max(1, best.steps.size // 10))
     shown = ", ".join(f"{best.steps[k]:.0f}: {best.rates[k]:.3g}" for k in picked)
     others = ", ".join(f"{kind} {loss:.4f}" for kind, loss in best.others.items())
-    return [f"  best schedule that never rises, {best.steps[-1] + 1:.0f} steps: loss {best.loss:.4f} "
-            f"({others}; these end at a tenth of the peak)", f"    rate at step {shown}"]  # fmt: skip
+    return [
+        f"  best schedule that never rises, {best.steps[-1] + 1:.0f} steps: "
+        f"loss {best.loss:.4f} ({others}; these end at a tenth of the peak)",
+        f"    rate at step {shown}",
+    ]
 
 
 def to_json(

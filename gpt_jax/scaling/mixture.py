@@ -65,7 +65,10 @@ class DomainFit:
     def intervals(self, shares: Array) -> dict[int, Array]:
         """{level: (R, 2)} of the law, without a run's scatter."""
         value, error = self.predict(shares)
-        return {k: np.stack([value - t * error, value + t * error], 1) for k, t in self.quantiles.items()}  # fmt: skip
+        return {
+            k: np.stack([value - t * error, value + t * error], 1)
+            for k, t in self.quantiles.items()
+        }
 
 
 def fit_domain(domain: str, shares: Array, loss: Array) -> DomainFit:

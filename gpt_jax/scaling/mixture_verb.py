@@ -141,7 +141,8 @@ def text(
         rows = ~held & np.isfinite(losses[:, k])
         inside = r_squared(losses[rows, k], fit.predict(shares[rows])[0])
         cells = "  ".join(f"{value:12.4f}" for value in fit.theta[1:])
-        line = f"    {fit.domain:{width}s}  {fit.theta[0]:7.4f}  {cells}  {fit.scatter:7.4f}  {inside:.4f}"
+        line = f"    {fit.domain:{width}s}  {fit.theta[0]:7.4f}  {cells}  "
+        line += f"{fit.scatter:7.4f}  {inside:.4f}"
         if held.any():
             out = held & np.isfinite(losses[:, k])
             scores.append(r_squared(losses[out, k], fit.predict(shares[out])[0]))
@@ -163,7 +164,8 @@ def text(
     nearest = np.abs(shares - best.shares).sum(1).min() / 2
     if nearest > 0.1:
         lines.append(
-            f"  warning: the nearest run differs in {nearest:.0%} of its data: the best is extrapolated"
+            f"  warning: the nearest run differs in {nearest:.0%} of its data: "
+            "the best is extrapolated"
         )
     return lines
 
