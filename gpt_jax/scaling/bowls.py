@@ -189,7 +189,7 @@ def fit_surface(grid: Grid, window: float = WINDOW) -> dict[str, PowerLaw]:
     laws, at = {}, 0
     for name, centre, size in zip(names, centres, sizes, strict=True):
         part = found.x[at : at + size].copy()
-        freedom = max(1, len(cells) - size)
+        freedom = max(1, len(cells) - sum(sizes))
         block = covariance[at : at + size, at : at + size] * len(cells) / freedom
         # From the centre of the variables to where they are 1.
         shift = np.append(1.0, -centre)
