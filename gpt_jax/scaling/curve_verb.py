@@ -144,9 +144,9 @@ def _run_records(path: Path) -> "tuple[Array, Array, Array]":
     """Steps, the rate of each step, and losses of a run of this project."""
     import numpy as np
 
-    from gpt_jax.history import iterate_records
+    from gpt_jax import tables
 
-    records = [r for r in iterate_records(path / "metrics.jsonl")
+    records = [r for r in rows
                if isinstance(r.get("loss"), float) and "learning_rate" in r]  # fmt: skip
     if len(records) < 20:
         raise ValueError(f"{path}: metrics.jsonl holds {len(records)} steps; 20 or more are needed")
