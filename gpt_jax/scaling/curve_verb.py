@@ -146,6 +146,9 @@ def _run_records(path: Path) -> "tuple[Array, Array, Array]":
 
     from gpt_jax import tables
 
+    # A last line without an end is still being written.
+    whole = tables.read_text(path / "metrics.jsonl").rpartition("\n")[0]
+    rows = tables.parse(whole, ".jsonl", str(path / "metrics.jsonl")).rows
     records = [r for r in rows
                if isinstance(r.get("loss"), float) and "learning_rate" in r]  # fmt: skip
     if len(records) < 20:
