@@ -127,7 +127,7 @@ def _refuse_schemes(parsed: argparse.Namespace) -> None:
 
 
 def _help() -> str:
-    width = max(map(len, VERBS))
+    width = max(len(verb) for verb in VERBS if " " not in verb)
     lines = [f"  {verb:<{width}}  {summary}" for verb, (_, summary) in VERBS.items()]
     return "\n".join(
         [
