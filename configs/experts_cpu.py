@@ -10,7 +10,7 @@ import dataclasses
 from pathlib import Path
 
 from gpt_jax.config import Config
-from gpt_jax.overrides import load
+from gpt_jax.config.overrides import load
 
 
 def get_config() -> Config:

@@ -11,34 +11,35 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from gpt_jax import failures, paths
+from gpt_jax import failures
 from gpt_jax.output import say
 from gpt_jax.runtime import INTERRUPTED, USER_ERROR, prepare_process, use_huge_pages
+from gpt_jax.storage import paths
 
 VERBS = {
-    "train": ("gpt_jax.train_verb", "train a config, or continue it"),
-    "finetune": ("gpt_jax.finetune_verb", "adapt a trained run to a task, by examples"),
-    "predict": ("gpt_jax.predict", "what a fine-tuned run says of new examples"),
-    "data": ("gpt_jax.data.verb", "build token shards from text, or look into them"),
-    "sweep": ("gpt_jax.sweep.verb", "declare, plan, run and report a grid of experiments"),
-    "generate": ("gpt_jax.generate", "continue a prompt with a trained run"),
-    "eval": ("gpt_jax.evaluate.verb", "score a run on the papers' tasks and on texts"),
-    "serve": ("gpt_jax.serve_verb", "an OpenAI-compatible endpoint for completions and chat"),
-    "inspect": ("gpt_jax.inspect_verb", "attention, logit lens and losses of a text, as a page"),
-    "compress": ("gpt_jax.compress_verb", "a smaller run: fewer bits, weights, heads or layers"),
-    "import": ("gpt_jax.interop.import_verb", "a Hugging Face model becomes a run"),
-    "export": ("gpt_jax.interop.export_verb", "a run becomes a Hugging Face folder"),
-    "coord-check": ("gpt_jax.coord_check_verb", "do activations keep their size over widths?"),
-    "plan": ("gpt_jax.plan.verb", "memory, time and cost on a topology, without its chips"),
-    "fit": ("gpt_jax.scaling.verb", "fit a scaling law to a table of runs"),
-    "next": ("gpt_jax.next_verb", "which runs to make next, for a budget and a target"),
-    "compare": ("gpt_jax.compare_verb", "how many times the compute one ladder needs of another's"),
-    "fit chain": ("gpt_jax.scaling.chain_verb", "from size and data to a loss to a task's score"),
-    "fit curve": ("gpt_jax.scaling.curve_verb", "loss curves under a schedule; the best schedule"),
-    "fit hyperparameters": ("gpt_jax.scaling.bowls_verb", "best rate and batch from grids"),
-    "fit mixture": ("gpt_jax.scaling.mixture_verb", "losses against shares of domains"),
-    "table": ("gpt_jax.published.verb", "a paper's table beside what we compute"),
-    "doctor": ("gpt_jax.doctor", "versions, devices, kernels in use, data found"),
+    "train": ("gpt_jax.verbs.train", "train a config, or continue it"),
+    "finetune": ("gpt_jax.verbs.finetune", "adapt a trained run to a task, by examples"),
+    "predict": ("gpt_jax.verbs.predict", "what a fine-tuned run says of new examples"),
+    "data": ("gpt_jax.verbs.data", "build token shards from text, or look into them"),
+    "sweep": ("gpt_jax.verbs.sweep", "declare, plan, run and report a grid of experiments"),
+    "generate": ("gpt_jax.verbs.generate", "continue a prompt with a trained run"),
+    "eval": ("gpt_jax.verbs.evaluate", "score a run on the papers' tasks and on texts"),
+    "serve": ("gpt_jax.verbs.serve", "an OpenAI-compatible endpoint for completions and chat"),
+    "inspect": ("gpt_jax.verbs.inspect", "attention, logit lens and losses of a text, as a page"),
+    "compress": ("gpt_jax.verbs.compress", "a smaller run: fewer bits, weights, heads or layers"),
+    "import": ("gpt_jax.verbs.import_", "a Hugging Face model becomes a run"),
+    "export": ("gpt_jax.verbs.export", "a run becomes a Hugging Face folder"),
+    "coord-check": ("gpt_jax.verbs.coord_check", "do activations keep their size over widths?"),
+    "plan": ("gpt_jax.verbs.plan", "memory, time and cost on a topology, without its chips"),
+    "fit": ("gpt_jax.verbs.fit", "fit a scaling law to a table of runs"),
+    "fit chain": ("gpt_jax.verbs.fit_chain", "from size and data to a loss to a task's score"),
+    "fit curve": ("gpt_jax.verbs.fit_curve", "loss curves under a schedule; the best schedule"),
+    "fit hyperparameters": ("gpt_jax.verbs.fit_hyperparameters", "best rate and batch from grids"),
+    "fit mixture": ("gpt_jax.verbs.fit_mixture", "losses against shares of domains"),
+    "compare": ("gpt_jax.verbs.compare", "the compute one ladder needs as a multiple of another's"),
+    "next": ("gpt_jax.verbs.next", "which runs to make next, for a budget and a target"),
+    "table": ("gpt_jax.verbs.table", "a paper's table beside what we compute"),
+    "doctor": ("gpt_jax.verbs.doctor", "versions, devices, kernels in use, data found"),
 }
 """Verb -> module, one line of help."""
 

@@ -28,26 +28,25 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, PartitionSpec
 from jaxprs import equations
 
-from gpt_jax import overrides
-from gpt_jax.compiled_steps import compile_steps
-from gpt_jax.config import Config
+from gpt_jax.config import Config, overrides
+from gpt_jax.config.timetable import make_timetable
 from gpt_jax.data.batch import Batch
-from gpt_jax.feed import put_count, stack
 from gpt_jax.models import attention
 from gpt_jax.models.gpt import make_gpt
 from gpt_jax.models.products import precision
 from gpt_jax.models.ring import zigzag
 from gpt_jax.objectives import losses
+from gpt_jax.parallel.feed import put_count, stack
+from gpt_jax.parallel.sharding import make_layout
 from gpt_jax.plan.compiled import abstract_arguments
 from gpt_jax.plan.hlo import count
-from gpt_jax.program import make_steps
-from gpt_jax.sharding import make_layout
-from gpt_jax.step import (
+from gpt_jax.steps.compiled_steps import compile_steps
+from gpt_jax.steps.program import make_steps
+from gpt_jax.steps.step import (
     TrainState,
     apply_gradients,
     make_settings,
 )
-from gpt_jax.timetable import make_timetable
 
 N_STEPS, BATCH, SEQ_LEN, VOCAB = 4, 8, 8, 32
 

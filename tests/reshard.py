@@ -24,11 +24,11 @@ def main(verb, directory, mesh, n_devices, port="0", n_processes="1", number="0"
     import numpy as np
     from jax.experimental.multihost_utils import process_allgather
 
-    from gpt_jax.checkpoint import Checkpoints
-    from gpt_jax.compiled_steps import compile_steps
     from gpt_jax.config import ComputeConfig, Config, MeshConfig, ModelConfig, OptimizerConfig
     from gpt_jax.models.gpt import make_gpt
-    from gpt_jax.sharding import make_layout
+    from gpt_jax.parallel.sharding import make_layout
+    from gpt_jax.runs.checkpoint import Checkpoints
+    from gpt_jax.steps.compiled_steps import compile_steps
 
     config = Config(
         model=ModelConfig(vocab_size=64, seq_len=16, n_layers=2, d_model=16, n_heads=4),

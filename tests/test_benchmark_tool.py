@@ -224,7 +224,7 @@ def test_missing_peers_are_one_line(tool, tmp_path, monkeypatch, capsys):
 
 
 def test_a_tiny_training_is_measured_in_a_process_of_its_own(tool, tmp_path, monkeypatch, capsys):
-    """Through `gpt_jax.train.train`: the only test here that trains."""
+    """Through `gpt_jax.train.loop.train`: the only test here that trains."""
     monkeypatch.setattr(tool.benchmark.signal, "signal", lambda *_: None)
     arguments = ["--only", "train-tiny", "--peers", "none", "--rounds", "1", "--seconds", "0"]
     assert tool.benchmark.main([*arguments, "--out", str(tmp_path)]) == 0

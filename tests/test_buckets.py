@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpt_jax.buckets import round_up
+from gpt_jax.cost.rounding import round_up
 
 
 @given(st.integers(1, 10**9), st.sampled_from([1, 2, 4]))

@@ -19,11 +19,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpt_jax import checkpoint_files as files
-from gpt_jax import overrides
-from gpt_jax.checkpoint import Checkpoints, check_fingerprint, restore_params, saved_config
-from gpt_jax.config import Config, OptimizerConfig
-from gpt_jax.optim import make_optimizer
+from gpt_jax.config import Config, OptimizerConfig, overrides
+from gpt_jax.optim.updates import make_optimizer
+from gpt_jax.runs import checkpoint_files as files
+from gpt_jax.runs.checkpoint import Checkpoints, check_fingerprint, restore_params, saved_config
 
 
 class State(NamedTuple):
@@ -172,7 +171,7 @@ RESHARD = """
 import sys
 import jax, numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
-from gpt_jax.checkpoint import Checkpoints
+from gpt_jax.runs.checkpoint import Checkpoints
 from gpt_jax.config import Config
 
 devices = np.array(jax.devices())
@@ -325,7 +324,7 @@ KILLED = """
 import os, signal, sys, time, warnings
 import jax, jax.numpy as jnp
 import orbax.checkpoint
-from gpt_jax.checkpoint import Checkpoints
+from gpt_jax.runs.checkpoint import Checkpoints
 from gpt_jax.config import Config
 
 def train(directory):

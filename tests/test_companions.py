@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from gpt_jax import companions, failures
-from gpt_jax.companions import Companions, meet
+from gpt_jax import failures
+from gpt_jax.parallel import companions
+from gpt_jax.parallel.companions import Companions, meet
 
 FACTS = {"data.path": "a", "seed": 0, "layers": ("dense", "banded")}
 

@@ -11,11 +11,11 @@ import jax
 import pytest
 
 from gpt_jax.config import Config, OptimizerConfig
-from gpt_jax.flops import count_parameters, state_bytes, training_flops
-from gpt_jax.hardware import chip
+from gpt_jax.config.overrides import fingerprint, from_dict, load, parse_arguments, to_dict
+from gpt_jax.config.timetable import make_timetable
+from gpt_jax.cost.flops import count_parameters, state_bytes, training_flops
+from gpt_jax.cost.hardware import chip
 from gpt_jax.models.gpt import make_gpt
-from gpt_jax.overrides import fingerprint, from_dict, load, parse_arguments, to_dict
-from gpt_jax.timetable import make_timetable
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 FILES = sorted(CONFIGS.glob("*.py"))

@@ -7,9 +7,8 @@ import json
 import numpy as np
 import pytest
 
-from gpt_jax import coord_check_verb, overrides
-from gpt_jax.config import Config, ModelConfig, OptimizerConfig
-from gpt_jax.coord_check import (
+from gpt_jax.config import Config, ModelConfig, OptimizerConfig, overrides
+from gpt_jax.steps.coord_check import (
     ACTIVATIONS,
     Row,
     Setting,
@@ -18,6 +17,7 @@ from gpt_jax.coord_check import (
     random_batch,
     resize,
 )
+from gpt_jax.verbs import coord_check as coord_check_verb
 
 QUICK = Setting(n_steps=2, n_seeds=1, n_sequences=2, seq_len=16)
 COMPLETEP = {"parametrization": "completep", "base_d_model": 32, "base_n_layers": 2}
@@ -104,7 +104,7 @@ def test_the_measured_slope_is_that_of_the_sizes(monkeypatch):
             name: size * np.ones((setting.n_seeds, 1 + setting.n_steps)) for name in ACTIVATIONS
         }
 
-    monkeypatch.setattr("gpt_jax.coord_check.measure", as_planted)
+    monkeypatch.setattr("gpt_jax.steps.coord_check.measure", as_planted)
     rows = check(config(), "width", (32, 64, 128), QUICK)
     assert [row.slope for row in rows] == pytest.approx([0.5] * len(rows))
     assert not any(row.passes for row in rows)
@@ -112,7 +112,7 @@ def test_the_measured_slope_is_that_of_the_sizes(monkeypatch):
 
 def test_what_diverges_fails(monkeypatch):
     lost = {name: np.full((1, 3), np.nan) for name in ACTIVATIONS}
-    monkeypatch.setattr("gpt_jax.coord_check.measure", lambda *_: lost)
+    monkeypatch.setattr("gpt_jax.steps.coord_check.measure", lambda *_: lost)
     rows = check(config(), "depth", (2, 4), QUICK)
     assert not any(row.passes for row in rows)
     assert "nan" in coord_check_verb.text(config(), rows)

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpt_jax.csv_cells import as_csv, protect, restore
 from gpt_jax.scaling.table import read_runs
+from gpt_jax.storage.csv_cells import as_csv, protect, restore
 
 FORMULAS = [
     "=1+1", "+1+1", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "\n=1", " =1", "=HYPERLINK(\"http://x\")",

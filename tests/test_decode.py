@@ -9,9 +9,15 @@ import numpy as np
 import pytest
 
 from gpt_jax.config import ComputeConfig, ModelConfig
-from gpt_jax.decode import STEPS_A_DISPATCH, _decode, _prefill, decoding_params, generate_tokens
+from gpt_jax.inference.decode import (
+    STEPS_A_DISPATCH,
+    _decode,
+    _prefill,
+    decoding_params,
+    generate_tokens,
+)
+from gpt_jax.inference.settings import SamplingConfig
 from gpt_jax.models.gpt import make_gpt
-from gpt_jax.sampling import SamplingConfig
 
 SMALL = {"vocab_size": 13, "seq_len": 8, "n_layers": 2, "d_model": 16, "n_heads": 4}
 

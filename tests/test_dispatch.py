@@ -2,9 +2,8 @@
 
 import pytest
 
-from gpt_jax import overrides
-from gpt_jax.config import Config
-from gpt_jax.dispatch import MEASURED_CALLS, MOST_STEPS, Pace, capacity
+from gpt_jax.config import Config, overrides
+from gpt_jax.parallel.dispatch import MEASURED_CALLS, MOST_STEPS, Pace, capacity
 
 SMALL = {"model.n_layers": 2, "model.d_model": 64, "model.n_heads": 2, "model.vocab_size": 256}
 

@@ -9,15 +9,15 @@ import pytest
 from once import once
 from tiny_run import N_STEPS, Workspace, make_workspace, records
 
-from gpt_jax import cli, overrides
-from gpt_jax.config import ComputeConfig, Config, DistillConfig, ModelConfig
+from gpt_jax import cli
+from gpt_jax.config import ComputeConfig, Config, DistillConfig, ModelConfig, overrides
 from gpt_jax.data.batch import Batch
 from gpt_jax.models.gpt import make_gpt
 from gpt_jax.objectives import losses
 from gpt_jax.objectives.distillation import Teacher, distillation_loss, divergence
 from gpt_jax.objectives.losses import batch_loss
-from gpt_jax.program import make_steps
-from gpt_jax.run import RunDirectory
+from gpt_jax.runs.directory import RunDirectory
+from gpt_jax.steps.program import make_steps
 
 STUDENT = ModelConfig(vocab_size=29, seq_len=16, n_layers=1, d_model=8, n_heads=2)
 LARGER = ModelConfig(vocab_size=29, seq_len=32, n_layers=2, d_model=16, n_heads=2)
@@ -124,7 +124,7 @@ def train(workspace, monkeypatch):
     for name, value in workspace.environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(cli, "prepare_process", lambda: None)
-    monkeypatch.setattr("gpt_jax.hardware.measured_cpu_peak", lambda dtype: 1e10)
+    monkeypatch.setattr("gpt_jax.cost.hardware.measured_cpu_peak", lambda dtype: 1e10)
 
     def run(workdir, **changes):
         flags = [f"--{key.replace('__', '.')}={value}" for key, value in changes.items()]

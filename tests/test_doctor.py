@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from gpt_jax import cli, doctor, overrides
-from gpt_jax.config import Config, DataConfig
+from gpt_jax import cli
+from gpt_jax.config import Config, DataConfig, overrides
 from gpt_jax.data.build import build
+from gpt_jax.verbs import doctor
 
 
 @pytest.fixture
@@ -21,8 +22,8 @@ def output(tmp_path: Path, monkeypatch, capsys):
 
     monkeypatch.setattr(cli, "prepare_process", lambda: None)
     monkeypatch.setattr(socket.socket, "connect", refuse)
-    monkeypatch.setattr("gpt_jax.hardware.measured_cpu_peak", lambda dtype: 4.5e10)
-    monkeypatch.setattr("gpt_jax.hardware.cpu_multiplies_bfloat16", lambda: False)
+    monkeypatch.setattr("gpt_jax.cost.hardware.measured_cpu_peak", lambda dtype: 4.5e10)
+    monkeypatch.setattr("gpt_jax.cost.hardware.cpu_multiplies_bfloat16", lambda: False)
     monkeypatch.setattr(doctor, "PLAIN_WIDTH", 400)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "compiled"))

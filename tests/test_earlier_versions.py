@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpt_jax import overrides
-from gpt_jax.run import RunDirectory
+from gpt_jax.config import overrides
+from gpt_jax.runs.directory import RunDirectory
+from gpt_jax.runs.tracking import read_records
 from gpt_jax.sweep.load import read_sweep
 from gpt_jax.sweep.store import SweepDirectory
 from gpt_jax.sweep.table import columns, gather, make_rows, to_csv
-from gpt_jax.tracking import read_records
 
 EARLIER = Path(__file__).with_name("earlier")
 FIRST_NEW_STEP = 26
@@ -35,7 +35,7 @@ def in_checkout(repository, tmp_path, monkeypatch):
 
 def test_a_run_continues_to_the_losses_that_were_recorded(in_checkout, tmp_path):
     """On the processor that recorded them bit for bit; here within float32's rounding."""
-    from gpt_jax.train import train
+    from gpt_jax.train.loop import train
 
     workdir = tmp_path / "run"
     shutil.copytree(EARLIER / "run", workdir)

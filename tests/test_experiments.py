@@ -8,7 +8,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from gpt_jax import python_file
+from gpt_jax.config import python_file
 from gpt_jax.sweep.load import load_sweep
 
 ROOT = Path(__file__).resolve().parent.parent

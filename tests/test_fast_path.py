@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
-from gpt_jax import hardware, overrides
-from gpt_jax.run import RunDirectory
-from gpt_jax.tracking import read_records
-from gpt_jax.train import train
+from gpt_jax.config import overrides
+from gpt_jax.cost import hardware
+from gpt_jax.runs.directory import RunDirectory
+from gpt_jax.runs.tracking import read_records
+from gpt_jax.train.loop import train
 
 N_STEPS, BATCH, BLOCK = 200, 8, 256
 REFERENCE = {

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from jaxprs import product_flops
 
 from gpt_jax.config import ComputeConfig, ModelConfig, OptimizerConfig
-from gpt_jax.flops import (
+from gpt_jax.cost.flops import (
     count_parameters,
     forward_flops_per_sequence,
     parameter_shapes,
@@ -24,7 +24,7 @@ from gpt_jax.flops import (
     training_flops_per_token,
 )
 from gpt_jax.models.gpt import make_gpt
-from gpt_jax.optim import make_optimizer
+from gpt_jax.optim.updates import make_optimizer
 
 SMALL = {"vocab_size": 83, "seq_len": 16, "n_layers": 2, "d_model": 24, "n_heads": 4}
 VARIANTS: dict[str, dict[str, Any]] = {

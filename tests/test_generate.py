@@ -8,15 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import gpt_jax.run
+import gpt_jax.runs.directory
 from gpt_jax import cli
 from gpt_jax.config import ComputeConfig, ModelConfig
+from gpt_jax.data.streaming import SEPARATOR, encode_prompt
 from gpt_jax.data.tokenizers import ByteTokenizer, CharTokenizer
-from gpt_jax.filters import Filters
-from gpt_jax.generate import generate_text
+from gpt_jax.inference.filters import Filters
+from gpt_jax.inference.generate import generate_text
+from gpt_jax.inference.settings import SamplingConfig
 from gpt_jax.models.gpt import make_gpt
-from gpt_jax.sampling import SamplingConfig
-from gpt_jax.streaming import SEPARATOR, encode_prompt
 
 LETTERS = CharTokenizer("abcdefgh öß😀")
 SAMPLING = SamplingConfig(max_new_tokens=40, temperature=1.0, seed=1)
@@ -95,7 +95,7 @@ def test_the_verb_prints_the_same_streamed_or_not(monkeypatch, capsys):
         asked.append((path, checkpoint, changes))
         return (None, *model_and_params(), LETTERS)
 
-    monkeypatch.setattr(gpt_jax.run, "load_run", load_run)
+    monkeypatch.setattr(gpt_jax.runs.directory, "load_run", load_run)
     arguments = ["generate", "some/run", "--prompt", "cab", "--prompt", "a b", "--samples", "2"]
     arguments += ["--max-new-tokens", "40", "--seed", "1"]
     assert cli.main(arguments) == 0

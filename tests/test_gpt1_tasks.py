@@ -8,11 +8,12 @@ import pytest
 from random_runs import GPT1, make_run
 from test_experiments import EXPERIMENTS, ROOT, load
 
-from gpt_jax import cli, overrides
+from gpt_jax import cli
+from gpt_jax.config import overrides
 from gpt_jax.data.tokenizers import ByteTokenizer
 from gpt_jax.finetune.examples import load_rows, resolve
 from gpt_jax.finetune.reading import read_records, split_records
-from gpt_jax.run import RunDirectory
+from gpt_jax.runs.directory import RunDirectory
 
 CONFIGS = sorted((ROOT / "configs").glob("gpt1_*.py"))
 N_TRAIN = 11

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from gpt_jax import hardware
-from gpt_jax.hardware import CHIPS, chip, identify, measured_cpu_peak
+from gpt_jax.cost import hardware
+from gpt_jax.cost.hardware import CHIPS, chip, identify, measured_cpu_peak
 
 
 @pytest.mark.smoke
@@ -93,5 +93,5 @@ def test_measured_cpu_peak_by_the_real_clock() -> None:
 
 
 def test_no_jax_at_import() -> None:
-    code = "import sys, gpt_jax.hardware, gpt_jax.flops; sys.exit('jax' in sys.modules)"
+    code = "import sys, gpt_jax.cost.hardware, gpt_jax.cost.flops; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

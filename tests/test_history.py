@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gpt_jax.history import (
+from gpt_jax.runs.history import (
     copy_until,
     iterate_metrics,
     keep_until,
@@ -15,7 +15,7 @@ from gpt_jax.history import (
     steps_after_tokens,
     steps_recorded,
 )
-from gpt_jax.recorder import whole_steps
+from gpt_jax.train.recorder import whole_steps
 
 
 def of_step(step: int, **more) -> dict:

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from gpt_jax.config import Config
+from gpt_jax.config.overrides import load, override
 from gpt_jax.data.tokenizers import load_tokenizer
-from gpt_jax.experiment import resolved
 from gpt_jax.finetune.examples import load_rows, split_records
-from gpt_jax.overrides import load, override
+from gpt_jax.train.experiment import resolved
 
 ROOT = Path(__file__).resolve().parent.parent
 N_TRAINING = 7

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from gpt_jax import cli, failures
-from gpt_jax.run import RunDirectory
-from gpt_jax.tracking import read_records
+from gpt_jax.runs.directory import RunDirectory
+from gpt_jax.runs.tracking import read_records
 
 EARLIER = Path(__file__).with_name("earlier")
 
@@ -24,7 +24,7 @@ def in_checkout(repository, tmp_path, monkeypatch):
     monkeypatch.chdir(repository)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(cli, "prepare_process", lambda: None)
-    monkeypatch.setattr("gpt_jax.hardware.measured_cpu_peak", lambda dtype: 1e10)
+    monkeypatch.setattr("gpt_jax.cost.hardware.measured_cpu_peak", lambda dtype: 1e10)
 
 
 def failing(monkeypatch, operation: str, name: str, code: int) -> list[str]:

@@ -8,12 +8,11 @@ import pytest
 from once import once
 from tiny_run import Workspace, make_workspace
 
-from gpt_jax import overrides
-from gpt_jax.config import Config
+from gpt_jax.config import Config, overrides
 from gpt_jax.data.tokenizers import make_tokenizer
 from gpt_jax.models.gpt import make_gpt
-from gpt_jax.run import RunDirectory, write_model
-from gpt_jax.tracking import write_json
+from gpt_jax.runs.directory import RunDirectory, write_model
+from gpt_jax.runs.tracking import write_json
 
 
 @pytest.fixture

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpt_jax.config import Config, ModelConfig, OptimizerConfig, ScheduleConfig, TrainConfig
+from gpt_jax.config.timetable import make_timetable
 from gpt_jax.models.gpt import make_gpt
-from gpt_jax.optim import (
+from gpt_jax.optim.updates import (
     Hyperparameters,
     decay_mask,
     learning_rate_schedule,
@@ -20,7 +21,6 @@ from gpt_jax.optim import (
     roles,
     schedule_fraction,
 )
-from gpt_jax.timetable import make_timetable
 
 NAMES = ("adamw", "adam", "adafactor", "lion", "muon", "sgd")
 LEARNING_RATE = {"adamw": 0.1, "adam": 0.1, "adafactor": 0.3, "lion": 0.05, "muon": 0.3, "sgd": 0.1}

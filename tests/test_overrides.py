@@ -14,8 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpt_jax import overrides
-from gpt_jax.config import WHAT, Config, DataConfig, MixtureComponent, ModelConfig
+from gpt_jax.config import WHAT, Config, DataConfig, MixtureComponent, ModelConfig, overrides
 
 QUICK = settings(max_examples=50, deadline=None)
 FIELDS = overrides.fields()

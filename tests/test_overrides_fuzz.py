@@ -8,9 +8,9 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from gpt_jax import overrides, runtime
-from gpt_jax.config import Config
-from gpt_jax.json_files import Damaged
+from gpt_jax import runtime
+from gpt_jax.config import Config, overrides
+from gpt_jax.storage.json_files import Damaged
 
 KEYS = list(overrides.fields())
 MANY = settings(max_examples=300, suppress_health_check=list(HealthCheck))

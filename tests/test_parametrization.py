@@ -9,7 +9,7 @@ import math
 import pytest
 
 from gpt_jax.config import Config, ModelConfig, OptimizerConfig
-from gpt_jax.parametrization import (
+from gpt_jax.optim.parametrization import (
     gradient_factor,
     learning_rate_factor,
     matrix_std,

@@ -7,11 +7,12 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from gpt_jax import cli, overrides, paths
-from gpt_jax.checkpoint import Checkpoints, restore_params
-from gpt_jax.config import Config, MixtureComponent
-from gpt_jax.config_fields import LocalPath
-from gpt_jax.run import RunDirectory, default_directory
+from gpt_jax import cli
+from gpt_jax.config import Config, MixtureComponent, overrides
+from gpt_jax.config.fields import LocalPath
+from gpt_jax.runs.checkpoint import Checkpoints, restore_params
+from gpt_jax.runs.directory import RunDirectory, default_directory
+from gpt_jax.storage import paths
 from gpt_jax.sweep.worker import main as worker
 
 SCHEMES = ("s3://b/run", "gs://b/run", "file:///tmp/run", "hf://o/n", "https://h.org/x", "az://c/x")

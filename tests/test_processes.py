@@ -12,9 +12,10 @@ import pytest
 from once import once
 from tiny_run import Workspace, last_step, make_workspace, records
 
-from gpt_jax import cli, companions, failures, processes
-from gpt_jax.checkpoint_files import saved_steps
-from gpt_jax.run import RunDirectory
+from gpt_jax import cli, failures
+from gpt_jax.parallel import companions, processes
+from gpt_jax.runs.checkpoint_files import saved_steps
+from gpt_jax.runs.directory import RunDirectory
 from gpt_jax.runtime import INTERRUPTED, USER_ERROR
 
 FLOAT32 = ("--compute.dtype", "float32")

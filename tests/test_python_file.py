@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from gpt_jax import overrides, python_file
+from gpt_jax.config import overrides, python_file
 
 
 def test_files_of_one_name_beside_two_files_are_told_apart(tmp_path):

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from random_runs import make_run
 
 from gpt_jax import cli
-from gpt_jax.retrieval import Index, Passage, cut, read_passages, with_passages
+from gpt_jax.inference.retrieval import Index, Passage, cut, read_passages, with_passages
 
 pytest.importorskip("bm25s")
 PARAGRAPHS = st.lists(st.lists(st.sampled_from(["ab", "c", "def"]), max_size=9), max_size=6)

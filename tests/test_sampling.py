@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from gpt_jax.sampling import (
+from gpt_jax.inference.sampling import (
     SamplingConfig,
     choose_tokens,
     keep_min_p,

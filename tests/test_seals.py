@@ -5,13 +5,19 @@ import json
 import jax
 import pytest
 
-from gpt_jax import checkpoint_files, overrides
-from gpt_jax.checkpoint_files import read_manifest, write_manifest
-from gpt_jax.config import Config, ModelConfig, OptimizerConfig
+from gpt_jax.config import Config, ModelConfig, OptimizerConfig, overrides
 from gpt_jax.data.tokenizers import make_tokenizer
-from gpt_jax.json_files import Damaged
 from gpt_jax.models.gpt import make_gpt
-from gpt_jax.run import RunDirectory, _check_base, load_run, weights_fingerprint, write_model
+from gpt_jax.runs import checkpoint_files
+from gpt_jax.runs.checkpoint_files import read_manifest, write_manifest
+from gpt_jax.runs.directory import (
+    RunDirectory,
+    _check_base,
+    load_run,
+    weights_fingerprint,
+    write_model,
+)
+from gpt_jax.storage.json_files import Damaged
 
 CONFIG = Config(
     model=ModelConfig(vocab_size=257, seq_len=8, n_layers=1, d_model=8, n_heads=2),

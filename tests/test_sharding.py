@@ -21,12 +21,11 @@ from hypothesis import strategies as st
 from jax.sharding import PartitionSpec
 from once import once
 
-from gpt_jax import meshes, overrides
-from gpt_jax.compiled_steps import state_shardings
-from gpt_jax.config import Config, MeshConfig
+from gpt_jax.config import Config, MeshConfig, meshes, overrides
 from gpt_jax.models.gpt import make_gpt
-from gpt_jax.program import make_steps
-from gpt_jax.sharding import _slices, make_layout, make_mesh
+from gpt_jax.parallel.sharding import _slices, make_layout, make_mesh
+from gpt_jax.steps.compiled_steps import state_shardings
+from gpt_jax.steps.program import make_steps
 
 RTOL, ATOL = 2e-5, 2e-5
 """Sums in another order differ in the last bits of float32, and AdamW's first steps enlarge that:

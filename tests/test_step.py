@@ -12,17 +12,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gpt_jax import overrides
-from gpt_jax.compiled_steps import CompiledSteps, compile_steps, program_config
-from gpt_jax.config import Config
+from gpt_jax.config import Config, overrides
+from gpt_jax.config.timetable import make_timetable
 from gpt_jax.data.batch import Batch
-from gpt_jax.feed import put_count
 from gpt_jax.models.gpt import make_gpt
 from gpt_jax.objectives.losses import LossSums, cross_entropy_sums
-from gpt_jax.optim import make_optimizer
-from gpt_jax.program import make_steps
-from gpt_jax.sharding import Layout, make_layout
-from gpt_jax.step import (
+from gpt_jax.optim.updates import make_optimizer
+from gpt_jax.parallel.feed import put_count
+from gpt_jax.parallel.sharding import Layout, make_layout
+from gpt_jax.steps.compiled_steps import CompiledSteps, compile_steps, program_config
+from gpt_jax.steps.program import make_steps
+from gpt_jax.steps.step import (
     LOSS_MEMORY,
     Settings,
     TrainState,
@@ -30,7 +30,6 @@ from gpt_jax.step import (
     evaluation_params,
     make_settings,
 )
-from gpt_jax.timetable import make_timetable
 
 LEARNING_RATE = 0.1
 

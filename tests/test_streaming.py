@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gpt_jax.data.streaming import SEPARATOR, Continuation, Printer
 from gpt_jax.data.tokenizers import ByteTokenizer
-from gpt_jax.streaming import SEPARATOR, Continuation, Printer
 
 BYTES = ByteTokenizer()
 # Few letters, so that stop strings begin often; one of two and one of four bytes.

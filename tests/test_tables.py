@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpt_jax import tables
+from gpt_jax.storage import tables
 
 RUNS = "n,loss\n1,2.5\n3,4\n"
 CELLS = [{"n": "1", "loss": "2.5"}, {"n": "3", "loss": "4"}]

@@ -4,9 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpt_jax import overrides
-from gpt_jax.config import Config, ModelConfig, ScheduleConfig, TrainConfig
-from gpt_jax.timetable import RAMP_STAGES, Timetable, make_timetable
+from gpt_jax.config import Config, ModelConfig, ScheduleConfig, TrainConfig, overrides
+from gpt_jax.config.timetable import RAMP_STAGES, Timetable, make_timetable
 
 QUICK = settings(max_examples=100, deadline=None)
 

@@ -17,12 +17,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpt_jax import failures, overrides
-from gpt_jax.config import Config
+from gpt_jax import failures
+from gpt_jax.config import Config, overrides
 from gpt_jax.failures import WriteFailed
-from gpt_jax.history import History
 from gpt_jax.output import say
-from gpt_jax.tracking import (
+from gpt_jax.runs.history import History
+from gpt_jax.runs.tracking import (
     MetricsLog,
     Progress,
     ProgressReport,
@@ -225,7 +225,7 @@ def test_a_mirror_that_is_not_installed_names_the_extra(tmp_path, monkeypatch, m
 
 REPORT = """
 import time
-from gpt_jax.tracking import Progress, ProgressReport
+from gpt_jax.runs.tracking import Progress, ProgressReport
 
 report = ProgressReport(40, 0, lambda step: step % 10 == 0 or step == 40)
 report.say("starting [now]")
@@ -361,7 +361,7 @@ def test_a_disk_that_fails_is_one_line_and_the_old_text_stays(tmp_path, monkeypa
     def fail(*_: object) -> None:
         raise OSError(code, os.strerror(code))
 
-    place = {"open": "builtins.open"}.get(call, f"gpt_jax.tracking.os.{call}")
+    place = {"open": "builtins.open"}.get(call, f"gpt_jax.runs.tracking.os.{call}")
     monkeypatch.setattr(place, fail)
     with pytest.raises(WriteFailed) as caught:
         write_json(path, {"a": 2})

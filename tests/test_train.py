@@ -29,16 +29,19 @@ from tiny_run import (
     records,
 )
 
-from gpt_jax import checkpoint_files, cli, flops, overrides
-from gpt_jax import train as train_loop
-from gpt_jax.checkpoint import Checkpoints, restore_params
-from gpt_jax.checkpoint_files import saved_steps
+from gpt_jax import cli
+from gpt_jax.config import overrides
+from gpt_jax.config.timetable import make_timetable
+from gpt_jax.cost import flops
 from gpt_jax.data import Stream
 from gpt_jax.evaluate.validation import validate
-from gpt_jax.experiment import prepare
-from gpt_jax.run import RunDirectory, load_run
-from gpt_jax.timetable import make_timetable
-from gpt_jax.tracking import read_records
+from gpt_jax.runs import checkpoint_files
+from gpt_jax.runs.checkpoint import Checkpoints, restore_params
+from gpt_jax.runs.checkpoint_files import saved_steps
+from gpt_jax.runs.directory import RunDirectory, load_run
+from gpt_jax.runs.tracking import read_records
+from gpt_jax.train import loop as train_loop
+from gpt_jax.train.experiment import prepare
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +60,7 @@ def here(workspace, monkeypatch) -> Any:
     for name, value in workspace.environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(cli, "prepare_process", lambda: None)
-    monkeypatch.setattr("gpt_jax.hardware.measured_cpu_peak", lambda dtype: 1e10)
+    monkeypatch.setattr("gpt_jax.cost.hardware.measured_cpu_peak", lambda dtype: 1e10)
 
     def train(workdir: Path, *arguments: str) -> int:
         return cli.main(

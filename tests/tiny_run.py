@@ -15,12 +15,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from gpt_jax import overrides
-from gpt_jax.config import Config
+from gpt_jax.config import Config, overrides
 from gpt_jax.models.gpt import make_gpt
-from gpt_jax.program import make_steps
-from gpt_jax.run import RunDirectory
-from gpt_jax.tracking import Record, read_records
+from gpt_jax.runs.directory import RunDirectory
+from gpt_jax.runs.tracking import Record, read_records
+from gpt_jax.steps.program import make_steps
 
 CONFIG = '''
 from gpt_jax.config import *

@@ -148,7 +148,7 @@ class Store:
         return mode in self.record["failures"].get(case.name, {})
 
     def add(self, case: Case, mode: str, round_: int, found: Record) -> None:
-        from gpt_jax.tracking import write_json
+        from gpt_jax.runs.tracking import write_json
 
         if "error" in found:
             self.record["failures"].setdefault(case.name, {})[mode] = found["error"]
@@ -160,7 +160,7 @@ class Store:
 
 def measure_all(parsed: argparse.Namespace) -> Record:
     """Every measurement that is not there yet; returns what benchmark.json holds."""
-    from gpt_jax.tracking import code_commit
+    from gpt_jax.runs.tracking import code_commit
 
     cases = chosen_cases(parsed)
     if parsed.peers != "none":

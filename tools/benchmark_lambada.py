@@ -59,7 +59,7 @@ def ours(asked: list[Any], dtype: str) -> tuple[np.ndarray, float]:
     from gpt_jax.evaluate.scoring import Scorer, scoring_weights
     from gpt_jax.interop.gpt2 import params_from_gpt2
     from gpt_jax.models.gpt import make_gpt
-    from gpt_jax.sharding import make_layout
+    from gpt_jax.parallel.sharding import make_layout
 
     config = ModelConfig(vocab_size=50257, seq_len=1024, n_layers=12, d_model=768, n_heads=12)
     layout = make_layout(Config(model=config, compute=ComputeConfig(dtype=dtype)))

@@ -1,6 +1,6 @@
 """What tools/benchmark.py measures of gpt_jax, through the functions that its verbs run.
 
-Training is `gpt_jax.train.train` on a real text into a real run directory, read from its
+Training is `gpt_jax.train.loop.train` on a real text into a real run directory, read from its
 metrics.jsonl; validation, decoding and data are `validate`, `generate_text` and `Stream`; scoring
 is the compiled evaluation step. Starts are whole processes of the command line. Models have fresh
 parameters: speed does not depend on them. Called once in a process, before jax is imported.
@@ -35,10 +35,9 @@ from benchmark_cases import (
     time_units,
 )
 
-from gpt_jax import overrides
-from gpt_jax.config import Config, DataConfig, ModelConfig, TrainConfig
+from gpt_jax.config import Config, DataConfig, ModelConfig, TrainConfig, overrides
+from gpt_jax.runs.tracking import read_records, write_json
 from gpt_jax.runtime import prepare_process, use_huge_pages
-from gpt_jax.tracking import read_records, write_json
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PEAK_SIZES = (512, 768, 1024, 1536, 2048)
@@ -127,7 +126,7 @@ class TrainingPeak(threading.Thread):
 
 def measure_training(case: Case, mode: str, n_units: int, data: Path) -> Record:
     """A whole run of `gpt-jax train`; a step's time is what metrics.jsonl says of it."""
-    from gpt_jax.train import train
+    from gpt_jax.train.loop import train
 
     n_steps = case.warm_up + n_units
     config = make_config(case, mode, n_steps, data)
@@ -162,8 +161,8 @@ def measure_validation(case: Case, mode: str, n_units: int, data: Path) -> Recor
     """Passes over the whole validation split, as training makes them."""
     import jax
 
-    from gpt_jax.experiment import prepare
-    from gpt_jax.run import RunDirectory
+    from gpt_jax.runs.directory import RunDirectory
+    from gpt_jax.train.experiment import prepare
 
     config = make_config(case, mode, FIRST_STEPS, data)
     with tempfile.TemporaryDirectory() as place:
@@ -186,7 +185,7 @@ def measure_scoring(case: Case, mode: str, n_units: int, data: Path) -> Record:
     from gpt_jax.evaluate.requests import Request
     from gpt_jax.evaluate.scoring import Scorer, scoring_weights
     from gpt_jax.models.gpt import make_gpt
-    from gpt_jax.sharding import make_layout
+    from gpt_jax.parallel.sharding import make_layout
 
     config = make_config(case, mode, FIRST_STEPS, data)
     layout = make_layout(config)
@@ -214,9 +213,9 @@ def measure_decoding(case: Case, mode: str, n_units: int, data: Path) -> Record:
     import jax
 
     from gpt_jax.data.tokenizers import make_tokenizer
-    from gpt_jax.generate import generate_text
+    from gpt_jax.inference.generate import generate_text
+    from gpt_jax.inference.settings import SamplingConfig
     from gpt_jax.models.gpt import make_gpt
-    from gpt_jax.sampling import SamplingConfig
 
     config = make_config(case, mode, FIRST_STEPS, data)
     model = make_gpt(config.model, config.compute)

@@ -20,10 +20,10 @@ from pathlib import Path
 import matplotlib
 from matplotlib.figure import Figure
 
-from gpt_jax import flops
 from gpt_jax.config import Config, DataConfig, ModelConfig, ScheduleConfig, TrainConfig
+from gpt_jax.cost import flops
+from gpt_jax.runs.tracking import write_json
 from gpt_jax.scaling.plots import COLOURS, STYLE, save
-from gpt_jax.tracking import write_json
 
 RATES = [0.001 * 2**i for i in range(8)]
 SHAPES = {(2, 32): 64, (2, 64): 64, (4, 128): 64}
@@ -33,7 +33,7 @@ from gpt_jax.config import *
 from gpt_jax.sweep.grid import values
 from gpt_jax.sweep.trial import make_trials
 import json
-from gpt_jax.overrides import from_dict
+from gpt_jax.config.overrides import from_dict
 
 def get_sweep():
     base = from_dict(json.load(open({config!r})))
@@ -78,7 +78,7 @@ def single_runs(made: Config, directory: Path, cache: Path, rates: list[float]) 
 
 
 def write_config(made: Config, directory: Path) -> Path:
-    from gpt_jax import overrides
+    from gpt_jax.config import overrides
 
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / "config.json"

@@ -19,7 +19,7 @@ PEAK_TARGETS = {"bfloat16": 0.6, "float32": 0.75}
 """Share of the measured peak that training (c) is to reach, by the operands' type."""
 OURS, MEMORY_CASE, PEAK_CASE, LARGEST = "gpt_jax", "memory-c", "peak", "train-c"
 CONVENTION = "exact"
-"""How FLOPs are counted for the share of the peak: `gpt_jax.flops`."""
+"""How FLOPs are counted for the share of the peak: `gpt_jax.cost.flops`."""
 
 PEER_MARKS = {"nanoGPT": "s", "transformers": "^", "torch_cached": "D"}
 """Of a peer's family, in the figure."""
@@ -105,8 +105,8 @@ def operands(summary: Summary) -> str:
 
 
 def training_flops_per_token(case: Case, convention: Any = CONVENTION) -> float:
-    from gpt_jax import flops
     from gpt_jax.config import ModelConfig
+    from gpt_jax.cost import flops
 
     shape = case.shape
     model = ModelConfig(
@@ -131,7 +131,7 @@ def peak_share(record: Record, case: Case, summary: Summary) -> float | None:
 
 def write_report(record: Record, out: Path) -> str:
     """Write benchmark.md and the figure into `out`; returns the text."""
-    from gpt_jax.tracking import write_atomically
+    from gpt_jax.runs.tracking import write_atomically
 
     sections = (speed_table, peak_table, memory_table, memory_option_table, footnotes)
     text = "\n\n".join(part for section in sections if (part := section(record)))
@@ -247,7 +247,7 @@ def footnotes(record: Record) -> str:
         f"{facts['system']}, Python {facts['python']}, {', '.join(names)}",
         f"commit {record['commit']}",
         f"rounds: {n_rounds}",
-        f"FLOPs by the convention `{CONVENTION}` of gpt_jax/flops.py.",
+        f"FLOPs by the convention `{CONVENTION}` of gpt_jax/cost/flops.py.",
     ]
     lines.append("; ".join(said))
     return "\n".join(lines)

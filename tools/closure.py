@@ -36,12 +36,12 @@ print("\\n" + json.dumps(sorted(f for f in files if f)))
 TRACED = """
 import dataclasses, json, sys
 import jax, numpy as np
-from gpt_jax import overrides
+from gpt_jax.config import overrides
 from gpt_jax.data.batch import Batch
 from gpt_jax.models.gpt import make_gpt
-from gpt_jax.program import make_steps
-from gpt_jax.step import make_settings
-from gpt_jax.timetable import make_timetable
+from gpt_jax.steps.program import make_steps
+from gpt_jax.steps.step import make_settings
+from gpt_jax.config.timetable import make_timetable
 
 config = overrides.load(sys.argv[1], {"compute.products": "plain", "compute.dtype": "bfloat16"})
 settings = jax.tree.map(np.asarray, make_settings(config, make_timetable(config)))

@@ -39,10 +39,10 @@ ROWS = (
 
 
 def ours(layers: int | None) -> dict[str, float]:
-    from gpt_jax import overrides
+    from gpt_jax.config import overrides
+    from gpt_jax.cost.estimate import make_plan
+    from gpt_jax.cost.topology import parse_topology
     from gpt_jax.plan.compiled import compile_plan
-    from gpt_jax.plan.estimate import make_plan
-    from gpt_jax.plan.topology import parse_topology
 
     config = overrides.load(
         Path(__file__).resolve().parent.parent / "configs" / "gpt3_175b.py",
@@ -66,8 +66,8 @@ def maxtext(layers: int | None) -> dict[str, float]:
 
     from maxtext.trainers.pre_train import train_compile
 
+    from gpt_jax.cost.topology import parse_topology
     from gpt_jax.plan import compiled, hlo
-    from gpt_jax.plan.topology import parse_topology
 
     kept: list[Any] = []
     compile_step = train_compile.jit_and_compile

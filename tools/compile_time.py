@@ -12,13 +12,13 @@ from pathlib import Path
 
 import jax
 
-from gpt_jax import overrides
-from gpt_jax.compiled_steps import compile_steps
+from gpt_jax.config import overrides
+from gpt_jax.config.timetable import make_timetable
 from gpt_jax.data import Batch
 from gpt_jax.models.gpt import make_gpt
-from gpt_jax.sharding import make_layout
-from gpt_jax.step import make_settings
-from gpt_jax.timetable import make_timetable
+from gpt_jax.parallel.sharding import make_layout
+from gpt_jax.steps.compiled_steps import compile_steps
+from gpt_jax.steps.step import make_settings
 
 CONFIG = Path(__file__).resolve().parent.parent / "configs" / "gpt3_175b.py"
 ROUNDS = 3

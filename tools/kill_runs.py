@@ -23,9 +23,9 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from gpt_jax.run import RunDirectory, load_model
+from gpt_jax.runs.directory import RunDirectory, load_model
+from gpt_jax.runs.tracking import read_records
 from gpt_jax.sweep.store import SweepDirectory
-from gpt_jax.tracking import read_records
 
 SPEEDS = ("tokens_per_second", "step_seconds", "data_wait_seconds", "mfu")
 """What differs from run to run."""

@@ -66,15 +66,15 @@ def profile(
     import jax
     import numpy as np
 
-    from gpt_jax import overrides
-    from gpt_jax.compiled_steps import compile_steps
+    from gpt_jax.config import overrides
+    from gpt_jax.config.timetable import make_timetable
     from gpt_jax.data.batch import Batch
-    from gpt_jax.dispatch import wait_for_end
-    from gpt_jax.feed import put_count
     from gpt_jax.models.gpt import make_gpt
-    from gpt_jax.sharding import make_layout
-    from gpt_jax.step import make_settings
-    from gpt_jax.timetable import make_timetable
+    from gpt_jax.parallel.dispatch import wait_for_end
+    from gpt_jax.parallel.feed import put_count
+    from gpt_jax.parallel.sharding import make_layout
+    from gpt_jax.steps.compiled_steps import compile_steps
+    from gpt_jax.steps.step import make_settings
 
     config = overrides.load(Path(path), overrides.parse_arguments(changes))
     layout = make_layout(config)

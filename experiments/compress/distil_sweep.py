@@ -9,7 +9,7 @@ The same tokens, steps and rates for all: the quickstart's.
 
 from pathlib import Path
 
-from gpt_jax import overrides
+from gpt_jax.config import overrides
 from gpt_jax.sweep.grid import chain, product, seeds
 from gpt_jax.sweep.trial import make_trials
 

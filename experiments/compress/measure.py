@@ -18,18 +18,19 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from gpt_jax import cli, overrides
-from gpt_jax.checkpoint_files import read_manifest, saved_steps
-from gpt_jax.compiled_steps import compile_steps
+from gpt_jax import cli
+from gpt_jax.config import overrides
 from gpt_jax.data import prepare
-from gpt_jax.decode import decoding_params, generate_tokens
 from gpt_jax.evaluate.validation import validate
+from gpt_jax.inference.decode import decoding_params, generate_tokens
+from gpt_jax.inference.settings import SamplingConfig
 from gpt_jax.models.gpt import make_gpt
 from gpt_jax.models.trees import flatten
-from gpt_jax.run import RunDirectory, load_run
-from gpt_jax.sampling import SamplingConfig
+from gpt_jax.parallel.sharding import make_layout
+from gpt_jax.runs.checkpoint_files import read_manifest, saved_steps
+from gpt_jax.runs.directory import RunDirectory, load_run
 from gpt_jax.scaling.plots import COLOURS, STYLE
-from gpt_jax.sharding import make_layout
+from gpt_jax.steps.compiled_steps import compile_steps
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results.json"

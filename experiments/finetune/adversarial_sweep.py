@@ -11,10 +11,10 @@ A small base, so that it takes minutes: 64 tokens of a sentence, two epochs.
 import dataclasses
 from pathlib import Path
 
-from gpt_jax import overrides
+from gpt_jax.config import overrides
 from gpt_jax.data.tokenizers import load_tokenizer
 from gpt_jax.finetune.examples import resolve
-from gpt_jax.run import RunDirectory
+from gpt_jax.runs.directory import RunDirectory
 from gpt_jax.sweep.grid import chain, product, seeds, values
 from gpt_jax.sweep.trial import make_trials
 

@@ -10,10 +10,10 @@ BitFit is missing: the base has no biases.
 import dataclasses
 from pathlib import Path
 
-from gpt_jax import overrides
+from gpt_jax.config import overrides
 from gpt_jax.data.tokenizers import load_tokenizer
 from gpt_jax.finetune.examples import resolve
-from gpt_jax.run import RunDirectory
+from gpt_jax.runs.directory import RunDirectory
 from gpt_jax.sweep.trial import make_trials
 
 BASE = "runs/finetune_base"

@@ -9,10 +9,10 @@ Run where `finetune_data` (prepare.py) and `runs/finetune_base` (configs/finetun
 import dataclasses
 from pathlib import Path
 
-from gpt_jax import overrides
+from gpt_jax.config import overrides
 from gpt_jax.data.tokenizers import load_tokenizer
 from gpt_jax.finetune.examples import resolve
-from gpt_jax.run import RunDirectory
+from gpt_jax.runs.directory import RunDirectory
 from gpt_jax.sweep.grid import product, seeds, values
 from gpt_jax.sweep.trial import Trial, make_trials
 

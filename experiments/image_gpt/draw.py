@@ -38,9 +38,9 @@ Pixels = NDArray[np.int64]
 def generate(run: Path, upper_halves: Pixels) -> tuple[Images, Images]:
     """(samples, completions): SAMPLE_ROWS of COLUMNS images out of nothing, and COMPLETION_ROWS of
     each upper half, those of one half after another."""
-    from gpt_jax.decode import decoding_params, generate_tokens
-    from gpt_jax.run import load_run
-    from gpt_jax.sampling import SamplingConfig
+    from gpt_jax.inference.decode import decoding_params, generate_tokens
+    from gpt_jax.inference.settings import SamplingConfig
+    from gpt_jax.runs.directory import load_run
 
     _, model, params, tokenizer = load_run(run)
     params, begin = decoding_params(model, params), tokenizer.encode(BEGIN)
@@ -124,7 +124,7 @@ def draw_figure(samples: Images, originals: Images, completions: Images, path: P
 
 def read_run(run: Path, data: Path) -> dict[str, float | str]:
     """Draws the figure; returns what results.json holds."""
-    from gpt_jax.run import RunDirectory
+    from gpt_jax.runs.directory import RunDirectory
 
     result = RunDirectory(run).read_result()
     if result is None:

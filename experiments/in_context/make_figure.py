@@ -19,8 +19,8 @@ import matplotlib  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 from tasks import N_ITEMS, SHOTS, TASKS, best_accuracy  # noqa: E402
 
-from gpt_jax.csv_cells import as_csv  # noqa: E402
 from gpt_jax.scaling.plots import COLOURS, STYLE, save  # noqa: E402
+from gpt_jax.storage.csv_cells import as_csv  # noqa: E402
 
 HERE = Path(__file__).resolve().parent
 CSV = HERE / "accuracy.csv"
@@ -29,9 +29,9 @@ COLUMNS = ("run", "n_params", "fingerprint", "shots", "accuracy", "accuracy_stan
 
 def score(sweep: Path) -> list[dict]:
     """A row for each run of the sweep's directory and each number of shots."""
+    from gpt_jax.cost.flops import count_parameters
     from gpt_jax.evaluate.evaluator import evaluate_task, load
     from gpt_jax.evaluate.items import ask
-    from gpt_jax.flops import count_parameters
 
     rows = []
     for directory in sorted((sweep / "trials").iterdir()):

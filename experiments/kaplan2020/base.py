@@ -3,7 +3,7 @@
 from pathlib import Path
 from types import ModuleType
 
-from gpt_jax import python_file
+from gpt_jax.config import python_file
 
 LADDER = Path(__file__).resolve().parent.parent / "ladder" / "sweep.py"
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from scipy.optimize import least_squares
 
-from gpt_jax.tracking import finite_values, read_records
+from gpt_jax.runs.tracking import finite_values, read_records
 
 HERE = Path(__file__).resolve().parent
 CSV = HERE / "crossings.csv"

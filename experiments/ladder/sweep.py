@@ -14,8 +14,7 @@ predicts from runs of at most a thousandth of its compute.
 import dataclasses
 from pathlib import Path
 
-from gpt_jax import python_file
-from gpt_jax.config import Config, ScheduleConfig
+from gpt_jax.config import Config, ScheduleConfig, python_file
 from gpt_jax.sweep.branches import wsd_branches
 from gpt_jax.sweep.budget import flops_budgets
 

@@ -17,10 +17,10 @@ prepare_process()
 
 from matplotlib.figure import Figure  # noqa: E402
 
-from gpt_jax import overrides  # noqa: E402
-from gpt_jax.csv_cells import as_csv  # noqa: E402
-from gpt_jax.tracking import finite_values, read_records, smooth  # noqa: E402
-from gpt_jax.train import train  # noqa: E402
+from gpt_jax.config import overrides  # noqa: E402
+from gpt_jax.runs.tracking import finite_values, read_records, smooth  # noqa: E402
+from gpt_jax.storage.csv_cells import as_csv  # noqa: E402
+from gpt_jax.train.loop import train  # noqa: E402
 
 HERE = Path(__file__).resolve().parent
 CONFIGS = HERE.parent.parent / "configs"

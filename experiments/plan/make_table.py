@@ -13,13 +13,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from gpt_jax import overrides
+from gpt_jax.config import overrides
+from gpt_jax.cost.estimate import Plan, make_plan
+from gpt_jax.cost.search import as_overrides, search
+from gpt_jax.cost.topology import parse_topology
 from gpt_jax.plan import text
-from gpt_jax.plan.estimate import Plan, make_plan
-from gpt_jax.plan.search import as_overrides, search
 from gpt_jax.plan.table import record
-from gpt_jax.plan.topology import parse_topology
-from gpt_jax.tracking import write_atomically, write_json
+from gpt_jax.runs.tracking import write_atomically, write_json
 
 HERE = Path(__file__).parent
 CONFIGS = HERE.parent.parent / "configs"

@@ -14,7 +14,7 @@ from gpt_jax.adapt.interceptors import adapted
 from gpt_jax.config import AdaptConfig
 from gpt_jax.models.gpt import GPT
 from gpt_jax.models.trees import Flat, Tree, flatten, join, split, unflatten
-from gpt_jax.sharding import Axes
+from gpt_jax.parallel.sharding import Axes
 
 ALWAYS = re.compile(r"task_head/.*|embedding/special|vision/.*")
 """What a task adds to the model is trained by every method."""

@@ -11,15 +11,15 @@ models of 4 and 8 layers of width 128, good to about a third (`_cpu_values_per_t
 import dataclasses
 import math
 
-from gpt_jax import flops
 from gpt_jax.config import Config, ModelConfig
+from gpt_jax.config.meshes import MeshSizes
+from gpt_jax.cost import flops
 from gpt_jax.cost.blocks import (
     LOGIT_BYTES,
     RING_BLOCK,
     UNROLL_UP_TO,
     block_length,
 )
-from gpt_jax.meshes import MeshSizes
 
 TPU_LANES = 128
 """A TPU stores the last dim of an array in whole tiles of this: smaller heads take more."""

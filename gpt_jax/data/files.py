@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
-from gpt_jax.compressed import FORMATS, open_bytes
+from gpt_jax.storage.compressed import FORMATS, open_bytes
 
 SPLIT_WORDS = {
     "train": "train",

@@ -9,7 +9,7 @@ from pathlib import Path
 from gpt_jax.config import DataConfig
 from gpt_jax.data.documents import Document, Source, as_text, check_field
 from gpt_jax.data.files import expanded, identity, walk
-from gpt_jax.optional import require
+from gpt_jax.storage.optional import require
 
 
 def huggingface(config: DataConfig) -> Source:

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gpt_jax import compressed, tables
-from gpt_jax.optional import require
+from gpt_jax.storage import compressed, tables
+from gpt_jax.storage.optional import require
 
 
 class Located(NamedTuple):
@@ -45,9 +45,9 @@ def read(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def located(path: Path) -> Iterator[Located]:
-    """Records of a file: those of `gpt_jax.tables`, parquet, and a .txt that is a JSON document; of
-    a folder, those of all its files in order of their names; of a name such as test.{en,de}, pairs
-    of lines.
+    """Records of a file: those of `gpt_jax.storage.tables`, parquet, and a .txt that is a JSON
+    document; of a folder, those of all its files in order of their names; of a name such as
+    test.{en,de}, pairs of lines.
 
     Raises ValueError for another kind of file, or one that does not hold what its name says.
     """

@@ -14,12 +14,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from gpt_jax.compressed import FORMATS, most_bytes, too_large
 from gpt_jax.config import DataConfig
 from gpt_jax.data.documents import Document, Source, as_text, check_field, record_text
 from gpt_jax.data.files import Files, find, identity, reading, walk
 from gpt_jax.data.libraries import huggingface, tfds_source
-from gpt_jax.optional import require
+from gpt_jax.storage.compressed import FORMATS, most_bytes, too_large
+from gpt_jax.storage.optional import require
 
 STDLIB_LEAVES_OUT = frozenset(
     {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}

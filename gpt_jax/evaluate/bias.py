@@ -15,7 +15,7 @@ import numpy as np
 
 from gpt_jax.evaluate import measures
 from gpt_jax.evaluate.encode import encode_pair
-from gpt_jax.tracking import Record
+from gpt_jax.runs.tracking import Record
 
 if TYPE_CHECKING:
     from gpt_jax.evaluate.evaluator import Evaluator
@@ -118,9 +118,9 @@ def occupations(evaluator: "Evaluator") -> Record:
 
 def write(evaluator: "Evaluator", prompts: Sequence[str], n_texts: int, seed: int) -> list[str]:
     """n_texts continuations of each prompt."""
-    from gpt_jax.decode import decoding_params, generate_tokens
-    from gpt_jax.sampling import SamplingConfig
-    from gpt_jax.streaming import with_beginning
+    from gpt_jax.data.streaming import with_beginning
+    from gpt_jax.inference.decode import decoding_params, generate_tokens
+    from gpt_jax.inference.settings import SamplingConfig
 
     tokenizer, texts = evaluator.tokenizer, []
     params = decoding_params(evaluator.model, evaluator.params)

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from gpt_jax.tracking import read_records, write_atomically
+from gpt_jax.runs.tracking import read_records, write_atomically
 
 
 class Cache:

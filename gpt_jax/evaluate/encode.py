@@ -3,9 +3,9 @@
 Must not import jax.
 """
 
+from gpt_jax.data.streaming import with_beginning
 from gpt_jax.data.tokenizers import Tokenizer
 from gpt_jax.evaluate.requests import Request
-from gpt_jax.streaming import with_beginning
 
 
 def encode_pair(tokenizer: Tokenizer, context: str, continuation: str) -> Request:

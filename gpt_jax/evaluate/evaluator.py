@@ -12,11 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from gpt_jax import overrides, tables
-from gpt_jax.checkpoint_files import Which, find_sound
-from gpt_jax.config import Config
+from gpt_jax.config import Config, overrides
+from gpt_jax.data.streaming import begin_tokens, with_beginning
 from gpt_jax.data.tokenizers import Tokenizer, load_tokenizer
-from gpt_jax.decode import decoding_params, generate_tokens
 from gpt_jax.evaluate import measures
 from gpt_jax.evaluate.cache import Cache, digest_of
 from gpt_jax.evaluate.detokenize import DETOKENIZERS, prepare
@@ -26,13 +24,15 @@ from gpt_jax.evaluate.requests import Request, Score
 from gpt_jax.evaluate.scoring import BATCH_TOKENS, Scorer, Weights, scoring_weights, windows
 from gpt_jax.evaluate.tasks import Item, Task, prompts
 from gpt_jax.evaluate.ticker import Ticker
+from gpt_jax.inference.decode import decoding_params, generate_tokens
+from gpt_jax.inference.settings import SamplingConfig
 from gpt_jax.models.gpt import GPT, Params
 from gpt_jax.output import say
-from gpt_jax.run import RunDirectory, load_model
-from gpt_jax.sampling import SamplingConfig
-from gpt_jax.sharding import Layout, make_layout
-from gpt_jax.streaming import begin_tokens, with_beginning
-from gpt_jax.tracking import Record
+from gpt_jax.parallel.sharding import Layout, make_layout
+from gpt_jax.runs.checkpoint_files import Which, find_sound
+from gpt_jax.runs.directory import RunDirectory, load_model
+from gpt_jax.runs.tracking import Record
+from gpt_jax.storage import tables
 
 ROWS_A_CALL = 32
 """Texts that are written at a time."""

@@ -8,15 +8,15 @@ import jax
 import numpy as np
 
 from gpt_jax.config import Config
-from gpt_jax.config_task import tag_scheme
+from gpt_jax.config.task import tag_scheme
 from gpt_jax.data.batch import Batch
 from gpt_jax.evaluate.validation import IN_FLIGHT, Validation, standard_error
-from gpt_jax.feed import process_rows, put_batch
 from gpt_jax.finetune import scores
 from gpt_jax.finetune.examples import Examples, in_order
 from gpt_jax.models.gpt import Params
 from gpt_jax.objectives.losses import LossSums
-from gpt_jax.sharding import Layout
+from gpt_jax.parallel.feed import process_rows, put_batch
+from gpt_jax.parallel.sharding import Layout
 
 Outputs = Callable[[Params, Batch], tuple[LossSums, jax.Array]]
 """`CompiledSteps.outputs`."""

@@ -18,13 +18,13 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 from lm_eval.api.registry import register_model
 
-from gpt_jax.checkpoint_files import parse_which
-from gpt_jax.decode import decoding_params, generate_tokens
+from gpt_jax.data.streaming import begin_tokens, encode_prompt
 from gpt_jax.evaluate.encode import encode_pair
 from gpt_jax.evaluate.evaluator import ROWS_A_CALL, Evaluator, load
 from gpt_jax.evaluate.requests import Request, Score
-from gpt_jax.sampling import SamplingConfig
-from gpt_jax.streaming import begin_tokens, encode_prompt
+from gpt_jax.inference.decode import decoding_params, generate_tokens
+from gpt_jax.inference.settings import SamplingConfig
+from gpt_jax.runs.checkpoint_files import parse_which
 
 MAX_NEW_TOKENS = 256
 """The harness's default, where a task names none."""

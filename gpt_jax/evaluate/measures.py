@@ -12,7 +12,7 @@ import numpy as np
 from gpt_jax.evaluate.requests import Score
 from gpt_jax.evaluate.tasks import Item, Task
 from gpt_jax.finetune.scores import confusion, matthews
-from gpt_jax.optional import require
+from gpt_jax.storage.optional import require
 
 Numbers = dict[str, Any]
 HARNESS = {"raw": "acc", "per_character": "acc_norm"}

@@ -16,14 +16,14 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt_jax.buckets import round_up
+from gpt_jax.cost.rounding import round_up
 from gpt_jax.evaluate.requests import Request, Score
-from gpt_jax.feed import process_rows, put_batch
+from gpt_jax.inference.sampling import likeliest
 from gpt_jax.models import cpu
 from gpt_jax.models.gpt import GPT, Params
 from gpt_jax.objectives.losses import VOCABULARY_PART
-from gpt_jax.sampling import likeliest
-from gpt_jax.sharding import Layout
+from gpt_jax.parallel.feed import process_rows, put_batch
+from gpt_jax.parallel.sharding import Layout
 
 BATCH_TOKENS = 8192
 """Tokens of a batch, padding included, about."""

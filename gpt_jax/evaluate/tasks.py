@@ -21,9 +21,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from gpt_jax import python_file
-from gpt_jax.compressed import FORMATS
+from gpt_jax.config import python_file
 from gpt_jax.data.records import Located
+from gpt_jax.storage.compressed import FORMATS
 
 Record = Mapping[str, Any]
 Measure = Literal["raw", "per_character", "per_token", "per_byte", "unconditional"]

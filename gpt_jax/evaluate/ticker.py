@@ -7,7 +7,7 @@ import sys
 import time
 from typing import Self
 
-from gpt_jax.tracking import format_seconds
+from gpt_jax.runs.tracking import format_seconds
 
 SECONDS_BETWEEN_LINES = 10.0
 

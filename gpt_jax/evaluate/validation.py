@@ -11,10 +11,10 @@ from gpt_jax.config import Config
 from gpt_jax.data.batch import Batch
 from gpt_jax.data.shards import TokenShards
 from gpt_jax.data.stream import evaluation_batches
-from gpt_jax.feed import process_rows, put_batch
 from gpt_jax.models.gpt import Params
 from gpt_jax.objectives.losses import LossSums
-from gpt_jax.sharding import Layout
+from gpt_jax.parallel.feed import process_rows, put_batch
+from gpt_jax.parallel.sharding import Layout
 
 IN_FLIGHT = 8
 """Batches handed to the devices before the first of them is read."""

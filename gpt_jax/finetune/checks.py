@@ -6,9 +6,9 @@ Must not import jax.
 from collections.abc import Sequence
 
 from gpt_jax.config import Config
-from gpt_jax.config_task import SCHEMES, tag_scheme
+from gpt_jax.config.task import SCHEMES, tag_scheme
 from gpt_jax.finetune.inputs import Encoded, Encoder, Record, place
-from gpt_jax.optional import require
+from gpt_jax.storage.optional import require
 
 
 def check_reports(config: Config) -> None:

@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from gpt_jax import overrides
-from gpt_jax.config import Config, TaskConfig
+from gpt_jax.config import Config, TaskConfig, overrides
+from gpt_jax.config.timetable import sample_tokens
 from gpt_jax.data.batch import Batch
 from gpt_jax.data.permutation import U64, fold, permute
 from gpt_jax.data.stream import SampleLocation
@@ -25,7 +25,6 @@ from gpt_jax.finetune.inputs import Encoded, Encoder, Record, encoder, place
 from gpt_jax.finetune.packing import packed
 from gpt_jax.finetune.reading import class_names, read_records, split_records
 from gpt_jax.finetune.templates import asked_and_expected
-from gpt_jax.timetable import sample_tokens
 
 Item = TypeVar("Item")
 

@@ -24,7 +24,7 @@ from gpt_jax.objectives.losses import (
     no_sums,
     output_loss,
 )
-from gpt_jax.sharding import Axes
+from gpt_jax.parallel.sharding import Axes
 
 HEAD_STD = 0.02
 """Standard deviation of the head's weights, and of the special tokens' embeddings, at the start."""

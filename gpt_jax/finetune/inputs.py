@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gpt_jax import tables
 from gpt_jax.config import ModelConfig, TaskConfig
+from gpt_jax.data.streaming import begin_tokens
 from gpt_jax.data.tokenizers import Tokenizer
 from gpt_jax.finetune.templates import (
     Part,
@@ -27,7 +27,7 @@ from gpt_jax.finetune.templates import (
     render,
     render_prompt,
 )
-from gpt_jax.streaming import begin_tokens
+from gpt_jax.storage import tables
 
 N_SPECIAL = 3
 """Start, delimiter and extract."""

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gpt_jax import tables
 from gpt_jax.config import Config, TaskConfig
 from gpt_jax.data import records
 from gpt_jax.finetune.inputs import Record, place, task_label
+from gpt_jax.storage import tables
 
 HELD_OUT = 10
 """Without a validation file, every so-maniest training example is for validation."""

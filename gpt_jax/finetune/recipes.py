@@ -6,7 +6,6 @@ Must not import jax.
 import dataclasses
 from typing import Any
 
-from gpt_jax import overrides
 from gpt_jax.config import (
     CheckpointConfig,
     Config,
@@ -15,6 +14,7 @@ from gpt_jax.config import (
     ScheduleConfig,
     TaskConfig,
     TrainConfig,
+    overrides,
 )
 
 

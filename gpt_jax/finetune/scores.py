@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gpt_jax.optional import require
+from gpt_jax.storage.optional import require
 
 
 def class_scores(labels: np.ndarray, predicted: np.ndarray, n_classes: int) -> dict[str, float]:

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gpt_jax import tables
+from gpt_jax.data.streaming import end_tokens
 from gpt_jax.data.tokenizers import Tokenizer
-from gpt_jax.streaming import end_tokens
+from gpt_jax.storage import tables
 
 LEARNED = "assistant"
 

@@ -8,8 +8,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from gpt_jax import overrides
-from gpt_jax.config import ModelConfig
+from gpt_jax.config import ModelConfig, overrides
 from gpt_jax.interop.layouts import gpt1_table, gpt2_table, llama_table
 from gpt_jax.interop.names import Tensor
 

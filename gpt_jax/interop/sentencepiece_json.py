@@ -6,7 +6,7 @@ and what is left is split by a unigram model or by byte-pair merges, in the orde
 
 from typing import Any
 
-from gpt_jax.optional import require
+from gpt_jax.storage.optional import require
 
 SPACE = "▁"
 UNIGRAM, BPE = 1, 2

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from gpt_jax.models import cpu
 from gpt_jax.models.products import Precision
-from gpt_jax.sharding import Layout
+from gpt_jax.parallel.sharding import Layout
 
 MASKED = -1e30
 """Score of a key that is not seen: finite, so that differences of two stay defined."""

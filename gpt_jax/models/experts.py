@@ -32,8 +32,8 @@ import jax.numpy as jnp
 from gpt_jax.config import ModelConfig
 from gpt_jax.models.layers import ROUTERS, Projection, activate, parameter, projection_std
 from gpt_jax.models.products import Precision, project_batched, project_grouped
-from gpt_jax.parametrization import matrix_std, output_multiplier
-from gpt_jax.sharding import EXPERT_AXIS, Axes, Layout, is_axes
+from gpt_jax.optim.parametrization import matrix_std, output_multiplier
+from gpt_jax.parallel.sharding import EXPERT_AXIS, Axes, Layout, is_axes
 
 BLOCKS = (8, 128)
 """Fewest and most rows of a CPU's block, whose rows go to one expert."""

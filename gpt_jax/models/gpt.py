@@ -21,8 +21,8 @@ from gpt_jax.models.execution import Execution, decide_execution
 from gpt_jax.models.kernels import Kernel
 from gpt_jax.models.layers import ROUTERS, Norm
 from gpt_jax.models.transformer import ACTIVATIONS, Cache, Transformer, output_logits
-from gpt_jax.parametrization import output_multiplier
-from gpt_jax.sharding import Axes, Layout
+from gpt_jax.optim.parametrization import output_multiplier
+from gpt_jax.parallel.sharding import Axes, Layout
 
 Params = dict[str, Any]
 InterceptorContext = nn.module.InterceptorContext

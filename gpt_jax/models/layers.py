@@ -11,12 +11,12 @@ import jax.numpy as jnp
 from gpt_jax.config import ModelConfig
 from gpt_jax.models import cpu
 from gpt_jax.models.products import Precision, project
-from gpt_jax.parametrization import (
+from gpt_jax.optim.parametrization import (
     matrix_std,
     residual_init_layers,
     sinusoid_embedding_multiplier,
 )
-from gpt_jax.sharding import Axes, Layout
+from gpt_jax.parallel.sharding import Axes, Layout
 
 ROUTERS = "routers"
 """Linen's collection of router logits [B, T, E]; not collected, it costs nothing."""

@@ -12,7 +12,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from gpt_jax import hardware
+from gpt_jax.cost import hardware
 from gpt_jax.models import cpu
 
 

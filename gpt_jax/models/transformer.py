@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from gpt_jax import parametrization
 from gpt_jax.config import ModelConfig
 from gpt_jax.models import attention
 from gpt_jax.models.execution import Execution
@@ -24,7 +23,8 @@ from gpt_jax.models.layers import (
     rotate,
 )
 from gpt_jax.models.products import Precision, look_up, project
-from gpt_jax.sharding import Axes, Layout
+from gpt_jax.optim import parametrization
+from gpt_jax.parallel.sharding import Axes, Layout
 
 Cache = list[dict[str, jax.Array]]
 """Keys and values [B K, S, H]: of each layer if layers are unrolled; if they are scanned, of each

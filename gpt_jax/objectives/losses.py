@@ -17,7 +17,7 @@ from gpt_jax.cost.blocks import CPU_LOGIT_BYTES, LOGIT_BYTES
 from gpt_jax.data.batch import Batch
 from gpt_jax.models import cpu
 from gpt_jax.models.gpt import GPT, Params
-from gpt_jax.sharding import Axes, Layout
+from gpt_jax.parallel.sharding import Axes, Layout
 
 VOCABULARY_PART = 12_288
 """Ids whose logits are computed at a time: of more, a CPU's products are slower."""

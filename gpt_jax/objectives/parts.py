@@ -13,7 +13,7 @@ import optax
 from gpt_jax.data.batch import Batch
 from gpt_jax.models.gpt import GPT, Params
 from gpt_jax.objectives.losses import LossSums
-from gpt_jax.sharding import Axes
+from gpt_jax.parallel.sharding import Axes
 
 
 class Objective(Protocol):

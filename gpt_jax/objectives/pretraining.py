@@ -10,7 +10,7 @@ from gpt_jax.config import TrainConfig
 from gpt_jax.data.batch import Batch
 from gpt_jax.models.gpt import GPT, Params
 from gpt_jax.objectives.losses import LossSums, LossWeights, batch_loss, no_sums
-from gpt_jax.sharding import Axes
+from gpt_jax.parallel.sharding import Axes
 
 
 @dataclasses.dataclass(frozen=True)

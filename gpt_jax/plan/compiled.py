@@ -20,17 +20,17 @@ import jax
 import numpy as np
 from jax.experimental import topologies
 
-from gpt_jax.compiled_steps import CompiledSteps, compile_steps
 from gpt_jax.config import Config
+from gpt_jax.config.timetable import make_timetable
+from gpt_jax.cost.estimate import Plan, attention_flops_per_sequence
+from gpt_jax.cost.mesh import without_ramp
+from gpt_jax.cost.topology import Topology
 from gpt_jax.data.batch import Batch
 from gpt_jax.models.gpt import make_gpt
+from gpt_jax.parallel.sharding import Layout, make_layout
 from gpt_jax.plan import hlo
-from gpt_jax.plan.estimate import Plan, attention_flops_per_sequence
-from gpt_jax.plan.mesh import without_ramp
-from gpt_jax.plan.topology import Topology
-from gpt_jax.sharding import Layout, make_layout
-from gpt_jax.step import make_settings
-from gpt_jax.timetable import make_timetable
+from gpt_jax.steps.compiled_steps import CompiledSteps, compile_steps
+from gpt_jax.steps.step import make_settings
 
 PRODUCT_UNITS = {
     "tpu_v4": 8 * 128 * 128,

@@ -3,8 +3,9 @@
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from gpt_jax import csv_cells, flops
-from gpt_jax.plan.estimate import Plan
+from gpt_jax.cost import flops
+from gpt_jax.cost.estimate import Plan
+from gpt_jax.storage import csv_cells
 
 if TYPE_CHECKING:
     from gpt_jax.plan.compiled import Compiled

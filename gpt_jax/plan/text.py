@@ -2,11 +2,12 @@
 
 from typing import TYPE_CHECKING
 
-from gpt_jax import flops, meshes
+from gpt_jax.config import meshes
+from gpt_jax.config.meshes import MeshSizes
+from gpt_jax.cost import flops
+from gpt_jax.cost.estimate import Plan, weight_flops_per_sequence
 from gpt_jax.cost.memory import MEMORY_SHARE
-from gpt_jax.meshes import MeshSizes
-from gpt_jax.plan.estimate import Plan, weight_flops_per_sequence
-from gpt_jax.plan.units import compact, duration, scientific
+from gpt_jax.cost.units import compact, duration, scientific
 
 if TYPE_CHECKING:
     from gpt_jax.plan.compiled import Compiled

@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 from gpt_jax.config import ModelConfig
-from gpt_jax.flops import count_parameters, forward_flops_per_sequence
+from gpt_jax.cost.flops import count_parameters, forward_flops_per_sequence
 from gpt_jax.published.compare import Comparison, Row, compare, load, load_rows, rounding
 from gpt_jax.published.fits import CHINCHILLA, KAPLAN, Fits, against_fit
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from decimal import Decimal
 
 from gpt_jax.config import ModelConfig
-from gpt_jax.flops import count_parameters, forward_flops_per_sequence, parameter_shapes
+from gpt_jax.cost.flops import count_parameters, forward_flops_per_sequence, parameter_shapes
 from gpt_jax.published.compare import (
     FLOPS_PER_PF_DAY,
     Comparison,

@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gpt_jax.python_file import execute
+from gpt_jax.config.python_file import execute
 from gpt_jax.scaling.arguments import names, number, pair, pairs, positive
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Literal, get_args
 
 from gpt_jax.config import ModelConfig
-from gpt_jax.flops import count_parameters
+from gpt_jax.cost.flops import count_parameters
 
 ASPECT_RATIO = 64
 """Width per layer: GPT-2 124M's 768 / 12, and inside the flat optimum of Kaplan et al., Fig. 5."""
@@ -16,7 +16,7 @@ HEAD_SIZE = 64
 DEEPEST = 400
 
 SizeConvention = Literal["n_params", "n_params_non_embedding", "n_params_matmul"]
-"""How parameters are counted: see `gpt_jax.flops.ParameterCounts`."""
+"""How parameters are counted: see `gpt_jax.cost.flops.ParameterCounts`."""
 
 
 @dataclasses.dataclass(frozen=True)

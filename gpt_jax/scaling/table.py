@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from gpt_jax import csv_cells, tables
 from gpt_jax.scaling.conditions import columns_of, where_it_holds
+from gpt_jax.storage import csv_cells, tables
 
 Array = np.ndarray
 

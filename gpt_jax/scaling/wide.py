@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from gpt_jax import tables
 from gpt_jax.scaling.laws import Array
 from gpt_jax.scaling.table import MISSING
+from gpt_jax.storage import tables
 
 
 @dataclass(frozen=True)

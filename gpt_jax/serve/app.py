@@ -19,10 +19,10 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from gpt_jax.chat import stop_strings
 from gpt_jax.data.tokenizers import Tokenizer
-from gpt_jax.filters import NO_FILTERS, Filters
 from gpt_jax.finetune.templates import Template
+from gpt_jax.inference.chat import stop_strings
+from gpt_jax.inference.filters import NO_FILTERS, Filters
 from gpt_jax.serve.access import Access, HostGuard
 from gpt_jax.serve.batching import N_BANNED
 from gpt_jax.serve.engine import Busy, Engine, Event, Request, Stopped, Token, describe

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gpt_jax.inference.sampling import keep_top_k, keep_top_p, likeliest
 from gpt_jax.models.gpt import GPT, Params
 from gpt_jax.models.transformer import Cache
-from gpt_jax.sampling import keep_top_k, keep_top_p, likeliest
 
 Array = Any
 """A numpy array, or a jax.Array."""

@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from gpt_jax.buckets import round_up
+from gpt_jax.cost.rounding import round_up
+from gpt_jax.data.streaming import Continuation
 from gpt_jax.data.tokenizers import Tokenizer
-from gpt_jax.decode import decoding_params
+from gpt_jax.inference.decode import decoding_params
 from gpt_jax.models.gpt import GPT, Params
 from gpt_jax.serve.batching import N_BANNED, Step, fill_row, next_tokens
-from gpt_jax.streaming import Continuation
 
 
 class Busy(Exception):

@@ -7,12 +7,12 @@ from collections.abc import Container, Sequence
 
 import numpy as np
 
-from gpt_jax import chat
+from gpt_jax.data.streaming import encode_prompt
 from gpt_jax.data.tokenizers import Tokenizer
-from gpt_jax.filters import Filters
 from gpt_jax.finetune.templates import Template
+from gpt_jax.inference import chat
+from gpt_jax.inference.filters import Filters
 from gpt_jax.serve.protocol import ChatRequest, CompletionRequest, Message, invalid
-from gpt_jax.streaming import encode_prompt
 
 
 def completion_prompts(

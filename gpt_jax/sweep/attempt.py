@@ -6,8 +6,8 @@ from pathlib import Path
 
 from gpt_jax import failures
 from gpt_jax.failures import Diverged
-from gpt_jax.json_files import Damaged
-from gpt_jax.run import Busy
+from gpt_jax.runs.directory import Busy
+from gpt_jax.storage.json_files import Damaged
 from gpt_jax.sweep.store import State
 
 
@@ -16,7 +16,7 @@ def attempt(directory: Path, do: Callable[[], object]) -> tuple[State, str]:
 
     The one place that catches everything: the traceback goes to error.txt in the trial's directory.
     """
-    from gpt_jax.train import Interrupted
+    from gpt_jax.train.loop import Interrupted
 
     try:
         do()

@@ -8,8 +8,7 @@ import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from gpt_jax import overrides
-from gpt_jax.config import Config
+from gpt_jax.config import Config, overrides
 from gpt_jax.sweep.budget import PREFIX, TOKENS, parse_budget, whole_batches
 from gpt_jax.sweep.grid import Changes, Grid
 from gpt_jax.sweep.naming import name_trials

@@ -8,11 +8,11 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any, get_args
 
-from gpt_jax import flops, overrides
-from gpt_jax.config import Config
+from gpt_jax.config import Config, overrides
+from gpt_jax.config.timetable import make_timetable
+from gpt_jax.cost import flops
 from gpt_jax.scaling.ladder import SizeConvention, count
 from gpt_jax.sweep.grid import Grid
-from gpt_jax.timetable import make_timetable
 
 PREFIX = "budget."
 TOKENS, FLOPS, TOKENS_PER_PARAM = "budget.tokens", "budget.flops", "budget.tokens_per_param"
@@ -29,7 +29,7 @@ KEYS = {
 
 
 def flops_budgets(choices: Iterable[float], convention: flops.Convention = "exact") -> Grid:
-    """Budgets in training FLOPs, forward and backward, under a convention of `gpt_jax.flops`."""
+    """Budgets in training FLOPs, forward and backward, by a convention of `gpt_jax.cost.flops`."""
     return [{FLOPS: value, FLOPS_CONVENTION: convention} for value in choices]
 
 

@@ -5,15 +5,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gpt_jax import flops, overrides
-from gpt_jax.config import Config
+from gpt_jax.config import Config, overrides
+from gpt_jax.config.timetable import make_timetable
+from gpt_jax.cost import flops
 from gpt_jax.cost.memory import Memory
-from gpt_jax.json_files import Damaged
-from gpt_jax.run import RunDirectory
+from gpt_jax.runs.directory import RunDirectory
+from gpt_jax.storage.json_files import Damaged
 from gpt_jax.sweep.load import Sweep
 from gpt_jax.sweep.machine import Machine
 from gpt_jax.sweep.trial import Infeasible, Trial
-from gpt_jax.timetable import make_timetable
 
 Seconds = Callable[[Config, float], float | None]
 """(config, tokens) -> the time to train on so many tokens; None if unknown."""

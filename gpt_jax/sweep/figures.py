@@ -17,10 +17,10 @@ from matplotlib.colors import ListedColormap, LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
+from gpt_jax.runs.tracking import smooth
 from gpt_jax.scaling.plots import COLOURS, LABELS, STYLE, save
 from gpt_jax.scaling.table import make_table, pareto
 from gpt_jax.sweep.table import Measured, Row, varied_keys, varied_value
-from gpt_jax.tracking import smooth
 
 POINTS_IN_ALL = 20_000
 """Of all curves of a figure together: an SVG stays small."""

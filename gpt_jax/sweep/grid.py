@@ -6,10 +6,10 @@
         seeds(2),
     )
 
-A change is {dotted key: value}, as `gpt_jax.overrides.override` takes it; keys that begin with
-"budget." are training budgets (`gpt_jax.sweep.budget`). What the functions here return is lazy and
-can be read again and again; the order is the one written, the last factor varying fastest. Must not
-import jax.
+A change is {dotted key: value}, as `gpt_jax.config.overrides.override` takes it; keys that begin
+with "budget." are training budgets (`gpt_jax.sweep.budget`). What the functions here return is lazy
+and can be read again and again; the order is the one written, the last factor varying fastest. Must
+not import jax.
 """
 
 import hashlib

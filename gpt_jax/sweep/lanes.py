@@ -17,17 +17,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gpt_jax.compiled_steps import program_config, state_shardings
 from gpt_jax.config import Config
+from gpt_jax.config.meshes import least_devices
 from gpt_jax.data.batch import Batch
 from gpt_jax.evaluate.validation import Validation, validate_lanes
-from gpt_jax.experiment import CorpusData, Experiment
-from gpt_jax.feed import put_batch, put_count
-from gpt_jax.meshes import least_devices
 from gpt_jax.models.gpt import make_gpt
-from gpt_jax.program import make_steps
-from gpt_jax.sharding import TRIAL_AXIS, Layout, stack_layout, stacked
-from gpt_jax.step import Metrics, TrainState, evaluation_params, make_settings
+from gpt_jax.parallel.feed import put_batch, put_count
+from gpt_jax.parallel.sharding import TRIAL_AXIS, Layout, stack_layout, stacked
+from gpt_jax.steps.compiled_steps import program_config, state_shardings
+from gpt_jax.steps.program import make_steps
+from gpt_jax.steps.step import Metrics, TrainState, evaluation_params, make_settings
+from gpt_jax.train.experiment import CorpusData, Experiment
 
 TIMED_CALLS = 4
 WORTH = 20.0

@@ -18,8 +18,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from gpt_jax import overrides, paths
+from gpt_jax.config import overrides
 from gpt_jax.runtime import INTERRUPTED
+from gpt_jax.storage import paths
 from gpt_jax.sweep.load import load_sweep
 from gpt_jax.sweep.status import count, progress, summary, table
 from gpt_jax.sweep.store import RETRIED, SweepDirectory

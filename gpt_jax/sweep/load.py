@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from gpt_jax import overrides, python_file
+from gpt_jax.config import overrides, python_file
 from gpt_jax.sweep.naming import LONGEST, safe, with_hash
 from gpt_jax.sweep.trial import Cell, Infeasible, Trial, one_of_each
 

@@ -5,8 +5,8 @@ import functools
 import os
 from pathlib import Path
 
-from gpt_jax import flops, hardware, meshes
-from gpt_jax.config import Config
+from gpt_jax.config import Config, meshes
+from gpt_jax.cost import flops, hardware
 from gpt_jax.cost.memory import MEMORY_SHARE, Memory, estimate
 
 
@@ -62,7 +62,7 @@ class Machine:
 
 
 def named_chips(name: str, n_devices: int) -> Machine:
-    """n_devices chips of `gpt_jax.hardware`; ValueError for an unknown name."""
+    """n_devices chips of `gpt_jax.cost.hardware`; ValueError for an unknown name."""
     chip = hardware.chip(name)
     n = n_devices * chip.devices_per_chip
     return Machine(f"{n_devices} x {chip.name}", chip.backend, n, chip.memory_bytes, chip)

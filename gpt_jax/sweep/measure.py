@@ -7,15 +7,15 @@ import time
 import jax
 import numpy as np
 
-from gpt_jax.compiled_steps import compile_steps
 from gpt_jax.config import Config
+from gpt_jax.config.timetable import make_timetable
 from gpt_jax.data.batch import Batch
-from gpt_jax.dispatch import capacity
-from gpt_jax.feed import put_batch, put_count, stack
 from gpt_jax.models.gpt import make_gpt
-from gpt_jax.sharding import make_layout
-from gpt_jax.step import make_settings
-from gpt_jax.timetable import make_timetable
+from gpt_jax.parallel.dispatch import capacity
+from gpt_jax.parallel.feed import put_batch, put_count, stack
+from gpt_jax.parallel.sharding import make_layout
+from gpt_jax.steps.compiled_steps import compile_steps
+from gpt_jax.steps.step import make_settings
 
 MIN_STEPS, MAX_STEPS, SECONDS = 3, 20, 2.0
 """Steps that are timed: as many as fit into so many seconds, within these bounds."""

@@ -16,24 +16,23 @@ from typing import Any
 
 import jax
 
-from gpt_jax import overrides
-from gpt_jax.checkpoint_files import saved_steps
-from gpt_jax.compiled_steps import program_config
-from gpt_jax.config import Config
+from gpt_jax.config import Config, overrides
+from gpt_jax.config.meshes import least_devices
 from gpt_jax.data.batch import Batch
-from gpt_jax.dispatch import Pace
-from gpt_jax.experiment import Experiment, prepare
-from gpt_jax.feed import read_batches
-from gpt_jax.meshes import least_devices
 from gpt_jax.output import say
-from gpt_jax.recorder import RunRecorder, describe_bad, whole_steps
-from gpt_jax.run import RunDirectory
-from gpt_jax.start import begin, finished_result, initial_state, opened
-from gpt_jax.step import Metrics, TrainState
+from gpt_jax.parallel.dispatch import Pace
+from gpt_jax.parallel.feed import read_batches
+from gpt_jax.runs.checkpoint_files import saved_steps
+from gpt_jax.runs.directory import RunDirectory
+from gpt_jax.steps.compiled_steps import program_config
+from gpt_jax.steps.step import Metrics, TrainState
 from gpt_jax.sweep.attempt import attempt
 from gpt_jax.sweep.lanes import Lanes, TurnLanes, choose_lanes, device_groups
 from gpt_jax.sweep.store import Entry, State, SweepDirectory
-from gpt_jax.train import Interrupted, stop_signals
+from gpt_jax.train.experiment import Experiment, prepare
+from gpt_jax.train.loop import Interrupted, stop_signals
+from gpt_jax.train.recorder import RunRecorder, describe_bad, whole_steps
+from gpt_jax.train.start import begin, finished_result, initial_state, opened
 
 PACK_SIZE = 16
 """Trials of a pack at most: their states and activations are in memory together."""

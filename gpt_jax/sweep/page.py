@@ -13,11 +13,11 @@ from pathlib import Path
 from markupsafe import Markup
 
 from gpt_jax import pages
+from gpt_jax.runs.tracking import Record, format_seconds
 from gpt_jax.sweep.page_fits import draw_figures, draw_fits
 from gpt_jax.sweep.page_numbers import scientific
 from gpt_jax.sweep.page_runs import draw_runs
 from gpt_jax.sweep.table import FINAL, Row
-from gpt_jax.tracking import Record, format_seconds
 
 CONVENTIONS = {
     "n_params": "N, all parameters: token and position embeddings and an untied head included "

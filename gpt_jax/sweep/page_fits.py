@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
+from gpt_jax.runs.tracking import Record
 from gpt_jax.scaling.entries import LAWS
 from gpt_jax.sweep.page_numbers import interval, number
-from gpt_jax.tracking import Record
 
 LEVELS = ("80", "95")
 

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from gpt_jax.runs.tracking import format_seconds
 from gpt_jax.sweep.page_numbers import scientific
 from gpt_jax.sweep.table import FINAL, TRUNK, Row, cell
-from gpt_jax.tracking import format_seconds
 
 Formatter = Callable[[Any], str]
 

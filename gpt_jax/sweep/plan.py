@@ -12,13 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gpt_jax import csv_cells, overrides
-from gpt_jax.config import Config
+from gpt_jax.config import Config, overrides
+from gpt_jax.runs.tracking import write_atomically
+from gpt_jax.storage import csv_cells
 from gpt_jax.sweep import plan_text
 from gpt_jax.sweep.cost import COLUMNS, Row, cost_rows
 from gpt_jax.sweep.load import read_sweep
 from gpt_jax.sweep.machine import Machine, named_chips, this_machine
-from gpt_jax.tracking import write_atomically
 
 if TYPE_CHECKING:
     from gpt_jax.sweep.measure import Speed

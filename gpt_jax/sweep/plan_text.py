@@ -6,7 +6,7 @@ Must not import jax.
 from collections.abc import Callable, Sequence
 
 from gpt_jax.config import Config
-from gpt_jax.plan.units import compact, duration, scientific, size, three_digits
+from gpt_jax.cost.units import compact, duration, scientific, size, three_digits
 from gpt_jax.sweep.cost import Row
 from gpt_jax.sweep.machine import Machine
 

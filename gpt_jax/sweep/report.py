@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gpt_jax.runs.tracking import Record, provenance, write_atomically, write_json
 from gpt_jax.scaling.entries import LAWS
 from gpt_jax.sweep.status import find_directory
 from gpt_jax.sweep.store import SweepDirectory
@@ -29,7 +30,6 @@ from gpt_jax.sweep.table import (
     varied_keys,
     write_runs,
 )
-from gpt_jax.tracking import Record, provenance, write_atomically, write_json
 
 if TYPE_CHECKING:
     from gpt_jax.scaling.study import Study

@@ -10,10 +10,10 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from gpt_jax import flops
+from gpt_jax.config.timetable import make_timetable
+from gpt_jax.cost import flops
+from gpt_jax.runs.tracking import Record, format_seconds
 from gpt_jax.sweep.store import STATES, Entry, State, SweepDirectory
-from gpt_jax.timetable import make_timetable
-from gpt_jax.tracking import Record, format_seconds
 
 TAIL_BYTES = 4096
 """The end of metrics.jsonl that surely holds a whole record."""

@@ -31,13 +31,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from gpt_jax import checkpoint_files, overrides
-from gpt_jax.config import Config
-from gpt_jax.json_files import Damaged, read_object
-from gpt_jax.run import RunDirectory
+from gpt_jax.config import Config, overrides
+from gpt_jax.config.timetable import make_timetable
+from gpt_jax.runs import checkpoint_files
+from gpt_jax.runs.directory import RunDirectory
+from gpt_jax.runs.tracking import Record, write_json
+from gpt_jax.storage.json_files import Damaged, read_object
 from gpt_jax.sweep.trial import Trial
-from gpt_jax.timetable import make_timetable
-from gpt_jax.tracking import Record, write_json
 
 State = Literal["pending", "running", "done", "diverged", "failed", "damaged", "preempted"]
 STATES: tuple[State, ...] = get_args(State)

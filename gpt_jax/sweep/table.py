@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
-from gpt_jax import csv_cells, flops, overrides
-from gpt_jax.config import Config
+from gpt_jax.config import Config, overrides
+from gpt_jax.config.timetable import is_cooled, make_timetable
+from gpt_jax.cost import flops
 from gpt_jax.data.stream import unique_samples
-from gpt_jax.history import read_history
-from gpt_jax.json_files import Damaged
-from gpt_jax.timetable import is_cooled, make_timetable
-from gpt_jax.tracking import Record, write_atomically
+from gpt_jax.runs.history import read_history
+from gpt_jax.runs.tracking import Record, write_atomically
+from gpt_jax.storage import csv_cells
+from gpt_jax.storage.json_files import Damaged
 
 if TYPE_CHECKING:
     from gpt_jax.sweep.store import Entry, SweepDirectory
@@ -38,7 +39,7 @@ FINAL, TRUNK = "final", "trunk"
 FLOPS_COLUMNS = {"exact": "flops"} | {
     name: f"flops_{name}" for name in get_args(flops.Convention) if name != "exact"
 }
-"""{convention of gpt_jax.flops: column}"""
+"""{convention of gpt_jax.cost.flops: column}"""
 
 COLUMNS = (
     "run", "sweep", "point", "state", "cooled",

@@ -20,8 +20,7 @@ import numbers
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from gpt_jax import overrides
-from gpt_jax.config import WHAT, Config
+from gpt_jax.config import WHAT, Config, overrides
 from gpt_jax.sweep.budget import PREFIX, parse_budget
 from gpt_jax.sweep.grid import Changes, Grid
 from gpt_jax.sweep.naming import name_trials

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from gpt_jax.runs.tracking import format_seconds
 from gpt_jax.sweep.status import TrialProgress, count
-from gpt_jax.tracking import format_seconds
 
 LINE_SECONDS = 30.0
 """Between plain lines on trials that go on."""

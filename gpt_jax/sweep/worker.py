@@ -15,8 +15,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from gpt_jax import paths
 from gpt_jax.runtime import INTERRUPTED, USER_ERROR, prepare_process, use_huge_pages
+from gpt_jax.storage import paths
 from gpt_jax.sweep.attempt import attempt
 from gpt_jax.sweep.store import FINAL, RETRIED, Claim, Entry, State, SweepDirectory, released
 
@@ -62,7 +62,7 @@ def work(
 def _train_claimed(
     sweep: SweepDirectory, train: Train, held: Sequence[tuple[Entry, Claim]]
 ) -> None:
-    from gpt_jax.train import Interrupted
+    from gpt_jax.train.loop import Interrupted
 
     entries = [entry for entry, _ in held]
     try:
@@ -90,7 +90,7 @@ def _note(
 
 def train_alone(sweep: SweepDirectory, entries: Sequence[Entry]) -> dict[str, tuple[State, str]]:
     """Train trials by themselves, one after another, by the loop of `gpt-jax train`."""
-    from gpt_jax.train import train
+    from gpt_jax.train.loop import train
 
     outcomes: dict[str, tuple[State, str]] = {}
     for entry in entries:
@@ -131,7 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Before jax starts: XLA takes as many threads as the process may use cores.
         os.sched_setaffinity(0, {int(core) for core in parsed.cores.split(",")})
     prepare_process()
-    from gpt_jax.train import Interrupted
+    from gpt_jax.train.loop import Interrupted
 
     try:
         paths.check_run_directory(parsed.directory)

@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from random_runs import make_run, model_config, random_params
 
 from gpt_jax import cli
-from gpt_jax.compress import prune, quantised
+from gpt_jax.compress import prune
 from gpt_jax.compress.matrices import TABLE, as_matrices, as_stored, is_kernel
 from gpt_jax.models.gpt import make_gpt
 from gpt_jax.models.trees import flatten, unflatten
-from gpt_jax.run import RunDirectory, load_run
+from gpt_jax.runs import quantised
+from gpt_jax.runs.directory import RunDirectory, load_run
 
 TOKENS = jnp.asarray(np.random.default_rng(3).integers(300, size=(2, 24)))
 pytest.importorskip("qwix")

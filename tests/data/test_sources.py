@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from gpt_jax import compressed
 from gpt_jax.config import DataConfig
 from gpt_jax.data import documents
 from gpt_jax.data.sources import open_source
+from gpt_jax.storage import compressed
 
 
 def read(source: str, path: Path | str, **fields: str) -> list[tuple[str, str]]:

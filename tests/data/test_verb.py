@@ -3,7 +3,7 @@ import argparse
 import pytest
 
 from gpt_jax.data import Corpus
-from gpt_jax.data.verb import add_arguments, run
+from gpt_jax.verbs.data import add_arguments, run
 
 TAIL = ["--validation", "tail", "--validation-fraction", "0.1"]
 

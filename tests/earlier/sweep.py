@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from gpt_jax import overrides
+from gpt_jax.config import overrides
 from gpt_jax.sweep.grid import product, values
 from gpt_jax.sweep.trial import make_trials
 

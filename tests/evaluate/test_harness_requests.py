@@ -290,7 +290,7 @@ def test_the_fault_of_hellaswag_is_asked_as_the_harness_asks_it(shared_data):
 
 
 def _lines(folder, name):
-    from gpt_jax import tables
     from gpt_jax.data import records
+    from gpt_jax.storage import tables
 
     return tables.read_text(records.find(folder, [name])).split("\n")

@@ -14,7 +14,7 @@ from gpt_jax.config import ComputeConfig, Config, MeshConfig, ModelConfig
 from gpt_jax.evaluate import scoring
 from gpt_jax.evaluate.scoring import Request, Scorer, bucket, scoring_weights, windows
 from gpt_jax.models.gpt import make_gpt
-from gpt_jax.sharding import make_layout
+from gpt_jax.parallel.sharding import make_layout
 
 SEQ_LEN = 40
 

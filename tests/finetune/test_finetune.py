@@ -8,13 +8,21 @@ import re
 import numpy as np
 import pytest
 
-from gpt_jax import cli, overrides
-from gpt_jax.checkpoint_files import read_manifest, saved_steps
-from gpt_jax.config import Config, DataConfig, EvaluateConfig, ModelConfig, TaskConfig, TrainConfig
+from gpt_jax import cli
+from gpt_jax.config import (
+    Config,
+    DataConfig,
+    EvaluateConfig,
+    ModelConfig,
+    TaskConfig,
+    TrainConfig,
+    overrides,
+)
 from gpt_jax.finetune.recipes import gpt1_recipe
-from gpt_jax.run import RunDirectory, load_run
-from gpt_jax.tracking import read_records
-from gpt_jax.train import train
+from gpt_jax.runs.checkpoint_files import read_manifest, saved_steps
+from gpt_jax.runs.directory import RunDirectory, load_run
+from gpt_jax.runs.tracking import read_records
+from gpt_jax.train.loop import train
 
 WORDS = {"good": ("fine", "great", "nice"), "bad": ("awful", "dull", "poor")}
 
@@ -142,7 +150,7 @@ def test_from_a_base_to_a_report(place, tmp_path, capsys, monkeypatch):
 
 
 def test_pretraining_is_where_it_begins_and_scratch_is_not(place, tmp_path, monkeypatch):
-    from gpt_jax.finetune_verb import load
+    from gpt_jax.verbs.finetune import load
 
     class Arguments:
         config, base, scratch = place / "classify.py", place / "base", False

@@ -9,15 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gpt_jax import overrides
-from gpt_jax.config import ComputeConfig, Config, ModelConfig, TaskConfig
+from gpt_jax.config import ComputeConfig, Config, ModelConfig, TaskConfig, overrides
 from gpt_jax.data.tokenizers import ByteTokenizer
 from gpt_jax.finetune import examples
 from gpt_jax.finetune.embeddings import special_tokens
 from gpt_jax.finetune.heads import sequence_log_probabilities, task_loss, task_outputs
 from gpt_jax.finetune.inputs import encoder
 from gpt_jax.models.gpt import make_gpt
-from gpt_jax.program import make_steps
+from gpt_jax.steps.program import make_steps
 
 TOKENIZER = ByteTokenizer()
 MODEL = ModelConfig(vocab_size=257, seq_len=32, n_layers=1, d_model=16, n_heads=2)

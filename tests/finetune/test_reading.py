@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpt_jax import overrides, tables
-from gpt_jax.config import Config, ModelConfig, TaskConfig
-from gpt_jax.config_task import METRICS, tag_scheme
+from gpt_jax.config import Config, ModelConfig, TaskConfig, overrides
+from gpt_jax.config.task import METRICS, tag_scheme
 from gpt_jax.data.tokenizers import ByteTokenizer
 from gpt_jax.evaluate.examples import Predicted, validate_examples
 from gpt_jax.finetune import checks, examples, reading
-from gpt_jax.recorder import ranking
-from gpt_jax.task_report import write_report
+from gpt_jax.storage import tables
+from gpt_jax.train.recorder import ranking
+from gpt_jax.train.task_report import write_report
 
 TOKENIZER = ByteTokenizer()
 MODEL = ModelConfig(vocab_size=257, seq_len=32, n_layers=1, d_model=8, n_heads=2)

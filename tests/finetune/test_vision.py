@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from gpt_jax import cli, overrides
+from gpt_jax import cli
 from gpt_jax.config import (
     CheckpointConfig,
     Config,
@@ -14,14 +14,15 @@ from gpt_jax.config import (
     ModelConfig,
     TaskConfig,
     TrainConfig,
+    overrides,
 )
 from gpt_jax.data.tokenizers import ByteTokenizer
 from gpt_jax.finetune import examples
 from gpt_jax.finetune.heads import image_prefix, task_loss
 from gpt_jax.models.gpt import make_gpt
 from gpt_jax.models.vision import encode, fresh_encoder
-from gpt_jax.program import make_steps
-from gpt_jax.train import train
+from gpt_jax.steps.program import make_steps
+from gpt_jax.train.loop import train
 
 CORNERS = ("top left", "top right", "bottom left", "bottom right")
 

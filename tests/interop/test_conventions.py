@@ -14,11 +14,11 @@ from published_folders import FORMS, make_folder  # noqa: E402
 from random_runs import GPT2, LLAMA, make_run  # noqa: E402
 
 from gpt_jax import cli  # noqa: E402
-from gpt_jax.chat import chat_prompt, render_jinja  # noqa: E402
-from gpt_jax.decode import generate_tokens  # noqa: E402
-from gpt_jax.run import load_run  # noqa: E402
-from gpt_jax.sampling import SamplingConfig  # noqa: E402
-from gpt_jax.streaming import begin_tokens, encode_prompt, end_tokens  # noqa: E402
+from gpt_jax.data.streaming import begin_tokens, encode_prompt, end_tokens  # noqa: E402
+from gpt_jax.inference.chat import chat_prompt, render_jinja  # noqa: E402
+from gpt_jax.inference.decode import generate_tokens  # noqa: E402
+from gpt_jax.inference.settings import SamplingConfig  # noqa: E402
+from gpt_jax.runs.directory import load_run  # noqa: E402
 
 pytestmark = pytest.mark.parity
 

@@ -13,7 +13,8 @@ import pytest
 from random_runs import ARCHITECTURES, GPT1, GPT2, LLAMA, make_run, model_config
 from safetensors.numpy import load_file, save_file
 
-from gpt_jax import cli, overrides
+from gpt_jax import cli
+from gpt_jax.config import overrides
 from gpt_jax.data.tokenizers import (
     BytePairTokenizer,
     CharTokenizer,
@@ -21,11 +22,11 @@ from gpt_jax.data.tokenizers import (
     SentencePieceTokenizer,
     load_tokenizer,
 )
-from gpt_jax.interop.export_verb import parse_size
 from gpt_jax.interop.families import family_of_config
 from gpt_jax.interop.folders import read_folder
 from gpt_jax.interop.tokenizer_files import merges_of, tokenizer_json
-from gpt_jax.run import RunDirectory, load_run
+from gpt_jax.runs.directory import RunDirectory, load_run
+from gpt_jax.verbs.export import parse_size
 
 WEIGHTS = "model.safetensors"
 

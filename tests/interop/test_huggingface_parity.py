@@ -17,12 +17,12 @@ from gpt_jax.data.tokenizers import (  # noqa: E402
     JsonTokenizer,
 )
 from gpt_jax.data.tokenizers.vocabularies import load_gpt1  # noqa: E402
-from gpt_jax.decode import generate_tokens  # noqa: E402
+from gpt_jax.inference.decode import generate_tokens  # noqa: E402
+from gpt_jax.inference.settings import SamplingConfig  # noqa: E402
 from gpt_jax.interop.folders import read_folder  # noqa: E402
 from gpt_jax.interop.tokenizer_files import write_tokenizer  # noqa: E402
 from gpt_jax.models.gpt import make_gpt  # noqa: E402
-from gpt_jax.run import load_run  # noqa: E402
-from gpt_jax.sampling import SamplingConfig  # noqa: E402
+from gpt_jax.runs.directory import load_run  # noqa: E402
 
 pytestmark = pytest.mark.parity
 

@@ -8,22 +8,28 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gpt_jax import overrides
-from gpt_jax.config import ComputeConfig, Config, ModelConfig, OptimizerConfig, TrainConfig
-from gpt_jax.data.batch import Batch
-from gpt_jax.flops import (
+from gpt_jax.config import (
+    ComputeConfig,
+    Config,
+    ModelConfig,
+    OptimizerConfig,
+    TrainConfig,
+    overrides,
+)
+from gpt_jax.cost.flops import (
     count_parameters,
     forward_flops_per_sequence,
     mlp_rows_per_token,
     parameter_shapes,
     state_bytes,
 )
+from gpt_jax.data.batch import Batch
 from gpt_jax.models.experts import capacity_slots, choose
 from gpt_jax.models.gpt import make_gpt
 from gpt_jax.models.layers import ACTIVATIONS
 from gpt_jax.objectives.losses import LossWeights, batch_loss, router_sums
-from gpt_jax.optim import make_optimizer
-from gpt_jax.program import make_steps
+from gpt_jax.optim.updates import make_optimizer
+from gpt_jax.steps.program import make_steps
 
 MODEL = ModelConfig(
     vocab_size=23,
@@ -317,8 +323,8 @@ def test_a_step_trains_them():
         compute=PLAIN,
     )
     config = overrides.override(config, {"optimizer.learning_rate": 0.01})
-    from gpt_jax.step import make_settings
-    from gpt_jax.timetable import make_timetable
+    from gpt_jax.config.timetable import make_timetable
+    from gpt_jax.steps.step import make_settings
 
     steps = make_steps(config, make_gpt(config.model, PLAIN))
     settings = make_settings(config, make_timetable(config))

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from gpt_jax.config import ComputeConfig, Config, ModelConfig, OptimizerConfig, TrainConfig
+from gpt_jax.config.timetable import make_timetable
 from gpt_jax.data.batch import Batch
 from gpt_jax.models.attention import Pattern, attend
 from gpt_jax.models.gpt import make_gpt
 from gpt_jax.models.products import precision
-from gpt_jax.program import make_steps
-from gpt_jax.step import make_settings
-from gpt_jax.timetable import make_timetable
+from gpt_jax.steps.program import make_steps
+from gpt_jax.steps.step import make_settings
 
 SIZES = {"vocab_size": 11, "seq_len": 8, "n_layers": 4, "d_model": 16, "n_heads": 2}
 TOKENS = np.random.default_rng(0).integers(0, 11, (2, 8))

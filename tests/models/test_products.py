@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gpt_jax import hardware
 from gpt_jax.config import ComputeConfig, ModelConfig
+from gpt_jax.cost import hardware
 from gpt_jax.models import cpu as cpu_forms
 from gpt_jax.models.execution import decide_execution
 from gpt_jax.models.products import Precision, precision, project

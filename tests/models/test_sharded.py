@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from gpt_jax.config import ComputeConfig, Config, MeshConfig, ModelConfig, TrainConfig
-from gpt_jax.decode import generate_tokens
+from gpt_jax.inference.decode import generate_tokens
 from gpt_jax.models.gpt import make_gpt
-from gpt_jax.sampling import SamplingConfig
-from gpt_jax.sharding import make_layout
+from gpt_jax.inference.settings import SamplingConfig
+from gpt_jax.parallel.sharding import make_layout
 
 config = ModelConfig(
     vocab_size=14, vocab_multiple=8, seq_len=8, n_layers=2, d_model=16, n_heads=4, n_kv_heads=1

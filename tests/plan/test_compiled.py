@@ -2,10 +2,9 @@
 
 import pytest
 
-from gpt_jax import overrides
-from gpt_jax.config import Config
-from gpt_jax.plan.estimate import make_plan, weight_flops_per_sequence
-from gpt_jax.plan.topology import parse_topology
+from gpt_jax.config import Config, overrides
+from gpt_jax.cost.estimate import make_plan, weight_flops_per_sequence
+from gpt_jax.cost.topology import parse_topology
 
 pytest.importorskip("libtpu", reason="libtpu is not installed: pip install 'gpt-jax[tpu]'")
 

@@ -9,21 +9,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jaxprs import product_flops
 
-from gpt_jax import flops, hardware, overrides
-from gpt_jax.config import Config
-from gpt_jax.cost import memory
-from gpt_jax.meshes import MeshSizes
-from gpt_jax.models.gpt import make_gpt
-from gpt_jax.optim import make_optimizer
-from gpt_jax.plan import text
-from gpt_jax.plan.estimate import (
+from gpt_jax.config import Config, overrides
+from gpt_jax.config.meshes import MeshSizes
+from gpt_jax.cost import flops, hardware, memory
+from gpt_jax.cost.estimate import (
     attention_flops_per_sequence,
     executed_flops_per_sequence,
     make_plan,
 )
-from gpt_jax.plan.mesh import mesh_sizes
-from gpt_jax.plan.search import OTHERS, SETTINGS, as_overrides, candidates, search
-from gpt_jax.plan.topology import parse_topology
+from gpt_jax.cost.mesh import mesh_sizes
+from gpt_jax.cost.search import OTHERS, SETTINGS, as_overrides, candidates, search
+from gpt_jax.cost.topology import parse_topology
+from gpt_jax.models.gpt import make_gpt
+from gpt_jax.optim.updates import make_optimizer
+from gpt_jax.plan import text
 
 SMALL = overrides.override(
     Config(),

@@ -5,9 +5,10 @@ import json
 
 import pytest
 
-from gpt_jax import cli, overrides
-from gpt_jax.plan.estimate import make_plan
-from gpt_jax.plan.topology import parse_topology
+from gpt_jax import cli
+from gpt_jax.config import overrides
+from gpt_jax.cost.estimate import make_plan
+from gpt_jax.cost.topology import parse_topology
 
 GPT3 = [f"gpt3_{size}" for size in ("125m", "350m", "760m", "1p3b", "2p7b", "6p7b", "13b", "175b")]
 

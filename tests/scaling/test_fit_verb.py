@@ -11,7 +11,7 @@ import pytest
 from planted_laws import TRUTH
 
 from gpt_jax.scaling.table import RunTable
-from gpt_jax.scaling.verb import main
+from gpt_jax.verbs.fit import main
 
 THREE = "chinchilla-parametric,chinchilla-isoflop,chinchilla-envelope"
 
@@ -296,7 +296,7 @@ def test_figures_are_drawn_as_png_and_svg(tmp_path, isoflop_grid):
 @pytest.mark.smoke
 def test_scaling_never_imports_jax_and_help_not_even_numpy():
     code = (
-        "import sys, gpt_jax.scaling.verb, gpt_jax.published.verb\n"
+        "import sys, gpt_jax.verbs.fit, gpt_jax.verbs.table\n"
         "assert 'numpy' not in sys.modules\n"
         "import gpt_jax.scaling.plots, gpt_jax.scaling.report, gpt_jax.published.tables\n"
         "assert 'jax' not in sys.modules and 'flax' not in sys.modules\n"

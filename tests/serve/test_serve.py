@@ -26,11 +26,11 @@ pytest.importorskip("prometheus_client")
 from starlette.testclient import TestClient  # noqa: E402
 
 from gpt_jax import cli  # noqa: E402
-from gpt_jax.filters import Filters  # noqa: E402
 from gpt_jax.finetune.templates import load_template  # noqa: E402
-from gpt_jax.generate import generate_text  # noqa: E402
-from gpt_jax.run import RunDirectory, load_run  # noqa: E402
-from gpt_jax.sampling import SamplingConfig  # noqa: E402
+from gpt_jax.inference.filters import Filters  # noqa: E402
+from gpt_jax.inference.generate import generate_text  # noqa: E402
+from gpt_jax.inference.settings import SamplingConfig  # noqa: E402
+from gpt_jax.runs.directory import RunDirectory, load_run  # noqa: E402
 from gpt_jax.serve.app import Served, make_app  # noqa: E402
 from gpt_jax.serve.engine import Engine  # noqa: E402
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from gpt_jax import flops, overrides
 from gpt_jax.config import (
     Config,
     DataConfig,
@@ -16,9 +15,11 @@ from gpt_jax.config import (
     OptimizerConfig,
     ScheduleConfig,
     TrainConfig,
+    overrides,
 )
-from gpt_jax.run import RunDirectory
-from gpt_jax.timetable import make_timetable
+from gpt_jax.config.timetable import make_timetable
+from gpt_jax.cost import flops
+from gpt_jax.runs.directory import RunDirectory
 
 TRUTH = {"E": 1.7, "A": 12.0, "B": 60.0, "alpha": 0.30, "beta": 0.32}
 """Chinchilla's law, at sizes of 10^4 to 10^6."""

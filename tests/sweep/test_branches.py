@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from gpt_jax import flops, overrides
-from gpt_jax.config import Config, ModelConfig, ScheduleConfig, TrainConfig
+from gpt_jax.config import Config, ModelConfig, ScheduleConfig, TrainConfig, overrides
+from gpt_jax.config.timetable import make_timetable
+from gpt_jax.cost import flops
 from gpt_jax.sweep.branches import wsd_branches
 from gpt_jax.sweep.budget import flops_budgets
 from gpt_jax.sweep.grid import values
 from gpt_jax.sweep.trial import Infeasible, Trial
-from gpt_jax.timetable import make_timetable
 
 BATCH = 8 * 32
 BASE = Config(
@@ -65,7 +65,7 @@ def test_a_branch_differs_from_its_trunk_in_length_and_cooldown_alone():
 @pytest.mark.parametrize("final_fraction", [0.0, 0.1, 0.3, 0.7])
 @pytest.mark.parametrize("ramp", [False, True])
 def test_the_learning_rate_of_the_stable_part_is_the_trunk_s_to_the_bit(final_fraction, ramp):
-    from gpt_jax.optim import learning_rate_schedule
+    from gpt_jax.optim.updates import learning_rate_schedule
 
     base = overrides.override(BASE, {"schedule.final_fraction": final_fraction})
     if ramp:

@@ -4,9 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpt_jax import overrides
-from gpt_jax.config import Config, ModelConfig
-from gpt_jax.flops import count_parameters
+from gpt_jax.config import Config, ModelConfig, overrides
+from gpt_jax.cost.flops import count_parameters
 from gpt_jax.scaling.ladder import ratio
 from gpt_jax.sweep import ladder
 

@@ -4,7 +4,7 @@ import textwrap
 
 import pytest
 
-from gpt_jax import overrides
+from gpt_jax.config import overrides
 from gpt_jax.sweep.load import load_sweep, read_sweep
 
 HEADER = """

@@ -5,8 +5,8 @@ import json
 import pytest
 from simulated_sweep import BUDGETS, add_at, isoflop_sweep
 
-from gpt_jax import overrides
 from gpt_jax.cli import main
+from gpt_jax.config import overrides
 from gpt_jax.sweep import store
 from gpt_jax.sweep.load import read_sweep
 

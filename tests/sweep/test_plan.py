@@ -11,15 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpt_jax import cli, flops, hardware, overrides
-from gpt_jax.config import Config, ModelConfig, TrainConfig
+from gpt_jax import cli
+from gpt_jax.config import Config, ModelConfig, TrainConfig, overrides
+from gpt_jax.config.meshes import MeshSizes
+from gpt_jax.config.timetable import make_timetable
+from gpt_jax.cost import flops, hardware
 from gpt_jax.cost.memory import estimate
-from gpt_jax.meshes import MeshSizes
 from gpt_jax.sweep import plan_text
 from gpt_jax.sweep.cost import cost_rows
 from gpt_jax.sweep.load import read_sweep
 from gpt_jax.sweep.machine import Machine, named_chips
-from gpt_jax.timetable import make_timetable
 
 SWEEP = """
 from gpt_jax.config import *
@@ -283,8 +284,8 @@ def test_what_does_not_divide_over_the_chips_says_so(changes, reason, tmp_path):
 @pytest.mark.parametrize(("topology", "fsdp"), [("v5p:2x2x4", 16), ("v6e:4x4", 8), ("h100:8", 8)])
 def test_both_plans_say_the_same_of_memory(name, topology, fsdp, repository, tmp_path):
     """`gpt-jax plan` and `gpt-jax sweep plan` once said 48 GiB, fits, and 120 GB, infeasible."""
-    from gpt_jax.plan.estimate import make_plan
-    from gpt_jax.plan.topology import parse_topology
+    from gpt_jax.cost.estimate import make_plan
+    from gpt_jax.cost.topology import parse_topology
 
     place = parse_topology(topology)
     config = overrides.load(repository / "configs" / f"{name}.py", {"mesh.fsdp": fsdp})

@@ -14,7 +14,7 @@ from once import once
 from tiny_run import Workspace, make_workspace, records
 
 from gpt_jax.config import Config
-from gpt_jax.run import RunDirectory
+from gpt_jax.runs.directory import RunDirectory
 from gpt_jax.sweep import slurm, store
 from gpt_jax.sweep.branches import wsd_branches
 from gpt_jax.sweep.grid import values

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from gpt_jax import overrides
-from gpt_jax.config import Config
-from gpt_jax.history import read_history
-from gpt_jax.run import RunDirectory
+from gpt_jax.config import Config, overrides
+from gpt_jax.runs.directory import RunDirectory
+from gpt_jax.runs.history import read_history
+from gpt_jax.runs.tracking import write_json
 from gpt_jax.sweep import status, store, worker
 from gpt_jax.sweep.attempt import attempt
 from gpt_jax.sweep.branches import wsd_branches
@@ -22,7 +22,6 @@ from gpt_jax.sweep.grid import values
 from gpt_jax.sweep.store import SweepDirectory, live_claim
 from gpt_jax.sweep.table import gather
 from gpt_jax.sweep.trial import Trial, make_trials
-from gpt_jax.tracking import write_json
 
 
 def rates(n: int = 3) -> list[Trial]:

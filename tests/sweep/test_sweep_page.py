@@ -13,7 +13,7 @@ from gpt_jax.scaling.plots import STYLE
 from gpt_jax.sweep.page import Page, render
 from gpt_jax.sweep.page_numbers import MINUS, TIMES, interval, number, scientific
 from gpt_jax.sweep.table import COLUMNS
-from gpt_jax.task_report import draw_confusion
+from gpt_jax.train.task_report import draw_confusion
 
 EVIL = "\"'><img src=x onerror='hacked=1'><script>hacked=1</script></script>&amp;"
 VOID = {"meta", "link", "img", "br", "input"}

@@ -6,8 +6,8 @@ import json
 import pytest
 from simulated_sweep import SimulatedSweep, add_at
 
-from gpt_jax.scaling.verb import main as fit
 from gpt_jax.sweep.report import add_arguments, find_directory, run, write_report
+from gpt_jax.verbs.fit import main as fit
 
 
 def test_everything_is_written(report):

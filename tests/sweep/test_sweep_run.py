@@ -23,12 +23,12 @@ import pytest
 from once import once
 from tiny_run import Workspace, abstract_state, make_workspace, records
 
-from gpt_jax import cli, overrides
-from gpt_jax.checkpoint import restore_state
-from gpt_jax.checkpoint_files import saved_steps
-from gpt_jax.config import Config, DataConfig, EvaluateConfig, MixtureComponent
+from gpt_jax import cli
+from gpt_jax.config import Config, DataConfig, EvaluateConfig, MixtureComponent, overrides
 from gpt_jax.data.build import build
-from gpt_jax.run import RunDirectory
+from gpt_jax.runs.checkpoint import restore_state
+from gpt_jax.runs.checkpoint_files import saved_steps
+from gpt_jax.runs.directory import RunDirectory
 from gpt_jax.sweep import lanes as lanes_module
 from gpt_jax.sweep.lanes import TurnLanes, VectorLanes, device_groups, trial_parts
 from gpt_jax.sweep.launch import Workers, watch
@@ -37,7 +37,7 @@ from gpt_jax.sweep.packs import group, pack_key, train_packs
 from gpt_jax.sweep.status import last_step
 from gpt_jax.sweep.store import SweepDirectory
 from gpt_jax.sweep.worker import one_at_a_time, train_alone, work
-from gpt_jax.train import Interrupted, train
+from gpt_jax.train.loop import Interrupted, train
 
 SWEEP = """
 from gpt_jax.config import *

@@ -16,11 +16,10 @@ from simulated_sweep import (
     trunks_sweep,
 )
 
-from gpt_jax import flops
 from gpt_jax.config import ModelConfig
+from gpt_jax.cost import flops
 from gpt_jax.scaling.catalog import KAPLAN_CONVENTION
 from gpt_jax.scaling.table import read_runs
-from gpt_jax.scaling.verb import main as fit
 from gpt_jax.sweep.table import (
     FINAL,
     TRUNK,
@@ -31,6 +30,7 @@ from gpt_jax.sweep.table import (
     trunk_validations,
     write_runs,
 )
+from gpt_jax.verbs.fit import main as fit
 
 
 def table_of(sweep, path):

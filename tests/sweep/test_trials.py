@@ -8,13 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpt_jax import flops, overrides
 from gpt_jax.config import (
     Config,
     ModelConfig,
     ScheduleConfig,
     TrainConfig,
+    overrides,
 )
+from gpt_jax.config.timetable import make_timetable
+from gpt_jax.cost import flops
 from gpt_jax.sweep import ladder
 from gpt_jax.sweep.budget import (
     flops_budgets,
@@ -24,7 +26,6 @@ from gpt_jax.sweep.budget import (
 )
 from gpt_jax.sweep.grid import chain, product, seeds, values
 from gpt_jax.sweep.trial import Infeasible, Trial, make_trials
-from gpt_jax.timetable import make_timetable
 
 BASE = Config(
     name="base",

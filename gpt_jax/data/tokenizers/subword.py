@@ -22,7 +22,7 @@ from gpt_jax.data.tokenizers.tokenizer_json import (
     piece_bytes,
     printable_bytes,
 )
-from gpt_jax.optional import require
+from gpt_jax.storage.optional import require
 
 GPT2_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
 """GPT-2's words: contractions, letters, numbers, the rest; a blank goes with what follows it."""

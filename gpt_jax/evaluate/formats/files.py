@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from gpt_jax import tables
 from gpt_jax.data import records
 from gpt_jax.data.records import Located
 from gpt_jax.evaluate.formats import form
 from gpt_jax.evaluate.tasks import Task
+from gpt_jax.storage import tables
 
 HELLASWAG_LINES = 6
 """Lines of an item in the text form: label and context, index of the right ending, 4 endings."""

@@ -1,0 +1,160 @@
+"""The experiment configuration: what may be set, its meaning, unit, default and allowed values.
+
+A config is frozen data. `model`, `data`, `task`, `adapt`, `distill`, `train`, `optimizer` and
+`schedule` say *what* is computed and make up the fingerprint; `compute`, `mesh`, `evaluate`,
+`checkpoint` and `tracking` say *how* and may change when a run is resumed. Durations are in tokens,
+so that sweeps over the batch size stay comparable. Loading, overriding and saving live in
+`gpt_jax.config.overrides`.
+
+Must not import jax.
+"""
+
+from pydantic import Field, ValidationInfo
+
+from gpt_jax.config.adapt import AdaptConfig
+from gpt_jax.config.data import DataConfig
+from gpt_jax.config.distill import DistillConfig
+from gpt_jax.config.fields import DRAFT, LocalPath, NonNegative, check, section
+from gpt_jax.config.how import (
+    CheckpointConfig,
+    ComputeConfig,
+    EvaluateConfig,
+    MeshConfig,
+    TrackingConfig,
+)
+from gpt_jax.config.model import ModelConfig
+from gpt_jax.config.optimizer import OptimizerConfig, ScheduleConfig
+from gpt_jax.config.task import TaskConfig
+from gpt_jax.config.train import TrainConfig
+
+
+@section
+class Config:
+    """One experiment."""
+
+    name: str = "experiment"
+    """Names the run, its directory and its pages."""
+    base: LocalPath = ""
+    """Directory of the run whose parameters this one begins with; empty = fresh ones."""
+    seed: NonNegative = 0
+    """Initialisation, data order and dropout all follow from it."""
+    model: ModelConfig = Field(default_factory=ModelConfig)
+    data: DataConfig = Field(default_factory=DataConfig)
+    task: TaskConfig = Field(default_factory=TaskConfig)
+    adapt: AdaptConfig = Field(default_factory=AdaptConfig)
+    distill: DistillConfig = Field(default_factory=DistillConfig)
+    train: TrainConfig = Field(default_factory=TrainConfig)
+    optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = Field(default_factory=ScheduleConfig)
+    compute: ComputeConfig = Field(default_factory=ComputeConfig)
+    mesh: MeshConfig = Field(default_factory=MeshConfig)
+    evaluate: EvaluateConfig = Field(default_factory=EvaluateConfig)
+    checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
+    tracking: TrackingConfig = Field(default_factory=TrackingConfig)
+
+    @check()
+    def _consistent(self, info: ValidationInfo) -> "Config":
+        if info.context == DRAFT:
+            return self
+        tokens = self.train.tokens
+        if self.schedule.warmup_tokens > tokens:
+            raise ValueError(
+                f"schedule.warmup_tokens = {self.schedule.warmup_tokens:,} exceeds train.tokens = "
+                f"{tokens:,}"
+            )
+        if self.schedule.warmup_tokens + self.schedule.cooldown_tokens > tokens:
+            raise ValueError(
+                f"schedule.warmup_tokens + schedule.cooldown_tokens = "
+                f"{self.schedule.warmup_tokens + self.schedule.cooldown_tokens:,} exceed "
+                f"train.tokens = {tokens:,}"
+            )
+        if self.task.name != "language_model" and not self.task.train:
+            raise ValueError(f"task.name = {self.task.name} needs task.train, a file of examples")
+        if (self.task.length or 0) > self.model.seq_len:
+            raise ValueError(
+                f"task.length = {self.task.length} exceeds model.seq_len = {self.model.seq_len}"
+            )
+        if bool(self.task.images) != (self.task.image_encoder != "none"):
+            raise ValueError("task.images and task.image_encoder go together; set both")
+        whole = self.task.has_head or self.task.image_encoder != "none"
+        if whole and self.mesh.sequence > 1:
+            raise ValueError(
+                f"task.name = {self.task.name} reads whole sequences: mesh.sequence = "
+                f"{self.mesh.sequence} must be 1"
+            )
+        parts = self.compute.microbatches
+        for sequences in {self.train.batch_sequences, self.train.ramp_from_sequences or parts}:
+            if sequences % parts:
+                raise ValueError(
+                    f"a batch of {sequences} sequences is not divisible by "
+                    f"compute.microbatches = {parts}"
+                )
+        self._check_optimizer()
+        self._check_adapt()
+        self._check_distill()
+        return self
+
+    @property
+    def is_pretraining(self) -> bool:
+        """Whether all parameters are trained on text alone: no task, adaptation or teacher."""
+        plain = self.task.name == "language_model" and self.adapt.method == "full"
+        return plain and not self.distill.teacher
+
+    def _check_distill(self) -> None:
+        """What cannot be learned from a teacher."""
+        if not self.distill.teacher:
+            return
+        for wrong, what in (
+            (self.task.name not in ("language_model", "respond"), f"task.name = {self.task.name}"),
+            (self.task.image_encoder != "none", "task.images"),
+            (self.model.n_experts is not None, "model.n_experts"),
+        ):
+            if wrong:
+                raise ValueError(f"distill.teacher does not go with {what}; leave one of them out")
+
+    def _check_adapt(self) -> None:
+        """What a method of adaptation cannot be computed with."""
+        method = self.adapt.method
+        apart = self.task.pack or self.data.separate_documents
+        if method == "prompt" and self.task.name == "language_model":
+            raise ValueError("adapt.method = prompt stands before examples; it needs task.name")
+        for wrong, what in (
+            (method == "prompt" and self.task.image_encoder != "none", "task.images"),
+            (apart, "task.pack or data.separate_documents"),
+            (method == "prefix" and self.mesh.sequence > 1, "mesh.sequence above 1"),
+            (method == "prefix" and "banded" in self.model.layer_pattern, "banded layers"),
+        ):
+            if method in ("prefix", "prompt") and wrong:
+                raise ValueError(f"adapt.method = {method} does not go with {what}")
+
+    def _check_optimizer(self) -> None:
+        """Update rules for which the parametrization has no answer."""
+        name, parametrization = self.optimizer.name, self.model.parametrization
+        if parametrization == "standard":
+            return
+        if name == "adafactor":
+            raise ValueError(
+                f"optimizer.name = adafactor has no rule under model.parametrization = "
+                f"{parametrization}; choose adamw, adam, lion, muon or sgd"
+            )
+        if name == "adam" and self.optimizer.weight_decay:
+            raise ValueError(
+                f"optimizer.name = adam with optimizer.weight_decay = "
+                f"{self.optimizer.weight_decay} (L2 in the gradient) has no rule under "
+                f"model.parametrization = {parametrization}; choose adamw, or weight_decay = 0"
+            )
+
+
+WHAT = (
+    "base",
+    "seed",
+    "model",
+    "data",
+    "task",
+    "adapt",
+    "distill",
+    "train",
+    "optimizer",
+    "schedule",
+)
+"""The parts of a Config that the fingerprint covers: what is computed, not how."""

@@ -1,0 +1,70 @@
+"""The corpus, its tokenizer and how samples are cut from it. Must not import jax."""
+
+from typing import Literal
+
+from gpt_jax.config.fields import Fraction, LocalPath, Positive, PositiveFloat, check, section
+from gpt_jax.storage import paths
+
+
+@section
+class MixtureComponent:
+    """One prepared corpus of a mixture."""
+
+    path: LocalPath
+    """Directory of token shards made by `gpt-jax data build`."""
+    weight: PositiveFloat = 1.0
+    """Share of the samples, relative to the other components."""
+
+
+@section
+class DataConfig:
+    """Where text comes from and how it becomes samples of seq_len + 1 tokens."""
+
+    source: Literal[
+        "stdlib", "text", "jsonl", "parquet", "huggingface", "tfds", "shards", "mixture"
+    ] = "stdlib"
+    """stdlib: the Python standard library's own sources, always present; shards: prepared ones."""
+    path: str = ""
+    """File, glob or directory; or the data set's name for huggingface and tfds."""
+    field: str = "text"
+    """The record's field that holds the text (jsonl, parquet, huggingface, tfds)."""
+    mixture: tuple[MixtureComponent, ...] = ()
+    """Prepared corpora to mix, with weights (source = mixture)."""
+    tokenizer: LocalPath = "gpt2"
+    """byte | char | gpt2 | gpt1 | bpe:SIZE (trained on the corpus) | a tokenizer.json, .model, or
+    the tokenizer_spec.json of a run or corpus."""
+    tokenizer_path: LocalPath = ""
+    """Directory of the gpt2 or gpt1 vocabulary files, where no installed package has them."""
+    validation: Literal["document", "tail"] = "document"
+    """Held out: whole documents picked by hash, or the last part of the text."""
+    validation_fraction: Fraction = 0.01
+    """Share held out for validation."""
+    unique_tokens: Positive | None = None
+    """Train on so many tokens from all over the training text, again and again; none = all."""
+    separate_documents: bool = False
+    """Attention does not cross document borders inside a sample (segment ids)."""
+    named_splits: bool = True
+    """Files of a folder named train, validation (or valid, val, dev) and test are those splits, and
+    test files are not read; false = all files are trained on."""
+    max_expansion: Positive = 100
+    """A document of over 64 MiB out of a compressed file is refused when it is more than so many
+    times as large as the file: a decompression bomb."""
+    cache: LocalPath = ""
+    """Directory for built token shards; empty = the user's cache directory."""
+
+    @check()
+    def _consistent(self) -> "DataConfig":
+        if (self.source == "mixture") != bool(self.mixture):
+            raise ValueError("data.mixture and data.source = mixture go together")
+        if self.mixture and self.unique_tokens is not None:
+            raise ValueError("data.unique_tokens is of one corpus; a mixture has data.mixture only")
+        if self.source in ("text", "jsonl", "parquet", "huggingface", "tfds", "shards") and (
+            not self.path
+        ):
+            raise ValueError(f"data.source = {self.source} needs data.path")
+        if self.source not in ("huggingface", "tfds"):
+            try:
+                paths.local(self.path)
+            except ValueError as error:
+                raise ValueError(f"data.path: {error}") from None
+        return self

@@ -1,0 +1,17 @@
+"""What a run learns from another model. Must not import jax."""
+
+from gpt_jax.config.fields import Fraction, LocalPath, PositiveFloat, section
+
+
+@section
+class DistillConfig:
+    """Knowledge distillation (Hinton et al. 2015): pretraining, or learning responses, with the
+    predictions of a larger model as targets."""
+
+    teacher: LocalPath = ""
+    """Directory of the run whose predictions are learned; empty = none. It must have the tokenizer
+    of this one, and read as many tokens."""
+    weight: Fraction = 0.5
+    """Of the divergence from the teacher in the loss; what is left of 1 is the cross-entropy's."""
+    temperature: PositiveFloat = 1.0
+    """Logits of both are divided by it before they are compared."""

@@ -1,0 +1,175 @@
+"""The architecture of a model, and which combinations of its parts exist. Must not import jax."""
+
+import math
+from typing import Literal
+
+from gpt_jax.config.fields import Positive, PositiveFloat, Probability, check, section
+
+
+@section
+class ModelConfig:
+    """The architecture: GPT-1, GPT-2, GPT-3 and what a scaling study varies around them."""
+
+    vocab_size: Positive = 50257
+    """Token ids the model knows; at least the tokenizer's."""
+    vocab_multiple: Positive = 1
+    """Embedding rows are padded up to a multiple of this; padded ids get probability zero."""
+    seq_len: Positive = 1024
+    """Context length T, in tokens."""
+    n_layers: Positive = 12
+    """Transformer blocks L."""
+    d_model: Positive = 768
+    """Width D of the residual stream."""
+    n_heads: Positive = 12
+    """Query heads N."""
+    n_kv_heads: Positive | None = None
+    """Key and value heads K: none = n_heads (multi-head), 1 = multi-query, between = grouped."""
+    head_size: Positive | None = None
+    """Size H of a head; none = d_model / n_heads."""
+    ffn_size: Positive | None = None
+    """Hidden size F of the MLP, or of each of its experts; none = 4 d_model."""
+    n_experts: Positive | None = None
+    """Experts E of every MLP (mixture of experts); none = one MLP for all tokens."""
+    n_experts_per_token: Positive = 2
+    """Experts that each token is sent to: the ones with the highest router probabilities."""
+    expert_capacity_factor: PositiveFloat | None = None
+    """Tokens that an expert takes of a sequence, over an even share; none = all (dropless)."""
+    norm: Literal["layernorm", "rmsnorm"] = "layernorm"
+    """Normalisation layer."""
+    norm_position: Literal["pre", "post"] = "pre"
+    """pre: before each sub-block (GPT-2); post: after each residual addition (GPT-1)."""
+    norm_epsilon: PositiveFloat = 1e-5
+    """Added to the variance."""
+    final_norm: bool = True
+    """Normalise after the last block (GPT-2 and GPT-3; not GPT-1)."""
+    bias: bool = True
+    """Biases in projections and norms."""
+    activation: Literal["gelu", "gelu_tanh", "relu", "relu_squared", "swiglu", "geglu"] = (
+        "gelu_tanh"
+    )
+    """MLP non-linearity; gelu is the exact form; swiglu and geglu add a gate projection."""
+    position: Literal["learned", "sinusoidal", "rotary", "alibi", "none"] = "learned"
+    """Where position comes from."""
+    rotary_base: PositiveFloat = 10_000.0
+    """Base of the rotary wavelengths."""
+    layer_pattern: tuple[Literal["dense", "banded"], ...] = ("dense",)
+    """Attention per layer, repeated over depth; GPT-3 alternates dense,banded."""
+    window: Positive | None = None
+    """Tokens a banded layer sees, itself included (sliding window)."""
+    parallel_block: bool = False
+    """Attention and MLP read the same normed input and are added together (GPT-J, PaLM)."""
+    qk_norm: bool = False
+    """Normalise queries and keys per head."""
+    tied_embeddings: bool = True
+    """The output projection is the token embedding."""
+    logit_soft_cap: PositiveFloat | None = None
+    """logits -> cap tanh(logits / cap)."""
+    dropout_embedding: Probability = 0.0
+    """Dropout on the sum of embeddings."""
+    dropout_residual: Probability = 0.0
+    """Dropout on each sub-block's output."""
+    dropout_attention: Probability = 0.0
+    """Dropout on attention probabilities."""
+    init_std: PositiveFloat = 0.02
+    """Standard deviation of the weights and embeddings at initialisation."""
+    init_matrices: Literal["fixed", "fan_in"] = "fixed"
+    """Projections start with init_std (GPT), or with 1 / sqrt(inputs)."""
+    init_residual: Literal["scaled", "plain", "zero"] = "scaled"
+    """Projections into the residual stream: divided by sqrt(2 L) (GPT-2), as the rest, or zero."""
+    parametrization: Literal["standard", "mup", "completep"] = "standard"
+    """mup: hyperparameters of a base width hold at every width; completep: and at every depth."""
+    base_d_model: Positive | None = None
+    """Width at which mup and completep are the standard parametrization: where one tunes."""
+    base_n_layers: Positive | None = None
+    """Depth at which completep is the standard parametrization."""
+    base_head_size: Positive | None = None
+    """mup, completep: head size at the base width; none = head_size (heads grow in number)."""
+
+    @check()
+    def _consistent(self) -> "ModelConfig":
+        self._check_parametrization()
+        if self.head_size is None and self.d_model % self.n_heads:
+            raise ValueError(
+                f"model.d_model = {self.d_model} is not divisible by model.n_heads = "
+                f"{self.n_heads}; set model.head_size or change one of them"
+            )
+        if self.n_heads % self.kv_heads:
+            raise ValueError(
+                f"model.n_heads = {self.n_heads} is not divisible by model.n_kv_heads = "
+                f"{self.n_kv_heads}"
+            )
+        if not self.layer_pattern or self.n_layers % len(self.layer_pattern):
+            raise ValueError(
+                f"model.n_layers = {self.n_layers} is not a multiple of the length of "
+                f"model.layer_pattern = {','.join(self.layer_pattern) or '()'}"
+            )
+        if "banded" in self.layer_pattern and self.window is None:
+            raise ValueError("model.layer_pattern has banded layers; set model.window (tokens)")
+        if self.position == "rotary" and self.d_head % 2:
+            raise ValueError(f"rotary positions need an even head size, got {self.d_head}")
+        if self.position == "sinusoidal" and self.d_model % 2:
+            raise ValueError(f"sinusoidal positions need an even d_model, got {self.d_model}")
+        if self.parallel_block and self.norm_position == "post":
+            raise ValueError("model.parallel_block needs model.norm_position = pre")
+        self._check_experts()
+        return self
+
+    def _check_experts(self) -> None:
+        chosen, factor = self.n_experts_per_token, self.expert_capacity_factor
+        if self.n_experts is not None and chosen > self.n_experts:
+            raise ValueError(
+                f"model.n_experts_per_token = {chosen} exceeds model.n_experts = {self.n_experts}"
+            )
+        if self.n_experts is None and chosen != 2:
+            raise ValueError(f"model.n_experts_per_token = {chosen} needs model.n_experts")
+        if self.n_experts is None and factor is not None:
+            raise ValueError(f"model.expert_capacity_factor = {factor} needs model.n_experts")
+
+    def _check_parametrization(self) -> None:
+        name = self.parametrization
+        for field, value, users, optional in (
+            ("base_d_model", self.base_d_model, ("mup", "completep"), False),
+            ("base_n_layers", self.base_n_layers, ("completep",), False),
+            ("base_head_size", self.base_head_size, ("mup", "completep"), True),
+        ):
+            if name in users and value is None and not optional:
+                raise ValueError(f"model.parametrization = {name} needs model.{field}")
+            if name not in users and value is not None:
+                raise ValueError(
+                    f"model.{field} = {value} is for model.parametrization = {' or '.join(users)}, "
+                    f"not {name}; change one of them (model.{field} = none)"
+                )
+        if name == "completep" and self.norm_position == "post":
+            raise ValueError("model.parametrization = completep needs model.norm_position = pre")
+
+    @property
+    def kv_heads(self) -> int:
+        return self.n_kv_heads or self.n_heads
+
+    @property
+    def d_head(self) -> int:
+        return self.head_size or self.d_model // self.n_heads
+
+    @property
+    def d_ff(self) -> int:
+        return self.ffn_size or 4 * self.d_model
+
+    @property
+    def gated(self) -> bool:
+        return self.activation in ("swiglu", "geglu")
+
+    @property
+    def expert_capacity(self) -> int | None:
+        """Tokens of a sequence that an expert takes; None: all that are sent to it.
+
+        Of model.seq_len, however long a sequence is: what is dropped depends on what came before
+        alone, and a shorter text loses no more than the same beginning of a longer one.
+        """
+        if self.n_experts is None or self.expert_capacity_factor is None:
+            return None
+        even = self.n_experts_per_token * self.seq_len / self.n_experts
+        return min(self.seq_len, math.ceil(self.expert_capacity_factor * even))
+
+    @property
+    def padded_vocab_size(self) -> int:
+        return -(-self.vocab_size // self.vocab_multiple) * self.vocab_multiple

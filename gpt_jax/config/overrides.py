@@ -1,0 +1,378 @@
+"""Load a config file, change it by dotted keys, save it as JSON, and fingerprint it.
+
+One path serves the command line (strings) and sweeps (values): all overrides are merged first
+and validated once, together. Must not import jax.
+"""
+
+import contextlib
+import dataclasses
+import difflib
+import functools
+import hashlib
+import inspect
+import json
+import sysconfig
+import types
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from gpt_jax.config import DRAFT, WHAT, AdaptConfig, Config, DistillConfig, TaskConfig, python_file
+from gpt_jax.storage.json_files import read_object
+
+SHOWN = 200
+"""Characters of a mistaken value that a message repeats."""
+
+SHIPPED = (
+    Path(__file__).resolve().parent.parent.parent / "configs",
+    Path(sysconfig.get_path("data")) / "share" / "gpt_jax" / "configs",
+)
+"""Where configs/ is: in a checkout, or where a wheel installs it."""
+
+FINGERPRINT_IGNORES = ("data.cache", "data.tokenizer_path", "data.max_expansion")
+"""Places and limits of a machine: the same corpus elsewhere is the same experiment."""
+
+FINGERPRINT_ADDED = {
+    "base": "",
+    "model.parametrization": "standard",
+    "model.base_d_model": None,
+    "model.base_n_layers": None,
+    "model.base_head_size": None,
+    **{f"task.{name}": neutral for name, neutral in dataclasses.asdict(TaskConfig()).items()},
+    **{f"adapt.{name}": neutral for name, neutral in dataclasses.asdict(AdaptConfig()).items()},
+    **{f"distill.{name}": neutral for name, neutral in dataclasses.asdict(DistillConfig()).items()},
+    "data.unique_tokens": None,
+    "data.named_splits": True,
+    "model.n_experts": None,
+    "model.n_experts_per_token": 2,
+    "model.expert_capacity_factor": None,
+    "train.router_load_balance_loss": 0.01,
+    "train.router_z_loss": 0.001,
+}
+"""Fields younger than the first runs, left out at the value that computes what those computed:
+adding a field changes no fingerprint."""
+
+
+def load(
+    path: str | Path, overrides: Mapping[str, Any] | None = None, base: Config | None = None
+) -> Config:
+    """The config of a `configs/*.py` file (its `get_config()`) or of a saved `config.json`.
+
+    base: the config of the run that this one begins from, which a file of fine-tuning takes:
+    `get_config(base)`. Raises ValueError for a missing file, a file without get_config, one that
+    needs a base, or a bad override.
+    """
+    path = find(path)
+    if path.suffix == ".json":
+        saved = read_object(path)
+        tree = saved.get("config", saved)
+        if not isinstance(tree, dict):
+            raise ValueError(f"{path}: its config is no object of settings")
+        return override(from_dict(tree), overrides or {})
+    module = python_file.execute(path, "config file")
+    if not hasattr(module, "get_config"):
+        raise ValueError(f"{path} defines no get_config() -> Config")
+    takes_base = bool(inspect.signature(module.get_config).parameters)
+    if takes_base and base is None:
+        raise ValueError(
+            f"{path} changes the config of another run: gpt-jax finetune {path} --from RUN"
+        )
+    arguments = [base] if takes_base else []
+    config = python_file.call(path, lambda: module.get_config(*arguments))
+    if not isinstance(config, Config):
+        raise ValueError(f"get_config() in {path} returned {type(config).__name__}, not a Config")
+    return override(config, overrides or {})
+
+
+def find(path: str | Path) -> Path:
+    """A config's file; `quickstart` is configs/quickstart.py, of the working directory or else of
+    this package. Raises ValueError for a missing file, with the nearest name."""
+    path = Path(path)
+    if path.is_file():
+        return path
+    folders, by_name = [path.parent], path.name == str(path) and not path.suffix
+    if by_name:
+        folders = [Path("configs"), *SHIPPED]
+        for folder in folders:
+            if (folder / f"{path}.py").is_file():
+                return folder / f"{path}.py"
+    names = {file.stem: file for folder in folders for file in folder.glob("*.py")}
+    near = difflib.get_close_matches(path.stem, names, 1)
+    hint = f"; did you mean {near[0] if by_name else names[near[0]]}?" if near else ""
+    raise ValueError(f"no config file {path}{hint}")
+
+
+def override(config: Config, changes: Mapping[str, Any]) -> Config:
+    """`config` with dotted keys replaced, e.g. {"optimizer.learning_rate": 1e-3}.
+
+    Values may be strings, as typed on a command line: numbers in any notation that names the
+    value exactly (1e9 for an integer), true/false, none, comma-separated or JSON lists.
+    Raises ValueError naming the nearest valid key, or the allowed values.
+    """
+    return from_dict(_changed(config, changes))
+
+
+def draft(config: Config, changes: Mapping[str, Any]) -> Config:
+    """Like `override`, for a config that will be changed further: sections may still disagree.
+
+    Each section is valid, but warmup may be longer than training. Not to be trained.
+    """
+    return from_dict(_changed(config, changes), context=DRAFT)
+
+
+def _changed(config: Config, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The tree of `config` with dotted keys replaced, not validated."""
+    tree = to_dict(config)
+    known = fields()
+    check_keys(changes)
+    for key, value in changes.items():
+        *parents, leaf = key.split(".")
+        node = tree
+        for parent in parents:
+            node = node[parent]
+        node[leaf] = _parse(key, value, known[key]) if isinstance(value, str) else value
+    return tree
+
+
+def from_dict(tree: Mapping[str, Any], context: str | None = None) -> Config:
+    """A validated Config from nested mappings, as `to_dict` gives them."""
+    _refuse_unknown(tree, "", fields())
+    try:
+        return TypeAdapter(Config).validate_python(tree, context=context)
+    except ValidationError as error:
+        raise ValueError(_one_line(error)) from None
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """Nested plain values, ready for JSON."""
+    return dataclasses.asdict(config)
+
+
+def fingerprint(config: Config) -> str:
+    """12 hex digits over everything that decides what is computed (not how, nor the name)."""
+    flat = {k: v for k, v in flatten(config).items() if k.split(".")[0] in WHAT}
+    for key in FINGERPRINT_IGNORES:
+        flat.pop(key)
+    for key, neutral in FINGERPRINT_ADDED.items():
+        if flat[key] == neutral:
+            flat.pop(key)
+    return hashlib.sha256(json.dumps(flat, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
+    """The fields covered by the fingerprint whose values differ: {key: (old, new)}."""
+    a, b = flatten(old), flatten(new)
+    keys = [k for k in a if k.split(".")[0] in WHAT and k not in FINGERPRINT_IGNORES]
+    return {k: (a[k], b[k]) for k in keys if a[k] != b[k]}
+
+
+def flatten(config: Config) -> dict[str, Any]:
+    """{dotted key: value} over all leaf fields."""
+    tree = to_dict(config)
+    flat = {}
+    for key in fields():
+        value: Any = tree
+        for part in key.split("."):
+            value = value[part]
+        flat[key] = value
+    return flat
+
+
+@dataclasses.dataclass(frozen=True)
+class FieldInfo:
+    """What is known of one leaf field, for parsing and for help."""
+
+    annotation: Any
+    default: Any
+    description: str
+
+
+def check_keys(keys: Iterable[str]) -> None:
+    """Raises ValueError for a key that no config has, naming the nearest valid one."""
+    known = fields()
+    for key in keys:
+        if key not in known:
+            raise ValueError(_unknown(key, known))
+
+
+@functools.cache
+def fields(cls: Any = Config, prefix: str = "") -> Mapping[str, FieldInfo]:
+    """{dotted key: FieldInfo} of every leaf field, in the order of declaration."""
+    found: dict[str, FieldInfo] = {}
+    for name, info in cls.__pydantic_fields__.items():
+        if isinstance(info.annotation, type) and dataclasses.is_dataclass(info.annotation):
+            found |= fields(info.annotation, f"{prefix}{name}.")
+        else:
+            annotation = info.annotation
+            for constraint in info.metadata:
+                annotation = typing.Annotated[annotation, constraint]
+            default = info.get_default(call_default_factory=True)
+            found[prefix + name] = FieldInfo(annotation, default, info.description or "")
+    return found
+
+
+def parse_arguments(arguments: Sequence[str]) -> dict[str, str]:
+    """`--key value`, `--key=value` and `key=value` into {key: value}; dashes may be underscores.
+
+    Raises ValueError for an argument of another form, a missing value or an unknown key.
+    """
+    known = fields()
+    changes: dict[str, str] = {}
+    rest = list(arguments)
+    while rest:
+        given = rest.pop(0)
+        key, equals, value = given.partition("=")
+        if not given.startswith("--") and not equals:
+            raise ValueError(
+                f"unexpected argument '{_in_a_line(given)}'; overrides look like --seed 1"
+            )
+        key = key.removeprefix("--").replace("-", "_")
+        if key not in known:
+            raise ValueError(_unknown(key, known))
+        if not equals:
+            if not rest or rest[0].startswith("--"):
+                if _strip(known[key].annotation) is not bool:
+                    raise ValueError(f"--{key} needs a value ({describe_type(known[key])})")
+                value = "true"
+            else:
+                value = rest.pop(0)
+        changes[key] = value
+    return changes
+
+
+def describe_type(info: FieldInfo) -> str:
+    """A short description of the allowed values, for help and errors."""
+    return _describe(info.annotation)
+
+
+def help_lines(config: Config) -> list[tuple[str, str, str, str]]:
+    """(key, type, value in `config`, meaning) of every field."""
+    values = flatten(config)
+    return [(k, describe_type(f), show(values[k]), f.description) for k, f in fields().items()]
+
+
+def show(value: Any) -> str:
+    """A value in the notation that `override` reads back."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple | list):
+        nested = any(isinstance(item, dict) for item in value)
+        return json.dumps(value) if nested else ",".join(map(str, value))
+    return str(value)
+
+
+def _parse(key: str, text: str, info: FieldInfo) -> Any:
+    """The first reading of `text` that the field's type accepts."""
+    adapter = TypeAdapter(info.annotation)
+    readings: list[Any] = [text]
+    if text.lower() in ("none", "null") and _allows_none(info.annotation):
+        readings.insert(0, None)
+    with contextlib.suppress(ValueError, RecursionError):
+        readings.append(json.loads(text))
+    readings.append(text.split(",") if text else [])
+    refused: list[str] = []
+    for reading in readings:
+        try:
+            adapter.validate_python(reading)
+        except RecursionError:
+            continue
+        except ValidationError as error:
+            refused += [_reason(item) for item in error.errors() if item["type"] == "value_error"]
+            continue
+        return reading
+    allowed = refused[0] if refused else f"allowed: {describe_type(info)}"
+    raise ValueError(f"{key} = {_in_a_line(text)}; {allowed}")
+
+
+def _allows_none(annotation: Any) -> bool:
+    return type(None) in typing.get_args(annotation) or any(
+        _allows_none(a) for a in typing.get_args(annotation) if typing.get_args(a)
+    )
+
+
+def _strip(annotation: Any) -> Any:
+    while typing.get_origin(annotation) is typing.Annotated:
+        annotation = typing.get_args(annotation)[0]
+    return annotation
+
+
+def _describe(annotation: Any) -> str:
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        bounds = []
+        for constraint in arguments[1:]:
+            parts = constraint.metadata if hasattr(constraint, "metadata") else [constraint]
+            for part in parts:
+                for name, sign in (("gt", ">"), ("ge", ">="), ("lt", "<"), ("le", "<=")):
+                    if hasattr(part, name):
+                        bounds.append(f"{sign} {getattr(part, name)}")
+        return " ".join([_describe(arguments[0]), *bounds])
+    if origin is Literal:
+        return "|".join(map(str, arguments))
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(_describe(a) for a in arguments)
+    if origin is tuple:
+        return f"list of {_describe(arguments[0])}"
+    if annotation is type(None):
+        return "none"
+    return {int: "integer", float: "number", bool: "true|false", str: "text"}.get(
+        annotation, getattr(annotation, "__name__", str(annotation))
+    )
+
+
+def _unknown(key: str, known: Mapping[str, Any]) -> str:
+    leaves = {k.rsplit(".", 1)[-1]: k for k in known}
+    near = difflib.get_close_matches(key, list(known), 1, 0.5)
+    if not near:
+        near = [leaves[m] for m in difflib.get_close_matches(key.split(".")[-1], leaves, 1)]
+    hint = f"; did you mean '{near[0]}'?" if near else ""
+    return (
+        f"unknown config key '{_in_a_line(key)}'{hint} (gpt-jax train CONFIG --help lists them all)"
+    )
+
+
+def _refuse_unknown(tree: Mapping[str, Any], prefix: str, known: Mapping[str, Any]) -> None:
+    for name, value in tree.items():
+        key = prefix + name
+        if key in known:
+            continue
+        if not isinstance(value, Mapping) or not any(k.startswith(key + ".") for k in known):
+            raise ValueError(_unknown(key, known))
+        _refuse_unknown(value, key + ".", known)
+
+
+def _in_a_line(text: str) -> str:
+    """A value as it is shown in a message: short, and without the ends of lines."""
+    if not text.isprintable():
+        text = repr(text)
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
+
+
+def _reason(item: Any) -> str:
+    """The words of one of pydantic's errors: ours, where a check of ours refused the value.
+
+    Characters that a terminal does not show, of a value that the words repeat, are escaped.
+    """
+    words = str(item["msg"]).removeprefix("Value error, ")
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in words)
+
+
+def _one_line(error: ValidationError) -> str:
+    parts = []
+    for item in error.errors():
+        key = ".".join(str(p) for p in item["loc"])
+        message = _reason(item)
+        known = fields()
+        if key in known and item["type"] == "value_error":
+            parts.append(f"{key} = {_in_a_line(show(item['input']))}; {message}")
+        elif key in known:
+            given = _in_a_line(show(item["input"]))
+            parts.append(f"{key} = {given}; allowed: {describe_type(known[key])}")
+        else:
+            parts.append(message if item["type"] == "value_error" else f"{key}: {message}")
+    return "; ".join(dict.fromkeys(parts))

@@ -1,0 +1,253 @@
+"""What is learned: the next token of a corpus, or a task by examples (fine-tuning).
+
+Must not import jax.
+"""
+
+from typing import Literal
+
+from gpt_jax.config.fields import (
+    Fraction,
+    LocalPath,
+    NonNegativeFloat,
+    Positive,
+    PositiveFloat,
+    Probability,
+    check,
+    section,
+)
+
+TaskName = Literal[
+    "language_model",
+    "classify",
+    "entail",
+    "similarity",
+    "choose",
+    "regress",
+    "tag",
+    "respond",
+    "prefer",
+]
+
+FIELDS: dict[str, tuple[str, ...]] = {
+    "language_model": (),
+    "classify": ("text",),
+    "entail": ("premise", "hypothesis"),
+    "similarity": ("first", "second"),
+    "choose": ("context", "options"),
+    "regress": ("text",),
+    "tag": ("tokens",),
+    "respond": ("prompt", "response"),
+    "prefer": ("prompt", "chosen", "rejected"),
+}
+"""Fields of an example's record that hold its texts, by task, unless `task.fields` names others."""
+
+N_FIELDS: dict[str, tuple[int, ...]] = {"classify": (1, 2), "regress": (1, 2), "choose": (2, 3)}
+"""How many fields a task takes, where it is not as many as its own. choose: a question may stand
+between context and options, and is kept where the context has to be cut."""
+
+WITH_CLASSES = ("classify", "entail", "similarity", "tag")
+WITH_LABELS = (*WITH_CLASSES, "choose", "regress")
+"""Tasks whose records have a label: they learn a head (GPT-1, section 3.2)."""
+
+CONVOLUTION_STRIDE = 8
+"""Pixels to an embedding of the encoder `convolution`, along height and width."""
+
+METRICS: dict[str, tuple[str, ...]] = {
+    "classify": ("accuracy", "macro_f1", "f1", "matthews", "loss"),
+    "entail": ("accuracy", "macro_f1", "f1", "matthews", "loss"),
+    "similarity": ("accuracy", "macro_f1", "f1", "matthews", "loss"),
+    "choose": ("accuracy", "loss"),
+    "regress": ("pearson", "spearman", "loss"),
+    "tag": ("entity_f1", "accuracy", "loss"),
+    "respond": ("loss",),
+    "prefer": ("accuracy", "loss"),
+    "language_model": ("loss",),
+}
+"""By which a checkpoint is the best; the first is taken unless `task.metric` names another."""
+
+
+SCHEMES: dict[str, frozenset[str]] = {
+    "IOB2": frozenset("IB"),
+    "IOE2": frozenset("IE"),
+    "IOBES": frozenset("IBES"),
+    "BILOU": frozenset("IBLU"),
+}
+"""How tags mark entities, by the letters before the hyphen: B begins, I is inside, E or L ends, S
+or U is one alone. The first that has all letters is taken; IOB1 has those of IOB2, and is scored
+alike."""
+
+
+def tag_scheme(labels: tuple[str, ...]) -> str | None:
+    """The scheme in SCHEMES that tags follow; None if they mark no entities (parts of speech)."""
+    marked = [name for name in labels if name != "O"]
+    if not marked or any(len(name) < 3 or name[1] != "-" for name in marked):
+        return None
+    letters = {name[0] for name in marked}
+    return next((scheme for scheme, known in SCHEMES.items() if letters <= known), None)
+
+
+@section
+class TaskConfig:
+    """The next token of a corpus (data), or a task given by examples."""
+
+    name: TaskName = "language_model"
+    """language_model: pretraining; classify, entail, similarity, choose, regress, tag: GPT-1's
+    heads; respond: a response to a prompt (supervised fine-tuning); prefer: one response over
+    another (DPO)."""
+    train: LocalPath = ""
+    """Training examples: a .jsonl, .csv or .tsv file, a record an example."""
+    validation: LocalPath = ""
+    """Examples to validate on; empty = every tenth training example, which is not trained on."""
+    test: LocalPath = ""
+    """Examples that the finished run is scored on; empty = none."""
+    fields: tuple[str, ...] = ()
+    """Fields of a record that hold the texts, in the task's order; none = the task's own names."""
+    label: str = ""
+    """Field of a record that holds the label; empty = label (tag: tags)."""
+    labels: tuple[str, ...] = ()
+    """Names of the classes, in the order of their ids; none = those of the training examples."""
+    options: Positive | None = None
+    """choose: options of an example, at most; none = those of the training examples."""
+    length: Positive | None = None
+    """Tokens of a sequence, longer ones are cut; none = the longest training one, up to
+    model.seq_len."""
+    epochs: PositiveFloat | None = None
+    """Times that every example is seen; takes the place of train.tokens."""
+    warmup: Fraction | None = None
+    """Share of training for warmup, with epochs; takes the place of schedule.warmup_tokens."""
+    validations: Positive | None = None
+    """Validations an epoch, with epochs; takes the place of evaluate.every_tokens."""
+    language_loss: NonNegativeFloat = 0.5
+    """Weight of the language model's loss on the inputs, beside the head's (GPT-1: 0.5)."""
+    head_dropout: Probability = 0.1
+    """Dropout on what the head reads (GPT-1: 0.1)."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """balanced: an example counts inversely to how frequent its class is."""
+    repeat: bool = False
+    """tag: the sentence is read twice and tagged the second time, when every word is known."""
+    template: LocalPath = "plain"
+    """respond, prefer: how turns become text: plain, chat, or a JSON file (see
+    gpt_jax/finetune/templates.py)."""
+    pack: bool = False
+    """respond: several examples share a sequence and do not see each other."""
+    images: LocalPath = ""
+    """respond: a .npy file of images, uint8 [N, height, width] or [N, height, width, channels]; a
+    record's field `image` is the index of the one that stands before its prompt."""
+    image_encoder: Literal["none", "patches", "convolution"] = "none"
+    """Makes an image a few embeddings, and is trained with the rest."""
+    image_patch: Positive = 7
+    """patches: height and width of a patch, in pixels."""
+    image_width: Positive = 16
+    """convolution: channels of the first of three layers, which double and halve the image."""
+    image_shape: tuple[Positive, ...] = ()
+    """Height, width and channels of an image; none = those of the file."""
+    preference_beta: PositiveFloat = 0.1
+    """prefer: beta of DPO (Rafailov et al. 2023, equation 7)."""
+    robustness: bool = False
+    """Score the test also with character noise and with swapped words."""
+    adversarial: Literal["none", "fgm", "pgd"] = "none"
+    """Tasks with a head: train also on embeddings that are moved to where the loss is higher, by
+    one step along its gradient (fgm) or by several (pgd). The FLOPs that are told of a run leave
+    these further passes out."""
+    adversarial_size: PositiveFloat = 0.01
+    """Length of the move, as a share of the length of the embeddings of a sequence's words. A small
+    model learned little at 0.01, and as well as without at 0.002 (experiments/finetune)."""
+    adversarial_steps: Positive = 3
+    """pgd: steps."""
+    adversarial_weight: PositiveFloat = 1.0
+    """Weight of the loss on moved embeddings beside that on the embeddings."""
+    metric: str = ""
+    """The score that chooses the best checkpoint; empty = the task's first: accuracy, entity_f1 (of
+    tags that mark no entities: accuracy), ..."""
+    patience: Positive | None = None
+    """Validations without a better one after which training stops; none = it does not."""
+
+    @check()
+    def _consistent(self) -> "TaskConfig":
+        name = self.name
+        if self.metric and self.metric not in METRICS[name]:
+            raise ValueError(
+                f"task.metric = {self.metric}; of task.name = {name} one of "
+                f"{', '.join(METRICS[name])}"
+            )
+        if name == "language_model":
+            for option in ("train", "validation", "test"):
+                if path := vars(self)[option]:
+                    raise ValueError(f"task.{option} = {path} needs task.name: which task?")
+            return self
+        allowed = N_FIELDS.get(name, (len(FIELDS[name]),))
+        if self.fields and len(self.fields) not in allowed:
+            raise ValueError(
+                f"task.fields = {','.join(self.fields)}: task.name = {name} takes "
+                f"{' or '.join(map(str, allowed))}, as in {','.join(FIELDS[name])}"
+            )
+        if self.epochs is None and (self.warmup is not None or self.validations is not None):
+            raise ValueError("task.warmup and task.validations are shares of task.epochs; set it")
+        for option, value, users in (
+            ("labels", self.labels, WITH_CLASSES),
+            ("repeat", self.repeat, ("tag",)),
+            ("pack", self.pack, ("respond",)),
+            ("images", self.images, ("respond",)),
+            ("adversarial", self.adversarial != "none", WITH_LABELS),
+            ("robustness", self.robustness, ("classify", "entail", "similarity", "choose")),
+        ):
+            if value and name not in users:
+                raise ValueError(
+                    f"task.{option} is for task.name = {' or '.join(users)}, not {name}"
+                )
+        self._check_images()
+        return self
+
+    def _check_images(self) -> None:
+        if self.image_encoder != "none" and self.pack:
+            raise ValueError("task.images does not go with task.pack")
+        if self.image_shape and len(self.image_shape) != 3:
+            raise ValueError(
+                f"task.image_shape = {self.image_shape}: height, width and channels are needed"
+            )
+        for size in self.image_shape[:2]:
+            if self.image_encoder == "patches" and size % self.image_patch:
+                raise ValueError(
+                    f"task.image_patch = {self.image_patch} does not divide the image's {size} "
+                    f"pixels"
+                )
+
+    @property
+    def has_head(self) -> bool:
+        return self.name in WITH_LABELS
+
+    @property
+    def record_fields(self) -> tuple[str, ...]:
+        return self.fields or FIELDS[self.name]
+
+    @property
+    def label_field(self) -> str:
+        return self.label or ("tags" if self.name == "tag" else "label")
+
+    @property
+    def chosen_by(self) -> str:
+        """The metric by which a checkpoint is the best: of tags that mark no entities, accuracy."""
+        if not self.metric and self.name == "tag" and self.labels and not tag_scheme(self.labels):
+            return "accuracy"
+        return self.metric or METRICS[self.name][0]
+
+    @property
+    def n_sequences(self) -> int:
+        """K: the sequences of an example, side by side in its row."""
+        match self.name:
+            case "similarity" | "prefer":
+                return 2
+            case "regress":
+                return len(self.record_fields)
+            case "choose":
+                return self.options or 1  # `gpt_jax.finetune.examples.resolve` sets it
+        return 1
+
+    @property
+    def image_tokens(self) -> int:
+        """P: embeddings that an image becomes, in front of a sequence; 0 without images."""
+        if self.image_encoder == "none":
+            return 0
+        height, width, _ = self.image_shape
+        each = self.image_patch if self.image_encoder == "patches" else CONVOLUTION_STRIDE
+        return -(-height // each) * -(-width // each)

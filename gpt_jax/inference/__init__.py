@@ -1,0 +1,1 @@
+"""Tokens from a trained model: decoding, sampling, prompts, filters."""

@@ -1,0 +1,1 @@
+"""Updates: learning-rate schedules, parameter roles, update rules and parametrizations."""

@@ -1,0 +1,1 @@
+"""A run's directory: config, metrics, checkpoints, and how they are read again."""

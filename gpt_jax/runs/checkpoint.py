@@ -1,0 +1,331 @@
+"""Checkpoints: saved in the background with Orbax, verified when read, bound to a config.
+
+The state may be any pytree: its leaves are saved by their paths, as in params/embedding/tokens, and
+no class is needed to read them back. The directory is on a POSIX file system that all hosts share;
+`gpt_jax.runs.checkpoint_files` tells what is in it, and why a kill at any moment is harmless.
+
+Orbax takes half a second to import and is imported when first used. Must not import flax.
+"""
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import errno
+import logging
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import jax
+from jax.experimental import multihost_utils
+
+from gpt_jax.config import Config, overrides
+from gpt_jax.failures import SaveFailed
+from gpt_jax.runs import checkpoint_files as files
+from gpt_jax.runs.checkpoint_files import Manifest, Which
+from gpt_jax.storage import paths
+
+State: TypeAlias = Any
+"""A pytree of arrays, or of jax.ShapeDtypeStruct with shardings where it says `abstract`."""
+
+SAVE_TIMEOUT_SECONDS = 3600
+
+
+class Checkpoints:
+    """The checkpoints of one run: saves, retention, and restoring with a fallback.
+
+    Keeps the newest `checkpoint.keep_latest` and, besides, the `checkpoint.keep_best` with the
+    lowest validation loss and those of the steps that it was told to `keep`. All processes of a run
+    call every method alike.
+    """
+
+    def __init__(
+        self,
+        directory: str | Path,
+        config: Config,
+        *,
+        allow_changed: bool = False,
+        sealed: Mapping[str, str | None] | None = None,
+    ):
+        """Open, or make, the directory, and clear what a killed save left behind.
+
+        `allow_changed`: restore although the saved config's fingerprint differs; `sealed`: digests
+        that are kept with every checkpoint, see `Manifest`.
+        Raises ValueError if the directory cannot be written.
+        """
+        paths.check_run_directory(directory)
+        self.directory = Path(directory).absolute()
+        self.config = config
+        self.allow_changed = allow_changed
+        self._sealed = dict(sealed or {})
+        self._kept: frozenset[int] = frozenset()
+        self._last: int | None = None
+        self._pending: concurrent.futures.Future[None] | None = None
+        self._finisher = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
+        self._checkpointer = _async_checkpointer()
+        for logger in ("absl", "asyncio"):
+            logging.getLogger(logger).addFilter(_not_raised_anyway)
+        if jax.process_index() == 0:
+            files.prepare(self.directory)
+        _barrier("checkpoints opened")
+
+    def keep(self, steps: frozenset[int]) -> None:
+        """Delete the checkpoints of these steps never. To be called before the first save."""
+        self._kept = steps
+
+    def save(self, step: int, state: State, validation_loss: float | None = None) -> None:
+        """Save `state` as that of `step`; writing goes on in the background.
+
+        Returns once the arrays are on the host, and their buffers may be donated. A step
+        that this run has just saved or restored is not written again; its loss is noted. Later
+        checkpoints, of a run that was rewound or found corrupt, are deleted with this save.
+        Raises OSError if this save cannot begin or the one before it failed.
+        """
+        self.wait()
+        if step == self._last and step in self.steps():
+            if validation_loss is not None and jax.process_index() == 0:
+                path = self.directory / str(step)
+                manifest = files.read_manifest(path)
+                noted = dataclasses.replace(manifest, validation_loss=validation_loss)
+                with self._one_line_errors(step):
+                    files.write_manifest(path, noted)
+            return
+        import orbax.checkpoint as ocp
+
+        arrays = _by_name(state)
+        described = {name: [list(x.shape), str(x.dtype)] for name, x in arrays.items()}
+        config = overrides.to_dict(self.config)
+        manifest = Manifest(step, validation_loss, config, described, {}, self._sealed)
+        unfinished = self.directory / f"{step}.tmp"
+        with self._one_line_errors(step):
+            _refuse_full_disk(self.directory, sum(x.nbytes for x in arrays.values()))
+            if jax.process_index() == 0:
+                shutil.rmtree(unfinished, ignore_errors=True)
+                unfinished.mkdir()
+            self._checkpointer.save(unfinished / "state", args=ocp.args.PyTreeSave(arrays))
+        self._pending = self._finisher.submit(self._finish, unfinished, manifest)
+        self._last = step
+
+    def wait(self) -> None:
+        """Wait for the save in progress. Raises OSError naming the directory if it failed."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            try:
+                pending.result()
+            except OSError:
+                self._last = None
+                raise
+            _barrier("checkpoint saved")
+
+    def close(self) -> None:
+        """Wait, and end the background threads."""
+        try:
+            self.wait()
+        finally:
+            self._finisher.shutdown()
+            self._checkpointer.close()
+
+    def steps(self) -> list[int]:
+        """Steps with a finished checkpoint, ascending."""
+        return files.saved_steps(self.directory)
+
+    def best_step(self) -> int | None:
+        """The step with the lowest validation loss; None if no checkpoint has one."""
+        return files.best_step(self.directory)
+
+    def restore(self, abstract_state: State, step: int | None = None) -> tuple[State, int]:
+        """The saved state, bit for bit, on the devices that `abstract_state` names, and its step.
+
+        Without `step`, the latest checkpoint; if that is corrupt, a warning names it and the one
+        before is taken. Raises ValueError if there is none that is sound, if `step` is not there
+        or corrupt, if the config has changed, or if the arrays do not fit.
+        """
+        self.wait()
+        path, manifest = files.find_sound(self.directory, "latest" if step is None else step)
+        if not self.allow_changed:
+            check_fingerprint(overrides.from_dict(manifest.config), self.config)
+        self._check_sealed(manifest)
+        state = _restore(path, manifest, abstract_state, prefix="")
+        self._last = manifest.step
+        return state, manifest.step
+
+    def _check_sealed(self, manifest: Manifest) -> None:
+        """Refuse to go on with other weights beside the run's own than the checkpoint's."""
+        for name in ("base", "teacher"):
+            then, now = manifest.sealed.get(name), self._sealed.get(name)
+            if then and then != now:
+                raise ValueError(
+                    f"the {name} run has changed since checkpoint {manifest.step} of "
+                    f"{self.directory} was saved (its weights were {then}, are {now}); restore it, "
+                    "or start anew in another --workdir"
+                )
+
+    def _finish(self, unfinished: Path, manifest: Manifest) -> None:
+        """In the background: once the arrays are written, seal, name and make room."""
+        with self._one_line_errors(manifest.step):
+            try:
+                self._checkpointer.wait_until_finished()
+                if jax.process_index() == 0:
+                    files.commit(unfinished, manifest)
+                    self._make_room(manifest.step)
+            finally:
+                # Gone by now unless something failed: then it only takes room on the disk.
+                if jax.process_index() == 0:
+                    shutil.rmtree(unfinished, ignore_errors=True)
+
+    def _make_room(self, newest: int) -> None:
+        losses = files.losses_by_step(self.directory)
+        ours = {step: loss for step, loss in losses.items() if step <= newest}
+        settings = self.config.checkpoint
+        kept = files.kept_steps(ours, settings.keep_latest, settings.keep_best)
+        kept |= self._kept
+        for step in losses.keys() - kept:
+            files.delete(self.directory / str(step))
+
+    @contextlib.contextmanager
+    def _one_line_errors(self, step: int) -> Iterator[None]:
+        """A failed write as one OSError line. Orbax and TensorStore raise all of these for it."""
+        try:
+            yield
+        except (OSError, ValueError, RuntimeError) as error:
+            # The old one would raise what is left of this failure in the next save.
+            self._checkpointer = _async_checkpointer()
+            raise SaveFailed(
+                f"cannot save the checkpoint of step {step} in {self.directory}: {_cause(error)}"
+            ) from error
+
+
+def check_fingerprint(saved: Config, new: Config) -> None:
+    """Refuse to continue a run under a config that computes something else.
+
+    Raises ValueError with the differing fields, and how to go on.
+    """
+    changed = overrides.differences(saved, new)
+    if changed:
+        fields = "; ".join(
+            f"{key} was {overrides.show(old)}, is {overrides.show(now)}"
+            for key, (old, now) in changed.items()
+        )
+        raise ValueError(
+            f"the checkpoint belongs to another config: {fields}. Continue it all the same with "
+            f"--resume-changed, or start a new run from its weights with --base RUN"
+        )
+
+
+def saved_config(directory: str | Path, which: Which = "latest") -> Config:
+    """The config that a checkpoint was saved under. Errors as in `restore_params`."""
+    return overrides.from_dict(files.find_sound(Path(directory), which)[1].config)
+
+
+def restore_state(directory: str | Path, abstract_state: State, step: int) -> State:
+    """The whole state that another run saved at `step`. Errors as in `restore_params`."""
+    path, manifest = files.find_sound(Path(directory).absolute(), step)
+    return _restore(path, manifest, abstract_state, prefix="")
+
+
+def restore_params(
+    directory: str | Path,
+    abstract_params: State,
+    which: Which = "latest",
+    field: str = "params",
+) -> State:
+    """One field of a saved state, to generate, evaluate or start from; nothing else is read.
+
+    `field` is "params", or "ema" for the moving average. A corrupt latest checkpoint is passed
+    over with a warning. Raises ValueError if there is no such checkpoint, it is corrupt, or its
+    arrays are not those of `abstract_params`.
+    """
+    path, manifest = files.find_sound(Path(directory).absolute(), which)
+    return restore_field(path, manifest, abstract_params, field)
+
+
+def restore_field(path: Path, manifest: Manifest, abstract: State, field: str) -> State:
+    """`restore_params` of a checkpoint that `find_sound` has found."""
+    return _restore(path, manifest, abstract, prefix=f"{field}/")
+
+
+def _async_checkpointer() -> Any:
+    import orbax.checkpoint as ocp
+
+    # Trained floats hardly compress (8%), and trying takes three times as long as writing.
+    handler = ocp.PyTreeCheckpointHandler(use_compression=False)
+    # Made in the background, a directory is waited for by the number of the process's last save:
+    # with saves from several threads (packs) it may be another's.
+    options = ocp.AsyncOptions(
+        timeout_secs=SAVE_TIMEOUT_SECONDS, create_directories_asynchronously=False
+    )
+    return ocp.AsyncCheckpointer(handler, async_options=options)
+
+
+def _restore(path: Path, manifest: Manifest, abstract: State, prefix: str) -> State:
+    """The arrays whose names begin with `prefix`, as the tree and on the devices of `abstract`."""
+    import orbax.checkpoint as ocp
+
+    paths.check_readable(path)
+    wanted = {prefix + name: x for name, x in _by_name(abstract).items()}
+    saved = {name: x for name, x in manifest.arrays.items() if name.startswith(prefix)}
+    described = {name: [list(x.shape), str(x.dtype)] for name, x in wanted.items()}
+    for name in sorted(described.keys() | saved.keys()):
+        if described.get(name) != saved.get(name):
+            raise ValueError(
+                f"{path} does not fit this model or optimizer: {name} is "
+                f"{_array(saved.get(name))} there, {_array(described.get(name))} here"
+            )
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    target = {
+        name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding or here)
+        for name, x in wanted.items()
+    }
+    arguments = ocp.args.PyTreeRestore(
+        item=target,
+        restore_args=ocp.checkpoint_utils.construct_restore_args(target),
+        partial_restore=True,
+    )
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        arrays = checkpointer.restore(path / "state", args=arguments)
+    return jax.tree.unflatten(jax.tree.structure(abstract), [arrays[name] for name in wanted])
+
+
+def _by_name(tree: State) -> dict[str, Any]:
+    """Leaves by path, in the order of the tree. Nodes without leaves need not be saved."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def _array(shape_dtype: list[Any] | None) -> str:
+    return "absent" if shape_dtype is None else f"{shape_dtype[1]}{shape_dtype[0]}"
+
+
+def _refuse_full_disk(directory: Path, n_bytes: int) -> None:
+    """Raise OSError before half a checkpoint is written to a disk that cannot hold it."""
+    free = shutil.disk_usage(directory).free
+    if free < n_bytes:
+        raise OSError(
+            errno.ENOSPC,
+            f"{os.strerror(errno.ENOSPC)} ({n_bytes / 2**20:,.1f} MiB needed, "
+            f"{free / 2**20:,.1f} MiB free)",
+        )
+
+
+def _cause(error: Exception) -> str:
+    """What the operating system says is wrong, where that is known; else the first line."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    code = re.search(r"os_error_code='(\d+)'", str(error))  # TensorStore
+    if code:
+        return os.strerror(int(code[1]))
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
+def _not_raised_anyway(record: logging.LogRecord) -> bool:
+    """A log filter: of each error that it raises, Orbax also logs the traceback, over pages."""
+    where = f"{record.pathname} {record.getMessage()}"
+    return not (record.exc_info and "orbax" in where)
+
+
+def _barrier(name: str) -> None:
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)

@@ -1,0 +1,1 @@
+"""One training step: pure functions, compiled over a mesh."""

@@ -1,0 +1,219 @@
+"""The steps of an experiment compiled over a mesh: where each array lives, and which configs share
+a program. Must not import flax.
+"""
+
+import dataclasses
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from gpt_jax.config import Config, overrides
+from gpt_jax.data.batch import Batch
+from gpt_jax.models.gpt import GPT, Params
+from gpt_jax.objectives.losses import LossSums
+from gpt_jax.parallel.sharding import Layout
+from gpt_jax.steps.program import make_steps
+from gpt_jax.steps.step import Settings, Steps, TrainState
+
+AS_SETTINGS = (
+    "name",
+    "base",
+    "distill.teacher",
+    "seed",
+    "model.init_std",
+    "model.init_matrices",
+    "model.init_residual",
+    "data",
+    "task.train",
+    "task.validation",
+    "task.test",
+    "task.images",
+    "task.epochs",
+    "task.class_weights",
+    "task.robustness",
+    "task.metric",
+    "task.patience",
+    "train.tokens",
+    "train.batch_sequences",
+    "train.ramp_from_sequences",
+    "train.ramp_tokens",
+    "optimizer.learning_rate",
+    "optimizer.adam_learning_rate",
+    "optimizer.b1",
+    "optimizer.b2",
+    "optimizer.epsilon",
+    "optimizer.weight_decay",
+    "optimizer.clip_norm",
+    "schedule",
+    "evaluate",
+    "checkpoint",
+    "tracking",
+)
+"""Fields, or sections, on which the compiled train and evaluate steps do not depend: they are
+`Settings`, shapes of arguments, initial values, or the loop's."""
+
+
+def program_config(config: Config) -> Config:
+    """The config with everything in `AS_SETTINGS` at one value for all: what steps are made of.
+
+    Equal program configs share their compiled steps. Whether there is clipping stays part of it.
+    """
+    neutral = overrides.flatten(Config())
+    changes = {
+        key: value
+        for key, value in neutral.items()
+        if key in AS_SETTINGS or key.split(".")[0] in AS_SETTINGS
+    }
+    changes["optimizer.clip_norm"] = None if config.optimizer.clip_norm is None else 1.0
+    changes["train.batch_sequences"] = config.compute.microbatches
+    return overrides.draft(config, changes)  # not to be trained: sections need not agree
+
+
+def state_shardings(steps: Steps, layout: Layout) -> Any:
+    """A TrainState of shardings. Moments are sharded as their parameters are."""
+    abstract = jax.eval_shape(steps.init, jax.random.key(0))
+    params = layout.shardings(steps.axes()[1])
+    return abstract._replace(
+        step=layout.everywhere,
+        params=params,
+        opt_state=optimizer_shardings(abstract.opt_state, abstract.params, params, layout),
+        ema=None if abstract.ema is None else params,
+        mean_loss=layout.everywhere,
+    )
+
+
+def optimizer_shardings(opt_state: Any, abstract_params: Params, params: Params, layout: Layout):
+    """Shardings of an optimizer state: an array that has its parameter's shape lies as it does.
+
+    An optimizer keeps moments in copies of the parameter tree, so the end of an array's path names
+    its parameter. Counters and factored moments (Adafactor) are small and copied everywhere.
+    """
+    shapes = jax.tree_util.tree_leaves_with_path(abstract_params)
+    homes = {
+        path: (abstract.shape, sharding)
+        for (path, abstract), sharding in zip(shapes, jax.tree.leaves(params), strict=True)
+    }
+
+    def place(path: tuple, leaf: jax.ShapeDtypeStruct):
+        for start in range(len(path)):
+            shape, sharding = homes.get(path[start:], (None, None))
+            if shape == leaf.shape:
+                return sharding
+        return layout.everywhere
+
+    return jax.tree_util.tree_map_with_path(place, opt_state)
+
+
+def abstract_params(steps: Steps, layout: Layout | None) -> tuple[Params, Params]:
+    """(frozen, trained) parameters as shapes, with their shardings on the layout's mesh."""
+
+    def made(key: jax.Array) -> tuple[Params, Params]:
+        return steps.split(key, steps.model.init(key))
+
+    abstract = jax.eval_shape(made, jax.random.key(0))
+    if layout is None:
+        return abstract
+    return jax.tree.map(
+        lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+        abstract,
+        tuple(map(layout.shardings, steps.axes()[:2])),
+    )
+
+
+def combine_params(steps: Steps, seed: int, base: Params, trained: Params) -> Params:
+    """All of the model's parameters, from those that training began at and the trained ones."""
+
+    def combined(base: Params, trained: Params) -> Params:
+        frozen = steps.begin(jax.random.key(seed), base)[1]
+        return steps.combine(frozen, trained)
+
+    return jax.jit(combined)(base, trained)
+
+
+@dataclasses.dataclass(frozen=True)
+class CompiledSteps:
+    """`Steps` as jitted functions with fixed shardings; the training state is donated."""
+
+    model: GPT
+    """Computing what the config's transform adds to it."""
+    init: Callable[[jax.Array], TrainState]
+    begin: Callable[[jax.Array, Params], tuple[TrainState, Params]]
+    train: jax.stages.Wrapped
+    """(TrainState, Batch, steps, Settings) -> (TrainState, Metrics): `Steps.train_many`, one
+    compilation for each shape of the stacked batches."""
+    evaluate: Callable[[Params, Batch], LossSums]
+    outputs: Callable[[Params, Batch], tuple[LossSums, jax.Array]]
+    combine: Callable[[Params, Params], Params]
+    abstract_state: TrainState
+    """Shapes, types and shardings, for restoring a checkpoint."""
+
+
+def compile_steps(
+    config: Config, model: GPT, layout: Layout, teacher: GPT | None = None
+) -> CompiledSteps:
+    """Jit the steps over the layout's mesh; each compiles at its first call.
+
+    teacher: the model of config.distill.teacher.
+
+    `train`, `evaluate` and `outputs` are shared, with what they have compiled, by all configs of
+    one process that have the same `program_config` and teacher.
+    """
+    steps = make_steps(config, model, teacher)
+    shardings = state_shardings(steps, layout)
+    abstract = jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+        jax.eval_shape(steps.init, jax.random.key(0)),
+        shardings,
+    )
+    frozen, _, whole = map(layout.shardings, steps.axes())
+    key = program_config(config), layout, teacher
+    if key not in _PROGRAMS:
+        _PROGRAMS[key] = _jit_program(steps, layout, teacher, shardings, frozen, whole)
+    _PROGRAMS.move_to_end(key)
+    while len(_PROGRAMS) > SHARED_PROGRAMS:
+        _PROGRAMS.popitem(last=False)
+    train, evaluate, outputs = _PROGRAMS[key]
+    return CompiledSteps(
+        model=steps.model,
+        init=jax.jit(steps.init, out_shardings=shardings),
+        begin=jax.jit(steps.begin, out_shardings=(shardings, frozen)),
+        train=train,
+        evaluate=evaluate,
+        outputs=outputs,
+        # Where all is trained, nothing is computed or copied.
+        combine=jax.jit(steps.combine, out_shardings=whole) if frozen else steps.combine,
+        abstract_state=abstract,
+    )
+
+
+SHARED_PROGRAMS = 4
+"""Compiled programs that this process keeps for configs that share one."""
+_PROGRAMS: OrderedDict[tuple, tuple[Any, Any, Any]] = OrderedDict()
+
+
+def _jit_program(
+    steps: Steps, layout: Layout, teacher: GPT | None, shardings: Any, frozen: Any, whole: Any
+) -> tuple[Any, Any, Any]:
+    """(train, evaluate, outputs), jitted; the same for all configs of one `program_config`."""
+    taught = {} if teacher is None else layout.shardings(teacher.param_axes())
+    everywhere: Any = [layout.everywhere] * len(Settings._fields)
+    train = jax.jit(
+        steps.train_many,
+        in_shardings=(
+            shardings,
+            layout.batches,
+            layout.everywhere,
+            Settings(*everywhere)._replace(frozen=frozen, given=taught),
+        ),
+        out_shardings=(shardings, layout.everywhere),
+        donate_argnums=0,
+        compiler_options=dict(steps.model.execution.compiler_options),
+    )
+    in_shardings = whole, layout.batch
+    evaluate, outputs = (
+        jax.jit(function, in_shardings=in_shardings, out_shardings=layout.everywhere)
+        for function in (steps.evaluate, steps.outputs)
+    )
+    return train, evaluate, outputs

@@ -1,0 +1,328 @@
+"""What a config becomes before training starts: data, mesh, model, timetable, compiled steps."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Protocol
+
+import jax
+
+from gpt_jax.config import Config, meshes, overrides
+from gpt_jax.config.timetable import Timetable, make_timetable
+from gpt_jax.cost import flops, hardware
+from gpt_jax.data import Corpus, Stream, prepare_mixture
+from gpt_jax.data.shards import TokenShards
+from gpt_jax.data.stream import Samples
+from gpt_jax.data.tokenizers import Tokenizer, load_tokenizer
+from gpt_jax.evaluate.validation import Validation, validate_lanes, validation_batches
+from gpt_jax.models.gpt import GPT, Params, make_gpt
+from gpt_jax.objectives.losses import in_parts
+from gpt_jax.parallel import dispatch
+from gpt_jax.parallel.sharding import Layout, make_layout
+from gpt_jax.runs.directory import RunDirectory, plain_model, weights_fingerprint
+from gpt_jax.runs.tracking import Record
+from gpt_jax.steps.compiled_steps import CompiledSteps, compile_steps
+from gpt_jax.steps.step import Settings, TrainState, evaluation_params, make_settings
+
+
+class TrainingData(Protocol):
+    """The data that a run trains and is validated on."""
+
+    @property
+    def stream(self) -> Samples:
+        """Training samples by index."""
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer of all texts."""
+
+    @property
+    def fingerprints(self) -> list[str]:
+        """Digests of the data, for config.json."""
+
+    @property
+    def unique_tokens(self) -> int | None:
+        """Number of training tokens in one epoch; None for examples."""
+
+    @property
+    def shares(self) -> list[tuple[int, int]] | None:
+        """`Stream.shares` of a mixture of corpora; None for anything else."""
+
+    def begun_at(self, params: Params, config: Config, model: GPT, layout: Layout) -> TrainingData:
+        """The data with what the model that training begins from says of it (preferences)."""
+
+    def validate(
+        self,
+        config: Config,
+        steps: CompiledSteps,
+        layout: Layout,
+        params: Params,
+        max_sequences: int | None,
+    ) -> Validation:
+        """Held-out loss, and scores of a task; params: all of the model's."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """Everything that a config becomes before training starts."""
+
+    config: Config
+    run: RunDirectory
+    data: TrainingData
+    layout: Layout
+    model: GPT
+    teacher: GPT | None
+    """What is learned from (config.distill)."""
+    timetable: Timetable
+    steps: CompiledSteps
+    settings: Settings
+    """On the devices."""
+    steps_per_dispatch: int
+    """Batches that the compiled step takes, and steps it computes at most: `dispatch.capacity`."""
+    peak_flops: float | None
+    """FLOP/s of all devices, at the operands' type; None for an unknown device."""
+
+    @property
+    def stream(self) -> Samples:
+        return self.data.stream
+
+    def validate(self, params: Params, max_sequences: int | None = None) -> Validation:
+        """Held-out loss, and scores of a task; params: all of the model's."""
+        return self.data.validate(self.config, self.steps, self.layout, params, max_sequences)
+
+    @property
+    def n_params_trained(self) -> int:
+        """All, or those of the small tree (config.adapt), with the rows that pad a vocabulary."""
+        return sum(x.size for x in jax.tree.leaves(self.steps.abstract_state.params))
+
+    @property
+    def optimizer_bytes(self) -> int:
+        """Of the optimizer's state, over all devices together."""
+        leaves = jax.tree.leaves(self.steps.abstract_state.opt_state)
+        return sum(x.size * x.dtype.itemsize for x in leaves)
+
+    @property
+    def needs_base(self) -> bool:
+        """Whether parameters, or what they say of the examples, are needed at every start."""
+        return self.config.adapt.method != "full" or self.config.task.name == "prefer"
+
+    def on(self, params: Params, frozen: Params) -> Experiment:
+        """The experiment with the model that training begins at: what of it is not trained, and
+        what it says of responses."""
+        return dataclasses.replace(
+            self,
+            settings=self.settings._replace(frozen=frozen),
+            data=self.data.begun_at(params, self.config, self.model, self.layout),
+        )
+
+    def after(self, n_steps: int, n_tokens: int) -> Experiment:
+        """The experiment that goes on from what was done, under this config or another batch or
+        length (--resume-changed)."""
+        table = self.timetable
+        if n_steps <= table.n_steps and table.tokens_before(n_steps) == n_tokens:
+            return self
+        table = make_timetable(self.config, (n_steps, n_tokens))
+        numbers = jax.device_put(make_settings(self.config, table), self.layout.everywhere)
+        settings = numbers._replace(frozen=self.settings.frozen, given=self.settings.given)
+        return dataclasses.replace(self, timetable=table, settings=settings)
+
+    def taught(self) -> Experiment:
+        """The experiment with the parameters of its teacher, if it has one."""
+        teacher = self.config.distill.teacher
+        if not teacher:
+            return self
+        _, params = plain_model(teacher, self.config, self.layout)
+        return dataclasses.replace(self, settings=self.settings._replace(given=params))
+
+    def whole(self, state: TrainState) -> Params:
+        """All of the model's parameters (their moving average if kept), to be evaluated."""
+        return self.steps.combine(self.settings.frozen, evaluation_params(state))
+
+
+@dataclasses.dataclass(frozen=True)
+class CorpusData:
+    """Token shards: pretraining."""
+
+    corpora: tuple[tuple[Corpus, float], ...]
+    stream: Stream
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return self.corpora[0][0].tokenizer
+
+    @property
+    def fingerprints(self) -> list[str]:
+        return [str(corpus.fingerprint) for corpus, _ in self.corpora]
+
+    @property
+    def unique_tokens(self) -> int | None:
+        """Of an epoch."""
+        return self.stream.unique_tokens
+
+    @property
+    def shares(self) -> list[tuple[int, int]] | None:
+        """`Stream.shares` of a mixture; None for a single corpus."""
+        return self.stream.shares if len(self.corpora) > 1 else None
+
+    @property
+    def validation_split(self) -> TokenShards:
+        """Of the only corpus, or a mixture's first."""
+        return self.corpora[0][0].split("validation")
+
+    def begun_at(self, params: Params, config: Config, model: GPT, layout: Layout) -> CorpusData:
+        """The same data: where training begins changes nothing."""
+        return self
+
+    def validate(
+        self,
+        config: Config,
+        steps: CompiledSteps,
+        layout: Layout,
+        params: Params,
+        max_sequences: int | None,
+    ) -> Validation:
+        """The loss on the first corpus; with evaluate.all_corpora, on the others beside it."""
+        splits = self.validation_split, self.other_splits(config)
+        return validate_lanes(config, steps.evaluate, params, *splits, layout, max_sequences)[0]
+
+    def other_splits(self, config: Config) -> dict[str, TokenShards]:
+        """Validation splits beside the first corpus', by the corpora's names, where
+        evaluate.all_corpora asks for them."""
+        if not config.evaluate.all_corpora:
+            return {}
+        first, *others = [corpus for corpus, _ in self.corpora]
+        return {c.name: c.split("validation") for c in others if c.name != first.name}
+
+
+def prepare(
+    config: Config, run: RunDirectory, devices: Sequence[jax.Device] | None = None
+) -> Experiment:
+    """Corpus or examples, mesh, model and compiled steps of a config; checks all that can be
+    checked. config: `resolved`.
+
+    devices: of the mesh; none = all there are.
+    """
+    layout = make_layout(config, devices)
+    data = _training_data(config, layout)
+    if data.tokenizer.vocab_size > config.model.vocab_size:
+        raise ValueError(
+            f"the tokenizer has {data.tokenizer.vocab_size:,} ids, more than model.vocab_size = "
+            f"{config.model.vocab_size:,}; raise model.vocab_size"
+        )
+    model = make_gpt(config.model, config.compute, layout)
+    timetable = make_timetable(config)
+    teacher = _teacher(config, data.tokenizer, layout)
+    steps = compile_steps(config, model, layout, teacher)
+    return Experiment(
+        config=config,
+        data=data,
+        run=run,
+        layout=layout,
+        model=steps.model,
+        teacher=teacher,
+        timetable=timetable,
+        steps=steps,
+        settings=jax.device_put(make_settings(config, timetable), layout.everywhere),
+        steps_per_dispatch=dispatch.capacity(
+            config, layout.mesh.devices.flat[0].platform, layout.mesh.size
+        ),
+        peak_flops=_peak_flops(model, layout),
+    )
+
+
+def _teacher(config: Config, tokenizer: Tokenizer, layout: Layout) -> GPT | None:
+    """The model of config.distill.teacher. Raises ValueError if it cannot teach this one."""
+    if not config.distill.teacher:
+        return None
+    run = RunDirectory(config.distill.teacher)
+    model = run.require_config().model
+    if load_tokenizer(run.tokenizer).fingerprint != tokenizer.fingerprint:
+        raise ValueError(
+            f"distill.teacher = {run.path} has another tokenizer than the data; both must have one"
+        )
+    if model.vocab_size != config.model.vocab_size:
+        raise ValueError(
+            f"distill.teacher = {run.path} has model.vocab_size = {model.vocab_size:,}, this "
+            f"config {config.model.vocab_size:,}; set it to that"
+        )
+    if model.seq_len < config.model.seq_len:
+        raise ValueError(
+            f"distill.teacher = {run.path} reads {model.seq_len:,} tokens; model.seq_len = "
+            f"{config.model.seq_len:,} must not exceed that"
+        )
+    n_devices, sizes = layout.mesh.size, vars(model)
+    laid_out = overrides.draft(config, {f"model.{name}": size for name, size in sizes.items()})
+    if obstacle := meshes.obstacle(laid_out, n_devices):
+        raise ValueError(f"distill.teacher = {run.path} cannot lie on this mesh: {obstacle}")
+    return make_gpt(model, config.compute, layout)
+
+
+def resolved(config: Config) -> Config:
+    """The config with what its task's training examples decide; of pretraining, as it is."""
+    if config.task.name == "language_model":
+        return config
+    from gpt_jax.train.task_data import resolved_task
+
+    return resolved_task(config)
+
+
+def _training_data(config: Config, layout: Layout) -> TrainingData:
+    """Token shards, or the examples of a task."""
+    if config.task.name == "language_model":
+        return _corpus_data(config, layout)
+    from gpt_jax.train.task_data import make_task_data
+
+    return make_task_data(config)
+
+
+def _corpus_data(config: Config, layout: Layout) -> CorpusData:
+    corpora = prepare_mixture(config.data)
+    # A split too short to validate on should not be found at the end of training.
+    for corpus, _ in corpora if config.evaluate.all_corpora else corpora[:1]:
+        next(validation_batches(config, corpus.split("validation"), layout, 1))
+    stream = Stream(
+        [(corpus.split("train"), weight) for corpus, weight in corpora],
+        config.model.seq_len,
+        config.seed,
+        config.data.separate_documents,
+        config.data.unique_tokens,
+    )
+    return CorpusData(corpora, stream)
+
+
+def _peak_flops(model: GPT, layout: Layout) -> float | None:
+    device = layout.mesh.devices.flat[0]
+    dtype = str(model.execution.how.operands)
+    if device.platform == "cpu":
+        # Simulated devices share the same cores: one peak for all of them.
+        return hardware.measured_cpu_peak(dtype)
+    chip = hardware.identify(device.device_kind)
+    return None if chip is None else chip.peak(dtype) * layout.mesh.size
+
+
+def facts(experiment: Experiment) -> Record:
+    """What config.json records beside the config: sizes, devices, what runs, and the data."""
+    counts = flops.count_parameters(experiment.config.model)
+    execution, devices = experiment.model.execution, experiment.layout.mesh.devices
+    return {
+        "n_params": counts.n_params,
+        "n_params_non_embedding": counts.n_params_non_embedding,
+        "n_params_matmul": counts.n_params_matmul,
+        "n_params_active": counts.n_params_active,
+        "n_params_trained": experiment.n_params_trained,
+        "devices": f"{devices.size} x {devices.flat[0].device_kind}",
+        "mesh": dict(experiment.layout.mesh.shape),
+        "operands": str(execution.how.operands),
+        "attention": f"{execution.kernel.name} ({execution.kernel.reason})",
+        "layers": "unrolled" if execution.unroll else "scanned",
+        "compiler_options": dict(execution.compiler_options),
+        "loss": "parts of logits" if in_parts(experiment.model) else "whole logits",
+        "steps_per_dispatch": experiment.steps_per_dispatch,
+        "peak_flops": experiment.peak_flops,
+        "data": experiment.data.fingerprints,
+        "unique_tokens": experiment.data.unique_tokens,
+        "mixture": experiment.data.shares,
+        "base": weights_fingerprint(experiment.config.base),
+        "teacher": weights_fingerprint(experiment.config.distill.teacher),
+    }
