@@ -11,8 +11,8 @@ WORDS = ("Of", "What", "By", "Whose")
 def docstrings(body: list[ast.stmt]) -> Iterator[ast.Constant]:
     """Texts that stand as statements: of modules, classes and functions, and below attributes."""
     for statement in body:
-        if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
-            if isinstance(statement.value.value, str):
+        match statement:
+            case ast.Expr(value=ast.Constant(value=str())):
                 yield statement.value
         for inner in ("body", "orelse", "finalbody"):
             yield from docstrings(getattr(statement, inner, []))
