@@ -55,6 +55,7 @@ from gpt_jax.runtime import cache_directory
 
 PART_BYTES = 128 << 20
 """Text in a shard: what a killed build loses at most, and what it holds in memory."""
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 BPE_CHARACTERS_PER_TOKEN = 1_000
 """bpe:SIZE learns from this many characters for each token, evenly taken from the corpus.
 
@@ -189,7 +190,7 @@ class _Builder:
     ):
         self.config, self.source, self.directory = config, source, directory
         self.workers, self.progress, self.part_bytes = workers, progress, part_bytes
-        self.n_characters = self.n_bytes = self.n_copies = self.n_empty = 0
+        self.n_characters = self.n_bytes = self.n_copies = self.n_empty = self.n_replaced = 0
         self.notes = list(source.notes)
         self.split = self._split()
         if self.split.validation == "tail" or bpe_size(config.tokenizer):
@@ -225,9 +226,10 @@ class _Builder:
         return dataclasses.replace(config, validation="tail")
 
     def _documents(self) -> Iterator[Document]:
-        """All that hold text; the others are counted."""
-        self.n_empty = 0
+        """All documents that hold text; empty ones, and those with U+FFFD, are counted."""
+        self.n_empty = self.n_replaced = 0
         for document in self.source.read():
+            self.n_replaced += REPLACEMENT in document.text
             if document.text:
                 yield document
             else:
@@ -287,6 +289,11 @@ class _Builder:
             )
         if self.n_empty:
             self.notes.append(f"{self.n_empty:,} documents are empty and left out")
+        if self.n_replaced:
+            self.notes.append(
+                f"{self.n_replaced:,} documents hold U+FFFD, which stands for characters that were "
+                "not valid (lone surrogates in JSON become it)"
+            )
         if self.progress:
             _say(*self.notes)
         tokenizer = self.tokenizer

@@ -289,6 +289,15 @@ def test_empty_documents_are_counted(tmp_path, capsys):
     assert "3 documents are empty and left out" in capsys.readouterr().err
 
 
+def test_characters_that_were_not_valid_are_counted(tmp_path, capsys):
+    texts = [f"words {i}" for i in range(30)] + ["a \ud800 b", "\udc00"]
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps({"text": t}) + "\n" for t in texts))
+    path = str(tmp_path / "t.jsonl")
+    config = DataConfig(source="jsonl", path=path, tokenizer="byte", validation_fraction=0.2)
+    build(config, tmp_path / "out")
+    assert "2 documents hold U+FFFD" in capsys.readouterr().err
+
+
 def test_empty_split_is_an_error(make_corpus):
     with pytest.raises(ValueError, match="no text fell into the train split: 1 documents"):
         make_corpus(["text"], validation_fraction=1.0)
