@@ -128,6 +128,12 @@ def take_over(experiment: Experiment, trunk: RunDirectory, step: int) -> tuple[T
             f"cannot branch off {trunk.path} at step {step:,}: {why}; a branch has schedule.name = "
             f"wsd and differs from its trunk in {' and '.join(LENGTH)} alone"
         )
+    done = tokens_after(trunk.metrics, step)
+    if done not in (None, tokens):
+        raise ValueError(
+            f"cannot branch off {trunk.path} at step {step:,}: it had trained {done:,} tokens by "
+            f"then, this config would have {tokens:,}; its batch was changed on the way"
+        )
     state = restore_state(trunk.checkpoints, experiment.steps.abstract_state, step)
     whole_steps(trunk.path, trunk.metrics, [step])
     if is_writer():

@@ -7,6 +7,7 @@ import dataclasses
 import itertools
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -488,6 +489,15 @@ def test_a_branch_is_the_run_that_trained_all_by_itself(workspace, tmp_path):
     rates = [r["learning_rate"] for r in records(sweep.run(branches[0].name)) if "loss" in r]
     np.testing.assert_allclose(rates[:6], 0.01, rtol=1e-6)
     assert rates[-1] == 0
+
+    # A trunk whose batch was changed on the way has no past in common with the branch's config.
+    past = sweep.run(trunk.name)
+    text = past.metrics.read_text()
+    past.metrics.write_text(
+        re.sub(r'"tokens": (\d+)', lambda m: f'"tokens": {2 * int(m[1])}', text)
+    )
+    with pytest.raises(ValueError, match="by then, this config would have"):
+        train(branches[0].config, tmp_path / "other", branch=(past, 6))
 
 
 def test_what_is_no_branch_of_a_run_is_refused(workspace, sweep_file, solo, tmp_path, capsys):
