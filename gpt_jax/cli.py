@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gpt_jax import failures
+from gpt_jax.hints import did_you_mean
 from gpt_jax.output import say
 from gpt_jax.runtime import INTERRUPTED, USER_ERROR, prepare_process, use_huge_pages
 from gpt_jax.storage import paths
@@ -82,7 +83,10 @@ def _run(given: list[str], restart: bool) -> int:
     if " ".join(given[:2]) in VERBS:
         given = [" ".join(given[:2]), *given[2:]]
     if given[0] not in VERBS:
-        print(f"gpt-jax: unknown verb '{given[0]}'; one of {', '.join(VERBS)}", file=sys.stderr)
+        hint = did_you_mean(given[0], VERBS)
+        print(
+            f"gpt-jax: unknown verb '{given[0]}'; one of {', '.join(VERBS)}{hint}", file=sys.stderr
+        )
         return USER_ERROR
     module_name, summary = VERBS[given[0]]
     if restart and given[0] in COMPUTING:

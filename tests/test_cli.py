@@ -126,6 +126,7 @@ def test_unknown_verb(capsys):
     assert cli.main(["trian"]) == 2
     said = one_line(capsys.readouterr())
     assert "unknown verb 'trian'" in said
+    assert said.rstrip().endswith("; did you mean 'train'?")
     assert all(verb in said for verb in cli.VERBS)
 
 

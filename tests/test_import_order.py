@@ -17,6 +17,7 @@ import pytest
 from gpt_jax.cli import VERBS
 
 ORDER = """
+hints
 runtime
 output
 storage: . csv_cells json_files optional compressed paths tables

@@ -6,7 +6,6 @@ and validated once, together. Must not import jax.
 
 import contextlib
 import dataclasses
-import difflib
 import functools
 import hashlib
 import inspect
@@ -21,6 +20,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from gpt_jax.config import DRAFT, WHAT, AdaptConfig, Config, DistillConfig, TaskConfig, python_file
+from gpt_jax.hints import did_you_mean, nearest
 from gpt_jax.storage.json_files import read_object
 
 SHOWN = 200
@@ -100,7 +100,7 @@ def find(path: str | Path) -> Path:
             if (folder / f"{path}.py").is_file():
                 return folder / f"{path}.py"
     names = {file.stem: file for folder in folders for file in folder.glob("*.py")}
-    near = difflib.get_close_matches(path.stem, names, 1)
+    near = nearest(path.stem, names)
     hint = f"; did you mean {near[0] if by_name else names[near[0]]}?" if near else ""
     raise ValueError(f"no config file {path}{hint}")
 
@@ -327,10 +327,10 @@ def _describe(annotation: Any) -> str:
 
 def _unknown(key: str, known: Mapping[str, Any]) -> str:
     leaves = {k.rsplit(".", 1)[-1]: k for k in known}
-    near = difflib.get_close_matches(key, list(known), 1, 0.5)
-    if not near:
-        near = [leaves[m] for m in difflib.get_close_matches(key.split(".")[-1], leaves, 1)]
-    hint = f"; did you mean '{near[0]}'?" if near else ""
+    hint = did_you_mean(key, known, cutoff=0.5)
+    leaf = nearest(key.rsplit(".", 1)[-1], leaves)
+    if not hint and leaf:
+        hint = f"; did you mean '{leaves[leaf[0]]}'?"
     return (
         f"unknown config key '{_in_a_line(key)}'{hint} (gpt-jax train CONFIG --help lists them all)"
     )

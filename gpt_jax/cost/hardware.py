@@ -6,11 +6,12 @@ import jax at import time.
 """
 
 import dataclasses
-import difflib
 import functools
 import time
 from collections.abc import Mapping
 from pathlib import Path
+
+from gpt_jax.hints import did_you_mean
 
 TERA, GIGA, GIBI = 1e12, 1e9, 2.0**30
 
@@ -169,11 +170,10 @@ def chip(name: str) -> Chip:
     for spelt in (name, f"tpu_{name}"):
         if spelt in known:
             return known[spelt]
-    near = difflib.get_close_matches(name, [*known, *(k.removeprefix("tpu_") for k in known)], 2)
-    hint = f", did you mean {' or '.join(map(repr, near))}?" if near else ""
+    short = [k.removeprefix("tpu_") for k in known]
     raise ValueError(
-        f"unknown chip '{name}'{hint}; known: {', '.join(known)} "
-        f"(add others to CHIPS in gpt_jax/cost/hardware.py)"
+        f"unknown chip '{name}'; known: {', '.join(known)} (add others to CHIPS in "
+        f"gpt_jax/cost/hardware.py){did_you_mean(name, [*known, *short], most=2)}"
     )
 
 

@@ -23,6 +23,7 @@ import numpy as np
 
 from gpt_jax.config import python_file
 from gpt_jax.data.records import Located
+from gpt_jax.hints import did_you_mean
 from gpt_jax.storage.compressed import FORMATS
 
 Record = Mapping[str, Any]
@@ -140,14 +141,11 @@ def prompts(task: Task, items: Sequence[Item], pool: Sequence[Item], shots: int,
 
 def select(names: Sequence[str], catalog: Mapping[str, Task]) -> list[Task]:
     """Tasks by name. Raises ValueError for an unknown one, with the nearest."""
-    import difflib
-
     for name in names:
         if name not in catalog:
-            near = difflib.get_close_matches(name, catalog, 1)
-            hint = f"did you mean {near[0]}? " if near else ""
             raise ValueError(
-                f"unknown task '{name}'; {hint}known: {', '.join(catalog)}; add one by --task-file"
+                f"unknown task '{name}'; known: {', '.join(catalog)}; add one by --task-file"
+                f"{did_you_mean(name, catalog)}"
             )
     return [catalog[name] for name in dict.fromkeys(names)]
 

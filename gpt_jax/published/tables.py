@@ -3,11 +3,11 @@
 Must not import jax.
 """
 
-import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
+from gpt_jax.hints import did_you_mean
 from gpt_jax.published import chinchilla, laws, shapes
 from gpt_jax.published.compare import Comparison
 from gpt_jax.published.fits import Fits
@@ -73,8 +73,7 @@ TABLES: Mapping[str, Table] = {
 def find_table(name: str) -> Table:
     """The table of that name; raises ValueError naming the nearest."""
     if name not in TABLES:
-        near = difflib.get_close_matches(name, TABLES, 1, 0.5)
-        hint = f"; did you mean '{near[0]}'?" if near else ""
+        hint = did_you_mean(name, TABLES, cutoff=0.5)
         raise ValueError(f"no table '{name}'; there are {', '.join(TABLES)}{hint}")
     return TABLES[name]
 

@@ -9,12 +9,12 @@ unconstrained law, G groups.
 Must not import jax.
 """
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from gpt_jax.hints import did_you_mean
 from gpt_jax.scaling.laws import Array, Law, LogVariables, TwoTerms, to_logs
 
 GROUP = "group"
@@ -343,6 +343,4 @@ class _Layout:
 
 
 def _allowed(name: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, known, 1)
-    hint = f"; did you mean '{near[0]}'?" if near else ""
-    return f"the law has the parameters {', '.join(known)}{hint}"
+    return f"the law has the parameters {', '.join(known)}{did_you_mean(name, known)}"

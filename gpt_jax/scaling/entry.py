@@ -3,11 +3,12 @@
 Imports nothing heavy: command lines that list the laws start fast. Must not import jax.
 """
 
-import difflib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
+
+from gpt_jax.hints import did_you_mean
 
 if TYPE_CHECKING:
     from gpt_jax.scaling.laws import Law
@@ -70,7 +71,6 @@ def register(entry: LawEntry) -> None:
 def find_law(name: str) -> LawEntry:
     """The entry of that name; raises ValueError naming the nearest."""
     if name not in LAWS:
-        near = difflib.get_close_matches(name, LAWS, 1)
-        hint = f"; did you mean '{near[0]}'?" if near else ""
+        hint = did_you_mean(name, LAWS)
         raise ValueError(f"--law {name}: allowed are {', '.join(LAWS)}{hint}")
     return LAWS[name]

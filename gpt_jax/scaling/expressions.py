@@ -8,11 +8,12 @@ Must not import jax.
 """
 
 import ast
-import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+
+from gpt_jax.hints import did_you_mean
 
 Array = np.ndarray
 
@@ -105,8 +106,7 @@ def check_formula(tree: ast.expr, option: str) -> None:
 def _check_call(name: str, count: int, option: str) -> None:
     known = [*FUNCTIONS, *CHOICES]
     if name not in known:
-        near = difflib.get_close_matches(name, known, 1)
-        hint = f"; did you mean '{near[0]}'?" if near else ""
+        hint = did_you_mean(name, known)
         raise ValueError(f"{option}: no function {name}; known: {', '.join(known)}{hint}")
     wanted = 2 if name in CHOICES else 1
     if count != wanted:
@@ -255,5 +255,4 @@ def _side(tree: ast.expr, columns: Mapping[str, Array]) -> Array:
 
 def unknown_name(name: str, known: Sequence[str]) -> str:
     """What is known, and the nearest of it."""
-    near = difflib.get_close_matches(name, known, 1)
-    return f"known: {', '.join(known)}" + (f"; did you mean '{near[0]}'?" if near else "")
+    return f"known: {', '.join(known)}{did_you_mean(name, known)}"

@@ -6,7 +6,6 @@ column of the file is meant, and the table remembers it: N, D and C carry their 
 Must not import jax.
 """
 
-import difflib
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from gpt_jax.hints import did_you_mean
 from gpt_jax.scaling.conditions import columns_of, where_it_holds
 from gpt_jax.storage import csv_cells, tables
 
@@ -372,8 +372,7 @@ def _mapping(
     known = [*QUANTITIES, *LABELS]
     for name, column in columns.items():
         if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            hint = f"; did you mean '{near[0]}'?" if near else ""
+            hint = did_you_mean(name, known)
             raise ValueError(f"--columns {name}=...: allowed names are {', '.join(known)}{hint}")
         _require_column(column, header, path, f"--columns {name}={column}")
     mapping = {}
@@ -399,8 +398,7 @@ def _mapping(
 
 def _require_column(column: str, header: list[str], path: Path, given: str) -> None:
     if column not in header:
-        near = difflib.get_close_matches(column, header, 1)
-        hint = f"; did you mean '{near[0]}'?" if near else ""
+        hint = did_you_mean(column, header)
         raise ValueError(f"{given}: {path} has the columns {', '.join(header)}{hint}")
 
 

@@ -3,7 +3,6 @@
 Must not import jax.
 """
 
-import difflib
 import fnmatch
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from gpt_jax.hints import did_you_mean
 from gpt_jax.scaling.laws import Array
 from gpt_jax.scaling.table import MISSING
 from gpt_jax.storage import tables
@@ -27,8 +27,7 @@ class Wide:
     def require(self, column: str, option: str) -> None:
         """Raise ValueError where the file has no such column."""
         if column not in self.columns:
-            near = difflib.get_close_matches(column, self.columns, 1)
-            hint = f"; did you mean '{near[0]}'?" if near else ""
+            hint = did_you_mean(column, self.columns)
             shown = ", ".join(self.columns[:12]) + (", ..." if len(self.columns) > 12 else "")
             raise ValueError(f"{self.path} has no column '{column}' ({option}): {shown}{hint}")
 

@@ -4,12 +4,13 @@ A field that asks for something we cannot do is refused by its name; null is wha
 Must not import jax.
 """
 
-import difflib
 import json
 from collections.abc import Mapping
 from typing import Annotated, Any, NoReturn
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from gpt_jax.hints import did_you_mean
 
 MAX_STOPS = 4
 """Stop strings of a request, as at OpenAI."""
@@ -312,9 +313,7 @@ def _same(one: Any, given: Any) -> bool:
 
 
 def _unknown(name: str, known: list[str]) -> NoReturn:
-    near = difflib.get_close_matches(name, known, 1)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    raise ValueError(f"{name[:100]}: this server does not know it{hint}")
+    raise ValueError(f"{name[:100]}: this server does not know it{did_you_mean(name, known)}")
 
 
 def _short(value: Any) -> str:

@@ -18,7 +18,6 @@ Must not import jax.
 
 import contextlib
 import dataclasses
-import difflib
 import errno
 import fcntl
 import json
@@ -33,6 +32,7 @@ from typing import Any, Literal, get_args
 
 from gpt_jax.config import Config, overrides
 from gpt_jax.config.timetable import make_timetable
+from gpt_jax.hints import did_you_mean
 from gpt_jax.runs import checkpoint_files
 from gpt_jax.runs.directory import RunDirectory
 from gpt_jax.runs.tracking import Record, write_json
@@ -226,8 +226,7 @@ class SweepDirectory:
         """The same sweep with no work but on these trials; ValueError for one that is not there."""
         for name in names:
             if name not in self._by_name:
-                near = difflib.get_close_matches(name, self._by_name, 1)
-                hint = f"; did you mean '{near[0]}'?" if near else ""
+                hint = did_you_mean(name, self._by_name)
                 raise ValueError(f"no trial '{name}' in {self.path}{hint}")
         limited = SweepDirectory(self.path, self.entries)
         limited.identity = self.identity

@@ -136,7 +136,7 @@ def test_mistakes_are_one_line(workspace, data, capsys):
         ("eval",): "which run",
         ("eval", run): "nothing to evaluate",
         ("eval", run, "--tasks", "copa", "--shots", "-1"): "--shots -1; allowed: 0 or more",
-        ("eval", run, "--tasks", "copas"): "did you mean copa",
+        ("eval", run, "--tasks", "copas"): "did you mean 'copa'",
         ("eval", run, "--tasks", "piqa", "--data", str(data)): "none of piqa.jsonl",
         ("eval", str(data), "--tasks", "copa"): "is not a run directory",
         ("eval", run, "--tasks", "copa", "--seed", "1", "--model.d_model", "8"): "allowed: mesh",

@@ -46,7 +46,7 @@ def test_nulls_and_empty_options_are_what_is_not_given():
     ("kind", "changes", "field", "said"),
     [
         (CompletionRequest, {"top_a": 1}, "top_a", "does not know it"),
-        (CompletionRequest, {"max_token": 1}, "max_token", "did you mean max_tokens?"),
+        (CompletionRequest, {"max_token": 1}, "max_token", "did you mean 'max_tokens'?"),
         (CompletionRequest, {"stop": list("abcde")}, "stop", "5 texts; allowed: up to 4"),
         (CompletionRequest, {"stop": 3}, "stop", "a text, or a list of 1 to 4 texts"),
         (CompletionRequest, {"prompt": {}}, "prompt", "a list of token ids"),

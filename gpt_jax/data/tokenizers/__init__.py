@@ -4,7 +4,6 @@ Libraries behind the tokenizers are imported where used. Must not import jax.
 """
 
 import base64
-import difflib
 import hashlib
 import json
 import re
@@ -23,6 +22,7 @@ from gpt_jax.data.tokenizers.plain import ByteTokenizer, CharTokenizer, IdsToken
 from gpt_jax.data.tokenizers.subword import BytePairTokenizer, SentencePieceTokenizer
 from gpt_jax.data.tokenizers.tokenizer_json import JsonTokenizer, identity, read_json_tokenizer
 from gpt_jax.data.tokenizers.vocabularies import load_gpt1, load_gpt2
+from gpt_jax.hints import did_you_mean
 
 __all__ = [
     "END_OF_TEXT",
@@ -74,8 +74,7 @@ def make_tokenizer(
         return IdsTokenizer(int(match[1]))
     size = bpe_size(name)
     if name != "char" and size is None:
-        near = difflib.get_close_matches(name, ["byte", "char", "gpt2", "gpt1", "bpe:4096"], 1)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        hint = did_you_mean(name, ["byte", "char", "gpt2", "gpt1", "bpe:4096"])
         raise ValueError(f"data.tokenizer = {name}; allowed: {ALLOWED}{hint}")
     if texts is None:
         raise ValueError(f"data.tokenizer = {name} is learned from a corpus, and none was given")

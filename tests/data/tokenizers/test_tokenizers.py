@@ -235,8 +235,8 @@ def test_sentencepiece(sentencepiece_model, tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("gpt3", r"data.tokenizer = gpt3; allowed: byte .*did you mean gpt2\?"),
-        ("bpe:", r"did you mean bpe:4096"),
+        ("gpt3", r"data.tokenizer = gpt3; allowed: byte .*did you mean 'gpt2'\?"),
+        ("bpe:", r"did you mean 'bpe:4096'"),
         ("none/tokenizer.json", "there is no such file"),
         ("char", "is learned from a corpus"),
     ],
