@@ -1,4 +1,4 @@
-"""What training a config on a topology costs, by closed form. Must not import jax.
+"""Closed-form estimate of what training a config on a topology costs. Must not import jax.
 
 Roofline: a step takes at least as long as its products at the chip's peak, its traffic to memory at
 the chip's bandwidth, and what it sends along each mesh axis at that axis's share of the
@@ -41,16 +41,16 @@ class Plan:
     n_tokens: int
     n_steps: int
     step_tokens: int
-    """Of a whole batch, after any ramp."""
+    """Tokens in one full batch, after any batch-size ramp."""
     executed_flops: float
-    """Of a step on one device, what is recomputed included."""
+    """Matmul FLOPs that one device executes in a step, rematerialization included."""
     model_flops: float
-    """Of a step on one device in PaLM's convention, which MFU counts."""
+    """FLOPs of a step per device in PaLM's convention: the numerator of MFU."""
     compute_seconds: float
     memory_seconds: float
     traffic: tuple[Traffic, ...]
     price: float | None
-    """Of a chip for an hour."""
+    """Price of one chip-hour; None if not given."""
 
     @property
     def network_seconds(self) -> float:
@@ -58,7 +58,7 @@ class Plan:
 
     @property
     def step_seconds(self) -> float:
-        """At least: compute, memory and interconnect overlap perfectly."""
+        """Lower bound of a step's time: compute, memory and interconnect overlap perfectly."""
         return max(self.compute_seconds, self.memory_seconds, self.network_seconds)
 
     @property

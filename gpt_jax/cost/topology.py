@@ -16,9 +16,9 @@ class Topology:
 
     chip: hardware.Chip
     shape: tuple[int, ...]
-    """Of a TPU slice, chips along each dim of its torus; of GPUs, their number."""
+    """Chips along each dim of a TPU slice's torus; for GPUs, (number of GPUs,)."""
     slices: int = 1
-    """Of TPUs: tori that the data center's network joins."""
+    """Number of TPU slices, joined by the data center's network; always 1 for GPUs."""
 
     @property
     def name(self) -> str:

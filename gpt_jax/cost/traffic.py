@@ -1,4 +1,4 @@
-"""What the devices of a mesh send each other in a training step. Must not import jax.
+"""Bytes that the devices of a mesh send each other in a training step. Must not import jax.
 
 Ring collectives: of an array of s bytes over n devices, gathering or scattering sends s (n - 1) / n
 from each, and an all-reduce twice that. Gradients are added along every axis that a parameter is
@@ -90,9 +90,13 @@ def _fsdp(config: Config, mesh: MeshSizes) -> float:
 
 
 def _tensor(config: Config, mesh: MeshSizes) -> float:
-    """Of each layer, forward: its input gathered for attention and for the MLP, and their outputs
-    scattered; backward the same of gradients, and the inputs gathered again for those of weights.
-    Recomputing gathers, and scatters, once more, all but the last output."""
+    """Bytes that a device sends along tensor in a step.
+
+    Forward, each layer all-gathers its input for attention and for the MLP, and reduce-scatters
+    both outputs. Backward does the same with gradients, and all-gathers the inputs again for the
+    gradients of weights. Rematerialization repeats the forward collectives that
+    RECOMPUTED_PASSES counts.
+    """
     model = config.model
     a_layer = 2.0 + 2 + 4  # forward; backward
     a_layer += RECOMPUTED_PASSES[config.compute.remat]

@@ -1,1 +1,1 @@
-"""What a config costs on a topology, without it: by closed form, and by the real TPU compiler."""
+"""Cost of a config on absent hardware: by closed form, and by the real TPU compiler."""

@@ -42,19 +42,19 @@ PRODUCT_UNITS = {
 """Multiply-adds of a device in a cycle, from the chips' pages: cores x units x their sizes. With
 the peak they give the clock, in whose cycles the compiler counts."""
 KERNEL_SHARE = 0.5
-"""Of the peak that attention kernels are taken to attain: the compiler has no estimate of them."""
+"""Assumed share of the peak that attention kernels attain: the compiler does not estimate it."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Compiled:
-    """What the compiler says of a training step on one device of a topology."""
+    """The compiler's figures for a training step on one device of a topology."""
 
     fits: bool
     argument_bytes: int
     """State and batch."""
     total_bytes: int
-    """What the program reserves: arguments, and a buffer that holds everything else, gaps included.
-    It is what the compiler compares with the device's memory."""
+    """Bytes that the program reserves: arguments, and a buffer for everything else, gaps included.
+    The compiler compares this figure with the device's memory."""
     peak_bytes: int
     """Arguments and temporaries that are alive at one time."""
     summed_temporary_bytes: int
@@ -67,9 +67,9 @@ class Compiled:
     costs: hlo.Costs
     """Each loop's body as often as it runs."""
     cycle_seconds: float
-    """Of costs.cycles, one operation after another; collectives run beside them."""
+    """Time of costs.cycles, operations run one after another; collectives overlap with them."""
     kernel_seconds: float
-    """Of attention kernels, assumed (KERNEL_SHARE)."""
+    """Assumed time of attention kernels, by KERNEL_SHARE; 0 without splash attention."""
     compile_seconds: float
     attention: str
     message: str = ""
@@ -110,7 +110,7 @@ def compile_plan(plan: Plan) -> Compiled:
 
 
 def reserved_bytes(dump: Path) -> int:
-    """Of the device's main memory, from the compiler's report in a folder of its dumps."""
+    """Bytes reserved in the device's main memory, read from the memory report in an XLA dump."""
     report = next(dump.glob("*.after_optimizations-memory-usage-report.txt")).read_text()
     found = re.search(r"^Memory Space: default .*\nTotal bytes: (\d+)", report, re.MULTILINE)
     assert found is not None, report[:200]
@@ -222,7 +222,7 @@ def clock(topology: Topology) -> float:
 
 
 def _kernel_seconds(plan: Plan) -> float:
-    """Of the attention kernels: their products at KERNEL_SHARE of the peak."""
+    """Seconds of the attention kernels: their matmuls at KERNEL_SHARE of the peak."""
     sequences = plan.config.train.batch_sequences / plan.mesh.n_devices
     work = attention_flops_per_sequence(plan.config) * sequences
     return work / (KERNEL_SHARE * plan.topology.chip.peak("bfloat16"))

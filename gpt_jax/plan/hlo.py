@@ -1,4 +1,4 @@
-"""What an optimised TPU program costs, read from its text: loops counted as often as they run.
+"""Costs of an optimized TPU program, read from its text: loops counted as often as they run.
 
 The compiler's own cost analysis counts the body of a loop once, whatever its length, and layers,
 parts of the loss, microbatches and collective matrix products are loops. Here each operation counts
@@ -67,21 +67,21 @@ class Collective:
     kind: str
     count: float
     n_bytes: float
-    """Of the larger of what goes in and what comes out."""
+    """Bytes of the largest operand or result, summed over the collectives."""
     sent_bytes: float
-    """That a device sends, in a ring over its group."""
+    """Bytes that a device sends, in a ring over its group."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Costs:
-    """Of one step on one device."""
+    """Costs of one step on one device."""
 
     flops: float
-    """Of matrix products, without the kernels'."""
+    """FLOPs of matmuls, without those inside Mosaic kernels."""
     n_bytes: float
     """Read and written by operations; what stays in fast memory between two counts too."""
     cycles: float
-    """As the compiler estimates them, without the kernels'."""
+    """The compiler's estimate of cycles, without Mosaic kernels."""
     collectives: tuple[Collective, ...]
 
 

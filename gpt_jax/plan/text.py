@@ -22,7 +22,7 @@ def gib(n_bytes: float) -> str:
 
 
 def seconds(value: float) -> str:
-    """Of a step: to a thousandth."""
+    """A step's time in seconds, with three decimals."""
     return f"{value:,.3f} s"
 
 
