@@ -167,9 +167,12 @@ def test_responses_that_are_cut_off_are_counted_and_left_out(tmp_path):
 
 def test_a_sentence_too_long_keeps_its_place_in_the_score(tmp_path):
     found = [{"tokens": ["w" * n, "b"], "tags": ["B-x", "O"]} for n in (3, 60)]
-    _, rows = read("tag", write(tmp_path / "t.jsonl", found))
-    assert rows.n_rows == 2
-    assert any("1 of 2 examples lost all of their targets" in note for note in rows.notes)
+    path = write(tmp_path / "t.jsonl", found)
+    made, training = read("tag", path)
+    assert training.n_rows == 1
+    assert any("1 of 2 examples lost all of their targets" in note for note in training.notes)
+    scored = examples.load_rows(made, TOKENIZER, reading.read_records(path), path, training=False)
+    assert scored.n_rows == 2
 
 
 FILES = {

@@ -149,7 +149,7 @@ def test_half_precision_is_read_to_the_bit(folder):
 
 
 def test_merges_give_the_trained_tokenizer_again(repository):
-    text = (repository / "gpt_jax" / "config.py").read_text()
+    text = (repository / "gpt_jax" / "config" / "model.py").read_text()
     tokenizer = BytePairTokenizer.train([text], 700)
     lines = [f"{a} {b}" for a, b in merges_of(tokenizer.tokens)]
     assert len(lines) == 700 - 257

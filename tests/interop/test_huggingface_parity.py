@@ -101,7 +101,7 @@ def same_ids(tokenizer, folder, texts):
 @pytest.mark.parametrize("model_type", ["gpt2", "openai-gpt", "llama"])
 @pytest.mark.parametrize("kind", ["byte", "char", "bpe"])
 def test_tokenizers_load_with_the_same_ids(kind, model_type, tmp_path, repository):
-    source = (repository / "gpt_jax" / "config.py").read_text()
+    source = (repository / "gpt_jax" / "config" / "model.py").read_text()
     texts = TEXTS
     if kind == "byte":
         tokenizer = ByteTokenizer()
