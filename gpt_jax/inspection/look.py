@@ -1,4 +1,4 @@
-"""What a model computes on the way through one text, on the host."""
+"""Losses, attention weights and logit lens of a model on one text, as arrays on the host."""
 
 from typing import NamedTuple
 
@@ -10,11 +10,11 @@ from gpt_jax.models.gpt import GPT, Params
 from gpt_jax.models.layers import alibi_slopes
 
 TOP = 5
-"""Likeliest tokens that are kept of each distribution."""
+"""Number of likeliest tokens that are reported of each distribution."""
 
 
 class Look(NamedTuple):
-    """Of T tokens through L layers with N heads."""
+    """Activations of one text: T tokens, L layers, N heads, at most TOP likeliest tokens K."""
 
     losses_T: np.ndarray
     """Nats of each token given those before it; nan for the first."""
@@ -25,11 +25,11 @@ class Look(NamedTuple):
     stream went to the final norm and the output table from there; the last row is the model's."""
     probabilities_LTK: np.ndarray
     entropy_LT: np.ndarray
-    """Of the same distributions, nats."""
+    """Entropy of the logit lens's distributions, nats."""
 
 
 def look(model: GPT, params: Params, ids: np.ndarray) -> Look:
-    """Looks at a text of token ids [T], without dropout."""
+    """Compute the activations of a text of token ids [T], without dropout."""
     computed = jax.jit(lambda params, ids: _look(model, params, ids))(params, jnp.asarray(ids))
     return Look(**jax.device_get(computed))
 

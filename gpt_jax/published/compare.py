@@ -41,12 +41,12 @@ class Comparison:
     title: str
     paper: str
     conventions: str
-    """What N, D, C and ours mean here."""
+    """Meaning of N, D, C and of the column `ours` in this comparison."""
     rows: tuple[Row, ...]
     oddities: tuple[str, ...] = ()
-    """Of the paper's numbers: said, not repaired."""
+    """Inconsistencies in the paper's numbers: reported, not corrected."""
     notes: tuple[str, ...] = ()
-    """Of ours: runs, conventions, warnings."""
+    """Notes on our numbers: state of the comparison, runs, conventions, warnings."""
 
 
 def load(name: str) -> dict[str, Any]:
@@ -63,7 +63,7 @@ def load_rows(name: str) -> list[dict[str, int]]:
 
 
 def half_unit(printed: Decimal) -> float:
-    """Half of the last printed digit: what rounding may have hidden."""
+    """Half a unit of the last printed digit: the largest error of rounding."""
     exponent = printed.as_tuple().exponent
     assert isinstance(exponent, int), printed
     return 0.5 * 10.0**exponent

@@ -31,7 +31,7 @@ ALL, NON_EMBEDDING, MATMUL = (
     "parameters of matrix products",
 )
 N_COUNTS = {"n_params": ALL, "n_params_non_embedding": NON_EMBEDDING, "n_params_matmul": MATMUL}
-"""What N counts, by the project's columns; another one is taken to count all parameters."""
+"""Parameters that N counts, by the project's column; any other column is assumed to count all."""
 C_WITH_EMBEDDINGS = (
     "flops",
     "flops_exact_causal",
@@ -42,12 +42,12 @@ C_WITH_EMBEDDINGS = (
 )
 """The project's columns of compute that are not Kaplan's."""
 SCALES = ("E", "A", "B", "N_c", "D_c", "C_c", "S_c", "B_star")
-"""Parameters in units of a corpus and its tokens; exponents are free of them."""
+"""Parameters whose values depend on the corpus and its tokenizer; exponents do not."""
 
 
 @dataclass(frozen=True)
 class PaperConvention:
-    """What a paper's N counts, and where its losses were measured."""
+    """Parameters that a paper's N counts, and the corpus on which its losses were measured."""
 
     paper: str
     n_params: str
@@ -60,7 +60,7 @@ CHINCHILLA = PaperConvention("Hoffmann et al.", ALL, "MassiveText")
 
 @dataclass(frozen=True)
 class Fit:
-    """What a comparison needs of the JSON of one fit."""
+    """Fields of the JSON of one fit that a comparison needs."""
 
     law: str
     parameters: Mapping[str, float | None]

@@ -30,9 +30,9 @@ class Table:
     laws: tuple[str, ...] = ()
     """Laws of `gpt-jax fit` whose parameters it compares."""
     state: State = HERE
-    """ready to run: what it needs is not on an ordinary machine, the folder says what and how."""
+    """`ready to run`: needs more than an ordinary machine; the folder says what and how."""
     folder: str = ""
-    """Of experiments/: the paper's."""
+    """Folder of the paper under experiments/."""
 
 
 TABLES: Mapping[str, Table] = {

@@ -56,11 +56,11 @@ class Answer:
     values: dict[str, Estimate]
     over_training: tuple[OverTrained, ...] = ()
     group: str = ""
-    """Of a fit to several groups."""
+    """Label of the group, for a fit to several groups; empty otherwise."""
 
 
 def estimate(logs: Array) -> Estimate:
-    """From natural logarithms (F), row 0 the fit's."""
+    """Estimate from natural logarithms (F): row 0 is the fit, the others are refits."""
     values = np.exp(logs)
     if values.size == 1:
         return Estimate(float(values[0]), {})
@@ -100,7 +100,7 @@ def for_size(frontier: Frontier, n_params: float) -> Answer:
 def from_one_variable(
     fit: LawFit, refits: Array, question: str, given: float, group: int = 0
 ) -> Answer:
-    """Of a law in one variable: its value for the loss, or the loss for its value.
+    """Answer from a law in one variable: the variable for a given loss, or the loss for its value.
 
     Raises ValueError if the law has no such variable, or never reaches the loss.
     """

@@ -8,12 +8,12 @@ import math
 
 
 def pairs(option: str, text: str) -> dict[str, str]:
-    """Of NAME=VALUE[,NAME=VALUE...]; raises ValueError naming the option."""
+    """Parse NAME=VALUE[,NAME=VALUE...]; raises ValueError naming the option."""
     return dict(pair(option, part) for part in text.split(",") if part.strip())
 
 
 def pair(option: str, text: str) -> tuple[str, str]:
-    """NAME=VALUE; raises ValueError naming the option."""
+    """Parse NAME=VALUE; raises ValueError naming the option."""
     name, equals, value = (part.strip() for part in text.partition("="))
     if not (name and equals and value):
         raise ValueError(f"{option} {text}: expected NAME=VALUE")
@@ -21,7 +21,7 @@ def pair(option: str, text: str) -> tuple[str, str]:
 
 
 def names(given: list[str]) -> list[str]:
-    """NAME[,NAME...], given once or several times."""
+    """Parse NAME[,NAME...], given once or several times."""
     return [name.strip() for text in given for name in text.split(",") if name.strip()]
 
 

@@ -13,7 +13,7 @@ from gpt_jax.scaling.table import Array, RunTable, with_values
 SAME_COMPUTE = 1.02
 """Computes of one size within this factor are one budget, rounded to whole steps."""
 CELL = ("n_params", "flops")
-"""What a cell shares, with the law's other variables and the group."""
+"""Columns in which the runs of a cell agree, besides the law's other variables and the group."""
 MOST_NAMED = 3
 """Cells that a warning names."""
 
@@ -24,9 +24,9 @@ def best_over(
     """The best setting of these quantities (learning_rate, ...) in each cell of N and C.
 
     within: further quantities that a cell shares. Rows of one cell that share the values of
-    `names` are seeds of one setting; the setting with the lowest mean target is kept, with all of
-    its rows (the protocol of Porian et al. 2024). Warns where that is the lowest or the highest
-    value tried. Raises ValueError for a quantity that the table does not have.
+    `names` are seeds of one setting; the table returned has the setting with the lowest mean
+    target, with all of its rows (the protocol of Porian et al. 2024). Warns where that is the
+    lowest or the highest value tried. Raises ValueError for a quantity that the table lacks.
     """
     for name in names:
         if name in CELL or name in within or name == target:

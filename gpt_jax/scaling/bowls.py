@@ -20,7 +20,7 @@ VARIABLES = {
     "batch_tokens": ("n_tokens",),
     "weight_decay": ("tokens_per_param",),
 }
-"""What the best value of each hyperparameter is a power law of."""
+"""{hyperparameter: variables of the power law that its best value follows}"""
 WINDOW = 0.02
 """Runs of a cell up to this share above its lowest loss are near its best."""
 
@@ -57,7 +57,7 @@ class Cell:
     optimum: dict[str, float]
     loss: float
     problem: str
-    """Why it is left out; empty if it is not"""
+    """Reason why the cell is left out; empty if it is used"""
 
 
 @dataclass(frozen=True)
@@ -71,9 +71,9 @@ class PowerLaw:
     errors: tuple[float, ...]
     """Standard errors of the exponents"""
     quantiles: dict[int, float]
-    """{level: of Student's t}"""
+    """{level: quantile of Student's t distribution}"""
     log_intervals: dict[int, tuple[float, float]]
-    """Of log scale"""
+    """{level: interval of log_scale}"""
 
     def intervals(self, index: int) -> dict[int, tuple[float, float]]:
         value, error = self.exponents[index], self.errors[index]
@@ -125,7 +125,7 @@ def fit_cell(cell: Grid, window: float = WINDOW) -> Cell:
 
 
 def law_through(cells: Sequence[Cell], hyper: str) -> PowerLaw:
-    """The power law through minima by least squares; every minimum counts alike."""
+    """The power law through minima by least squares; every minimum has the same weight."""
 
     used = [cell for cell in cells if not cell.problem]
     variables = VARIABLES[hyper]

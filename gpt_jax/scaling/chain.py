@@ -45,7 +45,7 @@ class RunCurve:
 
 @dataclass(frozen=True)
 class Resampled:
-    """Whose residuals a run is given in each refit, in both steps, and with which sign.
+    """For each refit and run, the run whose residuals it is given in both steps, and their sign.
 
     The runs' sizes and data stay as they are: few runs, drawn with replacement, often leave the
     exponents open, and the intervals of such draws are too wide.
@@ -59,7 +59,7 @@ class Resampled:
 
 @dataclass(frozen=True)
 class Settings:
-    """How the evaluations become points."""
+    """Settings of the fit: how evaluations become points, and the refits."""
 
     average: int = 5
     """Evaluations that are averaged: the last of a run (step 1), a trailing window (step 2)."""
@@ -83,7 +83,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Chain:
-    """Both steps of one task, and what they say of the target."""
+    """Both fitted steps of one task, and their predictions for the target."""
 
     name: str
     runs: tuple[RunCurve, ...]

@@ -18,7 +18,7 @@ FEW_VALUES = 4
 """Distinct sizes, token counts or computes behind an exponent: fewer draw a warning."""
 FEW_RUNS_PER_PARAMETER = 2
 SHORT_RANGE = 8.0
-"""A variable that spans less than this factor says little of its exponent."""
+"""Factor: a variable that spans less hardly constrains its exponent."""
 MIXING_SPOILS = {
     "tokenizer": "losses per token of different tokenizers are not comparable",
     "vocab_size": "losses per token of different vocabularies are not comparable",
@@ -29,7 +29,7 @@ MIXING_SPOILS = {
 MANY_WITHOUT_MINIMUM = 0.3
 """Share of simulated studies that leave a budget out."""
 EXACT_OPTIMUM = 0.01
-"""Differences of log N and of exponents below this are no reason for a warning."""
+"""Differences of log N and of exponents below this draw no warning."""
 CHECK_SHARE = 1.2
 """Share of the 95% half-width by which a check may differ. Noise alone exceeds it once in 50."""
 SCATTER_WARNING = (
@@ -46,11 +46,11 @@ embeddings in C and not in N, less where N counts experts that a token does not 
 USUAL_TOKENS_PER_PARAMETER = (1e-3, 1e6)
 """D / N, median: from the smallest to the most over-trained models there are."""
 BIAS_SHARE = 0.5
-"""Of the half-width of the 95% interval: a smaller bias of the parabolas is not worth a warning."""
+"""Share of the 95% half-width: a smaller bias of the parabolas draws no warning."""
 
 
 def table_warnings(runs: RunTable) -> list[str]:
-    """Of the table itself: mixed tokenizers or conventions."""
+    """Warn of the table itself: mixed tokenizers or conventions, wrong units, repeated rows."""
     found = list(runs.warnings)
     for label, reason in MIXING_SPOILS.items():
         values = sorted(set(runs.labels.get(label, ())))
@@ -102,7 +102,7 @@ def repeat_warnings(runs: RunTable) -> list[str]:
 
 
 def fit_warnings(fit: LawFit) -> list[str]:
-    """Of a law's fit: too little behind an exponent, or a parameter that the runs do not hold."""
+    """Warn of a law's fit: few values behind an exponent, few runs, a parameter at a bound."""
     found = []
     for variable in fit.law.variables:
         values = fit.runs[variable]
@@ -132,7 +132,7 @@ def fit_warnings(fit: LawFit) -> list[str]:
 
 
 def bound_warnings(fit: LawFit) -> list[str]:
-    """Of a minimum at a bound, the user's or the law's own."""
+    """Warn of a minimum at a bound of a parameter, the user's or the law's own."""
     low, high = fit.law.bounds.T
     at_bound = (fit.theta <= low + 1e-9) | (fit.theta >= high - 1e-9)
     if not at_bound.any():
@@ -151,7 +151,7 @@ def bound_warnings(fit: LawFit) -> list[str]:
 
 
 def interval_warnings(uncertainty: Uncertainty) -> list[str]:
-    """Of parameters whose 95% interval is open, or spans a factor of ten."""
+    """Warn of open 95% intervals, and of exponents whose interval spans a factor of ten."""
     found, leave_open = [], []
     for symbol, edges in uncertainty.intervals.items():
         low, high = edges[-1]
@@ -171,7 +171,7 @@ def extrapolation_warnings(extrapolation: Extrapolation | None) -> list[str]:
 
 
 def optima_warnings(fit: OptimaFit) -> list[str]:
-    """Of a power law through optima: too few computes, or a short range of them."""
+    """Warn of a power law through optima: too few computes, a short range, and the checks below."""
     n_computes = len(fit.profiles) or np.unique(fit.log_optimum[0]).size
     what = "computes" if fit.profiles else "best sizes"
     found = []
@@ -188,7 +188,7 @@ def optima_warnings(fit: OptimaFit) -> list[str]:
 
 
 def outside_warnings(fit: OptimaFit) -> list[str]:
-    """Of estimates that their own interval does not hold: too few points for a bootstrap."""
+    """Warn of estimates outside their own 95% interval: too few points for a bootstrap."""
     outside = [
         name
         for name, edges in fit.intervals.items()
@@ -233,7 +233,7 @@ def scatter_warnings(fit: OptimaFit) -> list[str]:
 
 
 def check_warnings(fit: OptimaFit) -> list[str]:
-    """Where cubics over wider windows give another exponent than the parabolas."""
+    """Warn where cubics over wider windows give another exponent than the parabolas."""
     if fit.check is None or "a" not in fit.intervals:
         return []
     a, (low, high) = fit.parameters["a"], fit.intervals["a"][-1]
@@ -248,7 +248,7 @@ def check_warnings(fit: OptimaFit) -> list[str]:
 
 
 def bias_warnings(fit: OptimaFit, exponent: float) -> list[str]:
-    """Where the parabolas' bias is not small against their own uncertainty."""
+    """Warn where the parabolas' bias is not small against their own uncertainty."""
     if "a" not in fit.intervals:
         return []
     low, high = fit.intervals["a"][-1]
@@ -261,7 +261,7 @@ def bias_warnings(fit: OptimaFit, exponent: float) -> list[str]:
 
 
 def answer_warnings(answers: Sequence[Answer], runs: RunTable) -> list[str]:
-    """Of answers outside the range of the runs."""
+    """Warn of answers outside the range of the runs: extrapolations."""
     found = []
     for answer in answers:
         for name, column in (("compute", "flops"), ("flops", "flops"), ("n_params", "n_params")):
@@ -284,7 +284,7 @@ def answer_warnings(answers: Sequence[Answer], runs: RunTable) -> list[str]:
 
 
 def disagreement_warnings(exponents: dict[str, tuple[float, Array]]) -> list[str]:
-    """Of approaches whose 95% intervals of the exponent a do not meet.
+    """Warn of approaches whose 95% intervals of the exponent a do not overlap.
 
     exponents: {approach: (a, (levels, 2) interval)}
     """

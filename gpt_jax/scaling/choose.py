@@ -29,14 +29,14 @@ SCATTER = 0.02
 NEGLIGIBLE = 1e-4
 """Weight of a law below which it is left out."""
 EXPONENTS = (0.0, 0.5, 1.0)
-"""Powers of the cost that a gain is divided by; the plan that reduces most is taken."""
+"""Powers of the cost that a gain is divided by; the plan that reduces variance most is returned."""
 NOTHING = 0.01
 """A run that narrows the target's standard deviation by less than this share buys nothing."""
 
 
 @dataclass(frozen=True)
 class Belief:
-    """What the runs say of the losses at M places."""
+    """Posterior distribution of the losses at M places, given the runs made."""
 
     mean: Array
     """(M)"""

@@ -27,21 +27,23 @@ BEYOND = 1.05
 
 @dataclass(frozen=True)
 class Multiplier:
-    """How many times what B spends A needs, at one of B's losses."""
+    """Cost that A needs for one of B's losses, as a multiple of B's cost."""
 
     cost: float
-    """What B spends"""
+    """Cost of B: FLOPs, tokens or seconds"""
     loss: float
     value: float
     intervals: dict[int, tuple[float, float]]
     """{level in percent: (low, high)}; nan: open"""
     beyond: float
-    """Times beyond the runs of the ladder that is extrapolated furthest; 1 within"""
+    """Factor by which the cost lies beyond the runs of the ladder that is extrapolated furthest;
+    1 within the runs"""
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """The dearest rung of a ladder, predicted by both ladders without their dearest rungs."""
+    """The most expensive rung of a ladder, predicted by both ladders without their most expensive
+    rungs."""
 
     ladder: str
     cost: float
@@ -63,7 +65,7 @@ class CostComparison:
     theta: Array
     target: Multiplier
     asked: str
-    """What the target is: `at loss ...` or `at ...`"""
+    """Description of the target, as printed: `at loss ...` or `at ... of B`"""
     curve: tuple[Multiplier, ...]
     checks: dict[str, float]
     """{question: p-value of the F-test against it}"""
@@ -77,7 +79,7 @@ class CostComparison:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Everything said of two ladders."""
+    """Results of comparing two ladders."""
 
     a: Ladder
     b: Ladder

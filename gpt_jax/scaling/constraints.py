@@ -26,7 +26,7 @@ COMPLEX_STEP = 1e-30
 
 @dataclass(frozen=True)
 class Constraints:
-    """What is said of a law's printed parameters; nothing said = as the law has them.
+    """Constraints on a law's printed parameters; without any they are as the law has them.
 
     With groups, `alpha` means that of every group, and `alpha[c4]` that of one.
     """

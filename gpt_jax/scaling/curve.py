@@ -18,18 +18,19 @@ SYMBOLS = ("L0", "A", "alpha", "B", "C", "beta", "gamma")
 LOGS = (1, 3, 4)
 """Parameters that theta holds as logarithms."""
 DELTA = 3e-3
-"""Huber's, on log loss: about what the law leaves (the paper: 1e-3)."""
+"""Huber delta on log loss: about the size of the law's residuals (the paper: 1e-3)."""
 BLOCK = 48
 """Steps of a block at most."""
 AWAY = 20
-"""Evaluations of a residual block: noise of a loss curve is alike over some hundred steps."""
+"""Evaluations in a block of residuals: a curve's noise is correlated over some hundred steps."""
 TINY_RATE = 1e-12
 PRIOR = {"C": (0.0, 1.0), "beta": (0.5, 0.1), "gamma": (0.5, 0.1)}
 """Centre and width in theta of what is known beforehand: the start of the paper's own fits, which
 stop after some steps. Few curves leave the three to each other, and their least error then
 predicts longer runs badly."""
 NOISE = 1e-3 * AWAY**0.5
-"""What a width of the prior costs, as an error of log loss: alike neighbours count once."""
+"""Error of log loss that costs the objective as much as one width of the prior. The factor AWAY^0.5
+is there because neighbouring residuals are correlated: AWAY evaluations count as one."""
 PRIOR_STEP = 1e-4
 """Scale of the prior's rows: far within Huber's delta."""
 
@@ -255,7 +256,7 @@ def _spread(
 ) -> Array:
     """(F, P): theta of refits less theta, one Gauss-Newton step to resampled residuals.
 
-    Residuals of a curve are moved in blocks, with random signs: neighbours stay alike.
+    Residuals of a curve are moved in blocks, with random signs: neighbours stay correlated.
     """
     if not n_refits:
         return np.empty((0, theta.size))

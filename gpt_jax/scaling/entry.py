@@ -1,4 +1,4 @@
-"""What is known of a law by its name, and the laws that are known.
+"""Registry of laws by name, and the entry that describes each.
 
 Imports nothing heavy: command lines that list the laws start fast. Must not import jax.
 """
@@ -29,7 +29,7 @@ Kind = Literal["loss", "isoflop", "envelope", "optimum"]
 
 @dataclass(frozen=True)
 class LawEntry:
-    """A law that `--law` knows."""
+    """A law that `--law` can name."""
 
     name: str
     kind: Kind
@@ -41,7 +41,7 @@ class LawEntry:
     """Columns, besides the target."""
     build: Builder | None = None
     variables: tuple[str, ...] = ()
-    """What the law is a function of, in its own order; none = `needs`"""
+    """Variables of the law, in the law's own order; empty = `needs`"""
     target: str = "loss"
     irreducible: str | None = None
     """Symbol of the irreducible loss; none = the law has no place for it, or always has it."""
@@ -50,11 +50,11 @@ class LawEntry:
     space: Literal["log", "linear"] = "log"
     prefer: Mapping[str, str] = field(default_factory=dict)
     varied: str = "n_params"
-    """Optima only: what a profile at one compute varies."""
+    """Only for laws that find optima: the quantity that varies in a profile at one compute."""
 
     @property
     def finds_optima(self) -> bool:
-        """Whether it fits power laws to optima, and not a formula to runs."""
+        """Whether the law is fitted as power laws to optima, and not as a formula to runs."""
         return self.kind != "loss"
 
 

@@ -24,15 +24,15 @@ N_COMPUTES = 1500
 FEWEST_SIZES = 3
 """Different best sizes that a power law needs, the smallest and the largest of all not counted."""
 POINTS = 241
-"""Of a curve, at which its deviation from the law is known: close enough to hold its extremes."""
+"""Points of a curve at which its deviation from the law is known: enough to find its extremes."""
 EVERY = 6
-"""Of these points, those that the law is fitted to."""
+"""Stride: the law is fitted to every EVERY-th of these points."""
 LAW = "chinchilla-parametric"
 ABSORBED = 4
 """Curves' worth of deviation that the law's five parameters take up: those of size more than those
 of tokens, in which curves differ less. With it intervals cover at their nominal rate (tests)."""
 ROUNDS = 20
-"""Of choosing the computes and fitting the line; a few are enough."""
+"""Most rounds of choosing the computes and fitting the line; a few are enough."""
 
 
 @dataclass(frozen=True)
@@ -172,10 +172,11 @@ def _line_inside(curves: Curves, log_optimum: Array) -> tuple[Array, Array]:
 def _simulate(
     curves: Curves, cost: float, n_versions: int, seed: int
 ) -> tuple[Array, Array, Array]:
-    """What the approach adds to the truth, n_versions times, under a law fitted to the curves.
+    """Errors of the approach in n_versions studies simulated under a law fitted to the curves.
 
-    To log N_opt (F, M), to its log loss (F, M), and to the power law's coefficients (F, 2): bias
-    and noise. A simulated curve is the law's, and the deviation from it of a curve drawn at random.
+    Estimate minus truth of log N_opt (F, M), of its log loss (F, M), and of the power law's
+    coefficients (F, 2): bias and noise together. A simulated curve is the law's curve plus the
+    deviation from the law of a curve drawn at random.
     """
     log_n = np.broadcast_to(curves.log_n[:, None], curves.points.shape)
     law = _law(curves, cost)
@@ -210,7 +211,7 @@ def _law(curves: Curves, cost: float) -> LawFit:
 
 
 def _log_loss(law: LawFit, log_n: Array, log_c: Array, cost: float) -> Array:
-    """Of the law, at sizes and computes that broadcast with each other."""
+    """Log loss under the law, at log sizes and log computes that broadcast with each other."""
     log_n, log_c = np.broadcast_arrays(log_n, log_c)
     x = {"n_params": log_n.ravel(), "n_tokens": (log_c - np.log(cost) - log_n).ravel()}
     return law.law.log_loss(law.theta[None], x)[0][0].reshape(log_n.shape)

@@ -254,5 +254,5 @@ def _side(tree: ast.expr, columns: Mapping[str, Array]) -> Array:
 
 
 def unknown_name(name: str, known: Sequence[str]) -> str:
-    """What is known, and the nearest of it."""
+    """End of an error message: the known names, and the nearest to this one if there is one."""
     return f"known: {', '.join(known)}{did_you_mean(name, known)}"

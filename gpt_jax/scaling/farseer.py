@@ -15,14 +15,14 @@ POWER_RANGE = (-2.0, 2.0)
 VALUE_RANGE = (-200.0, 200.0)
 SLOPE_RANGE = (-20.0, 20.0)
 POWERS = (-0.3, 0.0, 0.3)
-"""Of N, tried for each part."""
+"""Starting values of the power p of N, for each of f1, f2 and f3."""
 SLOPES = (-0.1, 0.0, 0.1)
-"""Of the two parts that approach 3 takes to be constant, against log N."""
+"""Starting slopes of f1 against log N; that of f2 compensates. Approach 3 has both constant."""
 N_BASES = 2
 SMALL = 1e-3
-"""Arguments below this have their exponential by its series."""
+"""Arguments whose size is below this use the series of the exponential."""
 NO_POWER = 1e-9
-"""A power of N this small is printed as if it were so large: a and b have no value at 0."""
+"""Least size of a power of N when a and b are computed for printing: they have no value at 0."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Farseer(PositiveLaw):
     """
 
     center: float
-    """Mean of log N."""
+    """Mean of log N over the runs."""
     formula: str = "L = e^(a3 N^gamma + b3) + e^(a2 N^beta + b2) D^(-e^(a1 N^alpha + b1))"
     variables: tuple[str, ...] = ("n_params", "n_tokens")
     symbols: tuple[str, ...] = ("a3", "b3", "gamma", "a2", "b2", "beta", "a1", "b1", "alpha")

@@ -24,21 +24,21 @@ from gpt_jax.scaling.table import RunTable, with_values
 from gpt_jax.scaling.uncertainty import Problem, bootstrap, chunks, percentiles, profile
 
 ROUNDS = ((None, 12), (48, 400), (8, 1000))
-"""How many of the best starts go on, for how many steps."""
+"""Rounds of minimisation: (number of best starts that continue, None = all; steps)."""
 LEAPS = 30
 STRIDES = 2.0 ** np.arange(14)
 STRIDE_STEPS = 50
-"""Of what the runs hardly hold, which creeps along a valley, often to a bound: leaps of so many
-times the way of STRIDE_STEPS steps."""
+"""Poorly constrained parameters creep along a valley of the objective, often to a bound. At
+most LEAPS times, extrapolate the movement of STRIDE_STEPS steps by each factor in STRIDES."""
 FURTHER = 1e-10
-"""A leap that lowers the objective by less than this share of it is the last."""
+"""Extrapolation ends when it lowers the objective by less than this share."""
 
 HELD_OUT_SHARE = 0.1
-"""The dearest runs that are predicted from the others."""
+"""Share of the runs, the most expensive ones, that is predicted from the others."""
 NO_LOSS = 1e-6
-"""Nats: an irreducible loss below this is none."""
+"""Nats: an irreducible loss below this counts as 0."""
 SMALL_UNIT = 1e-3
-"""Of a parameter that may be 0."""
+"""Least unit of a parameter of either sign: profiles divide it by its size, which may be 0."""
 SAME_COMPUTE = 1.05
 """Runs within this factor of each other have the same budget."""
 
@@ -50,17 +50,17 @@ class How:
     irreducible: bool | None = None
     """With or without an irreducible loss."""
     delta: float | None = None
-    """Of the Huber loss, infinity for least squares."""
+    """Threshold of the Huber loss; infinity for least squares."""
     space: Space | None = None
     """Residuals of log losses, or of losses."""
     asymmetry: float = 1.0
-    """How many times less a run weighs that lies above the law."""
+    """Factor by which the weight of a run is divided whose loss lies above the law's."""
     weights: str | None = None
     """Column of the runs' weights."""
     constraints: Constraints = FREE
 
     def options(self) -> list[str]:
-        """The options of the command line that say something else than the law's source."""
+        """Options of the command line that differ from the defaults of the law's source."""
         said = self.constraints
         given = {
             "--irreducible": self.irreducible is not None,
@@ -97,7 +97,7 @@ class LawFit:
 
     @property
     def parameters(self) -> dict[str, float]:
-        """By the paper's symbols."""
+        """{paper's symbol: value}, fixed ones too; an irreducible loss below NO_LOSS is 0."""
         values = symbols_of(self.law, self.theta[None])[0]
         found = dict(zip(self.law.symbols, map(float, values), strict=True))
         for name in found:
@@ -106,7 +106,7 @@ class LawFit:
         return found | fixed_symbols(self.law)
 
     def predict(self, runs: RunTable) -> Array:
-        """Of another table's runs, the quantity that the law predicts."""
+        """Predicted target (R), such as the loss, of another table's runs."""
         return self.law.values(self.theta[None], self.variables(runs))[0][0]
 
     def variables(self, runs: RunTable) -> dict[str, Array]:
@@ -331,12 +331,12 @@ def fit_frontier(
 
 @dataclass(frozen=True)
 class Extrapolation:
-    """The dearest runs predicted from the others."""
+    """Held-out runs, by default the most expensive ones, predicted from the others."""
 
     n_fitted: int
     n_held_out: int
     ratio: float
-    """Of the dearest run's compute (or size) to the dearest fitted one's."""
+    """Ratio of the largest held-out compute to the largest fitted one (see `cost_of_runs`)."""
     x: Array
     """(H) compute, or the law's own variable, of the held-out runs"""
     measured: Array

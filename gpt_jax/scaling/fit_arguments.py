@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 _SELECTION = re.compile(r"[^=<>!()]*(=(?!=)[^<>]*)?$")
 """COLUMN=VALUE, or what is meant to be: no comparison and no bracket before its `=`."""
 ABSOLUTE_DELTA = 1e-6
-"""Of the Huber loss that stands for absolute errors, far below any scatter of runs."""
+"""Huber delta that approximates absolute errors: far below any scatter of runs."""
 GROUP = "group"
 WEIGHT = "weight"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What `make_how` reads."""
+    """Add the options that `make_how` reads."""
     _add_laws(parser)
     _add_objective(parser)
     _add_constraints(parser)

@@ -17,14 +17,14 @@ from gpt_jax.scaling.laws import Array, LogVariables, TwoTerms, to_logs
 
 N_STARTS = 512
 LOG_RANGE = (-80.0, 80.0)
-"""Of the logarithm of a parameter whose sign is given."""
+"""Bounds of the logarithm of the size of a parameter whose sign is given."""
 LINEAR_RANGE = (-1e6, 1e6)
 EXPONENTS = (0.02, 4.0)
-"""Sizes at which parameters that stand in an exponent are started."""
+"""Range of starting values of parameters in an exponent."""
 SCALES = (1e-6, 1e20)
 """Sizes at which others are started that the formula is no sum of."""
 FLOOR = 1e-3
-"""Of the target's mean: what a coefficient that comes out with the wrong sign is set to."""
+"""Least share of the target's mean size that a term of given sign has; a wrong sign gets it."""
 BOUND = re.compile(
     r"^(?:(?P<low>[^<>]+)<)?\s*(?P<name>[A-Za-z_]\w*)\s*(?:(?P<side>[<>])(?P<edge>[^<>]+))?$"
 )
@@ -48,7 +48,7 @@ class Parameter:
 
     @property
     def limits(self) -> tuple[float, float]:
-        """Of log_symbols."""
+        """Bounds of log_symbols: of the log size where the sign is given, else of the value."""
         if not self.sign:
             return max(self.low, LINEAR_RANGE[0]), min(self.high, LINEAR_RANGE[1])
         near, far = sorted([abs(self.low), abs(self.high)])
@@ -97,7 +97,7 @@ class FormulaLaw:
     """{name in the formula: column}"""
     target: str = "L"
     own_starts: Starts | None = None
-    """Where the formula's shape does not give good ones."""
+    """Function that computes the starts, where the formula's shape does not give good ones."""
 
     @property
     def formula(self) -> str:

@@ -19,10 +19,10 @@ WEIGHED = (("n_params", "n_tokens"), ("n_params", "n_tokens", "unique_tokens"))
 """Variables of laws that have a best N and D for a compute."""
 
 USUAL_RATIOS = (1e-3, 1e6)
-"""Tokens per parameter among which the best size of any law is looked for."""
+"""Range of tokens per parameter in which the best size of any law is searched."""
 RATIO_STEPS = 61
 SEARCH_STEPS = 90
-"""Of a bisection or golden section: shrinks any range to rounding."""
+"""Steps of a bisection or golden-section search: enough to shrink any range to rounding."""
 GOLDEN = (5**0.5 - 1) / 2
 
 

@@ -22,7 +22,7 @@ SAME_BUDGET = 1.15
 WIDEST_BUDGET = 1.3
 """Computes of one budget that spread by more than this factor are no IsoFLOP profile."""
 FEWEST_SIZES = 4
-"""Of a budget: three for the parabola, one to judge it."""
+"""Least number of sizes in a budget: three to fit the parabola, one to judge it."""
 WINDOW = 3.0
 """Sizes within this factor of the best one take part in a parabola."""
 CHECK_WIDENING = 1.5

@@ -25,13 +25,13 @@ TwoTerms = tuple[tuple[Array, Array], tuple[Array, Array]]
 
 EXPONENT_RANGE = (1e-4, 20.0)
 LOG_COEFFICIENT_RANGE = (-60.0, 60.0)
-"""Of a term at the middle of the data: e^-60 of a nat is no contribution at all."""
+"""Bounds of the logarithm of a term at the middle of the data: e^-60 nats contribute nothing."""
 LOG_IRREDUCIBLE_RANGE = (-20.0, 10.0)
 SYMBOL_RANGE = (-1e4, 1e4)
 
 
 class Law(Protocol):
-    """What the solver and the reports need of a law; `PositiveLaw` has the last three methods."""
+    """Law, as the solver and the reports use it; `PositiveLaw` has the last three methods."""
 
     @property
     def formula(self) -> str:

@@ -20,14 +20,14 @@ Space = Literal["log", "linear"]
 """Whether residuals are differences of logarithms, or of the losses themselves."""
 
 TINY_DECREASE = 1e-14
-"""A step that lowers the objective by less than this share of it is the last but a few."""
+"""Share of the objective: a step that lowers it by less counts as no progress."""
 CALM_STEPS = 4
-"""So many such steps in a row end a fit."""
+"""Number of such steps in a row that end a fit."""
 LARGEST_DAMPING = 1e10
 
 
 class Predictor(Protocol):
-    """What is fitted: a `Law`, or any function with its gradient."""
+    """Function that is fitted: a `Law`, or any other with its gradient."""
 
     @property
     def bounds(self) -> Array:
@@ -74,7 +74,7 @@ def huber(residual: Array, delta: float) -> Array:
 
 @dataclass(frozen=True)
 class Objective:
-    """What is minimised: the sum over runs of weight * huber(predicted - measured)."""
+    """Objective to minimise: the sum over runs of weight * huber(predicted - measured)."""
 
     law: Predictor
     x: LogVariables
@@ -89,7 +89,7 @@ class Objective:
         return self.law.values(theta, self.x)
 
     def loss(self, residual: Array) -> Array:
-        """Of residuals, predicted less measured."""
+        """Loss of each residual (predicted minus measured), before the runs' weights."""
         return huber(residual, self.delta) * self.side(residual)
 
     def side(self, residual: Array) -> Array | float:

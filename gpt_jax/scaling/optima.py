@@ -1,4 +1,4 @@
-"""What the approaches that find optima first have in common: power laws through optima.
+"""Power laws through optima, shared by the approaches that find optima first.
 
 Must not import jax.
 """
@@ -21,7 +21,7 @@ ENOUGH_FOR_IRREDUCIBLE = 4
 """Budgets from which L(C) is given an irreducible loss: one more than its three parameters."""
 
 MOST_LOSSES = 50
-"""Of an envelope's many computes, those that L(C) is fitted to: the others only repeat them."""
+"""Fitting L(C) thins an envelope's many computes, which repeat each other, to about this number."""
 HELD_OUT_RANGE = 0.25
 """Upper share of the range of log compute that is predicted from the rest."""
 
@@ -75,7 +75,7 @@ class OptimaFit:
 
     @property
     def loss_parameters(self) -> dict[str, float]:
-        """Of the loss at the optimum against compute: L = a C^b + c."""
+        """Parameters of the loss at the optimum against compute: L = a C^b + c."""
         law, theta = self.loss_fit
         values = symbols_of(law, theta[:1])[0]
         return dict(zip(law.symbols, map(float, values), strict=True))

@@ -36,7 +36,7 @@ SHARED = {
 EXPONENTS = (1e-3, 5.0)
 START_EXPONENTS = 8
 NOTHING = 1e-12
-"""Nats above the irreducible loss that are none."""
+"""Nats above the irreducible loss that count as none."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class PairLaw(PositiveLaw):
 
     shared: str
     center: float
-    """Of log x."""
+    """Centre of log x: the mean over the runs of both ladders."""
 
     @property
     def slots(self) -> tuple[int, ...]:

@@ -22,14 +22,14 @@ from gpt_jax.scaling.study import Study
 from gpt_jax.scaling.uncertainty import percentiles
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-"""Okabe and Ito's: told apart by colour-blind readers."""
+"""Okabe and Ito's palette: colour-blind readers can distinguish them."""
 LINES = ("-", "--", "-.", ":")
-"""Of approaches in one figure: they often lie on each other."""
+"""Line styles of the approaches in one figure, which often overlap."""
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 POWER = re.compile(r"\{(?:([0-9.]+)\\times)?10\^\{([^}]+)\}\}")
 """A power of ten in matplotlib's mathtext, with its factor if it has one."""
 POINTS = 60
-"""Of a drawn curve."""
+"""Number of points of a drawn curve."""
 BAND = "95% interval"
 LABELS = {
     "n_params": "parameters N",

@@ -285,7 +285,7 @@ def _bias(bias: ParabolaBias) -> dict[str, Any]:
 
 
 def _envelope_bias(study: Study) -> dict[str, Any] | None:
-    """Of the exponent, and of the loss as a ratio, in the simulated curves; none without them."""
+    """Bias of the exponent, and of the loss as a factor, in simulated curves; None without them."""
     optima = study.optima
     if study.entry.kind != "envelope" or optima is None or len(optima.log_loss) == 1:
         return None

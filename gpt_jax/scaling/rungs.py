@@ -56,7 +56,7 @@ class Ladder:
 
 
 def make_ladder(name: str, runs: RunTable) -> Ladder:
-    """Of each compute the setting with the lowest mean loss, with all its seeds.
+    """Ladder of the setting with the lowest mean loss at each compute, with all its seeds.
 
     Computes within SAME_COMPUTE of each other are one rung. Raises ValueError without compute or
     loss, and where there are fewer than two rungs.
@@ -126,7 +126,7 @@ class SeedTest:
     """A test of whether A and B differ in loss, from the scatter of seeds."""
 
     compute: float
-    """Of the rung; nan: all rungs that have seeds, together"""
+    """FLOPs of the rung, A's median; nan: all rungs that have seeds, together"""
     difference: float
     """Mean loss of A minus B"""
     p: float
@@ -201,7 +201,7 @@ def _paired_test(compute: float, differences: Sequence[float]) -> SeedTest:
 
 
 def _welch(compute: float, losses: Sequence[tuple[Array, Array]]) -> SeedTest:
-    """Of the mean over rungs of A's mean loss minus B's."""
+    """Welch's t-test of the mean over rungs of A's mean loss minus B's."""
     from scipy.special import stdtr
 
     samples = [sample for pair in losses for sample in pair]

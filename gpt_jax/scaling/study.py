@@ -1,4 +1,4 @@
-"""Everything said of one law on one table: fit, intervals, extrapolation, answers, warnings.
+"""Results of one law on one table: fit, intervals, extrapolation, answers, warnings.
 
 Must not import jax.
 """
@@ -34,7 +34,7 @@ from gpt_jax.scaling.scatter import UnequalScatter, unequal_scatter
 from gpt_jax.scaling.table import RunTable, cost_per_parameter_and_token, with_steps_min
 
 UNBIASED = "chinchilla-parametric"
-"""The law of N and D whose minima stand beside the parabolas'."""
+"""Law of N and D whose minima are reported beside the parabolas'."""
 N_UNBIASED_PARAMETERS = 5
 MOST_EXTRAPOLATIONS = 300
 """Refits behind the interval of the held-out runs' prediction."""
@@ -56,14 +56,14 @@ class Options:
 
 @dataclass(frozen=True)
 class ParabolaBias:
-    """What the parabolas of an IsoFLOP study add, under a law fitted to the same runs."""
+    """Bias of the parabolas of an IsoFLOP study, if a law fitted to the same runs is true."""
 
     law_fit: LawFit
     uncertainty: Uncertainty
     size_factors: Array
     """(M): parabola's best N over the law's own, losses without noise"""
     exponent: float
-    """Of N_opt against compute: the parabolas' less the law's"""
+    """Exponent of N_opt against compute: the parabolas' minus the law's"""
 
 
 @dataclass(frozen=True)
@@ -78,11 +78,11 @@ class Study:
     optima: OptimaFit | None
     uncertainty: Uncertainty | None
     extrapolation: Extrapolation | None
-    """Of the loss (or what the law predicts)."""
+    """Extrapolation of the loss (or the law's other target) to held-out runs."""
     optimum_extrapolation: Extrapolation | None
-    """Of the best size, for approaches that find optima."""
+    """Extrapolation of the best size; only for approaches that find optima."""
     frontier: Frontier | None
-    """None for a law without a best size, and of groups, whose answers are each one's own."""
+    """None for a law without a best size, and for groups, each of which has its own answers."""
     bias: ParabolaBias | None
     scatter: UnequalScatter | None
     """Scatter of a law's residuals; None where it is even."""

@@ -52,7 +52,7 @@ ALTERNATIVES = {
     "n_params": ("n_params", "n_params_non_embedding", "n_params_matmul"),
     "flops": ("flops", "flops_6nd"),
 }
-"""What is read as N and C where no mapping says it: the first that the file has."""
+"""Columns read as N and C where no mapping names one: the first that the file has."""
 
 FLOPS_PER_PARAMETER_AND_TOKEN = 6.0
 """C = 6 N D (Kaplan et al. 2020, section 2.1): completes a row that lacks one of the three."""
@@ -62,7 +62,7 @@ KAPLAN_ALPHA_B = 0.21
 """Critical batch size in tokens, B_star / L^(1 / alpha_B) (Kaplan et al. 2020, section 5.1)."""
 
 MISSING = ("", "nan", "na", "n/a", "none", "null", "inf", "-inf", "diverged")
-"""Cells that say that there is no number, such as the loss of a diverged run."""
+"""Texts of cells that mean a missing number, such as the loss of a diverged run."""
 
 THOUSANDS = re.compile(r"[0-9]{1,3}(,[0-9]{3})+")
 """Numbers whose commas may separate thousands."""
@@ -79,9 +79,9 @@ class RunTable:
     conventions: Mapping[str, str]
     """{name: the column of the file it was read from, or how it was computed}"""
     notes: tuple[str, ...] = ()
-    """What was left out or filled in, for the reader of the fit."""
+    """Notes for the reader of the fit: rows left out, values filled in."""
     warnings: tuple[str, ...] = ()
-    """What the reader of the fit should know before believing it."""
+    """Problems of the table that put the fit in doubt."""
     chosen: Array | None = None
     """(R) bool: rows that a condition chose for the fit, where one was given"""
 

@@ -1,9 +1,8 @@
 """Intervals: profile likelihood and bootstrap over runs, for printed parameters and answers.
 
-Both say how far a quantity may be moved before the runs object. The profile moves it and refits
-everything else, and scales what the objective loses by the scatter of the residuals, which it
-takes to be equal over runs; the bootstrap refits resampled runs and assumes no such thing. Dims:
-F fits, R runs, P free parameters, K quantities.
+The profile moves a quantity, refits everything else, and scales the increase of the objective by
+the scatter of the residuals, which it assumes to be equal over runs; the bootstrap refits resampled
+runs and makes no such assumption. Dims: F fits, R runs, P free parameters, K quantities.
 
 Must not import jax.
 """
@@ -18,7 +17,7 @@ from gpt_jax.scaling.laws import Array, Law, LogVariables
 from gpt_jax.scaling.minimise import Minima, Objective, Pull, Space, minimise
 
 LEVELS = (80, 95)
-"""Of the intervals, in percent."""
+"""Levels of the intervals, in percent."""
 EXACT = 1e-9
 """Residuals of log loss below this are rounding: the interval is the point."""
 
@@ -28,7 +27,7 @@ LARGEST_ERROR = 1.0
 """Profiles take no longer steps for a standard error, of quantities that are logarithms."""
 
 MOST_VALUES = 50_000
-"""Fits times runs that are solved at once: few enough to lie in caches."""
+"""Fits times runs that are solved at once: few enough to fit into caches."""
 
 Quantities = Callable[[Array], Array]
 """theta (F, P) -> quantities (F, K), as logarithms or of that order of size"""
@@ -36,7 +35,7 @@ Quantities = Callable[[Array], Array]
 
 @dataclass(frozen=True)
 class Problem:
-    """What is fitted: a law, the runs, and the objective."""
+    """A fit to be made: a law, the runs, and the objective."""
 
     law: Law
     x: LogVariables

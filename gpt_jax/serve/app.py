@@ -32,13 +32,13 @@ from gpt_jax.serve.protocol import ApiError, ChatRequest, CompletionRequest, inv
 
 MAX_BODY_BYTES = 1 << 20
 DEFAULT_TOKENS = 16
-"""Of a completion without max_tokens, as at OpenAI; a chat goes on to the context's end."""
+"""max_tokens of a completion that gives none, as at OpenAI; a chat may fill the context."""
 GONE = 499
-"""How the metrics count who went away before the answer."""
+"""Status under which the metrics count clients that disconnected before the answer."""
 
 
 class Served:
-    """What the handlers share."""
+    """State that the request handlers share."""
 
     def __init__(
         self,

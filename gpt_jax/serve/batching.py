@@ -18,13 +18,13 @@ from gpt_jax.models.transformer import Cache
 Array = Any
 """A numpy array, or a jax.Array."""
 N_LIKELIEST = 20
-"""Alternatives that a step tells of each token, where anybody asks for them."""
+"""Alternatives that a step returns for each token, where any request asks for them."""
 N_BANNED = 32
 """Tokens that a row may be forbidden to draw."""
 
 
 class Step(NamedTuple):
-    """What every row is told: arrays of B rows, on the host or on the device."""
+    """Inputs of a decoding step: arrays of B rows, on the host or on the device."""
 
     token_B: Array
     """The last token, of which the key is computed and after which the next one comes."""
@@ -38,7 +38,7 @@ class Step(NamedTuple):
     seed_B: Array
     """uint32."""
     number_B: Array
-    """Of the choice among those of one seed."""
+    """Index of the choice among those that share a seed."""
     drawn_B: Array
     """Tokens drawn so far: with the seed, the key of the next draw."""
     banned_BE: Array
@@ -48,7 +48,7 @@ class Step(NamedTuple):
 
 
 class Next(NamedTuple):
-    """What comes of a step, [B] or [B, N_LIKELIEST]."""
+    """Outputs of a decoding step, [B] or [B, K] with K = min(N_LIKELIEST, vocab_size)."""
 
     token_B: jax.Array
     log_probability_B: jax.Array

@@ -54,18 +54,18 @@ class Request:
     top_p: float
     seed: int
     number: int
-    """Of the choice: several of one seed are drawn independently."""
+    """Index of the choice: several choices of one seed are drawn independently."""
     stop: tuple[str, ...]
     tell: Callable[[Event], None]
     """Called from the engine's thread."""
     top_k: int | None = None
     """None takes every token."""
     min_tokens: int = 0
-    """Before so many, no end of text, no `ends` and no stop string."""
+    """Tokens that are drawn before an end of text, one of `ends` or a stop string may end it."""
     ends: frozenset[int] = frozenset()
     """Tokens that end the text beside the tokenizer's end of text, themselves left out."""
     n_likeliest: int = 0
-    """Alternatives to tell of each token, up to batching.N_LIKELIEST."""
+    """Alternatives to report for each token, up to batching.N_LIKELIEST."""
     cancelled: bool = False
     """Set by anybody who no longer listens: its row is free after the next step."""
 
@@ -85,7 +85,7 @@ class _Row:
 
 @dataclasses.dataclass
 class Counts:
-    """What the engine has done, for the metrics."""
+    """Counters of the engine's work, for the metrics."""
 
     tokens: int = 0
     steps: int = 0
@@ -239,7 +239,7 @@ class Engine:
         self.recent.append(time.monotonic() - began)
 
     def _told(self) -> Step:
-        """Of free rows: a token at the first position, whose key nobody reads."""
+        """Inputs of the next step; a free row has a token at position 0, its key is never read."""
         n, vocabulary = len(self._rows), self.tokenizer.vocab_size
         step = Step(
             token_B=np.zeros(n, np.int32),

@@ -64,7 +64,7 @@ MESSAGE_WITHOUT_EFFECT: Mapping[str, tuple[Any, ...]] = {
 
 
 class ApiError(Exception):
-    """What the client is told: an HTTP status and OpenAI's error object."""
+    """Error sent to the client: an HTTP status and OpenAI's error object."""
 
     def __init__(
         self,
@@ -170,7 +170,7 @@ class _Common(_Strict):
 
     @property
     def n_likeliest(self) -> int:
-        """Alternatives to tell of each token."""
+        """Alternatives to report for each token."""
         raise NotImplementedError
 
 
