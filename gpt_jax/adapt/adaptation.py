@@ -17,7 +17,7 @@ from gpt_jax.models.trees import Flat, Tree, flatten, join, split, unflatten
 from gpt_jax.parallel.sharding import Axes
 
 ALWAYS = re.compile(r"task_head/.*|embedding/special|vision/.*")
-"""What a task adds to the model is trained by every method."""
+"""Parameters that a task adds to the model: every method trains them."""
 MERGES = ("full", "lora", "adalora", "bitfit", "difference", "last_layers", "pattern")
 """Methods after which a plain model computes the same."""
 

@@ -50,7 +50,7 @@ def largest(changes: Flat, fraction: float) -> Flat:
 
 
 def expected_share(trained: Tree) -> jax.Array:
-    """Of the parameters, the share that is expected to differ: the mean probability that a gate is
+    """Expected share of parameters that differ from the base: the mean probability that a gate is
     not zero (equation 6)."""
     gates = [x for path, x in flatten(trained).items() if path.endswith(f"/{GATE}")]
     bias = jnp.log(-LOW / HIGH)

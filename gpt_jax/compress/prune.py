@@ -1,4 +1,4 @@
-"""What is taken away from a trained model: small weights, whole heads, whole layers."""
+"""Pruning of a trained model: small weights, whole heads, whole layers are removed."""
 
 import dataclasses
 import functools
@@ -69,7 +69,7 @@ def _of_kernels(params: Params, change: Callable[[np.ndarray], np.ndarray]) -> P
 
 
 def without_small(params: Params, share: float) -> Params:
-    """Of each layer's every kernel the `share` of smallest weights at zero (Han et al. 2015)."""
+    """Sets the `share` of smallest weights of each kernel of each layer to 0 (Han et al. 2015)."""
 
     def change(x_GIO: np.ndarray) -> np.ndarray:
         n = round(share * x_GIO[0].size)
@@ -82,8 +82,11 @@ def without_small(params: Params, share: float) -> Params:
 
 
 def two_of_four(params: Params) -> Params:
-    """Of every four consecutive inputs of an output the two smallest weights at zero: what sparse
-    tensor cores multiply (Mishra et al. 2021). Raises ValueError where inputs are not fours."""
+    """Sets the two smallest of every four consecutive inputs of an output to 0: the 2:4 sparsity
+    of sparse tensor cores (Mishra et al. 2021).
+
+    Raises ValueError where the number of inputs is not a multiple of 4.
+    """
 
     def change(x_GIO: np.ndarray) -> np.ndarray:
         n_groups, n_inputs, n_outputs = x_GIO.shape
@@ -105,7 +108,7 @@ HEADS_AXIS = {
     "key/bias": 1,
     "value/bias": 1,
 }
-"""Of an attention's parameters, stacked over groups of layers, the dim of heads."""
+"""Axis of the heads in each attention parameter; axis 0 is the group of layers."""
 
 
 def without_heads(config: ModelConfig, params: Params, n: int) -> tuple[ModelConfig, Params]:
@@ -141,8 +144,9 @@ def without_heads(config: ModelConfig, params: Params, n: int) -> tuple[ModelCon
 
 @functools.partial(jax.jit, static_argnums=0)
 def influences(model: GPT, params: Params, tokens_BT: jax.Array) -> jax.Array:
-    """Of each group of layers (a period of layer_pattern): 1 - the mean cosine of the stream before
-    and after it (Men et al. 2024, arXiv:2403.03853, equation 1)."""
+    """Influence of each group of layers (a period of layer_pattern), [G]: 1 - the mean cosine
+    between the residual stream before it and after it (Men et al. 2024, arXiv:2403.03853,
+    equation 1)."""
     seen = model.activations(params, tokens_BT)
     period = len(model.config.layer_pattern)
     after_GBTD = seen["stream"][period - 1 :: period]

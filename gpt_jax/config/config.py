@@ -101,7 +101,7 @@ class Config:
         return plain and not self.distill.teacher
 
     def _check_distill(self) -> None:
-        """What cannot be learned from a teacher."""
+        """Raises ValueError for a task or a model that cannot be distilled."""
         if not self.distill.teacher:
             return
         for wrong, what in (
@@ -113,7 +113,7 @@ class Config:
                 raise ValueError(f"distill.teacher does not go with {what}; leave one of them out")
 
     def _check_adapt(self) -> None:
-        """What a method of adaptation cannot be computed with."""
+        """Raises ValueError where adapt.method does not go with the task, the mesh or the model."""
         method = self.adapt.method
         apart = self.task.pack or self.data.separate_documents
         if method == "prompt" and self.task.name == "language_model":

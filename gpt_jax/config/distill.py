@@ -1,4 +1,4 @@
-"""What a run learns from another model. Must not import jax."""
+"""Distillation: the section of a run that learns from another model. Must not import jax."""
 
 from gpt_jax.config.fields import Fraction, LocalPath, PositiveFloat, section
 
@@ -12,6 +12,6 @@ class DistillConfig:
     """Directory of the run whose predictions are learned; empty = none. It must have the tokenizer
     of this one, and read as many tokens."""
     weight: Fraction = 0.5
-    """Of the divergence from the teacher in the loss; what is left of 1 is the cross-entropy's."""
+    """Weight of the divergence from the teacher in the loss; the cross-entropy has 1 minus it."""
     temperature: PositiveFloat = 1.0
     """Logits of both are divided by it before they are compared."""

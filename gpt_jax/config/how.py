@@ -35,8 +35,8 @@ class ComputeConfig:
     layers: Literal["auto", "scan", "unroll"] = "auto"
     """Layers as one scanned body (compile time does not grow) or unrolled (faster on CPU)."""
     remat: Literal["none", "full", "dots", "attention", "offload"] = "none"
-    """What the backward pass recomputes: nothing, all, all but matrix products, attention; or all,
-    from the layers' inputs in the host's memory (offload)."""
+    """Recomputed in the backward pass: nothing, all, all but matmuls, attention; or all, from
+    layer inputs held in host memory (offload)."""
     overlap: Literal["auto", "off"] = "auto"
     """Compiler options that run collectives beside products (auto: on several GPUs or TPUs)."""
     microbatches: Positive = 1

@@ -30,7 +30,7 @@ class OptimizerConfig:
     weight_decay: NonNegativeFloat = 0.1
     """Decoupled weight decay, times the learning rate; of adam, L2 added to the gradient."""
     decay: Literal["matrices", "no_bias_or_gain", "all"] = "no_bias_or_gain"
-    """What decays: projections and an untied head; all but biases and gains (GPT-1); everything."""
+    """Parameters that decay: kernels and an untied head; all but biases and gains (GPT-1); all."""
     clip_norm: PositiveFloat | None = 1.0
     """Gradients are scaled down to this global norm."""
     adam_learning_rate: PositiveFloat | None = None

@@ -183,7 +183,7 @@ def flatten(config: Config) -> dict[str, Any]:
 
 @dataclasses.dataclass(frozen=True)
 class FieldInfo:
-    """What is known of one leaf field, for parsing and for help."""
+    """Type, default and description of one leaf field, for parsing and for help."""
 
     annotation: Any
     default: Any

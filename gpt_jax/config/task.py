@@ -1,4 +1,4 @@
-"""What is learned: the next token of a corpus, or a task by examples (fine-tuning).
+"""Task section: next tokens of a corpus (pretraining), or examples of a task (fine-tuning).
 
 Must not import jax.
 """
@@ -63,7 +63,8 @@ METRICS: dict[str, tuple[str, ...]] = {
     "prefer": ("accuracy", "loss"),
     "language_model": ("loss",),
 }
-"""By which a checkpoint is the best; the first is taken unless `task.metric` names another."""
+"""Metrics that may choose the best checkpoint, by task: the first, unless `task.metric` is
+set."""
 
 
 SCHEMES: dict[str, frozenset[str]] = {

@@ -1,4 +1,4 @@
-"""What a step consumes. Must not import jax: numpy arrays, moved to devices by the loop."""
+"""Batch of one training step. Must not import jax: numpy arrays, moved to devices by the loop."""
 
 from typing import Any, NamedTuple, TypeAlias
 
@@ -24,7 +24,7 @@ class Batch(NamedTuple):
     labels_BT: Array | None = None
     """The label at each position that is read: a class, a value, or 1 for the right option."""
     label_weights_BT: Array | None = None
-    """What the label counts for; 0 where none is read."""
+    """Weight of each position's label in the loss; 0 where no label is read."""
     images_BX: Array | None = None
     """An image before each row, flattened: uint8 [B, height width channels]."""
     positions_BT: Array | None = None

@@ -314,7 +314,8 @@ class _Builder:
         }
 
     def _recorded(self, index: int) -> dict[str, ShardRecord] | None:
-        """What an interrupted build has left of a part, if it is whole."""
+        """Shard records of a part that an interrupted build finished, by split; None where the
+        part's record is missing or a token file is missing or has another size."""
         path = self.directory / f"part-{index:05d}.json"
         if not path.is_file():
             return None

@@ -32,7 +32,7 @@ DOCUMENT_DTYPE = np.dtype("<u8")
 
 @dataclasses.dataclass(frozen=True)
 class ShardRecord:
-    """What the manifest says of one shard; n_bytes counts the UTF-8 text it was made from."""
+    """The manifest's entry of one shard; n_bytes counts the UTF-8 text it was made from."""
 
     name: str
     n_documents: int

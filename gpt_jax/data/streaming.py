@@ -56,7 +56,7 @@ class Continuation:
         self._ids: list[int] = prompt.tolist()
         self._begin = len(tokenizer.decode(self._ids))
         self.text = ""
-        """What came after the prompt, cut before the first stop string."""
+        """Text after the prompt, cut before the first stop string."""
         self.n_certain = 0
         """Characters of it that no later token can change or cut off."""
         self._first_stop = 0

@@ -14,7 +14,7 @@ from gpt_jax.runs.tracking import read_records, write_atomically
 
 
 class Cache:
-    """What is known of one model, and a file to append to."""
+    """Cached results of one model, in a file that is appended to."""
 
     def __init__(self, path: Path, header: dict[str, Any]):
         """header: what the file belongs to, written into each line."""
@@ -28,7 +28,7 @@ class Cache:
         self._file = path.open("a")
 
     def get(self, task: str, shots: int, digest: str) -> Any | None:
-        """What was stored for an item; None if nothing was."""
+        """The value stored for an item; None if there is none."""
         return self._known.get(_key(task, shots, digest))
 
     def put(self, task: str, item: int, shots: int, digest: str, value: Any) -> None:

@@ -17,7 +17,7 @@ _CLITICS = r"(?:'s|'t|'re|'ve|'ll|'d|'m|n't)"
 
 
 def _join(text: str) -> str:
-    """What both rule sets share: punctuation, brackets, clitics and quotes are closed up."""
+    """Undoes the tokenization that both rule sets share: punctuation, brackets, clitics, quotes."""
     text = re.sub(r" ([,;:!?%)\]]|\.{3})(?= |$)", r"\1", text)
     text = re.sub(r"(?<=[^ .]) \.(?= |$)", ".", text)
     text = re.sub(r"(?<=[(\[$£]) ", "", text)
@@ -126,7 +126,8 @@ class Text:
 
     text: str
     n_words: int
-    """Of the data set as it is: tokens between white space, and line ends where they count."""
+    """Words of the data set's text before detokenization: tokens between white space, and line ends
+    where the data set counts them."""
     n_bytes: int
     """UTF-8 bytes of the data set as it is."""
     n_characters: int

@@ -23,7 +23,7 @@ Outputs = Callable[[Params, Batch], tuple[LossSums, jax.Array]]
 
 
 class Predicted(NamedTuple):
-    """What a model says of examples, in their order."""
+    """A model's outputs and losses on examples, in the examples' order."""
 
     indices: np.ndarray
     """[N] of the examples."""

@@ -77,7 +77,8 @@ def choice_numbers(task: Task, items: Sequence[Item], scores: Sequence[Sequence[
 
 
 def choice_values(task: Task, item: Item, scores: Sequence[Score]) -> dict[str, list[float]]:
-    """What each measure gives each choice; the highest is chosen, of equals the first."""
+    """Value of each choice under each measure: {measure: [a value for each choice]}. The choice
+    with the highest value is the answer; of equal ones the first."""
     pairs = item.pairs()
     after, alone = scores[: len(pairs)], scores[len(pairs) :]
     raw = [score.log_probability for score in after]

@@ -1,4 +1,4 @@
-"""What is scored, and what comes out: plain tuples. Must not import jax."""
+"""Scoring requests and their scores: plain tuples. Must not import jax."""
 
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ class Request(NamedTuple):
 
 
 class Score(NamedTuple):
-    """Of one request."""
+    """Score of one request's continuation."""
 
     log_probability: float
     """Nats, summed over the continuation's tokens."""

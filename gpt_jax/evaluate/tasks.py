@@ -115,7 +115,7 @@ class Task:
 
 
 def prompts(task: Task, items: Sequence[Item], pool: Sequence[Item], shots: int, seed: int):
-    """What comes before each item: instruction and demonstrations, drawn anew for each item.
+    """Prompt prefix of each item: instruction and demonstrations, drawn anew for each item.
 
     pool: where demonstrations are drawn from, without the item itself. The draw depends on the
     seed and on the item's own text alone, so an item's prompt does not change with --limit.

@@ -27,14 +27,14 @@ class Validation:
     loss: float
     """Nats per target token; of a task, its own loss per label."""
     standard_error: float
-    """Of the loss, over evaluation batches; nan for a single batch."""
+    """Standard error of `loss` over evaluation batches; nan for a single batch."""
     n_tokens: int
     """Target tokens scored: the whole blocks of the split, or the first so many; of a task, labels.
     """
     bits_per_byte: float | None = None
     """The loss in bits, times the split's tokens per UTF-8 byte; of a corpus."""
     scores: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    """Of a task: accuracy and the like; of several corpora, the loss on each."""
+    """Scores by name: accuracy and the like of a task; the loss on each of several corpora."""
 
     def record(self) -> dict[str, float]:
         """The values under the names they have in metrics.jsonl and result.json."""
@@ -107,7 +107,7 @@ def _validate_lanes(
 
 
 def _validation(losses: np.ndarray, weights: np.ndarray, bytes_per_token: float) -> Validation:
-    """Of one model, from its sums over each batch."""
+    """Validation of one model, from its sums of loss and weight over each batch."""
     mean = losses.sum() / weights.sum()
     return Validation(
         loss=float(mean),

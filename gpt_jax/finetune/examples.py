@@ -45,7 +45,7 @@ class Examples:
     """All rows, as one batch of numpy arrays [N, K T]."""
     n_sequences: int
     images_NX: np.ndarray | None = None
-    """Of every row, flattened."""
+    """Image of each row, flattened; None without images."""
     notes: tuple[str, ...] = ()
     """One line each: examples that were cut, and those left out because no target remained."""
 
@@ -80,7 +80,7 @@ class ExampleStream:
         return self.examples.rows(example if rows is None else example[rows])
 
     def sample_locations(self, first_sample: int, n: int) -> list[SampleLocation]:
-        """Of each sample: file, epoch, and the index of the example in it."""
+        """Location of each sample: file, epoch, and the index of the example in the file."""
         epoch, example = self._locate(first_sample, n)
         return [
             SampleLocation(first_sample + i, self.examples.name, e, x)

@@ -75,7 +75,8 @@ def n_outputs(config: Config) -> int:
 
 
 def fresh_parameters(config: Config, key: jax.Array) -> dict[str, Any]:
-    """What a task adds to a model's parameters: {path: array}, float32; empty for pretraining."""
+    """Fresh parameters that a task adds to a model: {path: array}, float32; empty where it adds
+    none, as in pretraining."""
     if config.task.image_encoder != "none":
         return fresh_encoder(config.task, config.model.d_model, key)
     if not config.task.has_head:
@@ -266,7 +267,7 @@ def _moved_loss(
 
 
 def _length(x_BTD: jax.Array) -> jax.Array:
-    """Of each sequence, [B, 1, 1]; never 0."""
+    """L2 norm of each sequence, over tokens and dims: [B, 1, 1]; never 0."""
     return jnp.sqrt(jnp.sum(jnp.square(x_BTD), axis=(1, 2), keepdims=True)) + 1e-30
 
 

@@ -1,4 +1,4 @@
-"""What is kept out of prompts and generated texts: listed words, personal data. Off unless asked.
+"""Filters of prompts and generated texts: listed words, personal data. Off unless asked for.
 
 Patterns find personal data by form (and checksum, where there is one): no names, no postal
 addresses. Must not import jax.
@@ -106,7 +106,8 @@ def _any_of(words: set[str]) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Filters:
-    """What is done to a prompt before the model sees it, and to a text before anyone does."""
+    """Filters of prompts, before the model reads them, and of generated texts, before they are
+    shown."""
 
     stop_list: Sequence[str] = ()
     """Words and phrases, in any case: a prompt with one is refused, a text ends before it."""
@@ -141,7 +142,7 @@ NO_FILTERS = Filters()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What `make_filters` reads."""
+    """Add the command-line options that `make_filters` reads."""
     parser.add_argument(
         "--stop-list",
         metavar="FILE",

@@ -14,7 +14,7 @@ from gpt_jax.storage.optional import require
 
 SUFFIXES = (".txt", ".md")
 PASSAGE_WORDS = 100
-"""Of a passage, at most."""
+"""Default for the maximum number of words in a passage."""
 SEPARATOR = "\n\n"
 """Between passages, and before the question: a blank line, as between paragraphs of a text."""
 

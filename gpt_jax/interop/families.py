@@ -47,7 +47,7 @@ class Family:
     table: Callable[[ModelConfig, str], list[Tensor]]
     """(config, prefix) -> where the weights are."""
     prefix: str
-    """What `transformers` writes before the names of the body; releases leave GPT's out."""
+    """Prefix of the body's weight names in `transformers`; GPT's releases leave it out."""
 
 
 def refuse_differences(what: str, allowed: Allowed, config: ModelConfig) -> None:
@@ -57,7 +57,8 @@ def refuse_differences(what: str, allowed: Allowed, config: ModelConfig) -> None
 
 
 def differences(allowed: Allowed, config: ModelConfig) -> list[str]:
-    """What of a config is not allowed: 'norm = layernorm; the config has rmsnorm'."""
+    """Fields of a config with a value that is not allowed: 'norm = layernorm; the config has
+    rmsnorm'."""
     return [
         f"{name} = {' or '.join(map(overrides.show, values))}; the config has "
         f"{overrides.show(getattr(config, name))}"
@@ -122,7 +123,8 @@ def _named(activation: str, known: Mapping[str, str]) -> str:
 
 
 def _read_gpt(facts: Facts) -> dict[str, Any]:
-    """What GPT-1's and GPT-2's config.json share. Their dropout is 0.1 where none is given."""
+    """Fields of ModelConfig that GPT-1's and GPT-2's config.json have in common. Dropout is 0.1
+    where the file has none."""
     return {
         "vocab_size": facts["vocab_size"],
         "seq_len": facts["n_positions"],
@@ -155,7 +157,7 @@ def _write_gpt(config: ModelConfig) -> dict[str, Any]:
 
 
 def _carries(config: ModelConfig) -> dict[str, tuple[Any, ...]]:
-    """What none of the families has."""
+    """Allowed values of the fields that no family supports beyond one value."""
     return {
         "layer_pattern": (("dense",) * len(config.layer_pattern),),
         "parallel_block": (False,),
@@ -262,7 +264,8 @@ def _read_llama(facts: Facts) -> dict[str, Any]:
 
 
 def _rotary_base(facts: Facts) -> float:
-    """Of `rope_theta` and `rope_scaling` (transformers 4) or `rope_parameters` (5)."""
+    """Rotary base, from `rope_theta` and `rope_scaling` (transformers 4) or `rope_parameters` (5);
+    10,000 where there is none. Raises ValueError for scaled rotary embeddings."""
     rope = facts.get("rope_parameters") or facts.get("rope_scaling") or {}
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind != "default":

@@ -37,7 +37,7 @@ BUFFERS = (".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq")
 
 @dataclasses.dataclass(frozen=True)
 class Imported:
-    """What a folder holds."""
+    """Model and tokenizer read from a folder."""
 
     model_type: str
     config: ModelConfig

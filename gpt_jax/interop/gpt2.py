@@ -21,7 +21,8 @@ NANOGPT = {
     "tied_embeddings": (True,),
     "activation": ("gelu", "gelu_tanh", "relu", "relu_squared"),
 }
-"""What GPT-2's names can carry; biases may be missing, as nanoGPT allows."""
+"""Allowed values of the fields that GPT-2's weight names restrict. Biases may be missing, as in
+nanoGPT."""
 
 
 def params_from_gpt2(weights: Weights, config: ModelConfig, matrices: Matrices) -> dict[str, Any]:

@@ -19,7 +19,8 @@ WHOLE = "model.safetensors"
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 DTYPES = ("F32", "F16", "BF16", "F64")
 METADATA = {"format": "pt"}
-"""What `transformers` asks a file to say: the layout of its arrays, not a use of torch."""
+"""Metadata that `transformers` requires of a file: "pt" is a layout of arrays, torch is not used.
+"""
 
 
 class FolderWeights(Mapping[str, NDArray[Any]]):

@@ -33,7 +33,8 @@ CPU_BLOCKS = 16
 
 
 class Pattern(NamedTuple):
-    """What a query sees besides causality, and how its scores are made; static but slopes."""
+    """Mask and scale of attention scores besides causality, and their dropout; static except for
+    `slopes`."""
 
     window: int | None = None
     slopes: tuple[float, ...] | None = None
@@ -219,7 +220,8 @@ def _bias(
     key_segments_BS: jax.Array | None,
     pattern: Pattern,
 ) -> jax.Array:
-    """What is added to the scores, [B or 1, N or 1, T, S]: 0 or ALiBi where seen, else MASKED."""
+    """Bias added to the attention scores, [B or 1, N or 1, T, S]: 0 or ALiBi's penalty where the
+    query may attend to the key, else MASKED."""
     distance_BTS = query_positions_BT[:, :, None] - key_positions_BS[:, None, :]
     seen_BTS = distance_BTS >= 0
     if pattern.window is not None:

@@ -142,7 +142,7 @@ def _rows(x: jax.Array, i: jax.Array, block: int) -> jax.Array:
 
 
 def _expert(blocks_E: jax.Array, i: jax.Array) -> jax.Array:
-    """Whose block i is."""
+    """Index of the expert that block i belongs to; blocks_E: number of blocks of each expert."""
     return jnp.sum(jnp.cumsum(blocks_E) <= i)
 
 

@@ -30,7 +30,7 @@ class Execution:
     loss_in_parts: bool
     """Whether the logits of a large vocabulary are never stored whole."""
     compiler_options: tuple[tuple[str, bool | int], ...]
-    """Of XLA, for the training step."""
+    """XLA compiler options of the training step."""
 
 
 def decide_execution(

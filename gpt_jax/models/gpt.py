@@ -141,7 +141,8 @@ class GPT:
         return table[: self.config.vocab_size]
 
     def output_weights(self, params: Params) -> jax.Array:
-        """What `logits` are made with, as stored: token embeddings or the head's kernel."""
+        """Weights of the output projection, as stored: token embeddings, or the kernel of the head.
+        """
         if self.config.tied_embeddings:
             return params["embedding"]["tokens"]
         return params["head"]["kernel"]
@@ -186,7 +187,7 @@ class GPT:
         return jax.tree_util.tree_map_with_path(rounded, params)
 
     def activations(self, params: Params, tokens_BT: jax.Array) -> dict[str, jax.Array]:
-        """What happens inside, by name, as the model trains (without dropout).
+        """Activations by name, computed as in training but without dropout.
 
         embedding [B, T, D]; of every layer, on a leading dim L: scores [L, B, N, T, T] (attention
         scores, 0 where unseen), attention and mlp [L, B, T, D] (what these put out, before the

@@ -7,7 +7,7 @@ from gpt_jax.cost.blocks import block_length
 
 
 class Kernel(NamedTuple):
-    """What runs, and why."""
+    """Attention kernel that runs, and why."""
 
     name: str
     reason: str

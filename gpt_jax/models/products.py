@@ -27,7 +27,7 @@ class Precision:
 
 
 def precision(dtype: str, products: str, backend: str, n_devices: int = 1) -> Precision:
-    """What `compute.dtype` and `compute.products` mean on a backend (cpu, gpu or tpu).
+    """Precision of `compute.dtype` and `compute.products` on a backend (cpu, gpu or tpu).
 
     The forms for a CPU are chosen on a single one: they slice the batch, which several devices
     split. An automatic dtype is bfloat16 on gpu and tpu, and with those forms on a CPU that

@@ -28,7 +28,7 @@ MASKED = -1e30
 
 
 class Ring(NamedTuple):
-    """What is fixed of a ring; static."""
+    """Static parameters of ring attention."""
 
     n_parts: int
     chunk: int
@@ -39,7 +39,7 @@ class Ring(NamedTuple):
     sloped: bool
     """Whether scores have ALiBi's penalty."""
     operands: jnp.dtype
-    """Of products, and of what travels."""
+    """Dtype of matmul operands, and of the keys and values that are sent around the ring."""
     activations: jnp.dtype
 
 
@@ -208,7 +208,7 @@ _attend.defvjp(_forward, _backward)
 
 
 def _send(ring: Ring, tree: Any) -> Any:
-    """What a device has, to the next one."""
+    """Send the arrays of each device to the next device of the ring."""
     to_next = [(i, (i + 1) % ring.n_parts) for i in range(ring.n_parts)]
     return jax.tree.map(lambda x: jax.lax.ppermute(x, SEQUENCE_AXIS, to_next), tree)
 

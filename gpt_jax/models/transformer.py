@@ -216,7 +216,7 @@ class Block(nn.Module):
             return y
 
         def drop(y: jax.Array) -> jax.Array:
-            """What is added to the stream, of a sub-block's output."""
+            """Scales a sub-block's output by the residual multiplier and applies dropout."""
             y = y if multiplier == 1 else multiplier * y
             return nn.Dropout(config.dropout_residual, deterministic=not train)(y)
 
@@ -241,7 +241,7 @@ class Block(nn.Module):
 
 
 GROUP_INPUT = "group_input"
-"""What is kept in the host's memory where compute.remat = offload."""
+"""Checkpoint name of a layer group's input, which compute.remat = offload stores in host memory."""
 
 
 class LayerGroup(nn.Module):

@@ -45,7 +45,7 @@ class LossSums(NamedTuple):
     weight: jax.Array
     """Target tokens counted."""
     router: RouterSums | None = None
-    """Of a model with experts."""
+    """Sums of the router's losses; None for a model without experts."""
     distillation: jax.Array | None = None
     """Divergence from a teacher, nats, not yet weighted (`gpt_jax.objectives.distillation`)."""
 
@@ -103,7 +103,7 @@ def router_sums(config: ModelConfig, logits_LBTE: jax.Array, weights_BT: jax.Arr
 
 
 class LossWeights(NamedTuple):
-    """What each further loss is multiplied with before it is added to the cross-entropy."""
+    """Weight of each auxiliary loss that is added to the cross-entropy."""
 
     z_loss: float = 0.0
     router_load_balance: float = 0.0

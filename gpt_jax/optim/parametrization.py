@@ -26,7 +26,7 @@ from typing import Literal, NamedTuple
 from gpt_jax.config import ModelConfig
 
 Group = Literal["input", "hidden", "hidden_vector", "per_head", "vector", "output", "router"]
-"""What the tables tell apart, by which dims of a parameter grow with the width.
+"""Kinds of parameters that the tables distinguish, by the dims that grow with the width.
 
 - input: token and position embeddings, finite -> width ("input weights");
 - hidden: the kernels in the blocks, width -> width ("hidden weights");
@@ -135,7 +135,7 @@ def factor(model: ModelConfig, power: Power) -> float:
 
 
 def learning_rate_factor(model: ModelConfig, optimizer: str, group: Group) -> float:
-    """By what a parameter's learning rate is multiplied, and its weight decay divided.
+    """Factor that multiplies a parameter's learning rate and divides its weight decay.
 
     optimizer: optimizer.name; `Config` refuses those without a rule.
     """
@@ -147,7 +147,7 @@ def learning_rate_factor(model: ModelConfig, optimizer: str, group: Group) -> fl
 
 
 def gradient_factor(model: ModelConfig, group: Group) -> float:
-    """By what Adam's epsilon is multiplied for a parameter."""
+    """Factor that multiplies Adam's epsilon for a parameter."""
     return factor(model, GRADIENT[group])
 
 
@@ -174,7 +174,7 @@ def score_divisor(model: ModelConfig) -> float:
 
 
 def output_multiplier(model: ModelConfig) -> float:
-    """What activations are multiplied with before the head, or a router: 1 / m.
+    """Factor of the activations before the head or a router: 1 / m.
 
     TP5 table 8, "Multiplier", output weights; CompleteP table 1, "Unemb. fwd".
     """
@@ -182,7 +182,7 @@ def output_multiplier(model: ModelConfig) -> float:
 
 
 def residual_multiplier(model: ModelConfig) -> float:
-    """What a sub-block's output is multiplied with before it is added: 1 / l.
+    """Factor of a sub-block's output before it is added to the residual stream: 1 / l.
 
     CompleteP table 1, "MHA residual" and "MLP residual", alpha = 1.
     """
@@ -190,7 +190,7 @@ def residual_multiplier(model: ModelConfig) -> float:
 
 
 def sinusoid_embedding_multiplier(model: ModelConfig) -> float:
-    """What embeddings are multiplied with before sinusoids are added: sqrt of the base width.
+    """Factor of the embeddings before sinusoids are added: sqrt of the base width.
 
     Vaswani et al. (2017), section 3.4, take sqrt(width), to the size of the sinusoids; TP5 table 8
     has no multiplier on input weights that grows.

@@ -34,11 +34,11 @@ class Rule(NamedTuple):
     pattern: str
     role: Role
     group: Group
-    """What it is to the parametrization (`model.parametrization`)."""
+    """Group of the parameters in the parametrization's tables (`model.parametrization`)."""
     input_dims: int = 0
-    """Of a kernel in a stack of layers, [G, inputs..., outputs...]: how many dims are inputs."""
+    """Number of input dims of a kernel in a stack of layers, [G, inputs..., outputs...]."""
     stack_dims: int = 1
-    """Of a parameter in the blocks: how many dims in front count layers, and experts of a layer."""
+    """Number of leading dims of a parameter in the blocks: 1 (layers) or 2 (layers and experts)."""
 
 
 RULES = (
@@ -336,9 +336,9 @@ def _parametrized(
 
 
 def clip_factor(norm: jax.Array, limit: Scalar) -> jax.Array:
-    """What gradients of a global norm are multiplied with, so that it is at most `limit`.
+    """Factor that scales gradients with global norm `norm` down to at most `limit`: a scalar.
 
-    A number, where `optax.clip_by_global_norm` divides every value.
+    `optax.clip_by_global_norm` divides every value instead.
     """
     return jnp.minimum(1.0, limit / norm)
 
@@ -372,7 +372,7 @@ def _adam(h: Hyperparameters) -> optax.GradientTransformation:
 
 
 def _stack(path: tuple[Any, ...]) -> Literal["single", "layers", "experts"]:
-    """What a parameter has one matrix for: what is stacked together has as many of them."""
+    """Whether a parameter is stored once, once per layer, or once per layer and expert."""
     if path[0].key != "blocks":
         return "single"
     return "experts" if _rule(path).stack_dims == 2 else "layers"

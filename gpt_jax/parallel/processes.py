@@ -63,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def place(arguments: argparse.Namespace) -> Place | None:
-    """What the command line says of the processes of the run; None: there is one.
+    """This process's place in the run, from the command line; None if the run has one process.
 
     Raises ValueError unless all three options are given, or none.
     """

@@ -137,7 +137,7 @@ def stack_layout(layout: Layout, devices: Sequence[jax.Device], n_parts: int) ->
 
 
 def stacked(sharding: NamedSharding) -> NamedSharding:
-    """Of an array with the trial dim in front of those of `sharding`."""
+    """Sharding of arrays with an additional leading trial dim, split over the trial axis."""
     return NamedSharding(sharding.mesh, PartitionSpec(TRIAL_AXIS, *sharding.spec))
 
 

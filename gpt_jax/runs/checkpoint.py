@@ -311,7 +311,8 @@ def _refuse_full_disk(directory: Path, n_bytes: int) -> None:
 
 
 def _cause(error: Exception) -> str:
-    """What the operating system says is wrong, where that is known; else the first line."""
+    """The operating system's message for an error, where its code is known; else the first line of
+    the error's own message."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     code = re.search(r"os_error_code='(\d+)'", str(error))  # TensorStore

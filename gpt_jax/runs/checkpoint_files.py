@@ -1,4 +1,4 @@
-"""What a checkpoint directory holds: finding, sealing, verifying and deleting checkpoints.
+"""Checkpoint directories: finding, sealing, verifying and deleting checkpoints.
 
     DIRECTORY/300/state/         the arrays, as `gpt_jax.runs.checkpoint` has Orbax write them
     DIRECTORY/300/manifest.json  step, validation loss, config; size and checksum of each file
@@ -29,7 +29,7 @@ CHUNK_BYTES = 1 << 22
 
 
 def parse_which(text: str) -> Which:
-    """What `--checkpoint` asks for. Raises ValueError."""
+    """Parse the value of `--checkpoint`: latest, best, or a step. Raises ValueError."""
     if text == "latest":
         return "latest"
     if text == "best":
@@ -41,7 +41,7 @@ def parse_which(text: str) -> Which:
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """What is known of one checkpoint."""
+    """Contents of a checkpoint's manifest.json."""
 
     step: int
     validation_loss: float | None

@@ -1,4 +1,4 @@
-"""What a run writes down: metrics.jsonl, config.json, result.json, and mirrors of the metrics.
+"""Records of a run: metrics.jsonl, config.json, result.json, and mirrors of the metrics.
 
 `metrics.jsonl` holds one line per step and one per validation; it is the truth, Weights & Biases
 and TensorBoard mirror it. Files other than it are replaced atomically. Must not import jax.
@@ -240,7 +240,7 @@ class TensorBoardMirror:
 
 @dataclasses.dataclass
 class Progress:
-    """What the bar and the lines show of a run."""
+    """Values shown by a run's progress bar and progress lines."""
 
     step: int
     n_steps: int

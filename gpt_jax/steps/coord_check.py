@@ -26,8 +26,9 @@ from gpt_jax.optim.updates import make_optimizer
 Axis = Literal["width", "depth"]
 
 TOLERANCE: dict[Axis, float] = {"width": 0.25, "depth": 0.35}
-"""Of a slope, to both sides: what a few small models and seeds leave undecided. What the check is
-there to find is 1/2 (terms that add up at random and should not add up) or 1 (that agree)."""
+"""Allowed deviation of a slope to either side: the noise of a few small models and seeds. Errors
+that the check is to find have slope 1/2 (terms that add up at random and should not add up) or 1
+(terms that agree)."""
 
 ACTIVATIONS = ("embedding", "scores", "attention", "mlp", "stream", "logits")
 """As `GPT.activations` names them; the mean over layers, of the stream after the last layer, and of
@@ -37,8 +38,9 @@ JUDGED: dict[Axis, frozenset[str]] = {
     "width": frozenset(ACTIVATIONS),
     "depth": frozenset({"embedding", "stream", "logits"}),
 }
-"""What has a limit that is reached fast enough to be judged. Over depths it is not inside of
-blocks: the first layer sees embeddings alone, and weighs 1 / L in the mean over layers."""
+"""Activations whose slope is judged: those that reach a known limit fast enough. Over depths,
+not those inside of blocks: the first layer sees embeddings alone, and weighs 1 / L in the mean
+over layers."""
 
 START = {("width", "logits"): (-0.5, 0.0), ("depth", "stream"): (-0.5, 0.0)}
 """Allowed slopes of log size over log width or depth at the start, where they are not just 0.
@@ -61,13 +63,15 @@ class Row(NamedTuple):
     sizes: tuple[float, ...]
     """Mean absolute coordinate, mean over seeds."""
     slope: float | None
-    """Of log size over log width or depth, by least squares; None where a size is 0."""
+    """Slope of log size over log width or depth, by least squares; None where a size is 0 or not
+    finite."""
     allowed: tuple[float, float] | None
     """None: not judged."""
 
     @property
     def passes(self) -> bool:
-        """What is 0 in all models (init_residual = zero, at the start) passes."""
+        """Whether all sizes are finite and the slope, where judged, is allowed. Sizes that are 0 in
+        all models pass (init_residual = zero, at the start)."""
         if not all(math.isfinite(size) for size in self.sizes):
             return False
         if self.allowed is None:
@@ -79,7 +83,7 @@ class Row(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """What is run besides the config."""
+    """Size of the check: training steps, seeds, sequences in a batch and tokens in a sequence."""
 
     n_steps: int = 4
     n_seeds: int = 2

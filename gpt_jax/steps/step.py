@@ -54,17 +54,18 @@ class TrainState(NamedTuple):
 
 
 class Settings(NamedTuple):
-    """What the compiled step takes as an argument of a run: numbers of its config, all float32
-    scalars but for the first and the integers; and the parameters that it does not train."""
+    """Arguments of the compiled step that belong to a run: numbers of its config, and arrays that
+    are not trained. Learning rates are a float32 vector, seed and n_steps integer scalars, the
+    other numbers float32 scalars."""
 
     learning_rates: jax.Array | np.ndarray
     """[S] of each step, the schedule applied. S is the number of steps, padded to a power of two
     so that runs of about a length share a program."""
     hyperparameters: Hyperparameters
     seed: jax.Array | np.uint32
-    """Of dropout."""
+    """Seed of dropout."""
     n_steps: jax.Array | np.int32
-    """Of the whole run."""
+    """Number of steps of the whole run."""
     frozen: Params
     """Parameters that are not trained (`Transform.init`); empty where all are."""
     given: Params
@@ -355,5 +356,5 @@ def _make_optimizer(
 
 
 def evaluation_params(state: TrainState) -> Params:
-    """What is evaluated and sampled: the moving average if there is one."""
+    """Parameters to evaluate and sample with: the moving average if there is one."""
     return state.params if state.ema is None else state.ema

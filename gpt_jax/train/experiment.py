@@ -1,4 +1,4 @@
-"""What a config becomes before training starts: data, mesh, model, timetable, compiled steps."""
+"""Construction of a run from its config: data, mesh, model, timetable, compiled steps."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Experiment:
     layout: Layout
     model: GPT
     teacher: GPT | None
-    """What is learned from (config.distill)."""
+    """Model whose predictions are learned (config.distill); None without one."""
     timetable: Timetable
     steps: CompiledSteps
     settings: Settings
@@ -98,7 +98,8 @@ class Experiment:
 
     @property
     def optimizer_bytes(self) -> int:
-        """Of the optimizer's state, over all devices together."""
+        """Bytes of the optimizer's state, summed over its arrays at their full, unsharded shapes.
+        """
         leaves = jax.tree.leaves(self.steps.abstract_state.opt_state)
         return sum(x.size * x.dtype.itemsize for x in leaves)
 
@@ -157,7 +158,7 @@ class CorpusData:
 
     @property
     def unique_tokens(self) -> int | None:
-        """Of an epoch."""
+        """Number of training tokens in one epoch."""
         return self.stream.unique_tokens
 
     @property
@@ -167,7 +168,7 @@ class CorpusData:
 
     @property
     def validation_split(self) -> TokenShards:
-        """Of the only corpus, or a mixture's first."""
+        """Validation split of the first corpus: the only one, or the first of a mixture."""
         return self.corpora[0][0].split("validation")
 
     def begun_at(self, params: Params, config: Config, model: GPT, layout: Layout) -> CorpusData:
@@ -302,7 +303,7 @@ def _peak_flops(model: GPT, layout: Layout) -> float | None:
 
 
 def facts(experiment: Experiment) -> Record:
-    """What config.json records beside the config: sizes, devices, what runs, and the data."""
+    """Facts that config.json records beside the config: sizes, devices, kernels, data."""
     counts = flops.count_parameters(experiment.config.model)
     execution, devices = experiment.model.execution, experiment.layout.mesh.devices
     return {

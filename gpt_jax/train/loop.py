@@ -53,7 +53,8 @@ class Pending:
     data_wait: float
     """Seconds that their batches took."""
     stop: jax.Array | None
-    """Of several processes: whether any was told to stop before these steps; not read yet."""
+    """Vote of several processes: whether any had a stop signal before these steps were dispatched;
+    not read yet. None if the run has a single process."""
 
     @property
     def voted(self) -> bool:

@@ -1,4 +1,4 @@
-"""What is written down of one run while it trains: records, validations, checkpoints, result.
+"""Recorder of one run in training: metrics, validations, checkpoints, result.
 
 The loop of a single run (`gpt_jax.train.loop`) and the one of a packed sweep
 (`gpt_jax.sweep.packs`) hand it numbers and states; it does not know how they were computed.
@@ -60,7 +60,8 @@ class RunRecorder:
         """FLOPs of steps done with another model or length, less what this config would count."""
 
     def _teacher_flops_per_token(self, convention: flops.Convention) -> float:
-        """Of the teacher's forward passes (config.distill); 0 without one."""
+        """FLOPs of the teacher's forward pass for each token (config.distill); 0 without a teacher.
+        """
         teacher, n_tokens = self.experiment.teacher, self.experiment.config.model.seq_len
         if teacher is None:
             return 0.0
@@ -68,7 +69,8 @@ class RunRecorder:
         return flops.forward_flops_per_sequence(read, convention) / n_tokens
 
     def _teacher_flops(self, n_tokens: int) -> Record:
-        """What the result says of them, beside the `flops` of the model that was trained."""
+        """The result's `teacher_flops`: exact FLOPs of the teacher for n_tokens tokens, beside the
+        `flops` of the trained model; empty without a teacher."""
         if self.experiment.teacher is None:
             return {}
         return {"teacher_flops": self._teacher_flops_per_token("exact") * n_tokens}
@@ -190,7 +192,7 @@ class RunRecorder:
         return record is not None and record["step"] == end
 
     def finish(self, more: Record | None = None) -> Record:
-        """Of a run that is trained, validated and saved: loss curve and result.json.
+        """Write loss curve and result.json of a run that is trained, validated and saved.
 
         more: what else result.json is to hold.
         """
@@ -266,12 +268,13 @@ def whole_steps(run: Path, metrics: Path, saved: Sequence[int]) -> list[int]:
 
 
 def describe_bad(values: dict[str, float]) -> str:
-    """Of a step that went wrong, the numbers that show it."""
+    """Loss and gradient norm of a step that went wrong, as text."""
     return f"loss {values['loss']:.4g}, gradient norm {values['gradient_norm']:.4g}"
 
 
 def ranking(config: Config, validation: Record) -> float:
-    """By what the best checkpoint has the least: the loss, or minus a task's metric."""
+    """Sort key of checkpoints, lower is better: the loss, or a task's metric negated; infinite if
+    it is nan or no number."""
     metric = config.task.chosen_by
     value = validation[f"validation_{metric}"]
     if not isinstance(value, float) or math.isnan(value):

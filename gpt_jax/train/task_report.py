@@ -66,7 +66,8 @@ def _robustness(experiment: Experiment, params: Params, found: list[Record]) -> 
 
 
 def _test_responses(experiment: Experiment, params: Params) -> Record:
-    """Of task.name = respond: how the model answers the prompts, beside the given answers."""
+    """Test scores for task.name = respond: the model's responses against the given ones. Writes the
+    responses to the run's predictions file."""
     config, tokenizer = experiment.config, experiment.data.tokenizer
     found = read_records(config.task.test)
     exchanges = [asked_and_expected(record, config.task.record_fields) for record in found]
