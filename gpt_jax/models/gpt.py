@@ -141,8 +141,7 @@ class GPT:
         return table[: self.config.vocab_size]
 
     def output_weights(self, params: Params) -> jax.Array:
-        """Weights of the output projection, as stored: token embeddings, or the kernel of the head.
-        """
+        """Weights of the output projection, as stored: token embeddings or the head kernel."""
         if self.config.tied_embeddings:
             return params["embedding"]["tokens"]
         return params["head"]["kernel"]

@@ -98,8 +98,7 @@ class Experiment:
 
     @property
     def optimizer_bytes(self) -> int:
-        """Bytes of the optimizer's state, summed over its arrays at their full, unsharded shapes.
-        """
+        """Bytes of the optimizer's state, summed over its arrays at their unsharded shapes."""
         leaves = jax.tree.leaves(self.steps.abstract_state.opt_state)
         return sum(x.size * x.dtype.itemsize for x in leaves)
 

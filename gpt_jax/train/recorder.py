@@ -60,8 +60,7 @@ class RunRecorder:
         """FLOPs of steps done with another model or length, less what this config would count."""
 
     def _teacher_flops_per_token(self, convention: flops.Convention) -> float:
-        """FLOPs of the teacher's forward pass for each token (config.distill); 0 without a teacher.
-        """
+        """FLOPs of the teacher's forward pass per token (config.distill); 0 without a teacher."""
         teacher, n_tokens = self.experiment.teacher, self.experiment.config.model.seq_len
         if teacher is None:
             return 0.0
