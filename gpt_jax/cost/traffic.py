@@ -14,8 +14,8 @@ from gpt_jax.cost import flops
 from gpt_jax.cost.memory import layer_kernels, value_bytes
 from gpt_jax.cost.topology import Topology
 
-RECOMPUTED_PASSES = {"none": 0, "attention": 0, "dots": 2, "full": 3, "offload": 3}
-"""Times that a layer's activations are gathered or scattered once more along tensor."""
+REPEATING = ("dots", "full", "offload")
+"""Rematerialization policies that repeat the collectives of experts and of the ring."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,18 +92,17 @@ def _fsdp(config: Config, mesh: MeshSizes) -> float:
 def _tensor(config: Config, mesh: MeshSizes) -> float:
     """Bytes that a device sends along tensor in a step.
 
-    Forward, each layer all-gathers its input for attention and for the MLP, and reduce-scatters
-    both outputs. Backward does the same with gradients, and all-gathers the inputs again for the
-    gradients of weights. Rematerialization repeats the forward collectives that
-    RECOMPUTED_PASSES counts.
+    Passes of a layer's activations, as in programs compiled for v5p. Forward, the inputs of
+    attention and MLP are gathered and their outputs scattered: 4. Backward, the same of gradients,
+    and the inputs gathered again for the gradients of weights: 6. Where all is recomputed, one
+    gather and one scatter more. A parallel block has one input: 6, and one gather more.
     """
-    model = config.model
-    a_layer = 2.0 + 2 + 4  # forward; backward
-    a_layer += RECOMPUTED_PASSES[config.compute.remat]
-    if model.parallel_block:
-        a_layer /= 2
+    parallel = config.model.parallel_block
+    a_layer = 6.0 if parallel else 10.0
+    if config.compute.remat in ("full", "offload"):
+        a_layer += 1 if parallel else 2
     logits_and_embedding = 4
-    sent = (a_layer * model.n_layers + logits_and_embedding) * _stream(config, mesh)
+    sent = (a_layer * config.model.n_layers + logits_and_embedding) * _stream(config, mesh)
     return sent * (mesh.tensor - 1) / mesh.tensor
 
 
@@ -112,7 +111,7 @@ def _expert(config: Config, mesh: MeshSizes) -> float:
     and their sums scattered. Backward the same of gradients, and as often again as recomputed."""
     model, n = config.model, mesh.expert
     rows = n if model.expert_capacity is None else flops.mlp_rows_per_token(model)
-    repeated = RECOMPUTED_PASSES[config.compute.remat] > 0
+    repeated = config.compute.remat in REPEATING
     passes = 2 * (2 + repeated)
     moved = passes * model.n_layers * rows * _stream(config, mesh) * (n - 1) / n
     return moved + _sum(config, _gradients(config, mesh, False), n)
@@ -125,7 +124,7 @@ def _sequence(config: Config, mesh: MeshSizes) -> float:
     kv_split = mesh.tensor if model.kv_heads > 1 else 1
     tokens = config.train.batch_sequences * model.seq_len / mesh.tokens
     keys = 4 * tokens * 2 * model.kv_heads * model.d_head / kv_split
-    tours = 1 + (RECOMPUTED_PASSES[config.compute.remat] > 0) + 2
+    tours = 1 + (config.compute.remat in REPEATING) + 2
     gradients = _gradients(config, mesh, False) + _gradients(config, mesh, True)
     reordered = 2 * _stream(config, mesh)
     return tours * n * keys * model.n_layers + reordered + _sum(config, gradients, n)

@@ -214,6 +214,23 @@ def test_one_device_sends_nothing_and_more_send_along_their_axis():
     assert axes["data"][0].sent_bytes == pytest.approx(2 * 4 * n_params * 7 / 8)
 
 
+@pytest.mark.parametrize(
+    ("parallel", "remat", "passes"),
+    [(False, "none", 10), (False, "dots", 10), (False, "full", 12), (True, "none", 6),
+     (True, "full", 7)],
+)  # fmt: skip
+def test_a_layer_sends_along_tensor_what_compiled_programs_do(parallel, remat, passes):
+    """GPT-2 124M on v5p:2x2x1, libtpu 0.0.42: gathers 6, 6, 7, 3, 4 and scatters 4, 4, 5, 3, 3 a
+    layer, counted in the programs' text."""
+    config = changed(mesh__tensor=4, model__parallel_block=parallel, compute__remat=remat)
+    longer = changed(
+        mesh__tensor=4, model__parallel_block=parallel, compute__remat=remat, model__n_layers=8
+    )
+    four, eight = (make_plan(c, parse_topology("v4:2x2x1")).traffic[0] for c in (config, longer))
+    stream = 2 * 64 * 128 * 64  # bytes of the tokens, bfloat16
+    assert eight.sent_bytes - four.sent_bytes == pytest.approx(4 * passes * stream * 3 / 4)
+
+
 def test_what_experts_and_rings_and_slices_send():
     stream = 2 * 64 * 128 * 64 / 8  # bytes of a device's tokens, bfloat16
     parts = flops.count_parameters(changed(**EXPERTS).model)
