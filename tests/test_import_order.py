@@ -20,8 +20,8 @@ ORDER = """
 hints
 runtime
 output
-storage: . csv_cells json_files optional compressed paths tables
 failures
+storage: . atomic csv_cells json_files optional compressed paths tables
 pages
 config: fields adapt data distill how model optimizer python_file task train config . meshes
     overrides timetable

@@ -12,7 +12,7 @@ from gpt_jax.config import Config, overrides
 from gpt_jax.data.tokenizers import make_tokenizer
 from gpt_jax.models.gpt import make_gpt
 from gpt_jax.runs.directory import RunDirectory, write_model
-from gpt_jax.runs.tracking import write_json
+from gpt_jax.storage.atomic import write_json
 
 
 @pytest.fixture

@@ -36,8 +36,8 @@ from gpt_jax.runs.tracking import (
     provenance,
     read_records,
     wandb_run_id,
-    write_json,
 )
+from gpt_jax.storage.atomic import write_json
 
 
 class Listener:

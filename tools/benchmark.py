@@ -148,7 +148,7 @@ class Store:
         return mode in self.record["failures"].get(case.name, {})
 
     def add(self, case: Case, mode: str, round_: int, found: Record) -> None:
-        from gpt_jax.runs.tracking import write_json
+        from gpt_jax.storage.atomic import write_json
 
         if "error" in found:
             self.record["failures"].setdefault(case.name, {})[mode] = found["error"]

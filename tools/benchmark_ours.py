@@ -36,8 +36,9 @@ from benchmark_cases import (
 )
 
 from gpt_jax.config import Config, DataConfig, ModelConfig, TrainConfig, overrides
-from gpt_jax.runs.tracking import read_records, write_json
+from gpt_jax.runs.tracking import read_records
 from gpt_jax.runtime import prepare_process, use_huge_pages
+from gpt_jax.storage.atomic import write_json
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PEAK_SIZES = (512, 768, 1024, 1536, 2048)

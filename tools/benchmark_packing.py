@@ -22,8 +22,8 @@ from matplotlib.figure import Figure
 
 from gpt_jax.config import Config, DataConfig, ModelConfig, ScheduleConfig, TrainConfig
 from gpt_jax.cost import flops
-from gpt_jax.runs.tracking import write_json
 from gpt_jax.scaling.plots import COLOURS, STYLE, save
+from gpt_jax.storage.atomic import write_json
 
 RATES = [0.001 * 2**i for i in range(8)]
 SHAPES = {(2, 32): 64, (2, 64): 64, (4, 128): 64}

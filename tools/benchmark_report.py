@@ -131,7 +131,7 @@ def peak_share(record: Record, case: Case, summary: Summary) -> float | None:
 
 def write_report(record: Record, out: Path) -> str:
     """Write benchmark.md and the figure into `out`; returns the text."""
-    from gpt_jax.runs.tracking import write_atomically
+    from gpt_jax.storage.atomic import write_atomically
 
     sections = (speed_table, peak_table, memory_table, memory_option_table, footnotes)
     text = "\n\n".join(part for section in sections if (part := section(record)))

@@ -19,7 +19,7 @@ from gpt_jax.cost.search import as_overrides, search
 from gpt_jax.cost.topology import parse_topology
 from gpt_jax.plan import text
 from gpt_jax.plan.table import record
-from gpt_jax.runs.tracking import write_atomically, write_json
+from gpt_jax.storage.atomic import write_atomically, write_json
 
 HERE = Path(__file__).parent
 CONFIGS = HERE.parent.parent / "configs"

@@ -12,6 +12,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from gpt_jax.failures import DISK_ERRORS, WriteFailed
+from gpt_jax.storage.atomic import replacing
 
 
 @contextlib.contextmanager
@@ -50,19 +51,9 @@ def sha256(arrays: Sequence[NDArray[Any]]) -> str:
 
 def write(path: Path, content: Iterable[Any]) -> None:
     """Puts a whole file in place, or none; content: bytes and arrays, one after the other."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with writing(path):
-        try:
-            with open(temporary, "wb") as stream:
-                for data in content:
-                    stream.write(data)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(temporary, path)
-        except OSError:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
-            raise
+    with writing(path), replacing(path) as temporary, open(temporary, "wb") as stream:
+        for data in content:
+            stream.write(data)
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 from gpt_jax.data.progress import report_bytes
 from gpt_jax.data.shards import Corpus, check_hash
 from gpt_jax.runtime import cache_directory
+from gpt_jax.storage.atomic import write_json
 
 State = list[int | str]
 
@@ -76,8 +77,5 @@ def _known(corpus: Corpus) -> dict[str, Any]:
 def _note(place: Path | None, known: dict[str, Any]) -> None:
     if place is None:
         return
-    temporary = place.with_name(f".{place.name}.{os.getpid()}.tmp")
     with contextlib.suppress(OSError):  # then they are read again
-        place.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(known))
-        os.replace(temporary, place)
+        write_json(place, known)

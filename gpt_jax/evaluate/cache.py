@@ -10,7 +10,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from gpt_jax.runs.tracking import read_records, write_atomically
+from gpt_jax.runs.tracking import read_records
+from gpt_jax.storage.atomic import write_atomically
 
 
 class Cache:

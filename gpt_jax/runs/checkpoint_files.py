@@ -20,6 +20,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from gpt_jax.storage.atomic import write_json
 from gpt_jax.storage.json_files import Damaged
 
 Which: TypeAlias = Literal["latest", "best"] | int
@@ -135,12 +136,7 @@ def delete(path: Path) -> None:
 def write_manifest(path: Path, manifest: Manifest) -> None:
     """Write the manifest of the checkpoint at `path`, whole or not at all."""
     plain = json.loads(json.dumps(dataclasses.asdict(manifest)))
-    temporary = path / "manifest.json.tmp"
-    with temporary.open("w") as stream:
-        json.dump({"crc32": _seal(plain), "manifest": plain}, stream, indent=1)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(temporary, path / "manifest.json")
+    write_json(path / "manifest.json", {"crc32": _seal(plain), "manifest": plain})
 
 
 def read_manifest(path: Path) -> Manifest:

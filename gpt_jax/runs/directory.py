@@ -24,8 +24,9 @@ from gpt_jax.data.tokenizers import Tokenizer, load_tokenizer
 from gpt_jax.data.tokenizers.base import SPEC_FILE
 from gpt_jax.parallel.processes import is_writer
 from gpt_jax.runs.checkpoint_files import Manifest, Which, find_sound, read_manifest, saved_steps
-from gpt_jax.runs.tracking import Record, provenance, write_json
+from gpt_jax.runs.tracking import Record, provenance
 from gpt_jax.storage import paths
+from gpt_jax.storage.atomic import write_json
 from gpt_jax.storage.json_files import Damaged, read_object
 
 if TYPE_CHECKING:

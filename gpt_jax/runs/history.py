@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from gpt_jax.storage.atomic import replacing
 from gpt_jax.storage.json_files import Damaged
 
 Record = dict[str, Any]
@@ -175,16 +176,12 @@ def keep_until(path: Path, last_step: int) -> None:
 def copy_until(source: Path, target: Path, last_step: int) -> None:
     """Another run's records up to a step, byte for byte; there at once or not at all."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
+    with replacing(target) as temporary, temporary.open("wb") as file:
         for _, line, _ in lines_of(source):
             step = _step_of(line)
             if step is None or step > last_step:
                 break
             file.write(line + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, target)
 
 
 def _step_of(line: bytes) -> int | None:

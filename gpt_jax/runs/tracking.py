@@ -17,14 +17,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Protocol, TextIO
 
 from gpt_jax.config import Config, overrides
-from gpt_jax.failures import WriteFailed
 from gpt_jax.output import say, silence
 from gpt_jax.runs.history import History, keep_until, read_history
 from gpt_jax.runs.history import Record as Record
 from gpt_jax.runs.history import read_records as read_records
+from gpt_jax.storage.atomic import replacing, write_atomically
 
 PACKAGES = ("gpt-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 """Versions written into config.json."""
@@ -32,29 +32,6 @@ PACKAGES = ("gpt-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "nu
 
 WANDB_NAME = 64
 """Characters of a run's name in its id: Weights & Biases allows 128 in all."""
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Replace a file at once: a reader, or a kill, sees the old text or the new.
-
-    Raises WriteFailed naming the file; the old text is still there.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise WriteFailed(path, error) from error
-
-
-def write_json(path: Path, value: Any) -> None:
-    write_atomically(path, json.dumps(value, indent=1, allow_nan=True) + "\n")
 
 
 def provenance() -> Record:
@@ -347,9 +324,8 @@ def draw_loss_curve(history: History, path: Path, title: str) -> None:
     axes.grid(alpha=0.3)
     if history.losses or valid:
         axes.legend()
-    temporary = path.with_name(f".{path.name}.tmp.png")
-    figure.savefig(temporary)
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png")
 
 
 def smooth(values: Sequence[float]) -> list[float]:

@@ -3,7 +3,6 @@
 Must not import jax.
 """
 
-import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from gpt_jax.scaling.frontier import Frontier
 from gpt_jax.scaling.laws import Array
 from gpt_jax.scaling.study import Study
 from gpt_jax.scaling.uncertainty import percentiles
+from gpt_jax.storage.atomic import replacing
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe and Ito's palette: colour-blind readers can distinguish them."""
@@ -117,9 +117,8 @@ def save(figure: Figure, stem: Path) -> list[Path]:
     written = []
     for suffix, metadata in (("png", {}), ("svg", {"Date": None})):
         path = stem.with_name(f"{stem.name}.{suffix}")
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        figure.savefig(temporary, format=suffix, dpi=150, metadata=metadata)
-        os.replace(temporary, path)
+        with replacing(path) as temporary:
+            figure.savefig(temporary, format=suffix, dpi=150, metadata=metadata)
         written.append(path)
         figure.set_layout_engine("none")  # laid out once for both
     return written

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpt_jax.config import Config, overrides
-from gpt_jax.runs.tracking import write_atomically
 from gpt_jax.storage import csv_cells
+from gpt_jax.storage.atomic import write_atomically
 from gpt_jax.sweep import plan_text
 from gpt_jax.sweep.cost import COLUMNS, Row, cost_rows
 from gpt_jax.sweep.load import read_sweep

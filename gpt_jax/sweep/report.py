@@ -15,8 +15,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gpt_jax.runs.tracking import Record, provenance, write_atomically, write_json
+from gpt_jax.runs.tracking import Record, provenance
 from gpt_jax.scaling.entries import LAWS
+from gpt_jax.storage.atomic import write_atomically, write_json
 from gpt_jax.sweep.status import find_directory
 from gpt_jax.sweep.store import SweepDirectory
 from gpt_jax.sweep.table import (

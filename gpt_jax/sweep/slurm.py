@@ -22,8 +22,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gpt_jax.runs.tracking import write_json
 from gpt_jax.runtime import INTERRUPTED
+from gpt_jax.storage.atomic import write_json
 from gpt_jax.sweep.load import read_resources
 from gpt_jax.sweep.status import count, progress, summary, table
 from gpt_jax.sweep.store import STALE_SECONDS, Entry, SweepDirectory

@@ -35,7 +35,8 @@ from gpt_jax.config.timetable import make_timetable
 from gpt_jax.hints import did_you_mean
 from gpt_jax.runs import checkpoint_files
 from gpt_jax.runs.directory import RunDirectory
-from gpt_jax.runs.tracking import Record, write_json
+from gpt_jax.runs.tracking import Record
+from gpt_jax.storage.atomic import write_json
 from gpt_jax.storage.json_files import Damaged, read_object
 from gpt_jax.sweep.trial import Trial
 

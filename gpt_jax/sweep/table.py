@@ -19,8 +19,9 @@ from gpt_jax.config.timetable import is_cooled, make_timetable
 from gpt_jax.cost import flops
 from gpt_jax.data.stream import unique_samples
 from gpt_jax.runs.history import read_history
-from gpt_jax.runs.tracking import Record, write_atomically
+from gpt_jax.runs.tracking import Record
 from gpt_jax.storage import csv_cells
+from gpt_jax.storage.atomic import write_atomically
 from gpt_jax.storage.json_files import Damaged
 
 if TYPE_CHECKING:

@@ -24,9 +24,9 @@ from gpt_jax.runs.tracking import (
     finite,
     finite_values,
     make_mirrors,
-    write_json,
 )
 from gpt_jax.steps.step import TrainState
+from gpt_jax.storage.atomic import write_json
 from gpt_jax.train.experiment import Experiment
 
 LEFT_OUT_IN_A_ROW = 50

@@ -17,8 +17,9 @@ from gpt_jax.finetune.templates import asked_and_expected
 from gpt_jax.models.gpt import Params
 from gpt_jax.parallel.processes import is_writer
 from gpt_jax.runs.checkpoint import Checkpoints, restore_params
-from gpt_jax.runs.tracking import Record, finite, write_atomically
+from gpt_jax.runs.tracking import Record, finite
 from gpt_jax.steps.step import TrainState
+from gpt_jax.storage.atomic import write_atomically
 from gpt_jax.train.experiment import Experiment
 
 CLASSES_NAMED = 40

@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
     from gpt_jax.scaling.compare import compare
     from gpt_jax.scaling.compare_report import text, to_json
     from gpt_jax.scaling.rungs import check_comparable, make_ladder
-    from gpt_jax.verbs.fit import write_json
+    from gpt_jax.storage.atomic import write_json
 
     if arguments.at_loss is not None and arguments.at_flops is not None:
         raise ValueError("--at-loss and --at-flops are two targets; give one")
@@ -73,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
     if allow:
         print(f"warning: compared although they may differ in {', '.join(allow)} (--allow)")
     if arguments.json:
-        write_json(Path(arguments.json), to_json(found))
+        write_json(Path(arguments.json), to_json(found), allow_nan=False)
     if arguments.plots:
         from gpt_jax.scaling.compare_plots import draw_comparison
 

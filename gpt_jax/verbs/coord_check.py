@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from gpt_jax.config import Config, overrides
 from gpt_jax.runs.directory import default_directory
-from gpt_jax.runs.tracking import write_atomically
 from gpt_jax.storage import csv_cells
+from gpt_jax.storage.atomic import write_atomically
 
 if TYPE_CHECKING:
     from gpt_jax.steps.coord_check import Axis, Row

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from gpt_jax.config import overrides
-from gpt_jax.runs.tracking import Record, provenance, write_json
+from gpt_jax.runs.tracking import Record, provenance
+from gpt_jax.storage.atomic import write_json
 
 DESCRIPTION = """\
 Score a run on the papers' tasks and on texts. Each finished item is kept: killed, the same command

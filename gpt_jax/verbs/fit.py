@@ -5,11 +5,9 @@ jax.
 """
 
 import argparse
-import json
-import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gpt_jax.scaling import fit_arguments
 from gpt_jax.scaling.arguments import names, pairs, positive
@@ -146,6 +144,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Fit, print, write; raises ValueError for a user's mistake."""
     from gpt_jax.scaling import report
     from gpt_jax.scaling.study import Options, make_study
+    from gpt_jax.storage.atomic import write_json
 
     if arguments.bootstrap < 0:
         raise ValueError(f"--bootstrap {arguments.bootstrap}; allowed: 0 or more refits")
@@ -175,7 +174,9 @@ def run(arguments: argparse.Namespace) -> int:
     for warning in report.comparison_warnings(studies):
         print(f"warning: {warning}")
     if arguments.json:
-        write_json(Path(arguments.json), report.several_to_json(studies, not_fitted))
+        write_json(
+            Path(arguments.json), report.several_to_json(studies, not_fitted), allow_nan=False
+        )
     if arguments.plots:
         from gpt_jax.scaling.plots import draw_all
 
@@ -208,14 +209,6 @@ def _read(arguments: argparse.Namespace, entry: LawEntry) -> "tuple[RunTable, Ru
     runs, held_out = runs.split()
     runs = drop_worst(runs, arguments.drop_worst)
     return pareto(runs) if arguments.frontier_only else runs, held_out
-
-
-def write_json(path: Path, document: dict[str, Any]) -> None:
-    """Whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")
-    os.replace(temporary, path)
 
 
 def main(argv: list[str] | None = None) -> int:

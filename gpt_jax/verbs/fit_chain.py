@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Fit, print, write; raises ValueError for a user's mistake."""
     from gpt_jax.scaling.chain import fit_chain
     from gpt_jax.scaling.wide import read_wide
-    from gpt_jax.verbs.fit import write_json
+    from gpt_jax.storage.atomic import write_json
 
     spec = _spec(arguments)
     settings = _settings(spec, arguments)
@@ -77,7 +77,9 @@ def run(arguments: argparse.Namespace) -> int:
         chains.append(fit_chain(name, runs, target, settings))
     print("\n".join(text(chains)))
     if arguments.json:
-        write_json(Path(arguments.json), {"chains": [to_json(chain) for chain in chains]})
+        write_json(
+            Path(arguments.json), {"chains": [to_json(chain) for chain in chains]}, allow_nan=False
+        )
     if arguments.plots:
         from gpt_jax.scaling.form_plots import draw_chains
 

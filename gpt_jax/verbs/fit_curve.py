@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Fit, print, write; raises ValueError for a user's mistake."""
     from gpt_jax.scaling.curve import fit_curves
     from gpt_jax.scaling.schedules import best_schedule
-    from gpt_jax.verbs.fit import write_json
+    from gpt_jax.storage.atomic import write_json
 
     curves = read_curves(arguments)
     train = names(arguments.train) if arguments.train else [c.name for c in curves]
@@ -92,7 +92,7 @@ def run(arguments: argparse.Namespace) -> int:
         lines += schedule_text(best)
     print("\n".join(lines))
     if arguments.json:
-        write_json(Path(arguments.json), to_json(fit, curves, train, best))
+        write_json(Path(arguments.json), to_json(fit, curves, train, best), allow_nan=False)
     if arguments.plots:
         from gpt_jax.scaling.form_plots import draw_curves
 

@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Fit, print, write; raises ValueError for a user's mistake."""
     from gpt_jax.scaling.bowls import cells_of, fit_cell, fit_surface, law_through
-    from gpt_jax.verbs.fit import write_json
+    from gpt_jax.storage.atomic import write_json
 
     grid, notes = _read(arguments)
     rows = cells_of(grid)
@@ -75,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
             "surface": {k: law_json(v) for k, v in by_surface.items()},
             "over_windows": spread,
         }  # fmt: skip
-        write_json(Path(arguments.json), document)
+        write_json(Path(arguments.json), document, allow_nan=False)
     if arguments.plots:
         from gpt_jax.scaling.form_plots import draw_bowls
 

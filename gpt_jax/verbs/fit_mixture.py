@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     from gpt_jax.scaling.mixture import best_mixture, fit_domain
     from gpt_jax.scaling.wide import read_wide
-    from gpt_jax.verbs.fit import write_json
+    from gpt_jax.storage.atomic import write_json
 
     wide = read_wide(arguments.runs, [pair("--where", text) for text in arguments.where])
     share_names = _columns(wide.columns, arguments.shares, "--shares")
@@ -75,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
     best = best_mixture(fits, weights, low, high, arguments.seed)
     print("\n".join(text(fits, share_names, shares, losses, held, best, weights)))
     if arguments.json:
-        write_json(Path(arguments.json), to_json(fits, share_names, best))
+        write_json(Path(arguments.json), to_json(fits, share_names, best), allow_nan=False)
     if arguments.plots:
         from gpt_jax.scaling.form_plots import draw_mixture
 

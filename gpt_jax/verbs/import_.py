@@ -12,7 +12,7 @@ from gpt_jax.data.tokenizers.base import SPEC_FILE
 from gpt_jax.interop.folders import Imported, read_folder, refuse_pickled_only
 from gpt_jax.interop.tokenizer_reading import TOKENIZER
 from gpt_jax.runs.directory import RunDirectory, write_model
-from gpt_jax.runs.tracking import write_atomically
+from gpt_jax.storage.atomic import write_atomically
 from gpt_jax.storage.optional import require
 
 WANTED = ("*.safetensors", "*.json", "*.jinja", "merges.txt", "tokenizer.model")

@@ -29,7 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
     from gpt_jax.inspection.look import look
     from gpt_jax.inspection.page import make_page, shown
     from gpt_jax.runs.directory import load_run
-    from gpt_jax.runs.tracking import write_atomically
+    from gpt_jax.storage.atomic import write_atomically
 
     which = parse_which(arguments.checkpoint)
     changes = parse_arguments(arguments.rest)

@@ -69,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Choose, print, write; raises ValueError for a user's mistake."""
     from gpt_jax.scaling.choose import plan
-    from gpt_jax.verbs.fit import write_json
+    from gpt_jax.storage.atomic import write_json
 
     if arguments.most is not None and arguments.most < 1:
         raise ValueError(f"--most {arguments.most}; allowed: 1 or more")
@@ -83,7 +83,11 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.out:
         _write_sweep(arguments, [names[pick.place] for pick in chosen], candidates)
     if arguments.json:
-        write_json(Path(arguments.json), _json(belief, targets, chosen, enough, names, candidates))
+        write_json(
+            Path(arguments.json),
+            _json(belief, targets, chosen, enough, names, candidates),
+            allow_nan=False,
+        )
     return 0
 
 
@@ -289,7 +293,7 @@ def _write_sweep(
     arguments: argparse.Namespace, chosen: Sequence[str], candidates: Candidates
 ) -> None:
     """A file that `gpt-jax sweep run` takes."""
-    from gpt_jax.runs.tracking import write_atomically
+    from gpt_jax.storage.atomic import write_atomically
 
     source = str(Path(arguments.source).resolve())
     if candidates.unit == "FLOPs":

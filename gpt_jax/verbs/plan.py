@@ -13,7 +13,7 @@ from gpt_jax.cost.estimate import Plan, make_plan
 from gpt_jax.cost.search import as_overrides, search
 from gpt_jax.cost.topology import Topology, parse_topology
 from gpt_jax.plan import table, text
-from gpt_jax.runs.tracking import write_atomically, write_json
+from gpt_jax.storage.atomic import write_atomically, write_json
 
 if TYPE_CHECKING:
     from gpt_jax.plan.compiled import Compiled

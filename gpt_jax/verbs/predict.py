@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from gpt_jax.config.overrides import parse_arguments
-    from gpt_jax.runs.tracking import write_atomically
+    from gpt_jax.storage.atomic import write_atomically
 
     if arguments.batch < 1:
         raise ValueError(f"--batch {arguments.batch}; allowed: 1 or more")

@@ -1,8 +1,6 @@
 """`gpt-jax table NAME`: a paper's table beside ours. Must not import jax."""
 
 import argparse
-import json
-import os
 import sys
 from pathlib import Path
 
@@ -47,6 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
     from gpt_jax.published import fits, tables
     from gpt_jax.published.compare import markdown, text
     from gpt_jax.scaling.arguments import pairs
+    from gpt_jax.storage.atomic import write_json
 
     if arguments.name is None:
         print(tables.listing())
@@ -65,11 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
     comparison = tables.build_table(arguments.name, ours)
     print(markdown(comparison) if arguments.markdown else text(comparison))
     if arguments.json:
-        path = Path(arguments.json)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        temporary.write_text(json.dumps(tables.to_json(comparison), indent=1) + "\n")
-        os.replace(temporary, path)
+        write_json(Path(arguments.json), tables.to_json(comparison))
     return 0
 
 

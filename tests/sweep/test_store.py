@@ -14,7 +14,7 @@ import pytest
 from gpt_jax.config import Config, overrides
 from gpt_jax.runs.directory import RunDirectory
 from gpt_jax.runs.history import read_history
-from gpt_jax.runs.tracking import write_json
+from gpt_jax.storage.atomic import write_json
 from gpt_jax.sweep import status, store, worker
 from gpt_jax.sweep.attempt import attempt
 from gpt_jax.sweep.branches import wsd_branches

@@ -11,7 +11,6 @@ import copy
 import dataclasses
 import hashlib
 import json
-import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +19,8 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+
+from gpt_jax.storage.atomic import replacing
 
 SPEC_FILE = "tokenizer_spec.json"
 END_OF_TEXT = "<|endoftext|>"
@@ -153,9 +154,8 @@ class Tokenizer(ABC):
     def save(self, directory: str | Path) -> None:
         """Writes tokenizer_spec.json, from which `load_tokenizer(directory)` rebuilds it."""
         path = Path(directory) / SPEC_FILE
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        temporary.write_text(_dump(self.saved))
-        os.replace(temporary, path)
+        with replacing(path) as temporary:
+            temporary.write_text(_dump(self.saved))
 
     def check_ids(self, ids: Sequence[int] | NDArray[Any]) -> NDArray[np.int64]:
         """The ids as an array. Raises ValueError naming one that is outside the vocabulary."""

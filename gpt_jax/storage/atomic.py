@@ -1,0 +1,49 @@
+"""Files replaced at once: a reader, or a kill, finds the old content or the new, never a part.
+
+Must not import jax.
+"""
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from gpt_jax.failures import WriteFailed
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A name beside `path` to write to; what lies there at the end is synced and replaces `path`.
+
+    After an error `path` is as it was, and nothing is left beside it.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace a file by this text, and make its directory; raises WriteFailed naming the file."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            temporary.write_text(text)
+    except OSError as error:
+        raise WriteFailed(path, error) from error
+
+
+def write_json(path: Path, value: Any, *, allow_nan: bool = True) -> None:
+    """Replace a file by a value as JSON.
+
+    allow_nan: whether nan and infinities may be in it, which JSON has no word for; ValueError else.
+    """
+    write_atomically(path, json.dumps(value, indent=1, allow_nan=allow_nan) + "\n")
