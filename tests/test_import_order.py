@@ -26,9 +26,9 @@ pages
 config: fields adapt data distill how model optimizer python_file task train config . meshes
     overrides timetable
 cost: . blocks flops hardware memory rounding topology mesh traffic estimate search units
-scaling: . arguments expressions conditions ladder laws choose constraints data_constrained entry
-    entries entries.batch_size_power entries.chinchilla_envelope entries.chinchilla_isoflop
-    entries.chinchilla_parametric entries.compute_power entries.critical_batch
+scaling: . arguments chain_spec expressions conditions ladder laws choose constraints
+    data_constrained entry entries entries.batch_size_power entries.chinchilla_envelope
+    entries.chinchilla_isoflop entries.chinchilla_parametric entries.compute_power entries.critical_batch
     entries.data_constrained entries.kaplan_c entries.kaplan_d entries.kaplan_n entries.kaplan_nd
     entries.kaplan_ns entries.learning_rate_power formula_law entries.over_training
     entries.routed_experts entries.routed_parameters entries.vocabulary frontier minimise curve

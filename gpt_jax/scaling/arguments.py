@@ -5,11 +5,21 @@ Imports nothing heavy: command lines start fast. Must not import jax.
 
 import argparse
 import math
+from collections.abc import Iterable
 
 
 def pairs(option: str, text: str) -> dict[str, str]:
     """Parse NAME=VALUE[,NAME=VALUE...]; raises ValueError naming the option."""
-    return dict(pair(option, part) for part in text.split(",") if part.strip())
+    return collect(option, [part for part in text.split(",") if part.strip()])
+
+
+def collect(option: str, given: Iterable[str]) -> dict[str, str]:
+    """Parse texts NAME=VALUE; raises ValueError for a name that two of them give a value."""
+    found: dict[str, str] = {}
+    for name, value in (pair(option, text) for text in given):
+        if found.setdefault(name, value) != value:
+            raise ValueError(f"{option}: {name} is given twice, {found[name]} and {value}")
+    return found
 
 
 def pair(option: str, text: str) -> tuple[str, str]:

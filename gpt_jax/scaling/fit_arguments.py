@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpt_jax.config.python_file import execute
-from gpt_jax.scaling.arguments import names, number, pair, pairs, positive
+from gpt_jax.scaling.arguments import collect, names, number, pairs, positive
 
 if TYPE_CHECKING:
     from gpt_jax.scaling.constraints import Constraints
@@ -97,7 +97,7 @@ def split_where(given: list[str]) -> tuple[dict[str, str], list[str]]:
     """{column: text} of COLUMN=VALUE, and the conditions."""
     plain = [text for text in given if _SELECTION.match(text)]
     return (
-        dict(pair("--where", text) for text in plain),
+        collect("--where", plain),
         [text if len(given) == 1 else f"({text})" for text in given if text not in plain],
     )
 

@@ -33,12 +33,12 @@ class Wide:
 
     def labels(self, column: str, option: str) -> list[str]:
         self.require(column, option)
-        return [str(row[column]).strip() for row in self.rows]
+        return ["" if (v := row.get(column)) is None else str(v).strip() for row in self.rows]
 
     def numbers(self, column: str, option: str) -> Array:
         """(R), nan where the cell says that there is none; raises ValueError by line."""
         self.require(column, option)
-        return np.array([_number(row[column], column, row.where) for row in self.rows])
+        return np.array([_number(row.get(column), column, row.where) for row in self.rows])
 
     def where(self, column: str, value: str) -> "Wide":
         """Rows with this text in this column."""
@@ -54,7 +54,8 @@ def read_wide(path: str, where: Sequence[tuple[str, str]] = ()) -> Wide:
     table = tables.read(Path(path), default=".csv")
     if not table.rows:
         raise ValueError(f"{path} has no rows")
-    wide = Wide(path, table.columns or tuple(table.rows[0]), table.rows)
+    columns = table.columns or tuple(dict.fromkeys(name for row in table.rows for name in row))
+    wide = Wide(path, columns, table.rows)
     for column, value in where:
         wide = wide.where(column, value)
     return wide

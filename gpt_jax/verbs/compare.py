@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gpt_jax.scaling.arguments import names, pair, pairs, positive
+from gpt_jax.scaling.arguments import collect, names, pairs, positive
 
 if TYPE_CHECKING:
     from gpt_jax.scaling.table import RunTable
@@ -89,7 +89,7 @@ def _read(arguments: argparse.Namespace) -> list[tuple[str, "RunTable"]]:
     columns = pairs("--columns", ",".join(arguments.columns))
     if arguments.metric == "bits_per_byte":
         columns.setdefault("loss", "bits_per_byte")
-    where = dict(pair("--where", text) for text in arguments.where)
+    where = collect("--where", arguments.where)
     if arguments.by is None:
         if len(arguments.ladders) != 2:
             raise ValueError(f"{len(arguments.ladders)} ladders given; compare takes two, or one "

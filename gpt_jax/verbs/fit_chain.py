@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from gpt_jax.scaling.arguments import names, number, pairs
 
 if TYPE_CHECKING:
-    from gpt_jax.scaling.chain import Chain, Prediction, RunCurve, Settings
+    from gpt_jax.scaling.chain import Chain, Prediction, RunCurve
+    from gpt_jax.scaling.chain_spec import ChainSpec, Task
     from gpt_jax.scaling.wide import Wide
 
 DESCRIPTION = """\
@@ -24,11 +25,8 @@ examples:
   gpt-jax fit chain evals.csv --loss bpb --score accuracy --at n_params=7e9,n_tokens=4e12
   gpt-jax fit chain olmo_ladder.csv.gz --spec experiments/olmo_ladder/chain.json --plots figures
 """
-KEYS = (
-    "run", "n_params", "n_tokens", "flops_per_token", "fitted", "target", "average", "skip",
-    "link", "tasks",
-)  # fmt: skip
-"""What a spec may hold."""
+OPTIONS = ("run", "n_params", "n_tokens", "target", "average", "skip", "link")
+"""Options that stand for the spec's field of that name."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,22 +58,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Fit, print, write; raises ValueError for a user's mistake."""
-    from gpt_jax.scaling.chain import fit_chain
+    from gpt_jax.scaling.chain import Settings, fit_chain
     from gpt_jax.scaling.wide import read_wide
     from gpt_jax.storage.atomic import write_json
 
+    if arguments.bootstrap < 0:
+        raise ValueError(f"--bootstrap {arguments.bootstrap}; allowed: 0 or more refits")
     spec = _spec(arguments)
-    settings = _settings(spec, arguments)
+    settings = Settings(
+        average=spec.average, skip=spec.skip, link=spec.link, n_refits=arguments.bootstrap,
+        seed=arguments.seed,
+    )  # fmt: skip
     wide = read_wide(arguments.runs)
-    chains = []
-    for name, columns in spec["tasks"].items():
-        runs, target = _curves(wide, spec, columns)
+    chains, notes = [], []
+    for name, task in spec.tasks.items():
+        runs, target, note = _curves(wide, spec, task)
+        notes += [f"  {name}: {note}"] if note else []
         if len(runs) < 6:
             raise ValueError(
                 f"{len(runs)} runs to fit; step 1 has 5 parameters and needs 6 or more"
             )
         chains.append(fit_chain(name, runs, target, settings))
-    print("\n".join(text(chains)))
+    print("\n".join([*text(chains), *notes]))
     if arguments.json:
         write_json(
             Path(arguments.json), {"chains": [to_json(chain) for chain in chains]}, allow_nan=False
@@ -88,58 +92,38 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _spec(arguments: argparse.Namespace) -> dict[str, Any]:
+def _spec(arguments: argparse.Namespace) -> "ChainSpec":
+    """The spec file with the options that win over it; raises ValueError for what is wrong."""
+    from gpt_jax.scaling.chain_spec import make_spec
     from gpt_jax.storage.json_files import read_object
 
-    given = vars(arguments)
-    spec: dict[str, Any] = {
-        "run": "run", "n_params": "n_params", "n_tokens": "n_tokens", "average": 5, "skip": 0.1,
-        "link": "sigmoid",
-    }  # fmt: skip
+    values: dict[str, Any] = {}
     if arguments.spec:
         if not Path(arguments.spec).is_file():
             raise ValueError(f"--spec {arguments.spec}: no such file")
-        found = read_object(Path(arguments.spec))
-        for key in found:
-            if key not in KEYS:
-                raise ValueError(f"{arguments.spec}: '{key}'; allowed: {', '.join(KEYS)}")
-        spec |= found
-    spec |= {key: given[key] for key in KEYS if key in given and given[key] is not None}
+        values = dict(read_object(Path(arguments.spec)))
+    given = {key: value for key, value in vars(arguments).items() if value is not None}
+    values |= {key: given[key] for key in OPTIONS if key in given}
     if arguments.fitted:
-        spec["fitted"] = names(arguments.fitted)
+        values["fitted"] = names(arguments.fitted)
     if arguments.loss:
-        spec["tasks"] = {arguments.loss: {"loss": arguments.loss}}
-        if arguments.score:
-            spec["tasks"][arguments.loss]["score"] = arguments.score
-    if not spec.get("tasks"):
+        task = {"loss": arguments.loss} | ({"score": arguments.score} if arguments.score else {})
+        values["tasks"] = {arguments.loss: task}
+    elif arguments.score:
+        raise ValueError("--score belongs to --loss, which is not given")
+    if "tasks" not in values:
         raise ValueError("no task: name its column with --loss COLUMN (and --score COLUMN)")
     if arguments.at:
-        spec["at"] = {k: number("--at", v) for k, v in pairs("--at", arguments.at).items()}
-        if set(spec["at"]) != {"n_params", "n_tokens"} or min(spec["at"].values()) <= 0:
-            raise ValueError(f"--at {arguments.at}: expected n_params=N,n_tokens=D, above 0")
-        spec.pop("target", None)
-    return spec
-
-
-def _settings(spec: dict[str, Any], arguments: argparse.Namespace) -> "Settings":
-    from gpt_jax.scaling.chain import Settings
-
-    if spec["average"] < 1:
-        raise ValueError(f"--average {spec['average']}; allowed: 1 or more")
-    if not 0 <= spec["skip"] < 1:
-        raise ValueError(f"--skip {spec['skip']}; allowed: from 0 to below 1")
-    if arguments.bootstrap < 0:
-        raise ValueError(f"--bootstrap {arguments.bootstrap}; allowed: 0 or more refits")
-    return Settings(
-        average=spec["average"], skip=spec["skip"], link=spec["link"],
-        n_refits=arguments.bootstrap, seed=arguments.seed,
-    )  # fmt: skip
+        if arguments.target:
+            raise ValueError("--target and --at are two runs to predict; give one")
+        values["at"] = {k: number("--at", v) for k, v in pairs("--at", arguments.at).items()}
+    return make_spec(values, arguments.spec or "options")
 
 
 def _curves(
-    wide: "Wide", spec: dict[str, Any], columns: dict[str, Any]
-) -> "tuple[list[RunCurve], RunCurve | None]":
-    """Runs to fit, and the one to predict."""
+    wide: "Wide", spec: "ChainSpec", task: "Task"
+) -> "tuple[list[RunCurve], RunCurve | None, str]":
+    """Runs to fit, the one to predict, and a note of evaluations that lack a number."""
     import math
 
     import numpy as np
@@ -147,39 +131,48 @@ def _curves(
     from gpt_jax.scaling.chain import RunCurve
     from gpt_jax.scaling.wide import by_pattern, matches
 
-    label = np.array(wide.labels(spec["run"], "--run"))
-    tokens = wide.numbers(spec["n_tokens"], "--n-tokens")
-    loss = _mean(wide, columns["loss"], "--loss")
-    score = _mean(wide, columns["score"], "--score") if "score" in columns else 0 * loss + np.nan
-    patterns, target = spec.get("fitted", ["*"]), spec.get("target")
-    if target is not None and target not in label:
-        raise ValueError(f"--target {target}: {wide.path} has no such run in '{spec['run']}'")
+    label = np.array(wide.labels(spec.run, "--run"))
+    tokens = wide.numbers(spec.n_tokens, "--n-tokens")
+    loss = _mean(wide, task.loss, "--loss")
+    score = np.full(loss.size, np.nan)
+    if task.score is not None:
+        score = _mean(wide, task.score, "--score")
+    if spec.target is not None and spec.target not in label:
+        raise ValueError(f"--target {spec.target}: {wide.path} has no such run in '{spec.run}'")
     sizes = None
-    if isinstance(spec["n_params"], str):
-        sizes = wide.numbers(spec["n_params"], "--n-params")
-    found, aim = [], None
+    if isinstance(spec.n_params, str):
+        sizes = wide.numbers(spec.n_params, "--n-params")
+    lacking = np.isnan(loss) | (np.isnan(score) & (task.score is not None))
+    found, aim, left_out = [], None, 0
     for name in dict.fromkeys(label):
-        if name != target and not matches(name, patterns):
+        is_aim = spec.at is None and name == spec.target
+        if not is_aim and (name == spec.target or not matches(name, spec.fitted)):
             continue
-        rows = np.flatnonzero((label == name) & ~np.isnan(loss))
-        if "score" in columns:
-            rows = rows[~np.isnan(score[rows])]
+        left_out += int((lacking & (label == name)).sum())
+        rows = np.flatnonzero((label == name) & ~lacking)
         if not rows.size:
-            raise ValueError(f"run {name}: no row has a number in {columns}")
-        n = float(sizes[rows[-1]]) if sizes is not None else by_pattern(name, spec["n_params"])
-        per_token = by_pattern(name, spec.get("flops_per_token", {}))
-        if not n > 0:
-            raise ValueError(f"run {name} has no n_params; give a column or a pattern in the spec")
+            raise ValueError(f"run {name}: no row has a number in {task.loss}, {task.score}")
+        n = by_pattern(name, spec.n_params) if sizes is None else float(sizes[rows[-1]])  # type: ignore[arg-type]
         d = float(tokens[rows[-1]])
+        for value, what in ((n, "n_params"), (d, "n_tokens")):
+            if not 0 < value < math.inf:
+                raise ValueError(
+                    f"run {name} has no {what} above 0: see --{what.replace('_', '-')}"
+                )
+        per_token = by_pattern(name, spec.flops_per_token)
         curve = RunCurve(name, n, d, per_token * d, loss[rows], score[rows])
-        if name == target:
+        if is_aim:
             aim = curve
         else:
             found.append(curve)
-    if "at" in spec:
-        n, d = spec["at"]["n_params"], spec["at"]["n_tokens"]
-        aim = RunCurve("target", n, d, math.nan, np.empty(0), np.empty(0))
-    return found, aim
+    if spec.at is not None:
+        nothing = np.empty(0)
+        aim = RunCurve("target", spec.at.n_params, spec.at.n_tokens, math.nan, nothing, nothing)
+    return (
+        found,
+        aim,
+        f"{left_out} evaluations lack a loss or a score: left out" if left_out else "",
+    )
 
 
 def _mean(wide: "Wide", columns: Any, option: str) -> Any:

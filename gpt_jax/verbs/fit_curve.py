@@ -25,6 +25,10 @@ examples:
   gpt-jax fit curve curves.csv --warmup 2160 --best-schedule 48000 --peak 3e-4 --json law.json
   gpt-jax fit curve runs/my_run --like law.json --then cosine:steps=20000,end=1e-4
 """
+TABLE_OPTIONS = {
+    "where": [], "name": "schedule", "step": "step", "rate": "lr", "loss": "loss", "warmup": 0,
+}  # fmt: skip
+"""Options that only a table has a use for, with their defaults."""
 HELD = ("C", "beta", "gamma")
 """Parameters that the beginning of one run says nothing of."""
 
@@ -61,6 +65,8 @@ def run(arguments: argparse.Namespace) -> int:
     from gpt_jax.scaling.schedules import best_schedule
     from gpt_jax.storage.atomic import write_json
 
+    if arguments.peak and not arguments.best_schedule:
+        raise ValueError("--peak is of --best-schedule, which is not given")
     curves = read_curves(arguments)
     train = names(arguments.train) if arguments.train else [c.name for c in curves]
     known = {curve.name for curve in curves}
@@ -111,6 +117,7 @@ def read_curves(arguments: argparse.Namespace) -> "list[Curve]":
 
     path = Path(arguments.curves)
     if path.is_dir():
+        _refuse_columns(arguments)
         return [_go_on(*_run_records(path), path.name, arguments)]
     wide = read_wide(arguments.curves, [pair("--where", text) for text in arguments.where])
     steps = wide.numbers(arguments.step, "--step")
@@ -138,6 +145,13 @@ def read_curves(arguments: argparse.Namespace) -> "list[Curve]":
         only = curves[0]
         curves = [_go_on(only.steps, only.rates, only.loss, only.name, arguments)]
     return curves
+
+
+def _refuse_columns(arguments: argparse.Namespace) -> None:
+    """Raise ValueError for an option of tables: a run's records have their own names and rates."""
+    for option, default in TABLE_OPTIONS.items():
+        if vars(arguments)[option] != default:
+            raise ValueError(f"--{option} is for tables; {arguments.curves} is a run's directory")
 
 
 def _run_records(path: Path) -> "tuple[Array, Array, Array]":
@@ -206,8 +220,11 @@ def _like(path: str) -> "Array":
     if not Path(path).is_file():
         raise ValueError(f"--like {path}: no such file")
     values = read_object(Path(path), "parameters")["parameters"]
-    if set(values) != set(SYMBOLS):
+    if not isinstance(values, dict) or set(values) != set(SYMBOLS):
         raise ValueError(f"--like {path}: its parameters are not {', '.join(SYMBOLS)}")
+    for name, value in values.items():
+        if not isinstance(value, int | float) or not (value > 0 or name == "gamma"):
+            raise ValueError(f"--like {path}: {name} = {value}; allowed: numbers above 0")
     return from_parameters(values)
 
 
@@ -217,12 +234,14 @@ def text(
     """The law for a terminal."""
     import numpy as np
 
-    from gpt_jax.scaling.curve import printed, quality
+    from gpt_jax.scaling.curve import DELTA, printed, quality
     from gpt_jax.scaling.uncertainty import percentiles
 
     lines = [
         "multi-power law, L0 + A S(t)^-alpha + B sum of drops (arXiv 2503.12811, eq. 3)",
-        f"  fitted to {', '.join(train)}: {sum(c.loss.size for c in fit.curves)} evaluations",
+        f"  fitted to {', '.join(train)}: {sum(c.loss.size for c in fit.curves)} evaluations, "
+        f"Huber delta {DELTA:g} of log loss",
+        f"  a weak prior holds {_prior(held)}: few curves leave these to each other",
     ]
     samples = np.array([printed(fit.theta + s) for s in fit.spread])
     for k, (name, number_) in enumerate(fit.parameters.items()):
@@ -263,6 +282,21 @@ def text(
             f"{mean['worst_error']:9.3%}"
         )
     return lines
+
+
+def _prior(held: tuple[str, ...]) -> str:
+    """Centres of the prior on parameters that are not held, with a standard deviation each way."""
+    import numpy as np
+
+    from gpt_jax.scaling.curve import LOGS, PRIOR, SYMBOLS
+
+    parts = []
+    for name, (centre, width) in PRIOR.items():
+        if name not in held:
+            edges = np.array([centre, centre - width, centre + width])
+            middle, low, high = np.exp(edges) if SYMBOLS.index(name) in LOGS else edges
+            parts.append(f"{name} near {middle:.3g} ({low:.3g} to {high:.3g})")
+    return ", ".join(parts) or "nothing"
 
 
 def _interval(samples: Any) -> str:

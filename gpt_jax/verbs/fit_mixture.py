@@ -133,6 +133,12 @@ def text(
         f"mixture: {(~held).sum()} runs, {len(share_names)} shares; "
         "L_i = c_i + exp(sum of t_ij r_j) (arXiv 2403.16952)"
     ]
+    lacking = ~np.isfinite(losses)
+    lines += [
+        f"  {fit.domain}: {lacking[:, k].sum()} runs without it are left out of its law"
+        for k, fit in enumerate(fits)
+        if lacking[:, k].any()
+    ]
     width = max(len(fit.domain) for fit in fits)
     header = "  ".join(f"t {name[-12:]:>10s}" for name in share_names)
     lines.append(f"    {'':{width}s}  {'c':>7s}  {header}  {'scatter':>7s}  R2")

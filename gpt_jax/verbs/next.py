@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpt_jax.scaling.arguments import pair, pairs, positive
+from gpt_jax.scaling.arguments import collect, pairs, positive
 
 if TYPE_CHECKING:
     from gpt_jax.scaling.choose import Belief, Chosen
@@ -73,14 +73,19 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.most is not None and arguments.most < 1:
         raise ValueError(f"--most {arguments.most}; allowed: 1 or more")
+    _check_out(arguments)
     is_sweep = Path(arguments.source).suffix == ".py" or Path(arguments.source).is_dir()
     runs, candidates = _from_sweep(arguments) if is_sweep else _from_table(arguments)
     belief, where, targets = _believe(runs, candidates, arguments.target)
     cost = _placed(candidates.cost, where, belief.mean.size)
     chosen, enough = plan(belief, targets, where, cost, arguments.budget, most=arguments.most)
     names = {int(place): candidates.names[k] for k, place in enumerate(where)}
+    for note in runs.notes:
+        print(note)
     print(_text(belief, targets, chosen, enough, names, candidates, arguments))
-    if arguments.out:
+    if arguments.out and not chosen:
+        print(f"{arguments.out}: not written, no run was chosen")
+    elif arguments.out:
         _write_sweep(arguments, [names[pick.place] for pick in chosen], candidates)
     if arguments.json:
         write_json(
@@ -91,6 +96,15 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _check_out(arguments: argparse.Namespace) -> None:
+    """Refuse what --out and --chip cannot do, before anything is computed."""
+    source, out = Path(arguments.source), arguments.out and Path(arguments.out)
+    if source.is_dir() and (out or arguments.chip) and not (source / "sweep.py").is_file():
+        raise ValueError(f"{source}: --out and --chip need the sweep's file; give it instead")
+    if out and out.exists() and HEADER not in out.read_text(errors="replace")[:200]:
+        raise ValueError(f"--out {out}: there is another file; choose another name")
+
+
 def _from_table(arguments: argparse.Namespace) -> tuple["RunTable", Candidates]:
     """The runs, and a grid over their sizes and tokens and up to three times beyond."""
     import numpy as np
@@ -98,7 +112,7 @@ def _from_table(arguments: argparse.Namespace) -> tuple["RunTable", Candidates]:
     from gpt_jax.scaling.table import FLOPS_PER_PARAMETER_AND_TOKEN, read_runs, with_values
 
     columns = pairs("--columns", ",".join(arguments.columns))
-    where = dict(pair("--where", text) for text in arguments.where)
+    where = collect("--where", arguments.where)
     runs = read_runs(arguments.source, columns=columns, where=where)
     runs = with_values(runs, ["n_params", "n_tokens", "loss"])
     sizes, tokens = (
@@ -252,6 +266,8 @@ def _json(
     }
 
 
+HEADER = "chosen by `gpt-jax next`"
+"""What the files that --out writes begin with: such a file may be replaced."""
 SWEEP_OF_A_SWEEP = '''"""The next runs of {source}, chosen by `gpt-jax next`."""
 
 from gpt_jax.sweep.load import read_sweep

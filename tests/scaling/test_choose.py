@@ -8,6 +8,7 @@ import pytest
 
 from gpt_jax.cli import main
 from gpt_jax.scaling.choose import believe, plan
+from gpt_jax.sweep.load import read_sweep
 
 
 def planted(n, d):
@@ -95,13 +96,20 @@ def test_command_chooses_and_writes_a_sweep(tmp_path, study, capsys):
     found = json.loads(document.read_text())
     assert 1 <= len(found["runs"]) <= 3
     assert sum(run["cost"] for run in found["runs"]) <= 1e20
-    assert main(["sweep", "plan", str(out), "--chip", "h100"]) in (0, 2)
-    from gpt_jax.sweep.load import read_sweep
-
+    assert main(["sweep", "plan", str(out), "--chip", "h100"]) == 0
     sweep = read_sweep(out, {})
     assert len(sweep.trials) == len(found["runs"])
     capsys.readouterr()
     assert main(["next", str(path), *options[:4], "--most", "0"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
-    assert main(["next", str(path), "--budget", "1", "--target", "1e22"]) == 0
-    assert "the cheapest candidate costs" in capsys.readouterr().out
+    poor = ["next", str(path), "--budget", "1", "--target", "1e22"]
+    assert main([*poor, "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert "the cheapest candidate costs" in said
+    assert "not written, no run was chosen" in said
+    assert len(read_sweep(out, {}).trials) == len(found["runs"])
+    own = tmp_path / "own.py"
+    own.write_text("mine = 1\n")
+    assert main([*poor, "--out", str(own)]) == 2
+    assert "there is another file" in capsys.readouterr().err
+    assert own.read_text() == "mine = 1\n"

@@ -244,6 +244,14 @@ def test_frontier_only_fits_the_best_runs(tmp_path, isoflop_grid):
     ("arguments", "message"),
     [
         (["--law", "chinchila-isoflop"], "did you mean 'chinchilla-isoflop'"),
+        (
+            ["--law", "kaplan-n", "--columns", "loss=a,loss=b"],
+            "--columns: loss is given twice, a and b",
+        ),
+        (
+            ["--law", "kaplan-n", "--where", "k=1", "--where", "k=2"],
+            "--where: k is given twice, 1 and 2",
+        ),
         (["--law", "data-constrained"], "--columns unique_tokens=COLUMN"),
         (["--law", "kaplan-n", "--columns", "loss"], "expected NAME=VALUE"),
         (["--law", "kaplan-n", "--where", "size=1"], "has the columns"),

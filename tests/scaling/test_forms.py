@@ -33,8 +33,8 @@ TASKS = ("MMLU", "HellaSwag", "ARC-C", "ARC-E", "PIQA", "CSQA", "Social IQa", "O
 
 
 @pytest.fixture(scope="module")
-def tables(repository: Path) -> Path:
-    folder = repository.parent / "shared" / "data" / "runs"
+def tables(shared_data: Path) -> Path:
+    folder = shared_data / "runs"
     if not folder.is_dir():
         pytest.skip("the open tables of runs are not here")
     return folder
@@ -182,6 +182,47 @@ def test_mistakes_are_one_line(tmp_path, capsys):
         said = capsys.readouterr().err.strip()
         assert message in said
         assert said.count("\n") == 0
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"link": "spline"}, "link: input should be 'sigmoid' or 'exponential'"),
+        ({"tasks": {"x": {}}}, "tasks.x.loss: field required"),
+        ({"tasks": ["x"]}, "tasks: input should be a valid dictionary"),
+        ({"average": "many"}, "average: input should be a valid integer"),
+        ({"skip": 1}, "skip: input should be less than 1"),
+        ({"n_params": 3}, "n_params.str: input should be a valid string"),
+        ({"tasks": {"x": {"loss": {"b": 0}}}}, "tasks.x.loss"),
+        ({"colour": 1}, "colour: extra inputs are not permitted"),
+    ],
+)
+def test_a_wrong_spec_is_one_line(tmp_path, capsys, spec, message):
+    table = write(tmp_path / "runs.csv", "run,n_params,n_tokens,b", ["a,1e6,1e7,3"])
+    path = tmp_path / "spec.json"
+    path.write_text(json.dumps({"tasks": {"x": {"loss": "b"}}} | spec))
+    assert main(["fit", "chain", table, "--spec", str(path)]) == 2
+    said = capsys.readouterr().err.strip()
+    assert message in said
+    assert said.startswith(f"gpt-jax: {path}: ")
+    assert said.count("\n") == 0
+
+
+def test_evaluations_without_a_number_are_counted(tmp_path, capsys):
+    rows = [f"r{r},{1e6 * 2**r},{(k + 1) * 1e7 * (r % 3 + 1)},{3 - 0.1 * r - 0.05 * k}"
+            for r in range(8) for k in range(4)]  # fmt: skip
+    table = write(tmp_path / "runs.csv", "run,n_params,n_tokens,b", [*rows, "r1,2e6,5e7,"])
+    arguments = ["fit", "chain", table, "--loss", "b", "--bootstrap", "0"]
+    assert main(arguments) == 0
+    assert "b: 1 evaluations lack a loss or a score: left out" in capsys.readouterr().out
+    both = ["--target", "r0", "--at", "n_params=1e9,n_tokens=1e9"]
+    assert main([*arguments, *both]) == 2
+    assert "give one" in capsys.readouterr().err
+
+
+def test_options_of_tables_are_refused_for_a_run(tmp_path, capsys):
+    assert main(["fit", "curve", str(tmp_path), "--warmup", "10"]) == 2
+    assert "--warmup is for tables" in capsys.readouterr().err
 
 
 def test_the_rest_of_a_run_needs_a_law_and_is_predicted(tmp_path, capsys):

@@ -2,7 +2,6 @@
 
 import csv
 import gzip
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,8 +15,6 @@ from gpt_jax.scaling.formula_law import formula_law
 from gpt_jax.scaling.laws import symbols_of
 from gpt_jax.scaling.table import RunTable, make_table
 from gpt_jax.scaling.uncertainty import Problem
-
-CLARK = Path(__file__).parents[3] / "shared/data/runs/clark2022_routing.csv.gz"
 
 TRUTHS = {
     "over-training": {"E": 1.51, "a": 141.0, "b": 190.0, "eta": 0.121},
@@ -110,10 +107,11 @@ def test_gradients_are_exact(name):
         ("Hash", 56, (-0.0874, -0.1384, 0.0126, 1.1595)),
     ],
 )
-def test_clarks_coefficients(router, n_runs, printed):
-    if not CLARK.is_file():
+def test_clarks_coefficients(shared_data, router, n_runs, printed):
+    table = shared_data / "runs" / "clark2022_routing.csv.gz"
+    if not table.is_file():
         pytest.skip("the table of Clark et al. is not here")
-    with gzip.open(CLARK, "rt") as file:
+    with gzip.open(table, "rt") as file:
         rows = [
             row
             for row in csv.DictReader(file)

@@ -53,3 +53,6 @@ def test_missing_trials_are_chosen_and_written_as_a_sweep(sweep_file, tmp_path, 
     hours = ["next", str(sweep_file), "--budget", "1", *target, *work, "--chip", "h100"]
     assert main(hours) == 0
     assert "h100-hours" in capsys.readouterr().out
+    folder = ["next", str(tmp_path / "runs"), "--budget", "1", *target, "--chip", "h100"]
+    assert main(folder) == 2
+    assert "need the sweep's file" in capsys.readouterr().err
