@@ -28,13 +28,14 @@ config: fields adapt data distill how model optimizer python_file task train con
 cost: . blocks flops hardware memory rounding topology mesh traffic estimate search units
 scaling: . arguments chain_spec expressions conditions ladder laws choose constraints
     data_constrained entry entries entries.batch_size_power entries.chinchilla_envelope
-    entries.chinchilla_isoflop entries.chinchilla_parametric entries.compute_power entries.critical_batch
-    entries.data_constrained entries.kaplan_c entries.kaplan_d entries.kaplan_n entries.kaplan_nd
-    entries.kaplan_ns entries.learning_rate_power formula_law entries.over_training
-    entries.routed_experts entries.routed_parameters entries.vocabulary frontier minimise curve
-    farseer entries.farseer functions pair_law profiles schedules table best catalog rungs
-    uncertainty bowls fit answers chain compare compare_report fit_arguments mixture optima checks
-    envelope isoflop scatter study plots compare_plots form_plots report wide
+    entries.chinchilla_isoflop entries.chinchilla_parametric entries.compute_power
+    entries.critical_batch entries.data_constrained entries.kaplan_c entries.kaplan_d
+    entries.kaplan_n entries.kaplan_nd entries.kaplan_ns entries.learning_rate_power formula_law
+    entries.over_training entries.routed_experts entries.routed_parameters entries.vocabulary
+    frontier minimise curve farseer entries.farseer functions pair_law profiles schedules table
+    best catalog rungs uncertainty bowls fit answers chain compare compare_report fit_arguments
+    mixture optima checks envelope isoflop scatter study plots compare_plots form_plots report
+    wide
 published: . compare fits chinchilla laws shapes tables
 optim: . parametrization updates
 data: batch documents files libraries output permutation progress records sources splits

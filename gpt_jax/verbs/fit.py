@@ -5,7 +5,6 @@ jax.
 """
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,6 +30,8 @@ examples:
   gpt-jax fit runs.csv --formula 'E + A*N**-alpha' --params 'A>0,alpha>0,E>0'
   gpt-jax fit runs.csv --law chinchilla-parametric --where 'n_params < 1e9'
   gpt-jax fit both.csv --law chinchilla-parametric --group corpus --shared alpha,beta
+scores of tasks, loss curves, grids of hyperparameters and mixtures of domains:
+  gpt-jax fit chain | curve | hyperparameters | mixture --help
 """
 QUESTIONS = ("compute", "target_loss", "n_params")
 
@@ -209,18 +210,3 @@ def _read(arguments: argparse.Namespace, entry: LawEntry) -> "tuple[RunTable, Ru
     runs, held_out = runs.split()
     runs = drop_worst(runs, arguments.drop_worst)
     return pareto(runs) if arguments.frontier_only else runs, held_out
-
-
-def main(argv: list[str] | None = None) -> int:
-    """`python -m gpt_jax.verbs.fit ...`: the same as `gpt-jax fit ...`."""
-    parser = argparse.ArgumentParser(prog="gpt-jax fit")
-    add_arguments(parser)
-    try:
-        return run(parser.parse_args(argv))
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,7 +1,6 @@
 """`gpt-jax table NAME`: a paper's table beside ours. Must not import jax."""
 
 import argparse
-import sys
 from pathlib import Path
 
 DESCRIPTION = """\
@@ -66,18 +65,3 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         write_json(Path(arguments.json), tables.to_json(comparison))
     return 0
-
-
-def main(argv: list[str] | None = None) -> int:
-    """`python -m gpt_jax.verbs.table ...`: the same as `gpt-jax table ...`."""
-    parser = argparse.ArgumentParser(prog="gpt-jax table")
-    add_arguments(parser)
-    try:
-        return run(parser.parse_args(argv))
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -8,13 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gpt_jax import cli
 from gpt_jax.published.compare import compare, half_unit, load, load_rows, text
 from gpt_jax.published.fits import Fit, Fits, read_fits, verdict_of_fit
 from gpt_jax.published.tables import TABLES, build_table
 from gpt_jax.scaling.catalog import LAWS
 from gpt_jax.scaling.fit import estimate_uncertainty, fit_law
 from gpt_jax.scaling.table import make_table
-from gpt_jax.verbs.table import main
+
+
+def main(arguments: list[str]) -> int:
+    """`gpt-jax table` with these arguments; its exit status."""
+    return cli.main(["table", *arguments])
+
 
 ADDED = {"oddities", "table_1", "table_2_intervals", "table_A3_approach_3", "table_A4"}
 """Blocks of our data files that were read from the papers besides the shared ones."""

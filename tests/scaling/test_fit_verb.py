@@ -10,8 +10,14 @@ import numpy as np
 import pytest
 from planted_laws import TRUTH
 
+from gpt_jax import cli
 from gpt_jax.scaling.table import RunTable
-from gpt_jax.verbs.fit import main
+
+
+def main(arguments: list[str]) -> int:
+    """`gpt-jax fit` with these arguments; its exit status."""
+    return cli.main(["fit", *arguments])
+
 
 THREE = "chinchilla-parametric,chinchilla-isoflop,chinchilla-envelope"
 

@@ -6,8 +6,8 @@ import json
 import pytest
 from simulated_sweep import SimulatedSweep, add_at
 
+from gpt_jax import cli
 from gpt_jax.sweep.report import add_arguments, find_directory, run, write_report
-from gpt_jax.verbs.fit import main as fit
 
 
 def test_everything_is_written(report):
@@ -38,7 +38,7 @@ def test_the_verb_fit_gives_the_same_numbers(report, tmp_path):
     out = tmp_path / "fit.json"
     for place, law in enumerate(("chinchilla-isoflop", "chinchilla-parametric")):
         arguments = ["--law", law, "--bootstrap", "50", "--json", str(out)]
-        assert fit([str(report / "runs.csv"), *arguments]) == 0
+        assert cli.main(["fit", str(report / "runs.csv"), *arguments]) == 0
         assert (
             json.loads(out.read_text())
             == json.loads((report / "fits.json").read_text())["fits"][place]

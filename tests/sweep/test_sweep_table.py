@@ -16,6 +16,7 @@ from simulated_sweep import (
     trunks_sweep,
 )
 
+from gpt_jax import cli
 from gpt_jax.config import ModelConfig
 from gpt_jax.cost import flops
 from gpt_jax.scaling.catalog import KAPLAN_CONVENTION
@@ -30,7 +31,6 @@ from gpt_jax.sweep.table import (
     trunk_validations,
     write_runs,
 )
-from gpt_jax.verbs.fit import main as fit
 
 
 def table_of(sweep, path):
@@ -124,7 +124,7 @@ def test_fit_reads_it_without_options(isoflop, tmp_path, capsys):
     path, _ = isoflop
     out = tmp_path / "fit.json"
     arguments = ["--law", "chinchilla-parametric", "--bootstrap", "0", "--json", str(out)]
-    assert fit([str(path), *arguments]) == 0
+    assert cli.main(["fit", str(path), *arguments]) == 0
     document = json.loads(out.read_text())
     assert document["n_points"] == 24
     assert "3 rows without loss left out" in document["notes"]
