@@ -241,8 +241,11 @@ def text(
         "multi-power law, L0 + A S(t)^-alpha + B sum of drops (arXiv 2503.12811, eq. 3)",
         f"  fitted to {', '.join(train)}: {sum(c.loss.size for c in fit.curves)} evaluations, "
         f"Huber delta {DELTA:g} of log loss",
-        f"  a weak prior holds {_prior(held)}: few curves leave these to each other",
     ]
+    if near := _prior(held):
+        lines.append(f"  a weak prior holds {near}: few curves leave these to each other")
+    if fit.parameters["L0"] < 1e-6:
+        lines.append("  warning: the curves leave no irreducible loss (L0 = 0)")
     samples = np.array([printed(fit.theta + s) for s in fit.spread])
     for k, (name, number_) in enumerate(fit.parameters.items()):
         if name in held:
@@ -285,7 +288,8 @@ def text(
 
 
 def _prior(held: tuple[str, ...]) -> str:
-    """Centres of the prior on parameters that are not held, with a standard deviation each way."""
+    """Centres of the prior on parameters that are not held, with a standard deviation each way;
+    empty where all are held."""
     import numpy as np
 
     from gpt_jax.scaling.curve import LOGS, PRIOR, SYMBOLS
@@ -296,7 +300,7 @@ def _prior(held: tuple[str, ...]) -> str:
             edges = np.array([centre, centre - width, centre + width])
             middle, low, high = np.exp(edges) if SYMBOLS.index(name) in LOGS else edges
             parts.append(f"{name} near {middle:.3g} ({low:.3g} to {high:.3g})")
-    return ", ".join(parts) or "nothing"
+    return ", ".join(parts)
 
 
 def _interval(samples: Any) -> str:
