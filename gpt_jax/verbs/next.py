@@ -236,7 +236,8 @@ def _text(
         lines.append(
             f"  {names[pick.place]:{width}s} {pick.cost:10.3g}  {pick.after:.4f} ({-share:+.0%})"
         )
-    lines.append(f"{len(chosen)} runs, {spent:.3g} of {arguments.budget:.3g} {candidates.unit}")
+    count = "1 run" if len(chosen) == 1 else f"{len(chosen)} runs"
+    lines.append(f"{count}, {spent:.3g} of {arguments.budget:.3g} {candidates.unit}")
     if enough:
         lines.append("another run buys nothing: none would narrow the target by 1%")
     elif not chosen:
