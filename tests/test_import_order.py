@@ -60,9 +60,9 @@ evaluate: . cache detokenize formats generated requests encode responses scoring
     measures ticker evaluator bias harness validation examples
 train: . task_data experiment recorder start task_report loop
 plan: . hlo compiled table text
-sweep: . grid budget ladder lanes machine measure naming page_numbers page_fits trial branches
-    load cost plan_text plan store attempt packs status table figures laws page_runs page report
-    view slurm launch worker
+sweep: . grid budget ladder lanes law_values machine measure naming page_numbers page_fits
+    trial branches load cost plan_text plan store attempt packs status table figures laws page_runs
+    page report view slurm launch worker
 verbs: . compress coord_check data doctor evaluate export fit compare fit_chain fit_curve
     fit_hyperparameters fit_mixture generate import_ inspect next plan predict serve sweep table
     train finetune

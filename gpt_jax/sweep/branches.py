@@ -4,23 +4,26 @@ A study of several training lengths costs one long run and a cooldown for each l
 run for each (Hägele et al. 2024, arXiv:2405.18392). Must not import jax.
 """
 
+import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from gpt_jax.config import Config, overrides
+from gpt_jax.config import Config
 from gpt_jax.sweep.budget import PREFIX, TOKENS, parse_budget, whole_batches
 from gpt_jax.sweep.grid import Changes, Grid
+from gpt_jax.sweep.law_values import Applied, recorded
 from gpt_jax.sweep.naming import name_trials
 from gpt_jax.sweep.trial import (
     Cell,
     Derive,
     Infeasible,
     Trial,
+    check_keys,
     one_of_each,
     plain_changes,
-    resolve,
     resolve_cell,
+    resolve_with_laws,
 )
 
 Totals = Iterable[float | Changes]
@@ -50,7 +53,7 @@ def wsd_branches(
         point to its totals, such as more of them for larger models.
       fraction: cooldown tokens as a fraction of D; the branch begins at the nearest whole batch.
       derive: as of `make_trials`; it sees the longest branch's config, and what it returns holds
-        for trunk and branches alike, so that they share the stable part.
+        for trunk and branches alike, so that they share the stable part. So do laws of the grid.
     """
     if not 0 < fraction < 1:
         raise ValueError(f"wsd_branches: fraction = {fraction}; allowed: between 0 and 1")
@@ -99,10 +102,10 @@ def _point(
     names: Sequence[str],
 ) -> list[Cell]:
     """The trunk and the branches of one grid point, with these names."""
-    varied = [{**point, STAGE: TRUNK}, *({**point, **budget} for budget in budgets)]
-    overrides.check_keys(point)
+    check_keys(point)
+    varied = [{**recorded(point), **more} for more in ({STAGE: TRUNK}, *budgets)]
     try:
-        longest = _longest(base, point, budgets, derive)
+        longest, by_law = _longest(base, point, budgets, derive)
         cuts = [_cut(longest, budget, fraction) for budget in budgets]
     except ValueError as error:
         return [Infeasible(n, v, str(error)) for n, v in zip(names, varied, strict=True)]
@@ -114,18 +117,22 @@ def _point(
         length = {"train.tokens": tokens, "schedule.cooldown_tokens": tokens - start}
         branch = _cell(longest, length, changes, name)
         if isinstance(branch, Trial) and isinstance(trunk, Trial):
-            branch = Trial(branch.config, branch.varied, trunk.config)
+            branch = dataclasses.replace(branch, trunk=trunk.config)
         cells.append(branch)
-    return cells
+    return [
+        dataclasses.replace(cell, by_law=by_law) if isinstance(cell, Trial) else cell
+        for cell in cells
+    ]
 
 
 def _longest(
     base: Config, point: Changes, budgets: Sequence[dict[str, Any]], derive: Derive | None
-) -> Config:
-    """The grid point's config with the largest total, before it is cut into trunk and branches."""
+) -> tuple[Config, tuple[Applied, ...]]:
+    """The grid point's config with the largest total, before it is cut into trunk and branches;
+    and what laws decided for it."""
     wsd = {**point, "schedule.name": "wsd", "schedule.cooldown_tokens": 0}
-    configs = [resolve(base, {**wsd, **budget}, derive) for budget in budgets]
-    return max(configs, key=lambda config: config.train.tokens)
+    found = [resolve_with_laws(base, {**wsd, **budget}, derive) for budget in budgets]
+    return max(found, key=lambda one: one[0].train.tokens)
 
 
 def _cut(longest: Config, budget: dict[str, Any], fraction: float) -> tuple[int, int]:

@@ -60,7 +60,7 @@ class Budget:
 
         Raises ValueError if that is none.
         """
-        tokens = self._exact_tokens(config)
+        tokens = self.exact_tokens(config)
         rounded = whole_batches(config, tokens)
         if rounded == 0:
             batch = config.train.batch_sequences * config.model.seq_len
@@ -70,7 +70,8 @@ class Budget:
             )
         return rounded
 
-    def _exact_tokens(self, config: Config) -> float:
+    def exact_tokens(self, config: Config) -> float:
+        """Tokens before they are rounded to whole batches."""
         if self.key == TOKENS:
             return self.amount
         if self.key == TOKENS_PER_PARAM:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt_jax.config import overrides, python_file
+from gpt_jax.sweep.law_values import PREFIX
 from gpt_jax.sweep.naming import LONGEST, safe, with_hash
 from gpt_jax.sweep.trial import Cell, Infeasible, Trial, one_of_each
 
@@ -101,7 +102,10 @@ def _overridden(cell: Cell, changes: Mapping[str, Any]) -> Cell:
         config = overrides.override(cell.config, changes)
     except ValueError as error:
         return Infeasible(cell.name, cell.varied, str(error))
-    return Trial(config, cell.varied, trunk)
+    by_law = tuple(one for one in cell.by_law if one.law.key not in changes)
+    gone = {PREFIX + key for key in changes}
+    varied = {key: value for key, value in cell.varied.items() if key not in gone}
+    return Trial(config, varied, trunk, by_law)
 
 
 def _apart(trials: list[Trial]) -> list[Trial]:
@@ -119,7 +123,7 @@ def _apart(trials: list[Trial]) -> list[Trial]:
         trunk = trial.trunk
         if trunk is not None:
             trunk = renamed.get(overrides.fingerprint(trunk), trunk)
-        result.append(Trial(config, trial.varied, trunk))
+        result.append(dataclasses.replace(trial, config=config, trunk=trunk))
     return result
 
 

@@ -74,6 +74,8 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"{plan_text.headline(sweep.name, rows)}\n{how}\n")
     print(plan_text.table(rows, shutil.get_terminal_size((160, 24)).columns))
     print(plan_text.totals(rows, arguments.price, how_many))
+    if said := plan_text.laws(sweep.trials):
+        print(said)
     print(plan_text.footnotes(rows))
     if arguments.csv:
         write_csv(rows, arguments.csv)

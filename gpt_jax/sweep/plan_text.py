@@ -8,7 +8,9 @@ from collections.abc import Callable, Sequence
 from gpt_jax.config import Config
 from gpt_jax.cost.units import compact, duration, scientific, size, three_digits
 from gpt_jax.sweep.cost import Row
+from gpt_jax.sweep.law_values import LETTERS
 from gpt_jax.sweep.machine import Machine
+from gpt_jax.sweep.trial import Trial
 
 NAME_WIDTH = 20
 """Names are never cut shorter than this."""
@@ -16,7 +18,7 @@ KEY_LENGTHS = (100, 12, 8, 5, 3)
 """Characters of the keys in a name, tried in turn until it fits."""
 GAP = "  "
 REASONS = 20
-"""At most so many infeasible cells are explained on the screen."""
+"""At most so many infeasible cells are explained on the screen, and trials' laws."""
 
 
 def _steps(n_steps: int | None) -> str:
@@ -170,6 +172,33 @@ def _total(title: str, rows: Sequence[Row], price: float | None, n_devices: int)
             unit = "chip-hours" if n_devices > 1 else "hours"
             parts.append(f"price {price * hours:,.2f} ({hours:,.2f} {unit} at {price:g})")
     return f"{title:<6}{',  '.join(parts)}"
+
+
+def laws(trials: Sequence[Trial]) -> str:
+    """What laws decided for each trial, under each law's formula; empty without laws."""
+    used = [(trial, one) for trial in trials for one in trial.by_law]
+    if not used:
+        return ""
+    lines = [""]
+    for law in dict.fromkeys(one.law for _, one in used):
+        size = " tokens" if law.key == "train.batch_sequences" else ""
+        lines.append(
+            f"{law.key} by {law.file} (SHA-256 {law.digest}), {law.way}: {law.formula}{size}"
+        )
+        mine = [(trial, one) for trial, one in used if one.law == law]
+        for trial, one in mine[:REASONS]:
+            rounded = "" if one.exact == one.value else f", rounded from {one.exact:.4g}"
+            beyond = ""
+            if one.variable:
+                beyond = f", {one.factor:.3g} times beyond its runs in {LETTERS[one.variable]}"
+            lines.append(f"  {trial.name}: {one.value:.4g}{rounded}{beyond}")
+        if len(mine) > REASONS:
+            values = [one.value for _, one in mine]
+            lines.append(
+                f"  ... and {len(mine) - REASONS} more, from {min(values):.4g} to "
+                f"{max(values):.4g} in all"
+            )
+    return "\n".join(lines)
 
 
 def footnotes(rows: Sequence[Row]) -> str:

@@ -5,11 +5,12 @@ A trial's config is resolved in this order; later steps see and overrule earlier
 1. the base config;
 2. the config keys of its change (`gpt_jax.sweep.grid`);
 3. its budget (`gpt_jax.sweep.budget`), made into train.tokens for the model and batch of 1 and 2;
-4. `derive`, a function from that config to further changes: warmup as a share of train.tokens, a
-   learning rate from the width. If it changes the model or batch, the budget is spent anew on
-   these and derive asked again, until both agree;
-5. what a command line overrides (`gpt_jax.sweep.load`), as it stands: budgets and derive do not
-   see it.
+4. its laws (`gpt_jax.sweep.law_values`), applied to that model and number of tokens;
+5. `derive`, a function from that config to further changes: warmup as a share of train.tokens, a
+   learning rate from the width. If it or a law changes the model or batch, the budget is spent anew
+   on these and both asked again, until they agree;
+6. what a command line overrides (`gpt_jax.sweep.load`), as it stands: budgets, laws and derive do
+   not see it.
 
 Sections are checked against each other at the end, so that derive may mend what 2 or 3 broke.
 Must not import jax.
@@ -21,8 +22,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from gpt_jax.config import WHAT, Config, overrides
-from gpt_jax.sweep.budget import PREFIX, parse_budget
+from gpt_jax.sweep.budget import PREFIX, Budget, parse_budget
 from gpt_jax.sweep.grid import Changes, Grid
+from gpt_jax.sweep.law_values import Applied, Law, recorded, split_laws
 from gpt_jax.sweep.naming import name_trials
 
 Derive = Callable[[Config], Changes]
@@ -40,6 +42,8 @@ class Trial:
     """What the sweep set, as declared: {"model.d_model": 256, "budget.flops": 1e15, ...}."""
     trunk: Config | None = None
     """The uncooled run of the same sweep that this one may branch off (see `wsd_branches`)."""
+    by_law: tuple[Applied, ...] = ()
+    """Settings that laws decided."""
 
     @property
     def name(self) -> str:
@@ -76,32 +80,58 @@ def make_trials(base: Config, grid: Grid, derive: Derive | None = None) -> list[
 
 def resolve_cell(base: Config, changes: Changes, derive: Derive | None, name: str) -> Cell:
     """The trial of one change, or why there is none."""
-    overrides.check_keys([key for key in changes if not key.startswith(PREFIX)])
+    check_keys(changes)
     try:
-        return Trial(overrides.override(resolve(base, changes, derive), {"name": name}), changes)
+        config, by_law = resolve_with_laws(base, changes, derive)
+        return Trial(overrides.override(config, {"name": name}), recorded(changes), None, by_law)
     except ValueError as error:
-        return Infeasible(name, changes, str(error))
+        return Infeasible(name, recorded(changes), str(error))
+
+
+def check_keys(changes: Changes) -> None:
+    """Raise ValueError for a key of a change that no config has."""
+    plain, laws = split_laws(changes)
+    overrides.check_keys([*(key for key in plain if not key.startswith(PREFIX)), *laws])
 
 
 def resolve(base: Config, changes: Changes, derive: Derive | None) -> Config:
-    """Steps 1 to 4 of the module's list; ValueError if the config is not valid in the end."""
+    """Steps 1 to 5 of the module's list; ValueError if the config is not valid in the end."""
+    return resolve_with_laws(base, changes, derive)[0]
+
+
+def resolve_with_laws(
+    base: Config, changes: Changes, derive: Derive | None
+) -> tuple[Config, tuple[Applied, ...]]:
+    """As `resolve`, with what laws decided."""
+    changes, laws = split_laws(changes)
     budget = parse_budget(changes)
     plain = {key: value for key, value in changes.items() if not key.startswith(PREFIX)}
     declared = config = overrides.draft(base, plain)
     for _ in range(ROUNDS):
         if budget is not None:
             declared = overrides.draft(declared, {"train.tokens": budget.tokens(config)})
-        derived = {} if derive is None else _derived(derive, declared)
-        if budget is not None and "train.tokens" in derived:
-            raise ValueError(f"derive sets train.tokens, which {budget.key} decides; keep one")
-        config = overrides.draft(declared, derived)
+        # The tokens before rounding: a batch decides the rounding, and a law the batch.
+        n_tokens = declared.train.tokens if budget is None else budget.exact_tokens(config)
+        by_law = tuple(law.apply(config, n_tokens) for law in laws.values())
+        lawful = overrides.draft(declared, {one.law.key: one.value for one in by_law})
+        derived = {} if derive is None else _derived(derive, lawful)
+        _refuse_twice(derived, laws, budget)
+        config = overrides.draft(lawful, derived)
         if budget is None or budget.tokens(config) == config.train.tokens:
-            return overrides.override(config, {})
+            return overrides.override(config, {}), by_law
     assert budget is not None
     raise ValueError(
         f"{budget.key} = {budget.amount:g} and derive do not settle: train.tokens decides what "
         f"derive returns, and that decides train.tokens"
     )
+
+
+def _refuse_twice(derived: Changes, laws: Mapping[str, Law], budget: Budget | None) -> None:
+    if budget is not None and "train.tokens" in derived:
+        raise ValueError(f"derive sets train.tokens, which {budget.key} decides; keep one")
+    for key in laws:
+        if key in derived:
+            raise ValueError(f"derive sets {key}, which {laws[key].file} decides; keep one")
 
 
 def _derived(derive: Derive, config: Config) -> Changes:

@@ -47,7 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--window", type=positive, default=0.02, metavar="SHARE",
         help="runs up to this share above a cell's lowest loss count (default 0.02)")  # fmt: skip
     add("--at", metavar="n_params=N,n_tokens=D", help="the best values for this run")
-    add("--json", metavar="OUT", help="write everything to this file")
+    add("--json", metavar="OUT", help="write everything to this file, which by_law of a sweep's "
+        "grid takes")  # fmt: skip
     add("--plots", metavar="DIR", help="draw figures (PNG and SVG) into this directory")
 
 
@@ -70,6 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         document = {
             "law": "hyperparameters", "window": arguments.window,
+            "columns": pairs("--columns", ",".join(arguments.columns)),
             "cells": [vars(cell) for cell in cells],
             "bowls": {k: law_json(v) for k, v in by_bowls.items()},
             "surface": {k: law_json(v) for k, v in by_surface.items()},
