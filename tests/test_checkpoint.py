@@ -242,6 +242,32 @@ def test_best_and_latest_are_kept_apart(tmp_path):
     assert_same(restore_params(tmp_path, abstract(best), which="best"), best)
 
 
+@pytest.mark.parametrize(
+    ("keep_best", "step", "said"), [(1, 2, "best of 3"), (0, 6, "latest of 2")]
+)
+def test_by_default_the_best_where_one_is_kept_else_the_latest(
+    tmp_path, capsys, keep_best, step, said
+):
+    with opened(tmp_path, config(keep_latest=2, keep_best=keep_best)) as checkpoints:
+        for saved, loss in {2: 1.0, 3: 2.0, 5: None, 6: 4.0}.items():
+            checkpoints.save(saved, make_state(saved), loss)
+    assert files.default_step(tmp_path) == step
+    assert files.choose(tmp_path, "auto")[1].step == step
+    line = capsys.readouterr().err
+    assert line == f"checkpoint {step} of {tmp_path.parent}: the {said} kept\n"
+    if keep_best:  # a best one that is damaged is passed over, with a warning
+        flip_a_bit(tmp_path / "2" / next(iter(files.verify(tmp_path / "2").files)))
+        assert files.choose(tmp_path, "auto")[1].step == 6
+        assert "taking the latest" in capsys.readouterr().err
+
+
+def test_where_no_checkpoint_has_a_loss_the_latest_is_taken(tmp_path):
+    """As in a compressed run, whose config still keeps the best."""
+    with opened(tmp_path, config(keep_best=1)) as checkpoints:
+        checkpoints.save(0, make_state(0))
+    assert files.choose(tmp_path, "auto")[1].step == 0
+
+
 def test_a_loss_measured_after_the_save_is_noted_without_writing_again(tmp_path):
     with opened(tmp_path) as checkpoints:
         checkpoints.save(1, make_state(1))

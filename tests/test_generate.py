@@ -107,14 +107,14 @@ def test_the_verb_prints_the_same_streamed_or_not(monkeypatch, capsys):
     how = ["--compute.dtype", "float32"]
     assert cli.main([*arguments, "--checkpoint", "120", *how]) == 0
     assert asked == [
-        ("some/run", "latest", {}),
+        ("some/run", "auto", {}),
         ("some/run", "best", {}),
         ("some/run", 120, {"compute.dtype": "float32"}),
     ]
     capsys.readouterr()
 
     assert cli.main([*arguments, "--checkpoint", "newest"]) == 2
-    assert "allowed: latest, best, or the number of a step" in capsys.readouterr().err
+    assert "allowed: auto, latest, best, or the number of a step" in capsys.readouterr().err
     assert cli.main([*arguments, "--top-p", "2"]) == 2
     assert "top_p = 2.0; allowed" in capsys.readouterr().err
 

@@ -14,7 +14,7 @@ from gpt_jax.runs.directory import (
     RunDirectory,
     _check_base,
     load_run,
-    weights_fingerprint,
+    origin,
     write_model,
 )
 from gpt_jax.storage.json_files import Damaged
@@ -90,8 +90,9 @@ def test_runs_of_earlier_versions_load(run):
 def test_another_base_is_refused(run):
     manifest = read_manifest(run.checkpoints / "0")
     config = overrides.override(CONFIG, {"base": str(run.path)})
-    manifest.sealed["base"] = weights_fingerprint(str(run.path))
-    _check_base(run, config, manifest)
+    found = origin(str(run.path))
+    manifest.sealed["base"] = found.digest
+    assert _check_base(run, config, manifest) == found
     manifest.sealed["base"] = "0123456789ab"
     with pytest.raises(Damaged, match=r"the base .* has changed since"):
         _check_base(run, config, manifest)

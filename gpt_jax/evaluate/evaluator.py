@@ -29,7 +29,7 @@ from gpt_jax.inference.settings import SamplingConfig
 from gpt_jax.models.gpt import GPT, Params
 from gpt_jax.output import say
 from gpt_jax.parallel.sharding import Layout, make_layout
-from gpt_jax.runs.checkpoint_files import Which, find_sound
+from gpt_jax.runs.checkpoint_files import Which, choose
 from gpt_jax.runs.directory import RunDirectory, load_model
 from gpt_jax.runs.tracking import Record
 from gpt_jax.storage import tables
@@ -82,7 +82,7 @@ def load(path: Path, which: Which, changes: dict[str, Any]) -> tuple[Config, Eva
     run = check(path, changes)
     config = overrides.load(run.config, changes)
     layout = make_layout(config)
-    checkpoint, _ = find_sound(run.checkpoints.absolute(), which)
+    checkpoint, _ = choose(run.checkpoints.absolute(), which)
     step = int(checkpoint.name)
     model, params = load_model(run, config, step, layout)
     identity = {

@@ -45,7 +45,7 @@ NO_TEMPLATE = (
 class HarnessModel(LM):
     """A run, as the harness asks models."""
 
-    def __init__(self, run: str, checkpoint: str = "latest", **changes: Any):
+    def __init__(self, run: str, checkpoint: str = "auto", **changes: Any):
         """The harness's own batch_size and device are not used: batches are cut by tokens, and the
         mesh says where they run. Raises ValueError for what is no run."""
         super().__init__()

@@ -8,6 +8,7 @@ A directory gets its final name after its manifest is written, so a kill at any 
 complete checkpoints only. What is damaged later is found by reading. Must not import jax.
 """
 
+import argparse
 import dataclasses
 import json
 import math
@@ -20,24 +21,39 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from gpt_jax.output import say
 from gpt_jax.storage.atomic import write_json
 from gpt_jax.storage.json_files import Damaged
 
-Which: TypeAlias = Literal["latest", "best"] | int
-"""The latest checkpoint, that with the lowest validation loss, or that of a step."""
+Which: TypeAlias = Literal["auto", "latest", "best"] | int
+"""The latest checkpoint, that with the lowest validation loss, or that of a step; auto: the best
+where checkpoint.keep_best keeps one, else the latest."""
 
 CHUNK_BYTES = 1 << 22
 
 
+def add_argument(parser: argparse.ArgumentParser) -> None:
+    """`--checkpoint`, of every command that reads a run."""
+    parser.add_argument(
+        "--checkpoint",
+        default="auto",
+        metavar="auto|latest|best|STEP",
+        help="auto, the default: the best where one is kept (checkpoint.keep_best), else the "
+        "latest; which one it is, is printed",
+    )
+
+
 def parse_which(text: str) -> Which:
-    """Parse the value of `--checkpoint`: latest, best, or a step. Raises ValueError."""
+    """Parse the value of `--checkpoint`: auto, latest, best, or a step. Raises ValueError."""
+    if text == "auto":
+        return "auto"
     if text == "latest":
         return "latest"
     if text == "best":
         return "best"
     if text.isdecimal():
         return int(text)
-    raise ValueError(f"--checkpoint {text}; allowed: latest, best, or the number of a step")
+    raise ValueError(f"--checkpoint {text}; allowed: auto, latest, best, or the number of a step")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,22 +188,65 @@ def verify(path: Path) -> Manifest:
     return manifest
 
 
+def choose(directory: Path, which: Which) -> tuple[Path, Manifest]:
+    """`find_sound`, and a line on stderr that says which it is, unless a step was asked for."""
+    path, manifest = find_sound(directory, which)
+    if not isinstance(which, int):
+        say(described(directory, manifest.step, which))
+    return path, manifest
+
+
+def described(directory: Path, step: int, which: Which = "auto") -> str:
+    """A line that names a run's checkpoint, and says whether it is the best or the latest."""
+    wants_best = which == "best" or (which == "auto" and _keeps_best(directory))
+    rank = "best" if wants_best and step == best_step(directory) else "latest"
+    n = len(saved_steps(directory))
+    return f"checkpoint {step} of {directory.parent}: the {rank}{f' of {n} kept' if n > 1 else ''}"
+
+
+def default_step(directory: Path) -> int:
+    """The step of the checkpoint that `auto` means, which is not verified. Raises ValueError where
+    there is none."""
+    steps = saved_steps(directory)
+    if not steps:
+        raise ValueError(f"the run {directory.parent} has no checkpoint yet")
+    best = best_step(directory) if _keeps_best(directory) else None
+    return steps[-1] if best is None else best
+
+
+def _keeps_best(directory: Path) -> bool:
+    """Whether the run keeps its best checkpoints, and has one."""
+    for step in reversed(saved_steps(directory)):
+        try:
+            settings = read_manifest(directory / str(step)).config.get("checkpoint", {})
+        except Corrupt:
+            continue
+        return bool(settings.get("keep_best", 0)) and best_step(directory) is not None
+    return False
+
+
 def find_sound(directory: Path, which: Which) -> tuple[Path, Manifest]:
-    """The verified checkpoint that is asked for; for the latest, the newest that is sound.
+    """The verified checkpoint that is asked for; for the latest, the newest that is sound, which
+    is also what auto takes where the best is damaged.
 
     Raises ValueError (Corrupt, if it is that) saying what there is.
     """
     steps = saved_steps(directory)
     if not steps:
         raise ValueError(f"no checkpoint in {directory}")
-    if which == "latest":
+    if which == "auto" and _keeps_best(directory):
+        try:
+            return find_sound(directory, "best")
+        except Corrupt as error:
+            print(f"warning: {error}; taking the latest", file=sys.stderr)
+    if which in ("auto", "latest"):
         for step in reversed(steps):
             try:
                 return directory / str(step), verify(directory / str(step))
             except Corrupt as error:
                 print(f"warning: {error}; trying the one before", file=sys.stderr)
         raise Corrupt(f"all checkpoints in {directory} are corrupt: steps {_listed(steps)}")
-    chosen = best_step(directory) if which == "best" else which
+    chosen = which if isinstance(which, int) else best_step(directory)
     if chosen is None:
         raise ValueError(f"no checkpoint in {directory} has a validation loss; use 'latest'")
     if chosen not in steps:

@@ -16,14 +16,23 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from gpt_jax.config import Config, overrides
 from gpt_jax.cost import flops
 from gpt_jax.data.tokenizers import Tokenizer, load_tokenizer
 from gpt_jax.data.tokenizers.base import SPEC_FILE
+from gpt_jax.output import say
 from gpt_jax.parallel.processes import is_writer
-from gpt_jax.runs.checkpoint_files import Manifest, Which, find_sound, read_manifest, saved_steps
+from gpt_jax.runs.checkpoint_files import (
+    Manifest,
+    Which,
+    choose,
+    default_step,
+    described,
+    read_manifest,
+    saved_steps,
+)
 from gpt_jax.runs.tracking import Record, provenance
 from gpt_jax.storage import paths
 from gpt_jax.storage.atomic import write_json
@@ -36,6 +45,14 @@ if TYPE_CHECKING:
 
 class Busy(ValueError):
     """Another process is training in the directory."""
+
+
+class Origin(NamedTuple):
+    """A checkpoint of the run that another one begins from, or is taught by."""
+
+    step: int
+    digest: str
+    """12 hex digits over its files."""
 
 
 class RunDirectory:
@@ -72,6 +89,10 @@ class RunDirectory:
     def read_result(self) -> Record | None:
         """result.json of a finished run; None if the run is not done. Raises `Damaged`."""
         return read_object(self.result, "fingerprint") if self.result.exists() else None
+
+    def begun_with(self, other: Literal["base", "teacher"], path: str) -> Origin | None:
+        """The checkpoint of the run at `path`, this run's base or teacher, that it began with."""
+        return origin(path, (self.read_facts() or {}).get(other))
 
     def write_config(self, config: Config, facts: Record) -> None:
         """config.json: the config, its fingerprint, provenance, and further facts."""
@@ -133,7 +154,7 @@ def write_model(
 
 
 def load_run(
-    path: str | Path, checkpoint: Which = "latest", changes: Mapping[str, str] | None = None
+    path: str | Path, checkpoint: Which = "auto", changes: Mapping[str, str] | None = None
 ) -> "tuple[Config, GPT, Params, Tokenizer]":
     """Config, model, parameters (their moving average if kept) and tokenizer of a run.
 
@@ -172,7 +193,7 @@ def load_model(
     from gpt_jax.steps.compiled_steps import abstract_params, combine_params
     from gpt_jax.steps.program import make_steps
 
-    path, manifest = find_sound(run.checkpoints.absolute(), checkpoint)
+    path, manifest = choose(run.checkpoints.absolute(), checkpoint)
     _check_seals(run, config, manifest)
     plain = make_gpt(config.model, config.compute, layout)
     steps = make_steps(config, plain)
@@ -181,8 +202,7 @@ def load_model(
     trained = restore_found(path, manifest, abstract, field)
     if not jax.tree.leaves(frozen):
         return steps.model, trained
-    _check_base(run, config, manifest)
-    base = base_params(config, plain, layout)
+    base = base_params(config, plain, layout, _check_base(run, config, manifest))
     return steps.model, combine_params(steps, config.seed, base, trained)
 
 
@@ -217,16 +237,16 @@ def _check_seals(run: RunDirectory, config: Config, manifest: Manifest) -> None:
         )
 
 
-def _check_base(run: RunDirectory, config: Config, manifest: Manifest) -> None:
-    """Refuse a base whose weights are not those that the run's own were trained with."""
-    facts = run.read_facts() or {}
-    trained_with = manifest.sealed.get("base", facts.get("base"))
-    found = weights_fingerprint(config.base)
-    if trained_with and found != trained_with:
+def _check_base(run: RunDirectory, config: Config, manifest: Manifest) -> Origin | None:
+    """The base's checkpoint that the run was trained with; refuses a base without it."""
+    trained_with = manifest.sealed.get("base", (run.read_facts() or {}).get("base"))
+    found = origin(config.base, trained_with)
+    if trained_with and found and found.digest != trained_with:
         raise Damaged(
             f"the base {config.base} has changed since {run.path} was trained (its weights were "
-            f"{trained_with}, are {found}); restore it"
+            f"{trained_with}, are {found.digest}); restore it"
         )
+    return found
 
 
 def _digest(tree: Record) -> str:
@@ -234,10 +254,13 @@ def _digest(tree: Record) -> str:
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
 
 
-def base_params(config: Config, model: "GPT", layout: "Layout | None") -> "Params":
+def base_params(
+    config: Config, model: "GPT", layout: "Layout | None", found: Origin | None = None
+) -> "Params":
     """Parameters of the model that `config` begins from: of its base run, or fresh ones.
 
-    Raises ValueError for a base that is no run, or of another architecture.
+    found: the base's checkpoint; None = what `origin` says. Raises ValueError for a base that is
+    no run, or of another architecture.
     """
     import jax
 
@@ -250,11 +273,15 @@ def base_params(config: Config, model: "GPT", layout: "Layout | None") -> "Param
             f"{config.base} is of another architecture: {differing}; a run that begins from it "
             "has its model"
         )
-    return plain_model(config.base, config, layout)[1]
+    found = found or origin(config.base)
+    return plain_model(config.base, config, layout, found and found.step)[1]
 
 
-def plain_model(path: str, config: Config, layout: "Layout | None") -> "tuple[GPT, Params]":
-    """The language model of a run, computed as `config` says, and its parameters.
+def plain_model(
+    path: str, config: Config, layout: "Layout | None", step: int | None = None
+) -> "tuple[GPT, Params]":
+    """The language model of a run, computed as `config` says, and its parameters at a step (None:
+    those of the checkpoint that `--checkpoint auto` means).
 
     What a task or an adaptation added to it is merged into it, or left behind.
     """
@@ -265,7 +292,10 @@ def plain_model(path: str, config: Config, layout: "Layout | None") -> "tuple[GP
     run = RunDirectory(path)
     made = run.require_config()
     how = dataclasses.replace(made, compute=config.compute)
-    model, params = load_model(run, how, "latest", layout)
+    if step is None:
+        step = default_step(run.checkpoints)
+    say(described(run.checkpoints, step))
+    model, params = load_model(run, how, step, layout)
     if made.adapt.method != "full":
         params = make_adaptation(made.adapt, model).merge(params)
         model = dataclasses.replace(model, interceptors=())
@@ -303,17 +333,25 @@ def _other_architecture(base: Config, config: Config) -> str:
     )
 
 
-def weights_fingerprint(path: str) -> str | None:
-    """12 hex digits over the files of a run's latest checkpoint; None without a path."""
+def origin(path: str, sealed: str | None = None) -> Origin | None:
+    """The checkpoint of the run at `path` that another run takes; None without a path.
+
+    sealed: the digest that the other run recorded when it began: that checkpoint, where it is
+    still there, else what `--checkpoint auto` means. Raises ValueError where there is none.
+    """
     if not path:
         return None
     run = RunDirectory(path)
     run.require_config()
-    steps = saved_steps(run.checkpoints)
-    if not steps:
-        raise ValueError(f"the run {path} has no checkpoint yet")
-    manifest = read_manifest(run.checkpoints / str(steps[-1]))
-    return hashlib.sha256(json.dumps(manifest.files, sort_keys=True).encode()).hexdigest()[:12]
+    first = default_step(run.checkpoints)
+    steps = [first, *reversed(saved_steps(run.checkpoints))] if sealed else [first]
+    found = [Origin(step, _files_digest(run.checkpoints / str(step))) for step in steps]
+    return next((each for each in found if each.digest == sealed), found[0])
+
+
+def _files_digest(checkpoint: Path) -> str:
+    files = read_manifest(checkpoint).files
+    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def default_directory(config: Config) -> Path:

@@ -20,7 +20,7 @@ from gpt_jax.models.gpt import GPT, Params, make_gpt
 from gpt_jax.objectives.losses import in_parts
 from gpt_jax.parallel import dispatch
 from gpt_jax.parallel.sharding import Layout, make_layout
-from gpt_jax.runs.directory import RunDirectory, plain_model, weights_fingerprint
+from gpt_jax.runs.directory import RunDirectory, plain_model
 from gpt_jax.runs.tracking import Record
 from gpt_jax.steps.compiled_steps import CompiledSteps, compile_steps
 from gpt_jax.steps.step import Settings, TrainState, evaluation_params, make_settings
@@ -132,7 +132,8 @@ class Experiment:
         teacher = self.config.distill.teacher
         if not teacher:
             return self
-        _, params = plain_model(teacher, self.config, self.layout)
+        found = self.run.begun_with("teacher", teacher)
+        _, params = plain_model(teacher, self.config, self.layout, found and found.step)
         return dataclasses.replace(self, settings=self.settings._replace(given=params))
 
     def whole(self, state: TrainState) -> Params:
@@ -305,6 +306,8 @@ def facts(experiment: Experiment) -> Record:
     """Facts that config.json records beside the config: sizes, devices, kernels, data."""
     counts = flops.count_parameters(experiment.config.model)
     execution, devices = experiment.model.execution, experiment.layout.mesh.devices
+    base = experiment.run.begun_with("base", experiment.config.base)
+    teacher = experiment.run.begun_with("teacher", experiment.config.distill.teacher)
     return {
         "n_params": counts.n_params,
         "n_params_non_embedding": counts.n_params_non_embedding,
@@ -323,6 +326,6 @@ def facts(experiment: Experiment) -> Record:
         "data": experiment.data.fingerprints,
         "unique_tokens": experiment.data.unique_tokens,
         "mixture": experiment.data.shares,
-        "base": weights_fingerprint(experiment.config.base),
-        "teacher": weights_fingerprint(experiment.config.distill.teacher),
+        "base": base and base.digest,
+        "teacher": teacher and teacher.digest,
     }

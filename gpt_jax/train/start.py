@@ -13,7 +13,6 @@ from gpt_jax.runs.checkpoint import Checkpoints, check_fingerprint, restore_stat
 from gpt_jax.runs.directory import (
     RunDirectory,
     base_params,
-    weights_fingerprint,
     with_base_conventions,
 )
 from gpt_jax.runs.history import copy_until, tokens_after
@@ -40,15 +39,16 @@ def finished_result(
 @contextlib.contextmanager
 def opened(experiment: Experiment, resume_changed: bool = False) -> Iterator[Checkpoints]:
     """The run's checkpoints, after checking that its data are what they were."""
-    _check_data(experiment.run, facts(experiment))
+    known = facts(experiment)
+    _check_data(experiment.run, known)
     checkpoints = Checkpoints(
         experiment.run.checkpoints,
         experiment.config,
         allow_changed=resume_changed,
         sealed={
             "tokenizer": experiment.data.tokenizer.digest,
-            "base": weights_fingerprint(experiment.config.base),
-            "teacher": weights_fingerprint(experiment.config.distill.teacher),
+            "base": known["base"],
+            "teacher": known["teacher"],
         },
     )
     with contextlib.closing(checkpoints):
@@ -79,7 +79,8 @@ def initial_state(
     config, resuming = experiment.config, bool(checkpoints.steps())
     state: TrainState | None = None
     if experiment.needs_base or (config.base and not resuming):
-        params = base_params(config, experiment.model, experiment.layout)
+        found = experiment.run.begun_with("base", config.base)
+        params = base_params(config, experiment.model, experiment.layout, found)
         state, frozen = experiment.steps.begin(jax.random.key(config.seed), params)
         experiment = experiment.on(params, frozen)
     if resuming:

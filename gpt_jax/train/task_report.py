@@ -17,6 +17,7 @@ from gpt_jax.finetune.templates import asked_and_expected
 from gpt_jax.models.gpt import Params
 from gpt_jax.parallel.processes import is_writer
 from gpt_jax.runs.checkpoint import Checkpoints, restore_params
+from gpt_jax.runs.checkpoint_files import default_step
 from gpt_jax.runs.tracking import Record, finite
 from gpt_jax.steps.step import TrainState
 from gpt_jax.storage.atomic import write_atomically
@@ -28,17 +29,23 @@ PREDICTIONS, REPORT, FIGURE = "predictions.jsonl", "report.txt", "confusion.png"
 
 
 def test(experiment: Experiment, checkpoints: Checkpoints, state: TrainState) -> Record:
-    """Scores on task.test, for result.json, of the best checkpoint if any is kept, else the last.
+    """Scores on task.test, for result.json, of the checkpoint that `--checkpoint auto` means.
 
     Writes predictions.jsonl, report.txt and confusion.png beside it.
     """
     config = experiment.config
+    checkpoints.wait()
+    step = default_step(checkpoints.directory)
     if config.checkpoint.keep_best:
-        checkpoints.wait()
         field = "params" if state.ema is None else "ema"
         abstract = experiment.steps.abstract_state.params
-        best = restore_params(checkpoints.directory, abstract, "best", field)
+        best = restore_params(checkpoints.directory, abstract, step, field)
         state = state._replace(params=best, ema=None if state.ema is None else best)
+    return {**_scores(experiment, state), "tested_checkpoint": step}
+
+
+def _scores(experiment: Experiment, state: TrainState) -> Record:
+    config = experiment.config
     if config.task.name == "respond":
         return _test_responses(experiment, experiment.whole(state))
     records = read_records(config.task.test)

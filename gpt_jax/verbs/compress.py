@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from gpt_jax.config import AdaptConfig, Config
 from gpt_jax.data.tokenizers import Tokenizer
+from gpt_jax.runs import checkpoint_files
 from gpt_jax.runs.checkpoint_files import parse_which
 from gpt_jax.runs.directory import RunDirectory, load_run, write_model
 from gpt_jax.runs.tracking import Record
@@ -53,9 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--text", type=Path, metavar="FILE", help="layers:N: a text on which layers are compared"
     )
-    parser.add_argument(
-        "--checkpoint", default="latest", metavar="latest|best|STEP", help="default latest"
-    )
+    checkpoint_files.add_argument(parser)
     parser.epilog = EPILOG
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt_jax.config import overrides
+from gpt_jax.runs import checkpoint_files
 from gpt_jax.runs.tracking import Record, provenance
 from gpt_jax.storage.atomic import write_json
 
@@ -64,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--bias", default="", metavar="NAME,..", help="occupations|religion|race (GPT-3, section 6)"
     )
     add("--lexicon", type=Path, metavar="FILE", help="word TAB score lines, for --bias race")
-    add("--checkpoint", default="latest", metavar="latest|best|STEP", help="default latest")
+    checkpoint_files.add_argument(parser)
     add("--batch-tokens", type=int, metavar="N", help="tokens of a batch; default 8192")
     add("--out", type=Path, metavar="DIR", help="results and cache; default RUN/evaluation")
     parser.set_defaults(takes_overrides=True)
@@ -87,7 +88,6 @@ def run(arguments: argparse.Namespace) -> int:
 
     from gpt_jax.evaluate import bias, evaluator
     from gpt_jax.evaluate.items import ask
-    from gpt_jax.runs.checkpoint_files import parse_which
 
     bias.check(probes, arguments.lexicon)
     changes = overrides.parse_arguments(arguments.rest)
@@ -103,7 +103,9 @@ def run(arguments: argparse.Namespace) -> int:
         )
         for task in tasks
     ]
-    config, model = evaluator.load(arguments.directory, parse_which(arguments.checkpoint), changes)
+    config, model = evaluator.load(
+        arguments.directory, checkpoint_files.parse_which(arguments.checkpoint), changes
+    )
     if arguments.batch_tokens:
         model = dataclasses.replace(model, batch_tokens=arguments.batch_tokens)
     out = arguments.out or arguments.directory / "evaluation"

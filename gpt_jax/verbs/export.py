@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from gpt_jax.interop.families import family_of_config
+from gpt_jax.runs import checkpoint_files
 from gpt_jax.runs.checkpoint_files import parse_which
 from gpt_jax.runs.directory import RunDirectory, load_run
 
@@ -37,12 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--base-name", metavar="NAME", help="peft: the base's name there (default: its run's path)"
     )
     parser.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="not there yet")
-    parser.add_argument(
-        "--checkpoint",
-        default="latest",
-        metavar="latest|best|STEP",
-        help="which checkpoint; default latest",
-    )
+    checkpoint_files.add_argument(parser)
     parser.add_argument(
         "--shard-size", default="5GB", metavar="SIZE", help="largest file; default 5GB"
     )

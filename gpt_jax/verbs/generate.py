@@ -17,6 +17,7 @@ from gpt_jax.inference import filters as text_filters
 from gpt_jax.inference.filters import Filters
 from gpt_jax.inference.retrieval import Index, read_passages, with_passages
 from gpt_jax.inference.settings import SamplingConfig
+from gpt_jax.runs import checkpoint_files
 from gpt_jax.runs.checkpoint_files import parse_which
 
 HOW = "--compute.KEY VALUE changes how the run is computed, e.g. --compute.dtype float32."
@@ -96,12 +97,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--passages", type=int, default=3, metavar="N", help="of --retrieve, at most; default 3"
     )
     parser.add_argument("--seed", type=int, default=default.seed, help="default 0")
-    parser.add_argument(
-        "--checkpoint",
-        default="latest",
-        metavar="latest|best|STEP",
-        help="which checkpoint; default latest",
-    )
+    checkpoint_files.add_argument(parser)
     parser.add_argument(
         "--no-stream", action="store_true", help="print when all is done, not as it is made"
     )

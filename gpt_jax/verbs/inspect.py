@@ -3,7 +3,8 @@
 import argparse
 from pathlib import Path
 
-from gpt_jax.runs.checkpoint_files import parse_which
+from gpt_jax.runs import checkpoint_files
+from gpt_jax.runs.checkpoint_files import choose, parse_which
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -12,9 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", type=Path, metavar="FILE", help="the page; default: RUN/inspect.html"
     )
-    parser.add_argument(
-        "--checkpoint", default="latest", metavar="latest|best|STEP", help="default latest"
-    )
+    checkpoint_files.add_argument(parser)
     parser.add_argument(
         "--max-tokens", type=int, default=128, help="tokens of the text, at most; default 128"
     )
@@ -28,12 +27,14 @@ def run(arguments: argparse.Namespace) -> int:
     from gpt_jax.data.streaming import encode_prompt
     from gpt_jax.inspection.look import look
     from gpt_jax.inspection.page import make_page, shown
-    from gpt_jax.runs.directory import load_run
+    from gpt_jax.runs.directory import RunDirectory, load_run
     from gpt_jax.storage.atomic import write_atomically
 
-    which = parse_which(arguments.checkpoint)
     changes = parse_arguments(arguments.rest)
-    config, model, params, tokenizer = load_run(arguments.directory, which, changes)
+    run = RunDirectory(arguments.directory)
+    run.require_config()
+    step = choose(run.checkpoints, parse_which(arguments.checkpoint))[1].step
+    config, model, params, tokenizer = load_run(run.path, step, changes)
     ids = encode_prompt(tokenizer, arguments.prompt)
     most = min(arguments.max_tokens, config.model.seq_len)
     if not 2 <= len(ids) <= most:
@@ -46,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     n_params, m = count_parameters(config.model).n_params, config.model
     facts = (
         f"{n_params:,} parameters, {m.n_layers} layers of {m.n_heads} heads, width {m.d_model}; "
-        f"checkpoint {which}",
+        f"checkpoint {step}",
         f"{len(ids)} tokens, {loss:.3f} nats per token",
     )
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from gpt_jax.finetune.inputs import Record
-from gpt_jax.runs.checkpoint_files import Which, parse_which
+from gpt_jax.runs import checkpoint_files
+from gpt_jax.runs.checkpoint_files import Which
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,9 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", type=Path, metavar="FILE", help="a .jsonl file; default: printed"
     )
-    parser.add_argument(
-        "--checkpoint", metavar="latest|best|STEP", help="default: best if any is kept, else latest"
-    )
+    checkpoint_files.add_argument(parser)
     parser.add_argument("--batch", type=int, default=64, help="examples at a time; default 64")
     parser.add_argument(
         "--max-new-tokens", type=int, default=128, help="respond: tokens of a response, at most"
@@ -41,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.batch < 1:
         raise ValueError(f"--batch {arguments.batch}; allowed: 1 or more")
-    which = None if arguments.checkpoint is None else parse_which(arguments.checkpoint)
+    which = checkpoint_files.parse_which(arguments.checkpoint)
     said = predict_file(
         arguments.directory,
         arguments.input,
@@ -62,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
 def predict_file(
     directory: str | Path,
     path: Path,
-    which: Which | None = None,
+    which: Which = "auto",
     batch_rows: int = 64,
     max_new_tokens: int = 128,
     changes: Mapping[str, str] | None = None,
@@ -93,8 +92,6 @@ def predict_file(
             f"{directory} has task.name = {config.task.name}, which labels nothing; continue "
             f"prompts with gpt-jax generate"
         )
-    if which is None:
-        which = "best" if config.checkpoint.keep_best else "latest"
     config = dataclasses.replace(
         config, mesh=MeshConfig(), evaluate=EvaluateConfig(batch_sequences=batch_rows)
     )

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from gpt_jax.inference import filters
+from gpt_jax.runs import checkpoint_files
 from gpt_jax.runs.checkpoint_files import parse_which
 from gpt_jax.storage.optional import require
 
@@ -32,9 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="default 127.0.0.1: this machine alone")
     parser.add_argument("--port", type=int, default=8000, help="0 = a free one; default 8000")
     parser.add_argument("--name", help="of the model in requests; default: the run's")
-    parser.add_argument(
-        "--checkpoint", default="latest", metavar="latest|best|STEP", help="default latest"
-    )
+    checkpoint_files.add_argument(parser)
     parser.add_argument("--rows", type=int, default=16, help="texts at a time; default 16")
     parser.add_argument("--waiting", type=int, default=256, help="texts that may wait; default 256")
     parser.add_argument("--keys", type=Path, metavar="FILE", help="API keys, one a line")

@@ -147,6 +147,16 @@ def test_from_a_base_to_a_report(place, tmp_path, capsys, monkeypatch):
     # What was predicted of the test examples is what predict says of them.
     assert cli.main([*arguments[:3], "test.jsonl", "--output", str(out)]) == 0
     assert [json.loads(x)["predicted"] for x in out.open()] == [p["predicted"] for p in predictions]
+    # All read the checkpoint that was tested, and say so; a compressed run predicts as well.
+    line = f"checkpoint {result['tested_checkpoint']} of {run.path}: the best of"
+    assert line in said
+    capsys.readouterr()
+    small = str(tmp_path / "int8")
+    assert cli.main(["compress", str(run.path), "--workdir", small, "--weights", "int8"]) == 0
+    assert line in capsys.readouterr().err
+    assert cli.main(["predict", small, "--input", "test.jsonl", "--output", str(out)]) == 0
+    same = [json.loads(x)["predicted"] for x in out.open()]
+    assert np.mean([x == p["predicted"] for x, p in zip(same, predictions, strict=True)]) > 0.9
 
 
 def test_pretraining_is_where_it_begins_and_scratch_is_not(place, tmp_path, monkeypatch):
@@ -229,11 +239,11 @@ def test_a_stopped_adaptation_continues_to_the_same_bits(place, tmp_path):
     assert [r["loss"] for r in read_records(begun.metrics) if "loss" in r] == [
         r["loss"] for r in read_records(whole.metrics) if "loss" in r
     ]
-    # A base that was trained on meanwhile is another base.
+    # A base that was trained on meanwhile, and whose checkpoint is gone, is another base.
     other = RunDirectory(shutil.copytree(place / "base", tmp_path / "base"))
     moved = dataclasses.replace(config, base=str(other.path))
     train(moved, tmp_path / "moved")
-    longer = {"train.tokens": 110 * 8 * 32}
+    longer = {"train.tokens": 110 * 8 * 32, "checkpoint.keep_latest": 1}
     train(overrides.override(other.require_config(), longer), other.path, resume_changed=True)
     (tmp_path / "moved" / "result.json").unlink()
     with pytest.raises(ValueError, match="the base run has changed since"):
