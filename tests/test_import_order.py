@@ -58,11 +58,11 @@ serve: . batching engine forms protocol access prompts app server
 evaluate: . cache detokenize formats generated requests encode responses scoring tasks
     formats.form formats.completions formats.files formats.questions formats.written catalog items
     measures ticker evaluator bias harness validation examples
-train: . task_data experiment recorder start task_report loop
+train: . task_data experiment judge recorder start task_report loop
 plan: . hlo compiled table text
 sweep: . grid budget ladder lanes law_values machine measure naming page_numbers page_fits
-    trial branches load cost plan_text plan store attempt packs status table figures laws page_runs
-    page report view slurm launch worker
+    trial branches load cost plan_text plan store hopeless stopping attempt packs status table
+    figures laws page_runs page report view slurm worker launch
 verbs: . compress coord_check data doctor evaluate export fit compare fit_chain fit_curve
     fit_hyperparameters fit_mixture generate import_ inspect next plan predict serve sweep table
     train finetune

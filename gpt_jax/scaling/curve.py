@@ -24,6 +24,12 @@ BLOCK = 48
 AWAY = 20
 """Evaluations in a block of residuals: a curve's noise is correlated over some hundred steps."""
 TINY_RATE = 1e-12
+FEWEST_STEPS, FEWEST_STRETCHES = 20, 8
+"""Of a run whose curve is fitted: single steps, and stretches of them after the warm-up."""
+DECAYED = 0.9
+"""Share of the peak below which a learning rate has decayed."""
+HELD = ("C", "beta", "gamma")
+"""Parameters that the beginning of one run says nothing of."""
 PRIOR = {"C": (0.0, 1.0), "beta": (0.5, 0.1), "gamma": (0.5, 0.1)}
 """Centre and width in theta of what is known beforehand: the start of the paper's own fits, which
 stop after some steps. Few curves leave the three to each other, and their least error then
@@ -46,6 +52,33 @@ class Curve:
     """(T) int: evaluations"""
     loss: Array
     """(T); nan where it is to be predicted"""
+
+
+def from_steps(name: str, steps: Array, rates: Array, loss: Array, most: int = 200) -> Curve:
+    """The curve of single steps' losses: means over at most so many stretches after the warm-up.
+
+    steps, loss: (steps recorded); rates: of each step from 0, perhaps beyond the last recorded.
+    Raises ValueError where too few steps are left.
+    """
+    if steps.size < FEWEST_STEPS:
+        raise ValueError(f"{name}: {steps.size} steps; {FEWEST_STEPS} or more are needed")
+    parts = [p for p in np.array_split(np.arange(steps.size), min(most, steps.size // 5)) if p.size]
+    peak = int(rates[: int(steps.max()) + 1].argmax())
+    after = [p for p in parts if steps[p[0]] > peak * 1.05]
+    if len(after) < FEWEST_STRETCHES:
+        raise ValueError(f"{name}: too few steps after warm-up to fit a curve")
+    return Curve(
+        name,
+        rates,
+        np.array([int(steps[p].mean()) for p in after]),
+        np.array([loss[p].mean() for p in after]),
+    )
+
+
+def has_decayed(curve: Curve) -> bool:
+    """Whether the learning rate has fallen by a tenth by the last measured evaluation."""
+    seen = curve.rates[: int(curve.steps[np.isfinite(curve.loss)].max()) + 1]
+    return bool((seen[int(seen.argmax()) :] < DECAYED * seen.max()).any())
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,15 @@ def attempt(directory: Path, do: Callable[[], object]) -> tuple[State, str]:
 
     The one place that catches everything: the traceback goes to error.txt in the trial's directory.
     """
+    from gpt_jax.train.judge import StoppedEarly
     from gpt_jax.train.loop import Interrupted
 
     try:
         do()
     except Interrupted:
         raise
+    except StoppedEarly as error:
+        return "stopped", str(error)
     except Busy as error:
         return "running", str(error)
     except Diverged as error:

@@ -26,6 +26,7 @@ from gpt_jax.sweep.status import count, progress, summary, table
 from gpt_jax.sweep.store import RETRIED, SweepDirectory
 from gpt_jax.sweep.trial import Trial
 from gpt_jax.sweep.view import make_view
+from gpt_jax.sweep.worker import STOP_RULES
 
 LAUNCHERS = ("local", "packed", "slurm")
 POLL_SECONDS = 0.5
@@ -67,13 +68,53 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=list(RETRIED),
         help="take such trials up again",
     )
+    add_stopping(parser)
     slurm.add_arguments(parser)
     parser.epilog = EPILOG
 
 
+def add_stopping(parser: argparse.ArgumentParser) -> None:
+    """Options that stop trials before their end."""
+    group = parser.add_argument_group(
+        "stopping trials early",
+        "A stopped trial is saved, has a state of its own and no final loss; `--retry stopped` "
+        "takes it up again, to the same bits. Trials are compared within their cell: one size, one "
+        "budget.",
+    )
+    group.add_argument("--stop", choices=STOP_RULES, help="hopeless: its final loss, predicted "
+        "with an interval from its curve and those of finished trials, cannot beat the best of its "
+        "cell; asha: its training loss at a ninth or a third of its tokens is not among the best "
+        "third (successive halving)")  # fmt: skip
+    group.add_argument("--stop-hopeless", dest="stop", action="store_const", const="hopeless",
+        help="the same as --stop hopeless")  # fmt: skip
+    group.add_argument("--finish-sample", type=float, default=0.0, metavar="SHARE",
+        help="at the end, train so large a share of the stopped trials to their end, at least one: "
+        "`sweep report` says how often stopping was wrong (default 0)")  # fmt: skip
+    group.add_argument("--sample-seed", type=int, default=0, metavar="N", help="decides which "
+        "(default 0)")  # fmt: skip
+
+
+def check_stopping(arguments: argparse.Namespace) -> None:
+    """Raise ValueError for what the launcher cannot stop."""
+    share = arguments.finish_sample
+    if not 0 <= share <= 1:
+        raise ValueError(f"--finish-sample {share:g}; allowed: a share from 0 to 1")
+    if arguments.stop and arguments.launcher == "packed":
+        raise ValueError(
+            f"--stop {arguments.stop} with --launcher packed: the trials of a pack take their "
+            f"steps together, and stopping one would save nothing; use --launcher local"
+        )
+    if share and arguments.launcher == "slurm":
+        raise ValueError(
+            "--finish-sample waits for all trials, and --launcher slurm does not: run the sweep "
+            "again with --launcher local --finish-sample once they are done"
+        )
+
+
 def run(arguments: argparse.Namespace) -> int:
-    """Run what is missing; 0 when every trial is done or diverged, 1 where one failed or is
-    damaged."""
+    """Run what is missing; 0 when every trial is done, stopped early or diverged, 1 where one
+    failed or is damaged."""
+    check_stopping(arguments)
     if arguments.jobs is None:
         arguments.jobs = default_jobs(arguments.launcher)
     if arguments.jobs < 1:
@@ -89,8 +130,11 @@ def run(arguments: argparse.Namespace) -> int:
         from gpt_jax.sweep import slurm
 
         return slurm.launch(sweep, arguments)
-    with stop_requested() as stop, Workers(sweep, arguments) as workers:
-        watch(sweep, workers, stop)
+    with stop_requested() as stop:
+        with Workers(sweep, arguments) as workers:
+            watch(sweep, workers, stop)
+        if arguments.finish_sample and not stop:
+            finish_sample(sweep, arguments, stop)
     final = progress(sweep)
     print("\n".join([*table(final), "", summary(sweep.path, final)]))
     if stop:
@@ -99,6 +143,20 @@ def run(arguments: argparse.Namespace) -> int:
     shown = arguments.sweep if arguments.workdir is None else sweep.path
     print(f"next: gpt-jax sweep report {shown}")
     return 1 if count(final)["failed"] or count(final)["damaged"] else 0
+
+
+def finish_sample(sweep: SweepDirectory, arguments: argparse.Namespace, stop: list[int]) -> None:
+    """Train a sample of the stopped trials to their ends."""
+    from gpt_jax.sweep.stopping import sample
+
+    names = sample(sweep, arguments.finish_sample, arguments.sample_seed)
+    if not names:
+        return
+    print(f"finishing a sample of the trials stopped early: {', '.join(names)}")
+    again = argparse.Namespace(**{**vars(arguments), "only": names, "retry": ["stopped"]})
+    limited = sweep.only(names)
+    with Workers(limited, again) as workers:
+        watch(limited, workers, stop)
 
 
 def _in_group(trial: Trial, name: str) -> Trial:
@@ -178,6 +236,8 @@ class Workers:
             command += ["--only", name]
         for state in arguments.retry:
             command += ["--retry", state]
+        if arguments.stop:
+            command += ["--stop", arguments.stop]
         if arguments.launcher == "packed":
             command += ["--packed", "--workers", str(arguments.jobs)]
         cores = share_of_cores(slot, arguments.jobs)

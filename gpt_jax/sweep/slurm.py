@@ -89,7 +89,10 @@ def launch(sweep: SweepDirectory, arguments: argparse.Namespace) -> int:
     for resources, entries in arrays(sweep, missing, common, of_trial, jobs):
         executor = submitit.SlurmExecutor(sweep.path / "slurm", max_num_timeout=TIMEOUTS)
         executor.update_parameters(**parameters(resources, sweep.path.name))
-        tasks = [TrialTask(str(sweep.path), e.name, tuple(arguments.retry)) for e in entries]
+        tasks = [
+            TrialTask(str(sweep.path), e.name, tuple(arguments.retry), arguments.stop)
+            for e in entries
+        ]
         try:
             with contextlib.redirect_stderr(io.StringIO()) as said:  # else it is said twice
                 submitted = executor.map_array(run_task, tasks)
@@ -199,6 +202,8 @@ class TrialTask:
     directory: str
     name: str
     retry: tuple[str, ...]
+    stop: str | None = None
+    """A rule by which it may be stopped early"""
 
 
 class _RunTask:
@@ -217,6 +222,8 @@ class _RunTask:
         command += ["--identity", sweep.identity]
         for state in task.retry:
             command += ["--retry", state]
+        if task.stop:
+            command += ["--stop", task.stop]
         self._worker = subprocess.Popen([*command, "--only", task.name], preexec_fn=_ignore_warning)
         while (status := self._worker.poll()) is None:
             time.sleep(POLL_SECONDS)

@@ -13,7 +13,7 @@ from pathlib import Path
 from gpt_jax.config.timetable import make_timetable
 from gpt_jax.cost import flops
 from gpt_jax.runs.tracking import Record, format_seconds
-from gpt_jax.sweep.store import STATES, Entry, State, SweepDirectory
+from gpt_jax.sweep.store import LABELS, STATES, Entry, State, SweepDirectory
 
 TAIL_BYTES = 4096
 """The end of metrics.jsonl that surely holds a whole record."""
@@ -113,17 +113,18 @@ def last_step(metrics: Path) -> Record | None:
 def table(trials: Sequence[TrialProgress]) -> list[str]:
     """Aligned lines: name, state, progress, loss, time left; then what went wrong."""
     width = max([len(t.entry.name) for t in trials] + [5])
-    lines = [f"{'trial':<{width}}  {'state':<9}  {'done':>5}  {'loss':>8}  {'left':>8}"]
+    states = max(9, *(len(label(t.state)) for t in trials))
+    lines = [f"{'trial':<{width}}  {'state':<{states}}  {'done':>5}  {'loss':>8}  {'left':>8}"]
     for trial in trials:
         loss = "" if trial.loss is None else f"{trial.loss:.4f}"
         left = trial.seconds_left
         shown = "" if left is None else format_seconds(left)
         lines.append(
-            f"{trial.entry.name:<{width}}  {trial.state:<9}  {trial.share:>5.0%}  {loss:>8}  "
-            f"{shown:>8}".rstrip()
+            f"{trial.entry.name:<{width}}  {label(trial.state):<{states}}  {trial.share:>5.0%}  "
+            f"{loss:>8}  {shown:>8}".rstrip()
         )
-    wrong = [t for t in trials if t.state in ("diverged", "failed", "damaged")]
-    return lines + [f"{t.state}: {t.entry.name}: {t.message}" for t in wrong]
+    wrong = [t for t in trials if t.state in ("stopped", "diverged", "failed", "damaged")]
+    return lines + [f"{label(t.state)}: {t.entry.name}: {t.message}" for t in wrong]
 
 
 def summary(path: Path, trials: Sequence[TrialProgress]) -> str:
@@ -131,13 +132,18 @@ def summary(path: Path, trials: Sequence[TrialProgress]) -> str:
     counts = count(trials)
     total = sum(t.flops for t in trials)
     done = sum(t.flops * t.share for t in trials)
-    parts = [f"{n} {state}" for state, n in counts.items() if n]
+    parts = [f"{n} {label(state)}" for state, n in counts.items() if n]
     return f"{path}: {len(trials)} trials: {', '.join(parts)}; {done / total:.0%} of the FLOPs"
 
 
 def count(trials: Sequence[TrialProgress]) -> Mapping[State, int]:
     found = collections.Counter(t.state for t in trials)
     return {state: found[state] for state in STATES}
+
+
+def label(state: str) -> str:
+    """A state as people read it."""
+    return LABELS.get(state, state)
 
 
 def _n_tokens(entry: Entry) -> int:

@@ -4,7 +4,8 @@ The state of a trial follows from files in its run directory, so that any number
 hosts that share the file system agree on it, and a kill at any moment loses nothing:
 
 result.json     done
-outcome.json    diverged, failed, damaged or preempted, and why; a running trial has a live claim
+outcome.json    diverged, stopped (early), failed, damaged or preempted, and why; a running trial
+                has a live claim
 claims/NUMBER   a claim; the highest number counts
 
 A claim is made by linking a file under the next number, which only one process can do; none is
@@ -40,11 +41,15 @@ from gpt_jax.storage.atomic import write_json
 from gpt_jax.storage.json_files import Damaged, read_object
 from gpt_jax.sweep.trial import Trial
 
-State = Literal["pending", "running", "done", "diverged", "failed", "damaged", "preempted"]
+State = Literal[
+    "pending", "running", "done", "stopped", "diverged", "failed", "damaged", "preempted"
+]
 STATES: tuple[State, ...] = get_args(State)
-FINAL: tuple[State, ...] = ("done", "diverged", "failed", "damaged")
+FINAL: tuple[State, ...] = ("done", "stopped", "diverged", "failed", "damaged")
+LABELS = {"stopped": "stopped early"}
+"""States as people read them, where that is not the word itself."""
 
-RETRIED: tuple[State, ...] = ("failed", "diverged", "damaged")
+RETRIED: tuple[State, ...] = ("failed", "diverged", "damaged", "stopped")
 """States of trials that are taken up again where asked for."""
 
 HEARTBEAT_SECONDS = 5.0

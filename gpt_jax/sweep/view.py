@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from gpt_jax.runs.tracking import format_seconds
-from gpt_jax.sweep.status import TrialProgress, count
+from gpt_jax.sweep.status import TrialProgress, count, label
 
 LINE_SECONDS = 30.0
 """Between plain lines on trials that go on."""
@@ -40,7 +40,7 @@ class Clock:
     def seconds_left(self, trials: Sequence[TrialProgress]) -> float | None:
         """None before anything was done."""
         since = _done(trials) - self._before
-        given_up = ("diverged", "failed", "damaged")
+        given_up = ("stopped", "diverged", "failed", "damaged")
         left = sum(t.flops * (1 - t.share) for t in trials if t.state not in given_up)
         if since <= 0:
             return None
@@ -50,7 +50,7 @@ class Clock:
         """3 of 8 done, 1 running, 1 diverged   ETA 1:23"""
         counts = count(trials)
         parts = [f"{counts['done']} of {len(trials)} done"]
-        parts += [f"{n} {state}" for state, n in counts.items() if n and state != "done"]
+        parts += [f"{n} {label(state)}" for state, n in counts.items() if n and state != "done"]
         left = self.seconds_left(trials)
         eta = "" if left is None else f"   ETA {format_seconds(left)}"
         return ", ".join(parts) + eta
@@ -82,7 +82,7 @@ class PlainView:
             if before is not None and before != trial.state:
                 loss = "" if trial.loss is None else f", loss {trial.loss:.4f}"
                 why = f": {trial.message}" if trial.message else ""
-                self.say(f"{name}: {trial.state}{loss}{why}   [{self._clock.text(trials)}]")
+                self.say(f"{name}: {label(trial.state)}{loss}{why}   [{self._clock.text(trials)}]")
             self._states[name] = trial.state
         if time.monotonic() - self._last_line > LINE_SECONDS:
             running = [describe(t) for t in trials if t.state == "running"][:SHOWN]
@@ -116,7 +116,7 @@ class LiveView:
             name, before = trial.entry.name, self._states.get(trial.entry.name)
             if before not in (None, trial.state) and trial.state not in ("running", "pending"):
                 loss = "" if trial.loss is None else f"  loss {trial.loss:.4f}"
-                self.say(f"{trial.state:<9} {name}{loss}  {trial.message}".rstrip())
+                self.say(f"{label(trial.state):<9} {name}{loss}  {trial.message}".rstrip())
             self._states[name] = trial.state
         self._live.update(self._drawn(trials))
 

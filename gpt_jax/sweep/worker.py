@@ -14,15 +14,24 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gpt_jax.runtime import INTERRUPTED, USER_ERROR, prepare_process, use_huge_pages
 from gpt_jax.storage import paths
 from gpt_jax.sweep.attempt import attempt
 from gpt_jax.sweep.store import FINAL, RETRIED, Claim, Entry, State, SweepDirectory, released
 
+if TYPE_CHECKING:
+    from gpt_jax.train.judge import Judge
+
 WAIT_SECONDS = 1.0
 """Between looks at trials that wait for a trunk."""
 
+STOP_RULES = ("hopeless", "asha")
+"""Keys of `stopping.RULES`, which is imported where a rule is asked for."""
+
+Stopping = Callable[[SweepDirectory, Entry], "Judge | None"]
+"""The judge of a trial; None for a trial that is trained to its end."""
 Train = Callable[[SweepDirectory, Sequence[Entry]], dict[str, tuple[State, str]]]
 """Train claimed trials; {name: (state, message)}. Raises `Interrupted` for all of them."""
 
@@ -88,19 +97,34 @@ def _note(
         print(f"{entry.name}: {state}" + (f": {message}" if message else ""), flush=True)
 
 
-def train_alone(sweep: SweepDirectory, entries: Sequence[Entry]) -> dict[str, tuple[State, str]]:
-    """Train trials by themselves, one after another, by the loop of `gpt-jax train`."""
+def train_alone(
+    sweep: SweepDirectory, entries: Sequence[Entry], stop: Stopping | None = None
+) -> dict[str, tuple[State, str]]:
+    """Train trials by themselves, one after another, by the loop of `gpt-jax train`.
+
+    stop: makes the judge of a trial, which may stop it early.
+    """
     from gpt_jax.train.loop import train
 
     outcomes: dict[str, tuple[State, str]] = {}
     for entry in entries:
         directory = sweep.run(entry.name).path
         branch = sweep.branch_step(entry)
+        judge = None if stop is None else stop(sweep, entry)
         outcomes[entry.name] = attempt(
             directory,
-            lambda: train(entry.config, directory, branch=branch),  # noqa: B023
+            lambda: train(entry.config, directory, branch=branch, judge=judge),  # noqa: B023
         )
     return outcomes
+
+
+def stopping(rule: str) -> Stopping:
+    """What makes the judges of a rule; they share what they read of finished trials."""
+    from gpt_jax.sweep.hopeless import FinishedRun
+    from gpt_jax.sweep.stopping import make_rule
+
+    known: dict[str, FinishedRun] = {}
+    return lambda sweep, entry: make_rule(rule, sweep, entry, known)
 
 
 def one_at_a_time(sweep: SweepDirectory, ready: list[Entry]) -> list[Entry]:
@@ -120,6 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--retry", action="append", default=[], choices=list(RETRIED),
         help="take such trials as well",
     )  # fmt: skip
+    parser.add_argument("--stop", choices=STOP_RULES, help="stop trials early by this rule")
     parser.add_argument("--packed", action="store_true", help="train trials of one shape together")
     parser.add_argument(
         "--workers", type=int, default=1, metavar="N", help="of which this one takes a share"
@@ -141,11 +166,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(f"gpt-jax: {error}", file=sys.stderr)
         return USER_ERROR
-    train, choose = train_alone, one_at_a_time
+    train: Train = train_alone
+    choose = one_at_a_time
+    if parsed.stop:
+        train = functools.partial(train_alone, stop=stopping(parsed.stop))
     if parsed.packed:
         from gpt_jax.sweep.packs import choose_pack, train_packs
 
-        train, choose = train_packs, functools.partial(choose_pack, n_workers=parsed.workers)
+        train = train_packs
+        choose = functools.partial(choose_pack, n_workers=parsed.workers)
     try:
         work(sweep, train, choose, parsed.retry)
     except Interrupted as interrupted:

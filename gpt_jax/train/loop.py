@@ -30,6 +30,7 @@ from gpt_jax.runs.directory import RunDirectory
 from gpt_jax.runs.tracking import Progress, ProgressReport, Record
 from gpt_jax.steps.step import Metrics, TrainState
 from gpt_jax.train.experiment import Experiment, facts, prepare, resolved
+from gpt_jax.train.judge import Judge, StoppedEarly
 from gpt_jax.train.recorder import RunRecorder, describe_bad
 from gpt_jax.train.start import begin, finished_result, initial_state, opened
 
@@ -69,13 +70,16 @@ def train(
     resume_changed: bool = False,
     branch: tuple[RunDirectory, int] | None = None,
     profile: bool = False,
+    judge: Judge | None = None,
 ) -> Record:
     """Train to the end, or on from the last checkpoint; returns what result.json holds.
 
     branch: a run and a step of it that a new run takes over as its own past: `start.take_over`.
 
-    Raises ValueError for a config that cannot run here or differs from the run's, `Diverged`, or
-    `Interrupted`.
+    judge: may stop a run of one process before its end.
+
+    Raises ValueError for a config that cannot run here or differs from the run's, `Diverged`,
+    `StoppedEarly` by the judge, or `Interrupted`.
     """
     config, run = resolved(config), RunDirectory(directory)
     with run.locked():
@@ -89,7 +93,7 @@ def train(
             experiment, state, done_steps = initial_state(experiment, checkpoints, branch)
             experiment = experiment.taught()
             begin(experiment)
-            return _Loop(experiment, checkpoints, done_steps, profile).run(state)
+            return _Loop(experiment, checkpoints, done_steps, profile, judge).run(state)
 
 
 def _must_be_alike(experiment: Experiment) -> Record:
@@ -103,12 +107,18 @@ class _Loop:
     """One process's part of a run: the loop and what hangs on it."""
 
     def __init__(
-        self, experiment: Experiment, checkpoints: Checkpoints, done_steps: int, profile: bool
+        self,
+        experiment: Experiment,
+        checkpoints: Checkpoints,
+        done_steps: int,
+        profile: bool,
+        judge: Judge | None,
     ):
         config, timetable = experiment.config, experiment.timetable
         self.experiment, self.checkpoints = experiment, checkpoints
         self.profile = profile and is_writer()
         self.first_step = done_steps
+        self.judge = judge
         self.recorder = RunRecorder(experiment, checkpoints, done_steps)
         every = config.tracking.print_every_tokens or timetable.n_tokens // LINES_IN_ALL
         self.report = ProgressReport(
@@ -154,11 +164,18 @@ class _Loop:
             stopping = bool(stop) if vote is None else previous is not None and previous.voted
             validating = self.recorder.validation_due(done)
             saving = self.recorder.save_due(done)
-            if validating or saving or stopping:
+            judging = self.judge is not None and done < n_steps and self.judge.due(done)
+            if validating or saving or stopping or judging:
                 self._read(pending)
                 stopping |= pending.voted
                 pending = None
-                self._milestone(state, done, validating, saving or stopping)
+                verdict = ""
+                if self.judge is not None and judging:
+                    verdict = self.judge.verdict(done, self.recorder.log.history)
+                self._milestone(state, done, validating, saving or stopping or bool(verdict))
+                if verdict:
+                    self.checkpoints.wait()
+                    raise StoppedEarly(verdict)
             if self.recorder.end_step is not None:
                 n, metric = experiment.config.task.patience, experiment.config.task.chosen_by
                 self.report.say(f"stopped early: {n} validations without a better {metric}")

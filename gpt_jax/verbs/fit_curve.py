@@ -29,8 +29,6 @@ TABLE_OPTIONS = {
     "where": [], "name": "schedule", "step": "step", "rate": "lr", "loss": "loss", "warmup": 0,
 }  # fmt: skip
 """Options that only a table has a use for, with their defaults."""
-HELD = ("C", "beta", "gamma")
-"""Parameters that the beginning of one run says nothing of."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Fit, print, write; raises ValueError for a user's mistake."""
-    from gpt_jax.scaling.curve import fit_curves
+    from gpt_jax.scaling.curve import HELD, fit_curves, has_decayed
     from gpt_jax.scaling.schedules import best_schedule
     from gpt_jax.storage.atomic import write_json
 
@@ -75,8 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
             raise ValueError(f"--train {name}: no such curve; there are {', '.join(sorted(known))}")
     like = _like(arguments.like) if arguments.like else None
     fitted = [curve for curve in curves if curve.name in train]
-    decayed = any((curve.rates[: _measured(curve)] < 0.9 * curve.rates.max())[_peak(curve) :].any()
-                  for curve in fitted)  # fmt: skip
+    decayed = any(has_decayed(curve) for curve in fitted)
     if not decayed and like is None:
         raise ValueError(
             "no fitted curve has decayed, so nothing says what a decay brings: give a law of "
@@ -158,6 +155,7 @@ def _run_records(path: Path) -> "tuple[Array, Array, Array]":
     """Steps, the rate of each step, and losses of a run of this project."""
     import numpy as np
 
+    from gpt_jax.scaling.curve import from_steps
     from gpt_jax.storage import tables
 
     # A last line without an end is still being written.
@@ -165,18 +163,12 @@ def _run_records(path: Path) -> "tuple[Array, Array, Array]":
     rows = tables.parse(whole, ".jsonl", str(path / "metrics.jsonl")).rows
     records = [r for r in rows
                if isinstance(r.get("loss"), float) and "learning_rate" in r]  # fmt: skip
-    if len(records) < 20:
-        raise ValueError(f"{path}: metrics.jsonl holds {len(records)} steps; 20 or more are needed")
+    if not records:
+        raise ValueError(f"{path}: metrics.jsonl holds no step")
     steps = np.array([r["step"] for r in records])
     rates = np.interp(np.arange(steps.max() + 1), steps, [r["learning_rate"] for r in records])
-    loss = np.array([r["loss"] for r in records])
-    # Means over stretches: single steps are noise.
-    parts = [p for p in np.array_split(np.arange(steps.size), min(200, steps.size // 5)) if p.size]
-    after = [p for p in parts if steps[p[0]] > int(rates.argmax()) * 1.05]
-    if len(after) < 8:
-        raise ValueError(f"{path}: too few steps after warm-up to fit a curve")
-    return (np.array([int(steps[p].mean()) for p in after]), rates,
-            np.array([loss[p].mean() for p in after]))  # fmt: skip
+    curve = from_steps(str(path), steps, rates, np.array([r["loss"] for r in records]))
+    return curve.steps, curve.rates, curve.loss
 
 
 def _go_on(steps: Any, rates: Any, loss: Any, name: str, arguments: argparse.Namespace) -> "Curve":
@@ -201,16 +193,6 @@ def _go_on(steps: Any, rates: Any, loss: Any, name: str, arguments: argparse.Nam
     more = np.unique(np.linspace(done, total - 1, 50).astype(int))
     return Curve(name, np.append(rates[:done], after), np.append(steps, more),
                  np.append(loss, np.full(more.size, np.nan)))  # fmt: skip
-
-
-def _measured(curve: "Curve") -> int:
-    import numpy as np
-
-    return int(curve.steps[np.isfinite(curve.loss)].max()) + 1
-
-
-def _peak(curve: "Curve") -> int:
-    return int(curve.rates.argmax())
 
 
 def _like(path: str) -> "Array":

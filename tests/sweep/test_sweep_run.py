@@ -4,6 +4,7 @@ A packed trial is compared with its solo run: what differs in construction is sa
 """
 
 import dataclasses
+import functools
 import itertools
 import json
 import os
@@ -30,6 +31,7 @@ from gpt_jax.data.build import build
 from gpt_jax.runs.checkpoint import restore_state
 from gpt_jax.runs.checkpoint_files import saved_steps
 from gpt_jax.runs.directory import RunDirectory
+from gpt_jax.runs.history import History
 from gpt_jax.sweep import lanes as lanes_module
 from gpt_jax.sweep.lanes import TurnLanes, VectorLanes, device_groups, trial_parts
 from gpt_jax.sweep.launch import Workers, watch
@@ -510,6 +512,41 @@ def test_what_is_no_branch_of_a_run_is_refused(workspace, sweep_file, solo, tmp_
     assert "is not a run directory" in capsys.readouterr().err
 
 
+class StopAfter:
+    """A judge that stops a trial at the first call that ends after so many steps."""
+
+    def __init__(self, steps: int):
+        self.steps = steps
+
+    def due(self, done: int) -> bool:
+        return done >= self.steps
+
+    def verdict(self, done: int, history: History) -> str:
+        assert len(history.losses) == done  # all steps were read
+        return f"stopped early after {done} steps"
+
+
+def test_a_stopped_trial_is_taken_up_again_to_the_same_bits(sweep_file, solo, tmp_path):
+    """Stopped between its checkpoints it is saved, left alone until asked for, and goes on."""
+    sweep = begin(sweep_file, tmp_path / "runs")
+    name = sweep.entries[0].name
+    limited = sweep.only([name])
+    stopping = functools.partial(train_alone, stop=lambda *_: StopAfter(7))
+    work(limited, stopping, one_at_a_time)
+    assert sweep.state(name) == "stopped"
+    assert sweep.outcome(name)["message"].startswith("stopped early after")
+    (saved,) = saved_steps(sweep.run(name).checkpoints)[-1:]
+    assert 7 <= saved < N_STEPS
+    assert len(losses(sweep.run(name))) == saved
+    work(limited, stopping, one_at_a_time)  # it wants no work
+    assert sweep.state(name) == "stopped"
+    work(limited, train_alone, one_at_a_time, retry=["stopped"])
+    assert sweep.state(name) == "done"
+    assert losses(sweep.run(name)) == losses(solo[name])
+    results = [run.read_result()["validation_loss"] for run in (sweep.run(name), solo[name])]
+    assert results[0] == results[1]
+
+
 def test_status_shows_every_trial(sweep_file, tmp_path, capsys):
     sweep = begin(sweep_file, tmp_path / "runs")
     sweep.finish(sweep.entries[0].name, "failed", "no such thing")
@@ -535,7 +572,7 @@ def test_no_worker_outlives_a_launcher_that_gives_up(sweep_file, tmp_path, monke
         return started[-1]
 
     monkeypatch.setattr(Workers, "_start", start)
-    arguments = Namespace(jobs=2, retry=[], only=None, launcher="local")
+    arguments = Namespace(jobs=2, retry=[], only=None, launcher="local", stop=None)
 
     def launch() -> None:
         with Workers(sweep, arguments) as workers:
