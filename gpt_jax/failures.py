@@ -94,9 +94,7 @@ def tell(error: BaseException, several: bool = False) -> Failure | None:
         return Failure(LOST, lost(f"another process of the run: {first[:200]}"))
     if isinstance(error, Diverged):
         return Failure(DIVERGED, text)
-    if isinstance(error, SaveFailed | WriteFailed) or (
-        isinstance(error, OSError) and error.errno in DISK_ERRORS
-    ):
+    if isinstance(error, SaveFailed) or (isinstance(error, OSError) and error.errno in DISK_ERRORS):
         return Failure(DISK, _of_file(error))
     if isinstance(error, OSError):
         return Failure(USER_ERROR, _of_file(error))

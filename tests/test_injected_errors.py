@@ -1,22 +1,30 @@
-"""A disk that is full or fails at one write: a line, status 5, and the same command continues.
+"""A disk that is full or fails at one operation: a line, status 5, and the same command continues.
 
-The error is injected at the n-th call of one operation on a file of the test's directory.
+By default at some operations that matter; `-m slow` at every kind of operation of an undisturbed
+build, run or sweep.
 """
 
 import errno
+import itertools
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from injected import Operation, injected
 
 from gpt_jax import cli, failures
 from gpt_jax.runs.directory import RunDirectory
 from gpt_jax.runs.tracking import read_records
+from gpt_jax.sweep import worker
+from gpt_jax.sweep.load import load_sweep
+from gpt_jax.sweep.store import SweepDirectory
 
 EARLIER = Path(__file__).with_name("earlier")
+CODES = (errno.ENOSPC, errno.EIO)
 
 
 @pytest.fixture(autouse=True)
@@ -24,61 +32,73 @@ def in_checkout(repository, tmp_path, monkeypatch):
     monkeypatch.chdir(repository)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(cli, "prepare_process", lambda: None)
+    monkeypatch.setattr(worker, "prepare_process", lambda: None)
     monkeypatch.setattr("gpt_jax.cost.hardware.measured_cpu_peak", lambda dtype: 1e10)
 
 
-def failing(monkeypatch, operation: str, name: str, code: int) -> list[str]:
-    """Let the first os.`operation` on a file whose path ends with `name` fail; returns where."""
-    real, hit = getattr(os, operation), list[str]()
-
-    def call(*arguments):
-        at = arguments[-1]
-        path = os.readlink(f"/proc/self/fd/{at}") if isinstance(at, int) else str(at)
-        if not hit and (path.endswith(name) or f".{name}." in path):
-            hit.append(path)
-            raise OSError(code, os.strerror(code))
-        return real(*arguments)
-
-    monkeypatch.setattr(os, operation, call)
-    return hit
-
-
 def said_in_one_line(captured, code: int) -> None:
-    assert "Traceback" not in captured.err
-    assert captured.err.splitlines()[-1].startswith("gpt-jax: cannot ")
-    assert os.strerror(code) in captured.err.splitlines()[-1]
+    *before, last = captured.err.splitlines()
+    assert "gpt-jax: " not in "".join(before)
+    assert last.startswith("gpt-jax: cannot ")
+    assert os.strerror(code) in last
+
+
+def kinds(below: Path, run) -> Iterator[tuple[int, Operation, int]]:
+    """Every kind of operation of an undisturbed command, numbered, with an error in turns."""
+    with injected(below) as calm:
+        run()
+    assert len(calm.kinds()) > 10
+    yield from zip(itertools.count(), calm.kinds(), itertools.cycle(CODES))
+
+
+def build(output: Path) -> int:
+    corpus = ["data", "build", "--source", "text", "--path", str(EARLIER / "corpus.txt")]
+    corpus += ["--tokenizer", "byte", "--validation", "tail", "--validation-fraction", "0.2"]
+    return cli.main([*corpus, "--output", str(output)])
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+def check_build(tmp_path: Path, name: str, operation: Operation, code: int, capsys) -> None:
+    with injected(tmp_path, operation, code) as found:
+        status = build(tmp_path / name)
+    assert found.hit, operation
+    assert status == failures.DISK
+    said_in_one_line(capsys.readouterr(), code)
+    assert build(tmp_path / name) == 0
+    assert contents(tmp_path / name) == contents(tmp_path / "calm")
 
 
 @pytest.mark.parametrize(
-    ("operation", "name", "code"),
+    ("verb", "name", "code"),
     [
         ("fsync", "manifest.json", errno.EIO),
         ("replace", "tokenizer_spec.json", errno.ENOSPC),
-        ("replace", "train-00000.bin", errno.EIO),
-        ("fsync", "validation-00000.bin", errno.ENOSPC),
+        ("replace", "train-#.bin", errno.EIO),
+        ("fsync", "validation-#.bin", errno.ENOSPC),
         ("replace", "manifest.json", errno.ENOSPC),
     ],
 )
-def test_a_corpus_is_built_in_the_end(tmp_path, monkeypatch, capsys, operation, name, code):
-    build = ["data", "build", "--source", "text", "--path", str(EARLIER / "corpus.txt")]
-    build += ["--tokenizer", "byte", "--validation", "tail", "--validation-fraction", "0.2"]
-    assert cli.main([*build, "--output", str(tmp_path / "calm")]) == 0
-    with monkeypatch.context() as patch:
-        hit = failing(patch, operation, name, code)
-        status = cli.main([*build, "--output", str(tmp_path / "corpus")])
-    assert hit, sorted(path.name for path in (tmp_path / "calm").iterdir())
-    assert status == failures.DISK
-    said_in_one_line(capsys.readouterr(), code)
-    assert cli.main([*build, "--output", str(tmp_path / "corpus")]) == 0
-    calm, corpus = (
-        {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()}
-        for name in ("calm", "corpus")
-    )
-    assert corpus == calm
+def test_a_corpus_is_built_in_the_end(tmp_path, capsys, verb, name, code):
+    assert build(tmp_path / "calm") == 0
+    check_build(tmp_path, "corpus", Operation(verb, name), code, capsys)
+
+
+@pytest.mark.slow
+def test_every_operation_of_a_build(tmp_path, capsys):
+    for i, operation, code in kinds(tmp_path, lambda: build(tmp_path / "calm")):
+        if operation.name != "calm":
+            check_build(tmp_path, f"corpus{i}", operation, code, capsys)
+
+
+def train(directory: Path, *more: str) -> int:
+    return cli.main(["train", str(EARLIER / "config.py"), "--workdir", str(directory), *more])
 
 
 @pytest.mark.parametrize(
-    ("operation", "name", "code"),
+    ("verb", "name", "code"),
     [
         ("replace", "config.json", errno.ENOSPC),
         ("fsync", "metrics.jsonl", errno.EIO),
@@ -86,19 +106,91 @@ def test_a_corpus_is_built_in_the_end(tmp_path, monkeypatch, capsys, operation, 
         ("replace", "result.json", errno.EIO),
     ],
 )
-def test_a_run_goes_on_to_the_same_losses(tmp_path, monkeypatch, capsys, operation, name, code):
+def test_a_run_goes_on_to_the_same_losses(tmp_path, capsys, verb, name, code):
     run = RunDirectory(shutil.copytree(EARLIER / "run", tmp_path / "run"))
-    train = ["train", str(EARLIER / "config.py"), "--workdir", str(run.path)]
-    with monkeypatch.context() as patch:
-        hit = failing(patch, operation, name, code)
-        status = cli.main(train)
-    assert hit
+    with injected(run.path, Operation(verb, name), code) as found:
+        status = train(run.path)
+    assert found.hit
     assert status == failures.DISK
     said_in_one_line(capsys.readouterr(), code)
     assert run.read_result() is None
-    assert cli.main(train) == 0
+    assert train(run.path) == 0
     then = {r["step"]: r["loss"] for r in read_records(EARLIER / "metrics.jsonl") if "loss" in r}
-    now = {r["step"]: r["loss"] for r in read_records(run.metrics) if "loss" in r}
+    now = losses(run)
     assert sorted(now) == sorted(then)
     np.testing.assert_allclose([now[s] for s in now], [then[s] for s in now], rtol=1e-5)
     assert json.loads(run.result.read_text())["n_tokens"] == 2560
+
+
+def losses(run: RunDirectory) -> dict[int, float]:
+    return {r["step"]: r["loss"] for r in read_records(run.metrics) if "loss" in r}
+
+
+@pytest.mark.slow
+def test_every_operation_of_a_run(tmp_path, capsys):
+    short, calm = ("--train.tokens", "1280"), RunDirectory(tmp_path / "calm")
+    for i, operation, code in kinds(tmp_path, lambda: train(calm.path, *short)):
+        if operation.name == "calm":
+            continue
+        run = RunDirectory(tmp_path / f"run{i}")
+        shutil.rmtree(tmp_path / "cache")
+        with injected(tmp_path, operation, code) as found:
+            status = train(run.path, *short)
+        assert found.hit, operation
+        captured = capsys.readouterr()
+        if status:
+            assert status == failures.DISK, (operation, captured.err)
+            said_in_one_line(captured, code)
+            assert run.read_result() is None
+            assert train(run.path, *short) == 0, operation
+        assert losses(run) == losses(calm), operation
+
+
+def sweep(directory: Path, *more: str) -> int:
+    """Two trials of ten steps, by a worker in this process."""
+    name, trials = load_sweep(str(EARLIER / "sweep.py"), {"train.tokens": "640"})
+    try:
+        SweepDirectory.create(directory, name, str(EARLIER / "sweep.py"), trials[:2])
+    except OSError as error:
+        told = failures.tell(error)
+        assert told is not None
+        return told.status
+    return worker.main([str(directory), *more])
+
+
+def check_sweep(
+    tmp_path: Path, name: str, operation: Operation, code: int, capsys, more: tuple[str, ...] = ()
+) -> str:
+    """What a sweep whose worker meets an error says of it; the next worker ends it as `calm`."""
+    place = tmp_path / name
+    with injected(tmp_path, operation, code) as found:
+        status = sweep(place, *more)
+    assert found.hit, operation
+    captured = capsys.readouterr()
+    assert "Traceback" not in captured.err
+    said = [line for line in captured.out.splitlines() if ": failed: " in line]
+    assert status in (0, failures.DISK), operation
+    assert len(said) <= 1, "an error of one trial, and of one alone"
+    assert sweep(place, *more, "--retry", "failed") == 0
+    made, calm = SweepDirectory.open(place), SweepDirectory.open(tmp_path / "calm")
+    assert set(made.states().values()) == {"done"}, operation
+    for entry in made.entries:
+        assert losses(made.run(entry.name)) == losses(calm.run(entry.name))
+    return "\n".join(said)
+
+
+def test_a_trial_that_meets_an_error_has_failed_and_its_sweep_goes_on(tmp_path, capsys):
+    assert sweep(tmp_path / "calm") == 0
+    at = Operation("replace", "config.json")
+    said = check_sweep(tmp_path, "sweep", at, errno.ENOSPC, capsys)
+    assert f"config.json: {os.strerror(errno.ENOSPC)}" in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("packed", [False, True])
+def test_every_operation_of_a_sweep(tmp_path, capsys, packed):
+    more = ("--packed",) if packed else ()
+    for i, operation, code in kinds(tmp_path, lambda: sweep(tmp_path / "calm", *more)):
+        if operation.name != "calm":
+            shutil.rmtree(tmp_path / "cache")
+            check_sweep(tmp_path, f"sweep{i}", operation, code, capsys, more)

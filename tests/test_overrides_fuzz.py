@@ -1,11 +1,12 @@
-"""A thousand configs and overrides at random: taken, or one line that names the field."""
+"""Configs and overrides at random: taken, or one line that names the field."""
 
 import json
 import os
 import sys
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from fuzzed import mistakes
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gpt_jax import runtime
@@ -13,7 +14,7 @@ from gpt_jax.config import Config, overrides
 from gpt_jax.storage.json_files import Damaged
 
 KEYS = list(overrides.fields())
-MANY = settings(max_examples=300, suppress_health_check=list(HealthCheck))
+MANY = mistakes(300)
 ODD = [
     "",
     "none",
@@ -83,7 +84,7 @@ def test_values_of_another_type_in_a_saved_config(key, value):
         one_line(error, *key.split("."))
 
 
-@settings(parent=MANY, max_examples=100)
+@mistakes(100)
 @given(st.one_of(PLAIN.map(lambda x: json.dumps(x).encode()), st.binary(max_size=60)))
 def test_saved_configs_that_are_none(tmp_path_factory, content):
     path = tmp_path_factory.getbasetemp() / "fuzzed.json"

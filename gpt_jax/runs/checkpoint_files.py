@@ -21,6 +21,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from gpt_jax.failures import DISK_ERRORS, WriteFailed
 from gpt_jax.output import say
 from gpt_jax.storage.atomic import write_json
 from gpt_jax.storage.json_files import Damaged
@@ -115,7 +116,7 @@ def losses_by_step(directory: Path) -> dict[int, float | None]:
 def prepare(directory: Path) -> None:
     """Make the directory, try to write in it, and clear what an unfinished save left there.
 
-    Raises ValueError if one of these fails.
+    Raises ValueError where this user may not write, WriteFailed where the disk is full or fails.
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -124,6 +125,8 @@ def prepare(directory: Path) -> None:
         for unfinished in directory.glob("*.tmp"):
             shutil.rmtree(unfinished)
     except OSError as error:
+        if error.errno in DISK_ERRORS:
+            raise WriteFailed(directory, error) from error
         raise ValueError(
             f"cannot write checkpoints to {directory}: {error.strerror}; choose another --workdir"
         ) from error

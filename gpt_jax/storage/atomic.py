@@ -17,7 +17,7 @@ from gpt_jax.failures import WriteFailed
 def replacing(path: Path) -> Iterator[Path]:
     """A name beside `path` to write to; what lies there at the end is synced and replaces `path`.
 
-    After an error `path` is as it was, and nothing is left beside it.
+    After an error `path` is as it was, and nothing is left beside it. Raises WriteFailed naming it.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -25,9 +25,12 @@ def replacing(path: Path) -> Iterator[Path]:
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
+        ours = (None, str(temporary), str(path))  # and not what the caller failed to read
+        if isinstance(error, OSError) and error.filename in ours:
+            raise WriteFailed(path, error) from error
         raise
 
 
@@ -35,10 +38,10 @@ def write_atomically(path: Path, text: str) -> None:
     """Replace a file by this text, and make its directory; raises WriteFailed naming the file."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as temporary:
-            temporary.write_text(text)
     except OSError as error:
         raise WriteFailed(path, error) from error
+    with replacing(path) as temporary:
+        temporary.write_text(text)
 
 
 def write_json(path: Path, value: Any, *, allow_nan: bool = True) -> None:

@@ -5,8 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gpt_jax import failures
-from gpt_jax.failures import Diverged
+from gpt_jax.failures import Diverged, WriteFailed
 from gpt_jax.runs.directory import Busy
+from gpt_jax.storage.atomic import write_atomically
 from gpt_jax.storage.json_files import Damaged
 from gpt_jax.sweep.store import State
 
@@ -32,11 +33,19 @@ def attempt(directory: Path, do: Callable[[], object]) -> tuple[State, str]:
     except Damaged as error:
         return "damaged", str(error)
     except Exception as error:
-        directory.mkdir(parents=True, exist_ok=True)
-        (directory / "error.txt").write_text(traceback.format_exc())
+        kept = _keep_traceback(directory / "error.txt")
         told = failures.tell(error)
         first_line = next(iter(str(error).splitlines()), "")
-        if told is not None and told.status == failures.OUT_OF_MEMORY:
-            return "failed", f"{told.line} ({directory / 'error.txt'})"
-        return "failed", f"{type(error).__name__}: {first_line} ({directory / 'error.txt'})"
+        if told is not None and told.status in (failures.OUT_OF_MEMORY, failures.DISK):
+            return "failed", f"{told.line} ({kept})"
+        return "failed", f"{type(error).__name__}: {first_line} ({kept})"
     return "done", ""
+
+
+def _keep_traceback(path: Path) -> str:
+    """Write the traceback that is being handled; where to find it, or why there is none."""
+    try:
+        write_atomically(path, traceback.format_exc())
+    except WriteFailed as failed:
+        return str(failed)
+    return str(path)

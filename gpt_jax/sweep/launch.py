@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from gpt_jax import failures
 from gpt_jax.config import overrides
 from gpt_jax.runtime import INTERRUPTED
 from gpt_jax.storage import paths
@@ -287,6 +288,8 @@ def _death(status: int, log: Path) -> str:
         what += " (out of memory?)" if -status == signal.SIGKILL else ""
     else:
         what = f"the worker ended with status {status}"
+        if status in (failures.OUT_OF_MEMORY, failures.DISK):
+            what += f", {failures.STATUSES[status]}"
     return f"{what}; its log: {log}"
 
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gpt_jax import failures
 from gpt_jax.runtime import INTERRUPTED, USER_ERROR, prepare_process, use_huge_pages
 from gpt_jax.storage import paths
 from gpt_jax.sweep.attempt import attempt
@@ -180,9 +181,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Interrupted as interrupted:
         print(f"stopped: {interrupted}", file=sys.stderr)
         return INTERRUPTED
-    except ValueError as error:
-        print(f"gpt-jax: {error}", file=sys.stderr)
-        return USER_ERROR
+    except (ValueError, OSError) as error:
+        failure = failures.tell(error)
+        if failure is None:
+            raise
+        print(f"gpt-jax: {failure.line}", file=sys.stderr)
+        return failure.status
     return 0
 
 

@@ -8,7 +8,8 @@ import lzma
 import re
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from fuzzed import mistakes
+from hypothesis import given
 from hypothesis import strategies as st
 from task_records import FORMS, ITEMS
 
@@ -91,7 +92,7 @@ def mutated(draw):
     return name, record
 
 
-@settings(max_examples=120, suppress_health_check=[HealthCheck.too_slow])
+@mistakes(120)
 @given(mutated())
 def test_a_mutated_record_is_an_item_or_one_line(case):
     name, record = case
@@ -109,7 +110,7 @@ def test_a_mutated_record_is_an_item_or_one_line(case):
         assert item.answers or len(item.pairs()) >= (2 if CATALOG[name].kind == "choice" else 1)
 
 
-@settings(max_examples=30)
+@mistakes(30)
 @given(st.sampled_from(sorted(FORMS)), JSON.filter(lambda x: not isinstance(x, dict)))
 def test_a_record_that_is_something_else_is_one_line(name, value):
     with pytest.raises(ValueError, match=r"the record is .*, not an object") as caught:

@@ -4,7 +4,8 @@ import json
 
 import pytest
 from damaged_json import changed
-from hypothesis import HealthCheck, given, settings
+from fuzzed import mistakes
+from hypothesis import given
 from hypothesis import strategies as st
 from published_folders import FORMS
 
@@ -20,7 +21,7 @@ def form(request, tmp_path_factory):
     return folder
 
 
-@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@mistakes(10)
 @given(data=st.data())
 def test_mutated_small_files(form, data):
     names = sorted(p.name for p in form.glob("*.json") if p.name not in ("tokenizer.json",))

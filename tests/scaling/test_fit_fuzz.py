@@ -3,7 +3,8 @@
 import random
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from fuzzed import mistakes
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gpt_jax import cli
@@ -23,8 +24,6 @@ CELLS = (
     "1e9\n",
     "x" * 99,
 )
-FEW = settings(max_examples=20, suppress_health_check=list(HealthCheck))
-MANY = settings(max_examples=1000, suppress_health_check=list(HealthCheck))
 
 
 def table() -> list[list[str]]:
@@ -58,7 +57,15 @@ def mutated(seed: int) -> bytes:
     return bytes(content)
 
 
-def check(seed: int, place, capsys) -> None:
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.setattr(cli, "prepare_process", lambda: None)
+    return tmp_path
+
+
+@mistakes(20)
+@given(st.integers(0, 2**32))
+def test_a_mutated_table_is_fitted_or_refused_in_one_line(place, capsys, seed):
     path = place / "runs.csv"
     path.write_bytes(mutated(seed))
     status = cli.main(["fit", str(path), "--law", "chinchilla", "--bootstrap", "0"])
@@ -68,22 +75,3 @@ def check(seed: int, place, capsys) -> None:
         last = captured.err.splitlines()[-1]
         assert last.startswith("gpt-jax: ")
         assert last.isprintable(), last
-
-
-@pytest.fixture
-def place(tmp_path, monkeypatch):
-    monkeypatch.setattr(cli, "prepare_process", lambda: None)
-    return tmp_path
-
-
-@FEW
-@given(st.integers(0, 2**32))
-def test_a_mutated_table_is_fitted_or_refused_in_one_line(place, capsys, seed):
-    check(seed, place, capsys)
-
-
-@pytest.mark.slow
-@MANY
-@given(st.integers(0, 2**32))
-def test_a_thousand_mutated_tables(place, capsys, seed):
-    check(seed, place, capsys)

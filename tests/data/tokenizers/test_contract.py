@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import tokenizers
 from damaged_json import changed
-from hypothesis import given, settings
+from fuzzed import mistakes
+from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
@@ -296,7 +297,7 @@ def test_damaged_specs_are_named(spec, tmp_path):
 FILES = {f.__name__: json.loads(f().to_str()) for f in (byte_level, unigram, word_level, merged)}
 
 
-@settings(deadline=None, max_examples=100)
+@mistakes(100)
 @given(data=st.data())
 def test_mutated_files_work_or_are_refused_in_one_line(data):
     content = changed(data, FILES[data.draw(st.sampled_from(sorted(FILES)))])
