@@ -23,8 +23,8 @@ output
 failures
 storage: . atomic csv_cells json_files optional compressed paths tables
 pages
-config: fields adapt data distill how model optimizer python_file task train config . meshes
-    overrides timetable
+config: fields entries adapt data distill how model optimizer python_file task train config .
+    meshes overrides timetable
 cost: . blocks flops hardware memory rounding topology mesh traffic estimate search units
 scaling: . arguments chain_spec expressions conditions ladder laws choose constraints
     data_constrained entry entries entries.batch_size_power entries.chinchilla_envelope
@@ -37,7 +37,11 @@ scaling: . arguments chain_spec expressions conditions ladder laws choose constr
     mixture optima checks envelope isoflop scatter study plots compare_plots form_plots report
     wide
 published: . compare fits chinchilla laws shapes tables
-optim: . parametrization updates
+optim: . parametrization roles entry entries entries.adamw entries.adam entries.lion entries.sgd
+    layers entries.muon entries.normuon entries.adafactor from_optax schedule schedules
+    schedules.constant schedules.cosine schedules.linear schedules.inverse_sqrt schedules.power
+    schedules.wsd
+    updates
 data: batch documents files libraries output permutation progress records sources splits
     tokenizers.base tokenizers.plain tokenizers.tokenizer_json tokenizers.subword
     tokenizers.vocabularies tokenizers parts shards stream grain_source streaming verified build .
@@ -73,8 +77,9 @@ __main__
 
 JAX_FREE = """
 runtime failures output pages cli config config.overrides config.timetable cost.flops cost.hardware
-cost.estimate optim.parametrization storage.tables inference.chat inference.filters
-inference.retrieval runs.checkpoint_files runs.tracking runs.directory
+cost.estimate optim.parametrization optim.entry optim.entries.normuon optim.entries.adafactor
+storage.tables inference.chat inference.filters inference.retrieval runs.checkpoint_files
+runs.tracking runs.directory
 """
 """What must not import jax, besides verbs. With them come the modules that they import."""
 

@@ -13,14 +13,10 @@ from hypothesis import strategies as st
 from gpt_jax.config import Config, ModelConfig, OptimizerConfig, ScheduleConfig, TrainConfig
 from gpt_jax.config.timetable import make_timetable
 from gpt_jax.models.gpt import make_gpt
-from gpt_jax.optim.updates import (
-    Hyperparameters,
-    decay_mask,
-    learning_rate_schedule,
-    make_optimizer,
-    roles,
-    schedule_fraction,
-)
+from gpt_jax.optim.entry import Hyperparameters
+from gpt_jax.optim.roles import decay_mask, roles
+from gpt_jax.optim.schedule import learning_rate_schedule, schedule_fraction
+from gpt_jax.optim.updates import make_optimizer
 
 NAMES = ("adamw", "adam", "adafactor", "lion", "muon", "sgd")
 LEARNING_RATE = {"adamw": 0.1, "adam": 0.1, "adafactor": 0.3, "lion": 0.05, "muon": 0.3, "sgd": 0.1}

@@ -7,7 +7,8 @@ import pytest
 
 from gpt_jax.config import ModelConfig, OptimizerConfig
 from gpt_jax.models.gpt import make_gpt
-from gpt_jax.optim.updates import Hyperparameters, make_optimizer
+from gpt_jax.optim.entry import Hyperparameters
+from gpt_jax.optim.updates import make_optimizer
 
 RATE = 0.5
 PLAIN = {"clip_norm": None, "weight_decay": 0.0, "epsilon": 1e-8, "learning_rate": RATE}
@@ -42,7 +43,7 @@ def one_step(config: ModelConfig, optimizer: OptimizerConfig, gradients, params=
 
 
 def group(path: str) -> str:
-    """Independent of the rules in gpt_jax.optim.updates."""
+    """Independent of the rules in gpt_jax.optim.roles."""
     if path.startswith("blocks"):
         if path.endswith("kernel"):
             return "hidden"

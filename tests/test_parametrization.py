@@ -9,6 +9,7 @@ import math
 import pytest
 
 from gpt_jax.config import Config, ModelConfig, OptimizerConfig
+from gpt_jax.optim.entry import OPTIMIZERS
 from gpt_jax.optim.parametrization import (
     gradient_factor,
     learning_rate_factor,
@@ -67,9 +68,10 @@ def completep(**changes) -> ModelConfig:
     ],
 )
 def test_learning_rates_are_the_tables(optimizer, group, by_mup, by_completep):
-    assert learning_rate_factor(mup(), optimizer, group) == by_mup
-    assert learning_rate_factor(completep(), optimizer, group) == by_completep
-    assert learning_rate_factor(model(), optimizer, group) == 1
+    rule = OPTIMIZERS.find(optimizer).mup(group, None)
+    assert learning_rate_factor(mup(), rule, group) == by_mup
+    assert learning_rate_factor(completep(), rule, group) == by_completep
+    assert learning_rate_factor(model(), rule, group) == 1
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import optax
 
 from gpt_jax.config import AdaptConfig
 from gpt_jax.models.trees import Flat, Tree, flatten, unflatten
-from gpt_jax.optim.updates import input_dims
+from gpt_jax.optim.roles import input_dims
 
 FACTORS = ("lora_a", "lora_b", "lora_lambda")
 ADALORA_STD = 0.02

@@ -4,7 +4,7 @@ import math
 import re
 from typing import Any
 
-from gpt_jax.optim.updates import input_dims
+from gpt_jax.optim.roles import input_dims
 
 TABLE = "embedding/tokens"
 KERNEL = re.compile(r"blocks/.*/kernel|head/kernel")

@@ -11,6 +11,7 @@ Must not import jax.
 
 from pydantic import Field, ValidationInfo
 
+from gpt_jax.config import entries
 from gpt_jax.config.adapt import AdaptConfig
 from gpt_jax.config.data import DataConfig
 from gpt_jax.config.distill import DistillConfig
@@ -54,6 +55,7 @@ class Config:
 
     @check()
     def _consistent(self, info: ValidationInfo) -> "Config":
+        self._check_names()
         if info.context == DRAFT:
             return self
         tokens = self.train.tokens
@@ -127,20 +129,45 @@ class Config:
             if method in ("prefix", "prompt") and wrong:
                 raise ValueError(f"adapt.method = {method} does not go with {what}")
 
+    def _check_names(self) -> None:
+        """Raises ValueError for a name that no entry has, or options that its entry has not."""
+        for part in (self.model, self.data, self.task, self.optimizer, self.schedule):
+            for table, name in entries.chosen(part):
+                table.check(name)
+        for key, part in (("optimizer", self.optimizer), ("schedule", self.schedule)):
+            table, name = next(entries.chosen(part))
+            if part.options or name not in table:
+                table.find(name).read_options(part.options, f"{key}.options")
+
     def _check_optimizer(self) -> None:
-        """Update rules for which the parametrization has no answer."""
-        name, parametrization = self.optimizer.name, self.model.parametrization
+        """Raises ValueError for fields that the update rule does not read, and for an update rule
+        for which the parametrization has no answer."""
+        optimizer, parametrization = self.optimizer, self.model.parametrization
+        entry = entries.OPTIMIZERS.find(optimizer.name)
+        default = OptimizerConfig()
+        for name in entry.unread:
+            if vars(optimizer)[name] != vars(default)[name]:
+                raise ValueError(
+                    f"optimizer.{name} = {vars(optimizer)[name]} is not read by optimizer.name = "
+                    f"{optimizer.name}; leave it out, or set one of optimizer.options"
+                )
         if parametrization == "standard":
             return
-        if name == "adafactor":
+        if entry.mup is None:
+            able = [
+                name
+                for name in entries.OPTIMIZERS.names()
+                if entries.OPTIMIZERS.find(name).mup is not None
+            ]
             raise ValueError(
-                f"optimizer.name = adafactor has no rule under model.parametrization = "
-                f"{parametrization}; choose adamw, adam, lion, muon or sgd"
+                f"optimizer.name = {optimizer.name} has no rule under model.parametrization = "
+                f"{parametrization}; choose {', '.join(able[:-1])} or {able[-1]}"
             )
-        if name == "adam" and self.optimizer.weight_decay:
+        entry.mup("hidden", entry.read_options(optimizer.options, "optimizer.options"))
+        if entry.decay_in_gradient and optimizer.weight_decay:
             raise ValueError(
-                f"optimizer.name = adam with optimizer.weight_decay = "
-                f"{self.optimizer.weight_decay} (L2 in the gradient) has no rule under "
+                f"optimizer.name = {optimizer.name} with optimizer.weight_decay = "
+                f"{optimizer.weight_decay} (L2 in the gradient) has no rule under "
                 f"model.parametrization = {parametrization}; choose adamw, or weight_decay = 0"
             )
 

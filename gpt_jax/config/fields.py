@@ -1,5 +1,6 @@
 """Kinds of fields, and what makes a dataclass a section of the config. Must not import jax."""
 
+import json
 from collections.abc import Callable
 from typing import Annotated, Any, TypeVar, dataclass_transform
 
@@ -16,6 +17,17 @@ Probability = Annotated[float, Field(ge=0, lt=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 LocalPath = Annotated[str, AfterValidator(paths.local)]
 """A path of a mounted file system: s3:// and the like are refused."""
+
+
+class HashableDict(dict[str, Any]):
+    """A dict of JSON values that a frozen config can be hashed with; not to be changed."""
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(json.dumps(self, sort_keys=True))
+
+
+Options = Annotated[dict[str, Any], AfterValidator(HashableDict)]
+"""Options of the entry that a section names, by their names: `optimizer.options`."""
 
 T = TypeVar("T")
 

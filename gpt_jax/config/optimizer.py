@@ -1,11 +1,16 @@
 """The update rule, and the learning rate over training. Must not import jax."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
+from pydantic import Field
+
+from gpt_jax.config.entries import OPTIMIZERS, SCHEDULES, OneOf
 from gpt_jax.config.fields import (
     Fraction,
+    HashableDict,
     NonNegative,
     NonNegativeFloat,
+    Options,
     Positive,
     PositiveFloat,
     Probability,
@@ -17,8 +22,9 @@ from gpt_jax.config.fields import (
 class OptimizerConfig:
     """The update rule."""
 
-    name: Literal["adamw", "adam", "adafactor", "lion", "muon", "sgd"] = "adamw"
-    """Update rule; muon orthogonalises matrices and leaves the rest to AdamW."""
+    name: Annotated[str, OneOf(OPTIMIZERS)] = "adamw"
+    """Update rule; muon and normuon orthogonalise matrices and leave the rest to adamw. A name of
+    optax or optax.contrib (adabelief, optax.adamw) is that library's rule."""
     learning_rate: PositiveFloat = 3e-4
     """Peak learning rate; of adafactor, relative to a parameter's root mean square."""
     b1: Probability = 0.9
@@ -37,13 +43,16 @@ class OptimizerConfig:
     """Muon only: peak learning rate of what is not a matrix, and embeddings; none = the same."""
     ema_decay: Probability | None = None
     """Keep an exponential moving average of the parameters, and evaluate it."""
+    options: Options = Field(default_factory=HashableDict)
+    """Options of the update rule's own (normuon: neuron_decay, neuron_epsilon), or of an optax
+    optimizer, by name: optimizer.options.eps=1e-6."""
 
 
 @section
 class ScheduleConfig:
     """The learning rate over training, as a fraction of its peak."""
 
-    name: Literal["cosine", "linear", "inverse_sqrt", "wsd", "constant"] = "cosine"
+    name: Annotated[str, OneOf(SCHEDULES)] = "cosine"
     """Shape after warmup; wsd: warmup, stable, decay."""
     warmup_tokens: NonNegative = 0
     """Linear warmup from zero."""
@@ -55,3 +64,5 @@ class ScheduleConfig:
     """wsd: decay linearly, or as 1 - sqrt(progress)."""
     final_fraction: Fraction = 0.0
     """Learning rate at the end of the decay, as a fraction of the peak."""
+    options: Options = Field(default_factory=HashableDict)
+    """Options of the shape's own, by name (power: exponent)."""

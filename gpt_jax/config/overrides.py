@@ -20,6 +20,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from gpt_jax.config import DRAFT, WHAT, AdaptConfig, Config, DistillConfig, TaskConfig, python_file
+from gpt_jax.config.entries import OneOf
 from gpt_jax.hints import did_you_mean, nearest
 from gpt_jax.storage.json_files import read_object
 
@@ -51,6 +52,8 @@ FINGERPRINT_ADDED = {
     "model.expert_capacity_factor": None,
     "train.router_load_balance_loss": 0.01,
     "train.router_z_loss": 0.001,
+    "optimizer.options": {},
+    "schedule.options": {},
 }
 """Fields younger than the first runs, left out at the value that computes what those computed:
 adding a field changes no fingerprint."""
@@ -129,12 +132,41 @@ def _changed(config: Config, changes: Mapping[str, Any]) -> dict[str, Any]:
     known = fields()
     check_keys(changes)
     for key, value in changes.items():
-        *parents, leaf = key.split(".")
+        field, option = _split_option(key, known)
+        *parents, leaf = field.split(".")
         node = tree
         for parent in parents:
             node = node[parent]
-        node[leaf] = _parse(key, value, known[key]) if isinstance(value, str) else value
+        if option:
+            # A new dict: that of `config` is shared.
+            read = _parse_json(value) if isinstance(value, str) else value
+            node[leaf] = node[leaf] | {option: read}
+        else:
+            node[leaf] = _parse(key, value, known[key]) if isinstance(value, str) else value
     return tree
+
+
+def _split_option(key: str, known: "Mapping[str, FieldInfo]") -> tuple[str, str]:
+    """(field, option): optimizer.options.eps is the option eps of the field optimizer.options; of
+    any other key the option is empty."""
+    field, _, option = key.rpartition(".")
+    if key in known or field not in known or not _holds_options(known[field]):
+        return key, ""
+    return field, option
+
+
+def _holds_options(info: "FieldInfo") -> bool:
+    return typing.get_origin(_strip(info.annotation)) is dict
+
+
+def _parse_json(text: str) -> Any:
+    """A number, true, false, null, none or list as it is written in JSON; any other text."""
+    if text.lower() == "none":
+        return None
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def from_dict(tree: Mapping[str, Any], context: str | None = None) -> Config:
@@ -194,7 +226,7 @@ def check_keys(keys: Iterable[str]) -> None:
     """Raises ValueError for a key that no config has, naming the nearest valid one."""
     known = fields()
     for key in keys:
-        if key not in known:
+        if _split_option(key, known)[0] not in known:
             raise ValueError(_unknown(key, known))
 
 
@@ -230,12 +262,13 @@ def parse_arguments(arguments: Sequence[str]) -> dict[str, str]:
                 f"unexpected argument '{_in_a_line(given)}'; overrides look like --seed 1"
             )
         key = key.removeprefix("--").replace("-", "_")
-        if key not in known:
+        field = _split_option(key, known)[0]
+        if field not in known:
             raise ValueError(_unknown(key, known))
         if not equals:
             if not rest or rest[0].startswith("--"):
-                if _strip(known[key].annotation) is not bool:
-                    raise ValueError(f"--{key} needs a value ({describe_type(known[key])})")
+                if _strip(known[field].annotation) is not bool:
+                    raise ValueError(f"--{key} needs a value ({describe_type(known[field])})")
                 value = "true"
             else:
                 value = rest.pop(0)
@@ -260,6 +293,8 @@ def show(value: Any) -> str:
         return "none"
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, dict):
+        return json.dumps(value)
     if isinstance(value, tuple | list):
         nested = any(isinstance(item, dict) for item in value)
         return json.dumps(value) if nested else ",".join(map(str, value))
@@ -306,6 +341,8 @@ def _describe(annotation: Any) -> str:
     if origin is typing.Annotated:
         bounds = []
         for constraint in arguments[1:]:
+            if isinstance(constraint, OneOf):
+                return "|".join(constraint.table.names()) + constraint.table.others
             parts = constraint.metadata if hasattr(constraint, "metadata") else [constraint]
             for part in parts:
                 for name, sign in (("gt", ">"), ("ge", ">="), ("lt", "<"), ("le", "<=")):
@@ -318,6 +355,8 @@ def _describe(annotation: Any) -> str:
         return " or ".join(_describe(a) for a in arguments)
     if origin is tuple:
         return f"list of {_describe(arguments[0])}"
+    if origin is dict:
+        return "options by name, or JSON"
     if annotation is type(None):
         return "none"
     return {int: "integer", float: "number", bool: "true|false", str: "text"}.get(

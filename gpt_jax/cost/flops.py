@@ -11,6 +11,7 @@ import math
 from typing import Literal, get_args
 
 from gpt_jax.config import ModelConfig, OptimizerConfig
+from gpt_jax.config.entries import OPTIMIZERS
 
 Shape = tuple[int, ...]
 
@@ -28,10 +29,7 @@ Convention = Literal[
 """How FLOPs are counted: see `forward_flops_per_sequence`."""
 
 BYTES_PER_VALUE = 4
-"""Parameters, gradients and optimizer state are float32."""
-
-ADAFACTOR_MIN_DIM = 128
-"""Optax factors the second moment of a matrix if both of its dims have at least this size."""
+"""Parameters and gradients are float32."""
 
 
 # ---------------------------------------------------------------------------------------------
@@ -362,7 +360,7 @@ class StateBytes:
 def state_bytes(
     model: ModelConfig, optimizer: OptimizerConfig, experts: bool | None = None
 ) -> StateBytes:
-    """Bytes of parameters, gradients and optimizer state in float32, not of activations.
+    """Bytes of parameters and gradients in float32 and of optimizer state, not of activations.
 
     A few step counters, and Adafactor's one-element placeholders, are left out.
     experts: of experts alone (True), or of all but experts (False).
@@ -373,35 +371,8 @@ def state_bytes(
         if experts is None or experts == ("/experts/" in path)
     }
     params = BYTES_PER_VALUE * sum(math.prod(shape) for shape in shapes.values())
-    state = sum(_optimizer_values(path, shape, optimizer.name) for path, shape in shapes.items())
+    entry = OPTIMIZERS.find(optimizer.name)
+    options = entry.read_options(optimizer.options, "optimizer.options")
+    state = sum(entry.state_bytes(path, shape, options) for path, shape in shapes.items())
     ema = 0 if optimizer.ema_decay is None else params
-    return StateBytes(params, params, BYTES_PER_VALUE * state, ema)
-
-
-def _optimizer_values(path: str, shape: Shape, optimizer: str) -> int:
-    """Numbers that an update rule keeps for one parameter."""
-    size = math.prod(shape)
-    match optimizer:
-        case "adam" | "adamw":
-            return 2 * size
-        case "lion" | "sgd":
-            return size
-        case "muon":
-            is_matrix = _is_block_kernel(path) and "/router/" not in path
-            return size if is_matrix else 2 * size
-        case "adafactor":
-            return size + _adafactor_second_moment(path, shape)
-    raise AssertionError(optimizer)
-
-
-def _adafactor_second_moment(path: str, shape: Shape) -> int:
-    """Row and column means of each matrix, by layer and expert; else one number a parameter."""
-    n_stacked = 0
-    if path.startswith("blocks/"):
-        n_stacked = 2 if "/experts/" in path else 1
-    n_matrices, dims = math.prod(shape[:n_stacked]), shape[n_stacked:]
-    if _is_block_kernel(path):
-        n_inputs = 2 if path.endswith("attention/out/kernel") else 1
-        dims = (math.prod(dims[:n_inputs]), math.prod(dims[n_inputs:]))
-    factored = len(dims) == 2 and min(dims) >= ADAFACTOR_MIN_DIM
-    return n_matrices * (sum(dims) if factored else math.prod(dims))
+    return StateBytes(params, params, state, ema)

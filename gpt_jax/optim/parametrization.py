@@ -95,9 +95,9 @@ LEARNING_RATE: dict[UpdateRule, dict[Group, Power]] = {
   residual multiplier 1 / l as a factor, and a rate of l makes each block change by as much as at
   the base.
 - muon: our update of an (inputs x outputs) kernel has the spectral norm
-  `optim.MUON_RMS` sqrt(max(inputs, outputs)), which grows as sqrt(m); the spectral condition asks
-  for sqrt(outputs / inputs), which does not grow. Its size does not depend on the gradient's, hence
-  not on l. What Muon leaves to AdamW follows adam.
+  `optim.entries.muon.MUON_RMS` sqrt(max(inputs, outputs)), which grows as sqrt(m); the spectral
+  condition asks for sqrt(outputs / inputs), which does not grow. Its size does not depend on the
+  gradient's, hence not on l. What Muon leaves to AdamW follows adam.
 
 Weight decay times learning rate is the same at every width and depth for every parameter: its
 factor is the inverse of the one here (CompleteP table 1, "Hidden WD": m for AdamW).
@@ -116,9 +116,6 @@ GRADIENT: dict[Group, Power] = {
 CompleteP table 1, "AdamW epsilon": 1 / (m l) in residual blocks; equation 40: 1 / m elsewhere. The
 gains of the query and key norms are not in it: their gradient is a sum over m times the heads."""
 
-RULES: dict[str, UpdateRule] = {"adamw": "adam", "adam": "adam", "lion": "adam", "sgd": "sgd"}
-"""optimizer.name -> rule for all parameters; muon is split between two, adafactor has none."""
-
 
 def width_ratio(model: ModelConfig) -> float:
     """m: the width over the base width; 1 under the standard parametrization."""
@@ -134,15 +131,11 @@ def factor(model: ModelConfig, power: Power) -> float:
     return width_ratio(model) ** power.width * depth_ratio(model) ** power.depth
 
 
-def learning_rate_factor(model: ModelConfig, optimizer: str, group: Group) -> float:
+def learning_rate_factor(model: ModelConfig, rule: UpdateRule, group: Group) -> float:
     """Factor that multiplies a parameter's learning rate and divides its weight decay.
 
-    optimizer: optimizer.name; `Config` refuses those without a rule.
+    rule: of the optimizer for this group (`OptimizerEntry.mup`).
     """
-    if optimizer == "muon":
-        rule: UpdateRule = "muon" if group == "hidden" else "adam"
-    else:
-        rule = RULES[optimizer]
     return factor(model, LEARNING_RATE[rule][group])
 
 

@@ -26,12 +26,9 @@ from gpt_jax.models.gpt import GPT, Params
 from gpt_jax.models.trees import join, unflatten
 from gpt_jax.objectives.losses import LossSums
 from gpt_jax.objectives.parts import Objective, Transform
-from gpt_jax.optim.updates import (
-    Hyperparameters,
-    clip_factor,
-    learning_rate_schedule,
-    make_optimizer,
-)
+from gpt_jax.optim.entry import Hyperparameters
+from gpt_jax.optim.schedule import learning_rate_schedule
+from gpt_jax.optim.updates import clip_factor, make_optimizer
 
 TRANSFORM = 2**31
 """Folded into the step's key for what a transform draws: beyond the index of any microbatch."""

@@ -17,7 +17,8 @@ from gpt_jax.finetune.embeddings import special_tokens
 from gpt_jax.models.gpt import make_gpt
 from gpt_jax.models.layers import Projection
 from gpt_jax.models.trees import flatten, join, split, unflatten
-from gpt_jax.optim.updates import make_optimizer, roles
+from gpt_jax.optim.roles import roles
+from gpt_jax.optim.updates import make_optimizer
 
 MODEL = ModelConfig(
     vocab_size=31,

@@ -65,7 +65,7 @@ def test_a_branch_differs_from_its_trunk_in_length_and_cooldown_alone():
 @pytest.mark.parametrize("final_fraction", [0.0, 0.1, 0.3, 0.7])
 @pytest.mark.parametrize("ramp", [False, True])
 def test_the_learning_rate_of_the_stable_part_is_the_trunk_s_to_the_bit(final_fraction, ramp):
-    from gpt_jax.optim.updates import learning_rate_schedule
+    from gpt_jax.optim.schedule import learning_rate_schedule
 
     base = overrides.override(BASE, {"schedule.final_fraction": final_fraction})
     if ramp:
