@@ -201,7 +201,7 @@ class Hopeless(Rule):
         return found
 
     def _rates(self) -> Array:
-        from gpt_jax.optim.updates import learning_rate_schedule
+        from gpt_jax.optim.schedule import learning_rate_schedule
 
         at = np.arange(self.timetable.n_steps)
         rates = np.asarray(learning_rate_schedule(self.entry.config, self.timetable)(at), float)
