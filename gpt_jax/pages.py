@@ -6,13 +6,14 @@ name or text that slips through stays without effect. Must not import jax.
 """
 
 import base64
-import hashlib
 from collections.abc import Callable
 from importlib import resources
 from typing import Any
 
 import jinja2
 from markupsafe import Markup
+
+from gpt_jax.storage.checksum import checksum
 
 Filter = Callable[..., Any]
 
@@ -65,7 +66,7 @@ def _policy(style: str, script: str) -> str:
 
 def _digest(content: str) -> str:
     """An inline style or script, as a content security policy names it."""
-    return "sha256-" + base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+    return "sha256-" + base64.b64encode(bytes.fromhex(checksum(content))).decode()
 
 
 def _read(name: str) -> str:

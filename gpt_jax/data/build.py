@@ -11,7 +11,6 @@ Must not import jax.
 """
 
 import dataclasses
-import hashlib
 import json
 import os
 import re
@@ -26,7 +25,7 @@ from numpy.typing import NDArray
 
 from gpt_jax.config import DataConfig
 from gpt_jax.data.documents import Document, Source
-from gpt_jax.data.output import locked, sha256, write, write_json, writing
+from gpt_jax.data.output import locked, write, write_json, writing
 from gpt_jax.data.parts import Part, chunks, group, not_empty
 from gpt_jax.data.progress import report_bytes
 from gpt_jax.data.shards import (
@@ -52,6 +51,7 @@ from gpt_jax.data.tokenizers import (
 from gpt_jax.data.tokenizers.base import SPEC_FILE
 from gpt_jax.data.verified import note_written, verify_once
 from gpt_jax.runtime import cache_directory
+from gpt_jax.storage.checksum import checksum
 
 PART_BYTES = 128 << 20
 """Text in a shard: what a killed build loses at most, and what it holds in memory."""
@@ -100,7 +100,7 @@ def prepare(config: DataConfig, *, workers: int | None = None, progress: bool = 
 
 
 def _label(config: DataConfig, identity: dict[str, Any]) -> str:
-    digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
+    digest = checksum(json.dumps(identity))
     names = [config.source, Path(config.path).stem, Path(config.tokenizer).stem, digest[:12]]
     return "-".join(re.sub(r"[^\w.]+", "_", name) for name in names if name)
 
@@ -373,8 +373,8 @@ class _Builder:
             n_documents=len(encoded),
             n_tokens=sum(lengths),
             n_bytes=sum(document.n_bytes for document in encoded),
-            sha256=sha256(tokens),
-            documents_sha256=sha256(starts),
+            sha256=checksum(array.data for array in tokens),
+            documents_sha256=checksum(array.data for array in starts),
         )
         for file, content in zip(record.files(), (tokens, starts), strict=True):
             write(self.directory / file, content)

@@ -6,7 +6,6 @@ Names are relative to what was asked for and in a stable order. Must not import 
 import contextlib
 import dataclasses
 import glob
-import hashlib
 import os
 import re
 import stat
@@ -14,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
+from gpt_jax.storage.checksum import checksum
 from gpt_jax.storage.compressed import FORMATS, open_bytes
 
 SPLIT_WORDS = {
@@ -234,9 +234,9 @@ def reading(path: Path) -> Iterator[BinaryIO]:
 
 def identity(files: Files, *more: Any) -> str:
     """A digest of names, places, sizes and times of change."""
-    digest = hashlib.sha256(repr(more).encode())
+    parts = [repr(more)]
     for name, path in files.items():
         status = path.stat()
         entry = (name, str(path.resolve()), status.st_size, status.st_mtime_ns)
-        digest.update(repr(entry).encode())
-    return digest.hexdigest()
+        parts.append(repr(entry))
+    return checksum("".join(parts))

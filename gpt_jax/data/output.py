@@ -1,31 +1,23 @@
 """Files that are there whole or not at all, and a directory for one builder at a time. No jax."""
 
 import contextlib
-import fcntl
-import hashlib
 import json
-import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from numpy.typing import NDArray
-
 from gpt_jax.failures import DISK_ERRORS, WriteFailed
+from gpt_jax.storage import locks
 from gpt_jax.storage.atomic import replacing
 
 
 @contextlib.contextmanager
 def locked(directory: Path) -> Iterator[None]:
     """Waits for another builder of the same directory; the kernel frees a dead one's lock."""
-    with writing(directory):
-        descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):  # a file system without locks: see the module's head
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with contextlib.ExitStack() as stack:
+        with writing(directory):
+            stack.enter_context(locks.locked(directory, wait=True))
         yield
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager
@@ -40,13 +32,6 @@ def writing(place: Path) -> Iterator[None]:
         raise ValueError(
             f"cannot write {place}: {error.strerror}; choose another place (--output, data.cache)"
         ) from None
-
-
-def sha256(arrays: Sequence[NDArray[Any]]) -> str:
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(array.data)
-    return digest.hexdigest()
 
 
 def write(path: Path, content: Iterable[Any]) -> None:

@@ -12,7 +12,6 @@ is sealed: it holds a digest of the rest of itself. Must not import jax. Writing
 import bisect
 import dataclasses
 import functools
-import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt_jax.data.tokenizers import Tokenizer, load_tokenizer
+from gpt_jax.storage.checksum import file_checksum, json_checksum
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -182,7 +182,7 @@ class Corpus:
             for name, shards in self._splits.items()
         }
         content = [splits, self.manifest["dtype"], self.manifest["tokenizer"]["fingerprint"]]
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+        return json_checksum(content)[:12]
 
     def split(self, name: str) -> TokenShards:
         """The split `train` or `validation`. Raises ValueError when it is not there, or empty."""
@@ -232,7 +232,7 @@ def _read_manifest(directory: Path) -> Mapping[str, Any]:
 def manifest_seal(manifest: Mapping[str, Any]) -> str:
     """The digest of all that a manifest says but its seal, which earlier versions did not write."""
     content = {key: value for key, value in manifest.items() if key != SEAL}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return json_checksum(content)
 
 
 def distinct_names(directories: Sequence[Path]) -> list[str]:
@@ -250,8 +250,7 @@ def distinct_names(directories: Sequence[Path]) -> list[str]:
 def check_hash(path: Path, sha256: str) -> None:
     """Raises ValueError for a shard's file that is not what the manifest says."""
     try:
-        with open(path, "rb") as stream:
-            actual = hashlib.file_digest(stream, "sha256").hexdigest()
+        actual = file_checksum(path)
     except OSError as error:
         raise ValueError(f"cannot read shard {path}: {error.strerror}") from None
     if actual != sha256:

@@ -1,6 +1,7 @@
 """Which text is held out: whole documents by hash, files by name, or the tail. No jax here."""
 
 import hashlib
+import itertools
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -8,6 +9,7 @@ import numpy as np
 
 from gpt_jax.config import DataConfig
 from gpt_jax.data.documents import Document
+from gpt_jax.storage.checksum import checksum
 
 LEFT_OUT = "left out"
 """The split of a document to train on that is a copy of one in a file held out."""
@@ -46,10 +48,8 @@ def pieces(
 
 def is_held_out(document: Document, fraction: float) -> bool:
     """Whether a document is for validation: decided by its name and content alone."""
-    digest = hashlib.sha256(f"{document.name}\0".encode())
-    for data in utf8(document.text):
-        digest.update(data)
-    return int.from_bytes(digest.digest()[:8], "big") < fraction * 2**64
+    content = itertools.chain([f"{document.name}\0".encode()], utf8(document.text))
+    return int(checksum(content)[:16], 16) < fraction * 2**64
 
 
 def utf8(text: str) -> Iterator[bytes]:

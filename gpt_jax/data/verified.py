@@ -6,7 +6,6 @@ not import jax.
 """
 
 import contextlib
-import hashlib
 import json
 import os
 from pathlib import Path
@@ -16,6 +15,7 @@ from gpt_jax.data.progress import report_bytes
 from gpt_jax.data.shards import Corpus, check_hash
 from gpt_jax.runtime import cache_directory
 from gpt_jax.storage.atomic import write_json
+from gpt_jax.storage.checksum import checksum
 
 State = list[int | str]
 
@@ -58,7 +58,7 @@ def _state(path: Path, sha256: str) -> State:
 
 def _place(corpus: Corpus) -> Path | None:
     """The file that says what is known of a corpus; None where the user has no home."""
-    name = hashlib.sha256(os.path.realpath(corpus.directory).encode()).hexdigest()[:24]
+    name = checksum(os.path.realpath(corpus.directory))[:24]
     try:
         return cache_directory() / "verified" / f"{name}.json"
     except RuntimeError:

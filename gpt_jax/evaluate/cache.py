@@ -5,13 +5,13 @@ name. A line is found again by task, shots and a digest of the item's prompt and
 changed task, seed or tokenizer computes anew. Must not import jax.
 """
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 from gpt_jax.runs.tracking import read_records
 from gpt_jax.storage.atomic import write_atomically
+from gpt_jax.storage.checksum import checksum
 
 
 class Cache:
@@ -45,7 +45,7 @@ class Cache:
 
 def digest_of(value: Any) -> str:
     """16 hex digits over the repr of plain values."""
-    return hashlib.sha256(repr(value).encode()).hexdigest()[:16]
+    return checksum(repr(value))[:16]
 
 
 def _key(task: str, shots: int, digest: str) -> str:

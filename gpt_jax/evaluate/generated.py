@@ -3,13 +3,14 @@
 Must not import jax.
 """
 
-import hashlib
 import re
 import string
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+
+from gpt_jax.storage.checksum import seed_of
 
 N_ITEMS = 2000
 INSTRUCTION = "Please unscramble the letters into a word, and write that word:\n\n"
@@ -95,8 +96,7 @@ def scramble(word: str, kind: str) -> str:
     first and last, or the first two and last two. insertion: a random punctuation mark or space
     after each letter but the last. Raises ValueError for another kind.
     """
-    seed = int.from_bytes(hashlib.sha256(f"{kind} {word}".encode()).digest()[:8], "little")
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(seed_of(f"{kind} {word}"))
     if kind == "reversed":
         return word[::-1]
     if kind == "cycle":

@@ -14,7 +14,6 @@ Must not import jax.
 """
 
 import dataclasses
-import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +23,7 @@ import numpy as np
 from gpt_jax.config import python_file
 from gpt_jax.data.records import Located
 from gpt_jax.hints import did_you_mean
+from gpt_jax.storage.checksum import seed_of
 from gpt_jax.storage.compressed import FORMATS
 
 Record = Mapping[str, Any]
@@ -123,8 +123,7 @@ def prompts(task: Task, items: Sequence[Item], pool: Sequence[Item], shots: int,
     """
     found = []
     for item in items:
-        digest = hashlib.sha256(repr((seed, shots, item)).encode()).digest()
-        random = np.random.default_rng(int.from_bytes(digest[:8], "little"))
+        random = np.random.default_rng(seed_of(repr((seed, shots, item))))
         # One more than needed: the item itself may be drawn, and is left out.
         n_drawn = min(shots + 1, len(pool)) if shots else 0
         drawn = random.choice(len(pool), n_drawn, replace=False).tolist() if n_drawn else []

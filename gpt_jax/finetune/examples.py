@@ -5,7 +5,6 @@ examples. Must not import jax.
 """
 
 import dataclasses
-import hashlib
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +24,7 @@ from gpt_jax.finetune.inputs import Encoded, Encoder, Record, encoder, place
 from gpt_jax.finetune.packing import packed
 from gpt_jax.finetune.reading import class_names, read_records, split_records
 from gpt_jax.finetune.templates import asked_and_expected
+from gpt_jax.storage.checksum import checksum
 
 Item = TypeVar("Item")
 
@@ -290,7 +290,7 @@ def fingerprint(found: Sequence[Record]) -> str:
     """12 hex digits over records."""
     text = json.dumps(found, sort_keys=True, ensure_ascii=False, default=str)
     # A lone surrogate, which JSON can hold, is no UTF-8.
-    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:12]
+    return checksum(text.encode(errors="surrogatepass"))[:12]
 
 
 def _arrays(rows: Sequence[list[Encoded]], n: int, length: int, encode: Encoder) -> Batch:

@@ -1,6 +1,5 @@
 """The tokenizer of a Hugging Face folder, in any form that folders have. Must not import jax."""
 
-import hashlib
 import json
 import sys
 from typing import Any
@@ -25,6 +24,7 @@ from gpt_jax.data.tokenizers.tokenizer_json import (
 from gpt_jax.data.tokenizers.vocabularies import GPT2_MERGES_SHA256, load_gpt2
 from gpt_jax.interop.conventions import FolderFacts, is_plain_gpt2, read_conventions
 from gpt_jax.interop.safetensors_files import read_json
+from gpt_jax.storage.checksum import file_checksum
 
 TOKENIZER = "tokenizer.json"
 FILES = f"{TOKENIZER}, or merges.txt with vocab.json, or tokenizer.model"
@@ -69,9 +69,7 @@ def _vocabulary(facts: FolderFacts, n_rows: int) -> Tokenizer | None:
     """The folder's vocabulary; None where it has none."""
     folder = facts.folder
     merges, vocabulary = folder / "merges.txt", folder / "vocab.json"
-    known = merges.is_file() and (
-        hashlib.sha256(merges.read_bytes()).hexdigest() == GPT2_MERGES_SHA256
-    )
+    known = merges.is_file() and file_checksum(merges) == GPT2_MERGES_SHA256
     where = folder / TOKENIZER
     if where.is_file():
         text = decoded(where.read_bytes(), str(where))

@@ -10,10 +10,6 @@ result.json     written last: the run is done when it exists
 
 import contextlib
 import dataclasses
-import fcntl
-import hashlib
-import json
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -36,7 +32,9 @@ from gpt_jax.runs.checkpoint_files import (
 from gpt_jax.runs.tracking import Record, provenance
 from gpt_jax.storage import paths
 from gpt_jax.storage.atomic import write_json
+from gpt_jax.storage.checksum import file_checksum, json_checksum
 from gpt_jax.storage.json_files import Damaged, read_object
+from gpt_jax.storage.locks import Held, locked
 
 if TYPE_CHECKING:
     from gpt_jax.models.gpt import GPT, Params
@@ -98,7 +96,7 @@ class RunDirectory:
         """config.json: the config, its fingerprint, provenance, and further facts."""
         tree = overrides.to_dict(config)
         record = {"fingerprint": overrides.fingerprint(config), **facts, **provenance()}
-        write_json(self.config, {"config": tree, "config_digest": _digest(tree), **record})
+        write_json(self.config, {"config": tree, "config_digest": json_checksum(tree), **record})
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -111,25 +109,21 @@ class RunDirectory:
         if not is_writer():
             yield
             return
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self.path / ".lock", os.O_CREAT | os.O_RDWR)
-        except OSError as error:
-            raise ValueError(
-                f"cannot write the run directory {self.path}: {error.strerror}; choose another "
-                f"with --workdir"
-            ) from None
-        try:
+        with contextlib.ExitStack() as stack:
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+                self.path.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(locked(self.path / ".lock", wait=False))
+            except Held:
                 raise Busy(
                     f"another process is training in {self.path}; wait for it, or choose another "
                     f"--workdir"
                 ) from None
+            except OSError as error:
+                raise ValueError(
+                    f"cannot write the run directory {self.path}: {error.strerror}; choose another "
+                    f"with --workdir"
+                ) from None
             yield
-        finally:
-            os.close(descriptor)
 
 
 def write_model(
@@ -217,7 +211,7 @@ def _check_seals(run: RunDirectory, config: Config, manifest: Manifest) -> None:
     config.json is as it was written. Raises Damaged naming the file, and what was changed.
     """
     facts, step = run.read_facts() or {"config": {}}, manifest.step
-    if facts.get("config_digest") != _digest(facts["config"]):
+    if facts.get("config_digest") != json_checksum(facts["config"]):
         saved = overrides.from_dict(manifest.config)
         changed = [
             f"{key} was {overrides.show(old)}, is {overrides.show(new)}"
@@ -230,7 +224,7 @@ def _check_seals(run: RunDirectory, config: Config, manifest: Manifest) -> None:
                 f"{'; '.join(changed)}; restore it, or train with these settings"
             )
     tokenizer, sealed = run.tokenizer / SPEC_FILE, manifest.sealed.get("tokenizer")
-    if sealed and hashlib.sha256(tokenizer.read_bytes()).hexdigest() != sealed:
+    if sealed and file_checksum(tokenizer) != sealed:
         raise Damaged(
             f"{tokenizer} was changed since checkpoint {step} was saved: its texts would become "
             f"other tokens than the run was trained on; restore it"
@@ -247,11 +241,6 @@ def _check_base(run: RunDirectory, config: Config, manifest: Manifest) -> Origin
             f"{trained_with}, are {found.digest}); restore it"
         )
     return found
-
-
-def _digest(tree: Record) -> str:
-    """SHA-256 of a config as it stands in JSON."""
-    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
 
 
 def base_params(
@@ -351,7 +340,7 @@ def origin(path: str, sealed: str | None = None) -> Origin | None:
 
 def _files_digest(checkpoint: Path) -> str:
     files = read_manifest(checkpoint).files
-    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()[:12]
+    return json_checksum(files)[:12]
 
 
 def default_directory(config: Config) -> Path:

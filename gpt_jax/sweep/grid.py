@@ -12,10 +12,11 @@ and can be read again and again; the order is the one written, the last factor v
 not import jax.
 """
 
-import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
+
+from gpt_jax.storage.checksum import checksum
 
 Changes = Mapping[str, Any]
 """{dotted key: value}."""
@@ -93,8 +94,8 @@ def subsample(grid: Grid, n: int, seed: int = 0) -> Grid:
     if not 0 <= n <= len(changes):
         raise ValueError(f"a subsample of {n} from a grid of {len(changes)} changes")
 
-    def rank(place: int) -> bytes:  # not random.sample: no Python release may change the pick
-        return hashlib.sha256(f"{seed}:{place}".encode()).digest()
+    def rank(place: int) -> str:  # not random.sample: no Python release may change the pick
+        return checksum(f"{seed}:{place}")
 
     return [changes[place] for place in sorted(sorted(range(len(changes)), key=rank)[:n])]
 

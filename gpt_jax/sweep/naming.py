@@ -5,11 +5,12 @@
 Must not import jax.
 """
 
-import hashlib
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from gpt_jax.storage.checksum import checksum
 
 LONGEST = 100
 """Characters; longer names end in a hash instead."""
@@ -144,4 +145,4 @@ def with_hash(name: str, text: str) -> str:
 
 
 def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:HASH_DIGITS]
+    return checksum(text)[:HASH_DIGITS]

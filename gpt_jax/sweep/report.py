@@ -10,7 +10,6 @@ Must not import jax.
 
 import argparse
 import collections
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING
 from gpt_jax.runs.tracking import Record, provenance
 from gpt_jax.scaling.entries import LAWS
 from gpt_jax.storage.atomic import write_atomically, write_json
+from gpt_jax.storage.checksum import checksum
 from gpt_jax.sweep.status import find_directory
 from gpt_jax.sweep.store import SweepDirectory
 from gpt_jax.sweep.table import (
@@ -183,13 +183,8 @@ def _provenance(trials: Sequence[Measured]) -> dict[str, str]:
         "commits of the runs": ", ".join(commits) or "none has begun",
         "gpt-jax": here["versions"]["gpt-jax"],
         "python": f"{here['python']} on {here['platform']}",
-        "fingerprint of the trials": _digest("\n".join(fingerprints)),
+        "fingerprint of the trials": checksum("\n".join(fingerprints))[:12],
     }
-
-
-def _digest(text: str) -> str:
-    """12 hex digits."""
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _vector(paths: Sequence[Path]) -> list[Path]:

@@ -19,8 +19,6 @@ Must not import jax.
 
 import contextlib
 import dataclasses
-import errno
-import fcntl
 import json
 import os
 import secrets
@@ -39,6 +37,7 @@ from gpt_jax.runs.directory import RunDirectory
 from gpt_jax.runs.tracking import Record
 from gpt_jax.storage.atomic import write_json
 from gpt_jax.storage.json_files import Damaged, read_object
+from gpt_jax.storage.locks import create_locked, is_locked
 from gpt_jax.sweep.trial import Trial
 
 State = Literal[
@@ -348,7 +347,7 @@ def live_claim(claims: Path) -> int | None:
     path = claims / f"{number:06}"
     if number == 0 or (claims / f"{number:06}.released").exists():
         return None
-    locked = _is_locked(path)
+    locked = is_locked(path)
     if locked:
         return number
     if locked is False and _owner(claims, number).get("machine") == _machine():
@@ -375,38 +374,8 @@ def _make_claim(claims: Path, number: int, identity: str) -> Claim | None:
         "host": socket.gethostname(),
         "pid": os.getpid(),
     }
-    final, temporary = claims / f"{number:06}", claims / f".{secrets.token_hex(8)}.tmp"
-    descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
-    try:
-        os.write(descriptor, json.dumps(owner).encode())
-        os.fsync(descriptor)
-        with contextlib.suppress(OSError):  # a file system without locks: the claim is touched
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.link(temporary, final)  # with its lock: nobody sees it without
-    except FileExistsError:
-        os.close(descriptor)
-        return None
-    except OSError:
-        os.close(descriptor)
-        raise
-    finally:
-        os.unlink(temporary)
-    return Claim(claims, number, descriptor)
-
-
-def _is_locked(path: Path) -> bool | None:
-    """Whether somebody holds the lock of a claim; None if that cannot be known."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except OSError:
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError as error:
-        return True if error.errno in (errno.EWOULDBLOCK, errno.EACCES) else None
-    finally:
-        os.close(descriptor)
-    return False
+    descriptor = create_locked(claims / f"{number:06}", json.dumps(owner).encode())
+    return None if descriptor is None else Claim(claims, number, descriptor)
 
 
 def _machine() -> str:

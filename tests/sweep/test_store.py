@@ -14,6 +14,7 @@ import pytest
 from gpt_jax.config import Config, overrides
 from gpt_jax.runs.directory import RunDirectory
 from gpt_jax.runs.history import read_history
+from gpt_jax.storage import locks
 from gpt_jax.storage.atomic import write_json
 from gpt_jax.sweep import status, store, worker
 from gpt_jax.sweep.attempt import attempt
@@ -180,7 +181,7 @@ def test_where_there_are_no_locks_a_claim_is_touched(sweep, monkeypatch):
     def refuse(*_: object) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(store.fcntl, "flock", refuse)
+    monkeypatch.setattr(locks.fcntl, "flock", refuse)
     name = sweep.entries[0].name
     claim = sweep.claim(name)
     assert claim is not None

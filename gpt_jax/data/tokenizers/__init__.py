@@ -4,7 +4,6 @@ Libraries behind the tokenizers are imported where used. Must not import jax.
 """
 
 import base64
-import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable
@@ -23,6 +22,7 @@ from gpt_jax.data.tokenizers.subword import BytePairTokenizer, SentencePieceToke
 from gpt_jax.data.tokenizers.tokenizer_json import JsonTokenizer, identity, read_json_tokenizer
 from gpt_jax.data.tokenizers.vocabularies import load_gpt1, load_gpt2
 from gpt_jax.hints import did_you_mean
+from gpt_jax.storage.checksum import checksum
 
 __all__ = [
     "END_OF_TEXT",
@@ -99,7 +99,7 @@ def tokenizer_identity(name: str) -> str:
     if name.endswith(".json") and Path(name).name != SPEC_FILE:
         used = identity(Path(name), content)
         content = content if used is None else used.encode()
-    return f"{Path(name).name} {hashlib.sha256(content).hexdigest()}"
+    return f"{Path(name).name} {checksum(content)}"
 
 
 def load_tokenizer(directory: str | Path) -> Tokenizer:

@@ -9,7 +9,6 @@ inspect, of the server, a rendered chat template) means the tokens that it names
 import contextlib
 import copy
 import dataclasses
-import hashlib
 import json
 import re
 from abc import ABC, abstractmethod
@@ -21,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt_jax.storage.atomic import replacing
+from gpt_jax.storage.checksum import checksum
 
 SPEC_FILE = "tokenizer_spec.json"
 END_OF_TEXT = "<|endoftext|>"
@@ -137,7 +137,7 @@ class Tokenizer(ABC):
     @property
     def fingerprint(self) -> str:
         """12 hex digits over the vocabulary; conventions change no ids of a text that is data."""
-        return hashlib.sha256(_dump(self.spec).encode()).hexdigest()[:12]
+        return checksum(_dump(self.spec))[:12]
 
     @property
     def saved(self) -> dict[str, Any]:
@@ -149,7 +149,7 @@ class Tokenizer(ABC):
     @property
     def digest(self) -> str:
         """SHA-256 of the file that `save` writes, which a checkpoint seals."""
-        return hashlib.sha256(_dump(self.saved).encode()).hexdigest()
+        return checksum(_dump(self.saved))
 
     def save(self, directory: str | Path) -> None:
         """Writes tokenizer_spec.json, from which `load_tokenizer(directory)` rebuilds it."""

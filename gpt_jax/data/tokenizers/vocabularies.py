@@ -14,6 +14,7 @@ from pathlib import Path
 
 from gpt_jax.data.tokenizers.subword import BytePairTokenizer, gpt1_tokenizer
 from gpt_jax.data.tokenizers.tokenizer_json import JsonTokenizer, printable_bytes
+from gpt_jax.storage.checksum import checksum
 
 GPT2_MERGES_URL = "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/vocab.bpe"
 GPT2_MERGES_SHA256 = "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5"
@@ -33,7 +34,7 @@ def load_gpt2(directory: str) -> BytePairTokenizer:
     """
     for path in _gpt2_merges(directory):
         content = path.read_bytes()
-        if hashlib.sha256(content).hexdigest() != GPT2_MERGES_SHA256:
+        if checksum(content) != GPT2_MERGES_SHA256:
             raise ValueError(f"{path} is not GPT-2's vocabulary: its sha256 differs")
         return BytePairTokenizer.from_merges(content.decode().split("\n"))
     ranks = _installed_file("whisper", "assets/gpt2.tiktoken")
