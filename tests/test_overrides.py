@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpt_jax.config import WHAT, Config, DataConfig, MixtureComponent, ModelConfig, overrides
+from gpt_jax.config import Config, DataConfig, MixtureComponent, ModelConfig, overrides
+from gpt_jax.config.fields import setting
 
 QUICK = settings(max_examples=50, deadline=None)
 FIELDS = overrides.fields()
@@ -281,20 +282,38 @@ def test_fingerprint_covers_what_is_computed_and_nothing_else(key):
     differing = {k for k, v in overrides.flatten(new).items() if v != overrides.flatten(base)[k]}
     assert key in differing
     assert differing - {key} == others.keys()
-    covered = key.split(".")[0] in WHAT and key not in overrides.FINGERPRINT_IGNORES
+    covered = overrides.fields()[key].facts.scope == "what"
     assert (overrides.fingerprint(new) != overrides.fingerprint(base)) == covered
     assert (key in overrides.differences(base, new)) == covered
 
 
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, "f321c3e12513"),
+        ({"model.n_experts": 4, "train.tokens": "9e8"}, "6fa9c3717042"),
+        ({"data.unique_tokens": 7, "data.cache": "x"}, "d20a26c33cd9"),
+    ],
+)
+def test_fingerprints_are_those_of_earlier_versions(changes, expected):
+    """Computed by commit b5f30d3, before facts were declared beside fields."""
+    assert overrides.fingerprint(overrides.override(Config(), changes)) == expected
+
+
 def test_younger_fields_change_no_fingerprint_at_the_value_of_older_runs(monkeypatch):
-    config = Config()
-    values = overrides.flatten(config)
-    assert {k: values[k] for k in overrides.FINGERPRINT_ADDED} == overrides.FINGERPRINT_ADDED
-    older = {k: v for k, v in values.items() if k not in overrides.FINGERPRINT_ADDED}
-    before = overrides.fingerprint(config)
-    monkeypatch.setattr(overrides, "FINGERPRINT_ADDED", {})
+    values = overrides.flatten(Config())
+    younger = {key: info.neutral for key, info in FIELDS.items() if info.facts.added}
+    assert {"base": "", "model.n_experts": None}.items() < younger.items()
+    assert {key: values[key] for key in younger} == younger
+    older = {key: value for key, value in values.items() if key not in younger}
+    before = overrides.fingerprint(Config())
     monkeypatch.setattr(overrides, "flatten", lambda _: older)
-    assert overrides.fingerprint(config) == before
+    assert overrides.fingerprint(Config()) == before
+
+
+def test_a_fact_that_does_not_exist_is_refused():
+    with pytest.raises(TypeError, match="units"):
+        setting(1, units="tokens")
 
 
 # --- every field matters ------------------------------------------------------------------------

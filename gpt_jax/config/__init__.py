@@ -4,7 +4,7 @@ A config file imports its sections from here: `from gpt_jax.config import Config
 """
 
 from gpt_jax.config.adapt import AdaptConfig
-from gpt_jax.config.config import WHAT, Config
+from gpt_jax.config.config import Config
 from gpt_jax.config.data import DataConfig, MixtureComponent
 from gpt_jax.config.distill import DistillConfig
 from gpt_jax.config.fields import DRAFT
@@ -22,7 +22,6 @@ from gpt_jax.config.train import TrainConfig
 
 __all__ = [
     "DRAFT",
-    "WHAT",
     "AdaptConfig",
     "CheckpointConfig",
     "ComputeConfig",

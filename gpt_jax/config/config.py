@@ -9,13 +9,13 @@ so that sweeps over the batch size stay comparable. Loading, overriding and savi
 Must not import jax.
 """
 
-from pydantic import Field, ValidationInfo
+from pydantic import ValidationInfo
 
 from gpt_jax.config import entries
 from gpt_jax.config.adapt import AdaptConfig
 from gpt_jax.config.data import DataConfig
 from gpt_jax.config.distill import DistillConfig
-from gpt_jax.config.fields import DRAFT, LocalPath, NonNegative, check, section
+from gpt_jax.config.fields import DRAFT, LocalPath, NonNegative, check, fresh, section, setting
 from gpt_jax.config.how import (
     CheckpointConfig,
     ComputeConfig,
@@ -33,25 +33,25 @@ from gpt_jax.config.train import TrainConfig
 class Config:
     """One experiment."""
 
-    name: str = "experiment"
+    name: str = setting("experiment", scope="how", use="lane")
     """Names the run, its directory and its pages."""
-    base: LocalPath = ""
+    base: LocalPath = setting("", use="loop", added="2026-11-25")
     """Directory of the run whose parameters this one begins with; empty = fresh ones."""
-    seed: NonNegative = 0
+    seed: NonNegative = setting(0, use="lane")
     """Initialisation, data order and dropout all follow from it."""
-    model: ModelConfig = Field(default_factory=ModelConfig)
-    data: DataConfig = Field(default_factory=DataConfig)
-    task: TaskConfig = Field(default_factory=TaskConfig)
-    adapt: AdaptConfig = Field(default_factory=AdaptConfig)
-    distill: DistillConfig = Field(default_factory=DistillConfig)
-    train: TrainConfig = Field(default_factory=TrainConfig)
-    optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
-    schedule: ScheduleConfig = Field(default_factory=ScheduleConfig)
-    compute: ComputeConfig = Field(default_factory=ComputeConfig)
-    mesh: MeshConfig = Field(default_factory=MeshConfig)
-    evaluate: EvaluateConfig = Field(default_factory=EvaluateConfig)
-    checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
-    tracking: TrackingConfig = Field(default_factory=TrackingConfig)
+    model: ModelConfig = fresh(ModelConfig)
+    data: DataConfig = fresh(DataConfig, use="loop")
+    task: TaskConfig = fresh(TaskConfig, added="2026-11-25")
+    adapt: AdaptConfig = fresh(AdaptConfig, added="2026-11-25")
+    distill: DistillConfig = fresh(DistillConfig, added="2026-11-26")
+    train: TrainConfig = fresh(TrainConfig)
+    optimizer: OptimizerConfig = fresh(OptimizerConfig)
+    schedule: ScheduleConfig = fresh(ScheduleConfig, use="lane")
+    compute: ComputeConfig = fresh(ComputeConfig, scope="how")
+    mesh: MeshConfig = fresh(MeshConfig, scope="how")
+    evaluate: EvaluateConfig = fresh(EvaluateConfig, scope="how", use="loop")
+    checkpoint: CheckpointConfig = fresh(CheckpointConfig, scope="how", use="loop")
+    tracking: TrackingConfig = fresh(TrackingConfig, scope="how", use="lane")
 
     @check()
     def _consistent(self, info: ValidationInfo) -> "Config":
@@ -170,18 +170,3 @@ class Config:
                 f"{optimizer.weight_decay} (L2 in the gradient) has no rule under "
                 f"model.parametrization = {parametrization}; choose adamw, or weight_decay = 0"
             )
-
-
-WHAT = (
-    "base",
-    "seed",
-    "model",
-    "data",
-    "task",
-    "adapt",
-    "distill",
-    "train",
-    "optimizer",
-    "schedule",
-)
-"""The parts of a Config that the fingerprint covers: what is computed, not how."""

@@ -2,7 +2,15 @@
 
 from typing import Literal
 
-from gpt_jax.config.fields import Fraction, LocalPath, Positive, PositiveFloat, check, section
+from gpt_jax.config.fields import (
+    Fraction,
+    LocalPath,
+    Positive,
+    PositiveFloat,
+    check,
+    section,
+    setting,
+)
 from gpt_jax.storage import paths
 
 
@@ -33,23 +41,23 @@ class DataConfig:
     tokenizer: LocalPath = "gpt2"
     """byte | char | gpt2 | gpt1 | bpe:SIZE (trained on the corpus) | a tokenizer.json, .model, or
     the tokenizer_spec.json of a run or corpus."""
-    tokenizer_path: LocalPath = ""
+    tokenizer_path: LocalPath = setting("", scope="machine")
     """Directory of the gpt2 or gpt1 vocabulary files, where no installed package has them."""
     validation: Literal["document", "tail"] = "document"
     """Held out: whole documents picked by hash, or the last part of the text."""
     validation_fraction: Fraction = 0.01
     """Share held out for validation."""
-    unique_tokens: Positive | None = None
+    unique_tokens: Positive | None = setting(None, unit="tokens", added="2026-11-26")
     """Train on so many tokens from all over the training text, again and again; none = all."""
     separate_documents: bool = False
     """Attention does not cross document borders inside a sample (segment ids)."""
-    named_splits: bool = True
+    named_splits: bool = setting(True, added="2026-11-27")
     """Files of a folder named train, validation (or valid, val, dev) and test are those splits, and
     test files are not read; false = all files are trained on."""
-    max_expansion: Positive = 100
+    max_expansion: Positive = setting(100, scope="machine")
     """A document of over 64 MiB out of a compressed file is refused when it is more than so many
     times as large as the file: a decompression bomb."""
-    cache: LocalPath = ""
+    cache: LocalPath = setting("", scope="machine")
     """Directory for built token shards; empty = the user's cache directory."""
 
     @check()

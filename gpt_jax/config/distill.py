@@ -1,6 +1,6 @@
 """Distillation: the section of a run that learns from another model. Must not import jax."""
 
-from gpt_jax.config.fields import Fraction, LocalPath, PositiveFloat, section
+from gpt_jax.config.fields import Fraction, LocalPath, PositiveFloat, section, setting
 
 
 @section
@@ -8,7 +8,7 @@ class DistillConfig:
     """Knowledge distillation (Hinton et al. 2015): pretraining, or learning responses, with the
     predictions of a larger model as targets."""
 
-    teacher: LocalPath = ""
+    teacher: LocalPath = setting("", use="loop")
     """Directory of the run whose predictions are learned; empty = none. It must have the tokenizer
     of this one, and read as many tokens."""
     weight: Fraction = 0.5

@@ -5,7 +5,7 @@ Must not import jax.
 
 from typing import Literal
 
-from gpt_jax.config.fields import NonNegative, Positive, check, section
+from gpt_jax.config.fields import NonNegative, Positive, check, section, setting
 
 
 @section
@@ -27,7 +27,7 @@ class ComputeConfig:
     strict: bool = False
     """Refuse to run where compute.attention = auto falls back from the accelerator's fused kernel,
     instead of warning."""
-    attention_block: Positive | None = None
+    attention_block: Positive | None = setting(None, unit="queries")
     """Queries in a block of the blockwise and ring kernels; none = 128, on CPU 64 up to 512 tokens,
     in a TPU's ring 512."""
     loss: Literal["auto", "whole", "parts"] = "auto"
@@ -54,17 +54,17 @@ class MeshConfig:
     another mask than with whole sequences. Along the other axes masks stay.
     """
 
-    data: int = -1
+    data: int = setting(-1, unit="devices")
     """Replicas that split the batch; -1 = the devices that the other axes leave."""
-    fsdp: Positive = 1
+    fsdp: Positive = setting(1, unit="devices")
     """Split the batch and, along the width, parameters and optimizer state (ZeRO-3)."""
-    tensor: Positive = 1
+    tensor: Positive = setting(1, unit="devices")
     """Split heads, MLP hidden units and vocabulary, and between them the sequence (Megatron)."""
-    expert: Positive = 1
+    expert: Positive = setting(1, unit="devices")
     """Split the batch and, by whole experts, their parameters: tokens travel to their experts."""
-    sequence: Positive = 1
+    sequence: Positive = setting(1, unit="devices")
     """Split the sequence: ring attention, for contexts too long for a device."""
-    slices: Positive = 1
+    slices: Positive = setting(1, unit="devices")
     """Replicas over slices or nodes that a slower network joins: the outermost axis."""
 
     @check()
@@ -78,18 +78,18 @@ class MeshConfig:
 class EvaluateConfig:
     """Validation while training, and the sample shown at the end."""
 
-    every_tokens: NonNegative = 0
+    every_tokens: NonNegative = setting(0, unit="tokens")
     """Training tokens between validations; 0 = only at the end."""
-    batch_sequences: Positive | None = None
+    batch_sequences: Positive | None = setting(None, unit="sequences")
     """Sequences in an evaluation batch; none = train.batch_sequences."""
-    max_sequences: Positive | None = None
+    max_sequences: Positive | None = setting(None, unit="sequences")
     """Validate on at most this many sequences while training; the end always uses all."""
     all_corpora: bool = False
     """Validate on every corpus of a mixture, not the first alone (has the old one been forgotten?).
     """
     sample_prompt: str = ""
     """Prompt of the sample printed at the end; empty = a new document."""
-    sample_tokens: NonNegative = 0
+    sample_tokens: NonNegative = setting(0, unit="tokens")
     """Tokens to sample at the end; 0 = none."""
 
 
@@ -97,13 +97,13 @@ class EvaluateConfig:
 class CheckpointConfig:
     """When to save, and what to keep."""
 
-    every_tokens: NonNegative = 0
+    every_tokens: NonNegative = setting(0, unit="tokens")
     """Training tokens between checkpoints; 0 = only at the end (and when interrupted)."""
     keep_latest: Positive = 2
     """Newest checkpoints to keep."""
     keep_best: NonNegative = 0
     """Checkpoints with the lowest validation loss to keep besides."""
-    keep_at_tokens: tuple[Positive, ...] = ()
+    keep_at_tokens: tuple[Positive, ...] = setting((), unit="tokens")
     """Token counts at which a checkpoint is saved and never deleted (a trunk's branch points)."""
 
 
@@ -121,5 +121,5 @@ class TrackingConfig:
     """Group in Weights & Biases (a sweep's runs share one)."""
     tensorboard: bool = False
     """Mirror to TensorBoard event files."""
-    print_every_tokens: NonNegative = 0
+    print_every_tokens: NonNegative = setting(0, unit="tokens")
     """Tokens between printed lines where there is no terminal; 0 = about 20 lines in all."""

@@ -3,7 +3,7 @@
 import math
 from typing import Literal
 
-from gpt_jax.config.fields import Positive, PositiveFloat, Probability, check, section
+from gpt_jax.config.fields import Positive, PositiveFloat, Probability, check, section, setting
 
 
 @section
@@ -14,7 +14,7 @@ class ModelConfig:
     """Token ids the model knows; at least the tokenizer's."""
     vocab_multiple: Positive = 1
     """Embedding rows are padded up to a multiple of this; padded ids get probability zero."""
-    seq_len: Positive = 1024
+    seq_len: Positive = setting(1024, unit="tokens")
     """Context length T, in tokens."""
     n_layers: Positive = 12
     """Transformer blocks L."""
@@ -28,11 +28,11 @@ class ModelConfig:
     """Size H of a head; none = d_model / n_heads."""
     ffn_size: Positive | None = None
     """Hidden size F of the MLP, or of each of its experts; none = 4 d_model."""
-    n_experts: Positive | None = None
+    n_experts: Positive | None = setting(None, added="2026-11-25")
     """Experts E of every MLP (mixture of experts); none = one MLP for all tokens."""
-    n_experts_per_token: Positive = 2
+    n_experts_per_token: Positive = setting(2, added="2026-11-25")
     """Experts that each token is sent to: the ones with the highest router probabilities."""
-    expert_capacity_factor: PositiveFloat | None = None
+    expert_capacity_factor: PositiveFloat | None = setting(None, added="2026-11-25")
     """Tokens that an expert takes of a sequence, over an even share; none = all (dropless)."""
     norm: Literal["layernorm", "rmsnorm"] = "layernorm"
     """Normalisation layer."""
@@ -54,7 +54,7 @@ class ModelConfig:
     """Base of the rotary wavelengths."""
     layer_pattern: tuple[Literal["dense", "banded"], ...] = ("dense",)
     """Attention per layer, repeated over depth; GPT-3 alternates dense,banded."""
-    window: Positive | None = None
+    window: Positive | None = setting(None, unit="tokens")
     """Tokens a banded layer sees, itself included (sliding window)."""
     parallel_block: bool = False
     """Attention and MLP read the same normed input and are added together (GPT-J, PaLM)."""
@@ -70,19 +70,21 @@ class ModelConfig:
     """Dropout on each sub-block's output."""
     dropout_attention: Probability = 0.0
     """Dropout on attention probabilities."""
-    init_std: PositiveFloat = 0.02
+    init_std: PositiveFloat = setting(0.02, use="lane")
     """Standard deviation of the weights and embeddings at initialisation."""
-    init_matrices: Literal["fixed", "fan_in"] = "fixed"
+    init_matrices: Literal["fixed", "fan_in"] = setting("fixed", use="lane")
     """Projections start with init_std (GPT), or with 1 / sqrt(inputs)."""
-    init_residual: Literal["scaled", "plain", "zero"] = "scaled"
+    init_residual: Literal["scaled", "plain", "zero"] = setting("scaled", use="lane")
     """Projections into the residual stream: divided by sqrt(2 L) (GPT-2), as the rest, or zero."""
-    parametrization: Literal["standard", "mup", "completep"] = "standard"
+    parametrization: Literal["standard", "mup", "completep"] = setting(
+        "standard", added="2026-11-24"
+    )
     """mup: hyperparameters of a base width hold at every width; completep: and at every depth."""
-    base_d_model: Positive | None = None
+    base_d_model: Positive | None = setting(None, added="2026-11-24")
     """Width at which mup and completep are the standard parametrization: where one tunes."""
-    base_n_layers: Positive | None = None
+    base_n_layers: Positive | None = setting(None, added="2026-11-24")
     """Depth at which completep is the standard parametrization."""
-    base_head_size: Positive | None = None
+    base_head_size: Positive | None = setting(None, added="2026-11-24")
     """mup, completep: head size at the base width; none = head_size (heads grow in number)."""
 
     @check()

@@ -7,7 +7,6 @@ and validated once, together. Must not import jax.
 import contextlib
 import dataclasses
 import functools
-import hashlib
 import inspect
 import json
 import sysconfig
@@ -19,9 +18,11 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from gpt_jax.config import DRAFT, WHAT, AdaptConfig, Config, DistillConfig, TaskConfig, python_file
+from gpt_jax.config import Config, python_file
 from gpt_jax.config.entries import OneOf
+from gpt_jax.config.fields import DRAFT, Facts
 from gpt_jax.hints import did_you_mean, nearest
+from gpt_jax.storage.checksum import json_checksum
 from gpt_jax.storage.json_files import read_object
 
 SHOWN = 200
@@ -32,31 +33,6 @@ SHIPPED = (
     Path(sysconfig.get_path("data")) / "share" / "gpt_jax" / "configs",
 )
 """Where configs/ is: in a checkout, or where a wheel installs it."""
-
-FINGERPRINT_IGNORES = ("data.cache", "data.tokenizer_path", "data.max_expansion")
-"""Places and limits of a machine: the same corpus elsewhere is the same experiment."""
-
-FINGERPRINT_ADDED = {
-    "base": "",
-    "model.parametrization": "standard",
-    "model.base_d_model": None,
-    "model.base_n_layers": None,
-    "model.base_head_size": None,
-    **{f"task.{name}": neutral for name, neutral in dataclasses.asdict(TaskConfig()).items()},
-    **{f"adapt.{name}": neutral for name, neutral in dataclasses.asdict(AdaptConfig()).items()},
-    **{f"distill.{name}": neutral for name, neutral in dataclasses.asdict(DistillConfig()).items()},
-    "data.unique_tokens": None,
-    "data.named_splits": True,
-    "model.n_experts": None,
-    "model.n_experts_per_token": 2,
-    "model.expert_capacity_factor": None,
-    "train.router_load_balance_loss": 0.01,
-    "train.router_z_loss": 0.001,
-    "optimizer.options": {},
-    "schedule.options": {},
-}
-"""Fields younger than the first runs, left out at the value that computes what those computed:
-adding a field changes no fingerprint."""
 
 
 def load(
@@ -185,20 +161,30 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 def fingerprint(config: Config) -> str:
     """12 hex digits over everything that decides what is computed (not how, nor the name)."""
-    flat = {k: v for k, v in flatten(config).items() if k.split(".")[0] in WHAT}
-    for key in FINGERPRINT_IGNORES:
-        flat.pop(key)
-    for key, neutral in FINGERPRINT_ADDED.items():
-        if flat[key] == neutral:
-            flat.pop(key)
-    return hashlib.sha256(json.dumps(flat, sort_keys=True).encode()).hexdigest()[:12]
+    flat = {
+        key: value
+        for key, value in flatten(config).items()
+        if fields()[key].facts.scope == "what" and not _is_as_before(key, value)
+    }
+    return json_checksum(flat)[:12]
+
+
+def _is_as_before(key: str, value: Any) -> bool:
+    """Whether a field computes what was computed before there was this field."""
+    return bool(fields()[key].facts.added) and value == fields()[key].neutral
 
 
 def differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
     """The fields covered by the fingerprint whose values differ: {key: (old, new)}."""
     a, b = flatten(old), flatten(new)
-    keys = [k for k in a if k.split(".")[0] in WHAT and k not in FINGERPRINT_IGNORES]
+    keys = [key for key in a if fields()[key].facts.scope == "what"]
     return {k: (a[k], b[k]) for k in keys if a[k] != b[k]}
+
+
+def what_sections() -> list[str]:
+    """The sections, and fields beside them, that say what is computed."""
+    found = (key.split(".")[0] for key, info in fields().items() if info.facts.scope == "what")
+    return list(dict.fromkeys(found))
 
 
 def flatten(config: Config) -> dict[str, Any]:
@@ -215,11 +201,17 @@ def flatten(config: Config) -> dict[str, Any]:
 
 @dataclasses.dataclass(frozen=True)
 class FieldInfo:
-    """Type, default and description of one leaf field, for parsing and for help."""
+    """Type, default, description and facts of one leaf field."""
 
     annotation: Any
     default: Any
     description: str
+    facts: Facts
+
+    @property
+    def neutral(self) -> Any:
+        """The value that computes what was computed before the field was added."""
+        return self.default if self.facts.neutral is ... else self.facts.neutral
 
 
 def check_keys(keys: Iterable[str]) -> None:
@@ -231,18 +223,24 @@ def check_keys(keys: Iterable[str]) -> None:
 
 
 @functools.cache
-def fields(cls: Any = Config, prefix: str = "") -> Mapping[str, FieldInfo]:
+def fields() -> Mapping[str, FieldInfo]:
     """{dotted key: FieldInfo} of every leaf field, in the order of declaration."""
+    return _fields(Config, "", {})
+
+
+def _fields(cls: Any, prefix: str, of_section: Mapping[str, Any]) -> dict[str, FieldInfo]:
     found: dict[str, FieldInfo] = {}
     for name, info in cls.__pydantic_fields__.items():
+        facts = {**of_section, **(info.json_schema_extra or {}).get("facts", {})}
         if isinstance(info.annotation, type) and dataclasses.is_dataclass(info.annotation):
-            found |= fields(info.annotation, f"{prefix}{name}.")
+            found |= _fields(info.annotation, f"{prefix}{name}.", facts)
         else:
             annotation = info.annotation
             for constraint in info.metadata:
                 annotation = typing.Annotated[annotation, constraint]
             default = info.get_default(call_default_factory=True)
-            found[prefix + name] = FieldInfo(annotation, default, info.description or "")
+            meaning = info.description or ""
+            found[prefix + name] = FieldInfo(annotation, default, meaning, Facts(**facts))
     return found
 
 
@@ -282,9 +280,17 @@ def describe_type(info: FieldInfo) -> str:
 
 
 def help_lines(config: Config) -> list[tuple[str, str, str, str]]:
-    """(key, type, value in `config`, meaning) of every field."""
+    """(key, type and unit, value in `config`, meaning) of every field."""
     values = flatten(config)
-    return [(k, describe_type(f), show(values[k]), f.description) for k, f in fields().items()]
+    return [
+        (
+            key,
+            ", ".join(filter(None, (describe_type(info), info.facts.unit))),
+            show(values[key]),
+            info.description,
+        )
+        for key, info in fields().items()
+    ]
 
 
 def show(value: Any) -> str:

@@ -14,6 +14,7 @@ from gpt_jax.config.fields import (
     Probability,
     check,
     section,
+    setting,
 )
 
 TaskName = Literal[
@@ -95,11 +96,11 @@ class TaskConfig:
     """language_model: pretraining; classify, entail, similarity, choose, regress, tag: GPT-1's
     heads; respond: a response to a prompt (supervised fine-tuning); prefer: one response over
     another (DPO)."""
-    train: LocalPath = ""
+    train: LocalPath = setting("", use="loop")
     """Training examples: a .jsonl, .csv or .tsv file, a record an example."""
-    validation: LocalPath = ""
+    validation: LocalPath = setting("", use="loop")
     """Examples to validate on; empty = every tenth training example, which is not trained on."""
-    test: LocalPath = ""
+    test: LocalPath = setting("", use="loop")
     """Examples that the finished run is scored on; empty = none."""
     fields: tuple[str, ...] = ()
     """Fields of a record that hold the texts, in the task's order; none = the task's own names."""
@@ -109,10 +110,10 @@ class TaskConfig:
     """Names of the classes, in the order of their ids; none = those of the training examples."""
     options: Positive | None = None
     """choose: options of an example, at most; none = those of the training examples."""
-    length: Positive | None = None
+    length: Positive | None = setting(None, unit="tokens")
     """Tokens of a sequence, longer ones are cut; none = the longest training one, up to
     model.seq_len."""
-    epochs: PositiveFloat | None = None
+    epochs: PositiveFloat | None = setting(None, use="loop")
     """Times that every example is seen; takes the place of train.tokens."""
     warmup: Fraction | None = None
     """Share of training for warmup, with epochs; takes the place of schedule.warmup_tokens."""
@@ -122,7 +123,7 @@ class TaskConfig:
     """Weight of the language model's loss on the inputs, beside the head's (GPT-1: 0.5)."""
     head_dropout: Probability = 0.1
     """Dropout on what the head reads (GPT-1: 0.1)."""
-    class_weights: Literal["none", "balanced"] = "none"
+    class_weights: Literal["none", "balanced"] = setting("none", use="loop")
     """balanced: an example counts inversely to how frequent its class is."""
     repeat: bool = False
     """tag: the sentence is read twice and tagged the second time, when every word is known."""
@@ -131,12 +132,12 @@ class TaskConfig:
     gpt_jax/finetune/templates.py)."""
     pack: bool = False
     """respond: several examples share a sequence and do not see each other."""
-    images: LocalPath = ""
+    images: LocalPath = setting("", use="loop")
     """respond: a .npy file of images, uint8 [N, height, width] or [N, height, width, channels]; a
     record's field `image` is the index of the one that stands before its prompt."""
     image_encoder: Literal["none", "patches", "convolution"] = "none"
     """Makes an image a few embeddings, and is trained with the rest."""
-    image_patch: Positive = 7
+    image_patch: Positive = setting(7, unit="pixels")
     """patches: height and width of a patch, in pixels."""
     image_width: Positive = 16
     """convolution: channels of the first of three layers, which double and halve the image."""
@@ -144,7 +145,7 @@ class TaskConfig:
     """Height, width and channels of an image; none = those of the file."""
     preference_beta: PositiveFloat = 0.1
     """prefer: beta of DPO (Rafailov et al. 2023, equation 7)."""
-    robustness: bool = False
+    robustness: bool = setting(False, use="loop")
     """Score the test also with character noise and with swapped words."""
     adversarial: Literal["none", "fgm", "pgd"] = "none"
     """Tasks with a head: train also on embeddings that are moved to where the loss is higher, by
@@ -157,10 +158,10 @@ class TaskConfig:
     """pgd: steps."""
     adversarial_weight: PositiveFloat = 1.0
     """Weight of the loss on moved embeddings beside that on the embeddings."""
-    metric: str = ""
+    metric: str = setting("", use="loop")
     """The score that chooses the best checkpoint; empty = the task's first: accuracy, entity_f1 (of
     tags that mark no entities: accuracy), ..."""
-    patience: Positive | None = None
+    patience: Positive | None = setting(None, use="loop")
     """Validations without a better one after which training stops; none = it does not."""
 
     @check()

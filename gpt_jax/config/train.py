@@ -9,6 +9,7 @@ from gpt_jax.config.fields import (
     PositiveFloat,
     check,
     section,
+    setting,
 )
 
 
@@ -16,24 +17,24 @@ from gpt_jax.config.fields import (
 class TrainConfig:
     """How long, in which batches, and what is minimised."""
 
-    tokens: Positive = 300_000_000
+    tokens: Positive = setting(300_000_000, unit="tokens", use="loop", length=True)
     """Training tokens in all."""
-    batch_sequences: Positive = 32
+    batch_sequences: Positive = setting(32, unit="sequences", use="loop")
     """Sequences in a global batch, over all devices and hosts."""
-    ramp_from_sequences: Positive | None = None
+    ramp_from_sequences: Positive | None = setting(None, unit="sequences", use="loop")
     """Sequences in the first batches when the batch size is ramped up."""
-    ramp_tokens: NonNegative = 0
+    ramp_tokens: NonNegative = setting(0, unit="tokens", use="loop")
     """Tokens over which the batch grows linearly to batch_sequences."""
     z_loss: NonNegativeFloat = 0.0
     """Weight of the squared log-normaliser added to the loss (PaLM: 1e-4)."""
-    router_load_balance_loss: NonNegativeFloat = 0.01
+    router_load_balance_loss: NonNegativeFloat = setting(0.01, added="2026-11-25")
     """Experts: weight of the load-balance loss of every layer's router (Switch: 1e-2)."""
-    router_z_loss: NonNegativeFloat = 0.001
+    router_z_loss: NonNegativeFloat = setting(0.001, added="2026-11-25")
     """Experts: weight of the router logits' squared log-normaliser, every layer (ST-MoE: 1e-3)."""
     on_bad_step: Literal["stop", "skip"] = "stop"
     """A non-finite loss or gradient, or a spike: stop the run, or leave this update out (50 in a
     row stop it all the same)."""
-    spike_threshold: PositiveFloat | None = None
+    spike_threshold: PositiveFloat | None = setting(None, unit="nats")
     """A loss this many nats above its running mean is a spike; none = only non-finite counts."""
 
     @check()

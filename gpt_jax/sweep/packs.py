@@ -37,9 +37,6 @@ from gpt_jax.train.start import begin, finished_result, initial_state, opened
 PACK_SIZE = 16
 """Trials of a pack at most: their states and activations are in memory together."""
 
-FREE = ("name", "seed", "optimizer", "schedule", "model", "tracking")
-"""Sections that may differ within a pack, as far as `program_config` allows."""
-
 Outcomes = dict[str, tuple[State, str]]
 _Columns = dict[str, list[float]]
 """A value for each step, by the names of `Metrics`."""
@@ -47,13 +44,9 @@ _Columns = dict[str, list[float]]
 
 def pack_key(config: Config) -> Config:
     """Equal for trials that fit in a pack: one program, and the same steps, data and milestones."""
-    program = program_config(config)
-    free = {key: value for key, value in overrides.flatten(program).items() if _is_free(key)}
-    return overrides.draft(config, free)
-
-
-def _is_free(key: str) -> bool:
-    return key.split(".")[0] in FREE
+    program = overrides.flatten(program_config(config))
+    free = [key for key, info in overrides.fields().items() if info.facts.use == "lane"]
+    return overrides.draft(config, {key: program[key] for key in free})
 
 
 def choose_pack(sweep: SweepDirectory, ready: list[Entry], n_workers: int = 1) -> list[Entry]:

@@ -18,10 +18,10 @@ Must not import jax.
 
 import dataclasses
 import numbers
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from gpt_jax.config import WHAT, Config, overrides
+from gpt_jax.config import Config, overrides
 from gpt_jax.sweep.budget import PREFIX, Budget, parse_budget
 from gpt_jax.sweep.grid import Changes, Grid
 from gpt_jax.sweep.law_values import Applied, Law, recorded, split_laws
@@ -181,17 +181,16 @@ def _refuse_how(first: Trial, second: Trial) -> None:
     keys = [
         key
         for key in first.varied.keys() & second.varied.keys()
-        if key.split(".")[0] in _HOW and first.varied[key] != second.varied[key]
+        if is_how(key) and first.varied[key] != second.varied[key]
     ]
     if keys:
         raise ValueError(
             f"trials differ only in {', '.join(sorted(keys))}, which is how and not what they "
-            f"compute: they are one trial; vary {', '.join(WHAT)}"
+            f"compute: they are one trial; vary {', '.join(overrides.what_sections())}"
         )
 
 
-_HOW: Sequence[str] = tuple(
-    field.name
-    for field in dataclasses.fields(Config)
-    if field.name not in WHAT and field.name != "name"
-)
+def is_how(key: str) -> bool:
+    """Whether a field changes nothing that is computed; a trial's name is not meant."""
+    known = overrides.fields()  # a key of a trial may also be a budget's, which says what
+    return key in known and key != "name" and known[key].facts.scope != "what"

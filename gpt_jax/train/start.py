@@ -21,7 +21,7 @@ from gpt_jax.steps.step import TrainState
 from gpt_jax.train.experiment import Experiment, facts
 from gpt_jax.train.recorder import whole_steps
 
-LENGTH = ("train.tokens", "schedule.cooldown_tokens")
+LENGTH = tuple(key for key, info in overrides.fields().items() if info.facts.length)
 """Fields in which a branch may differ from its trunk: it continues the same stable part."""
 
 

@@ -62,8 +62,12 @@ def launch(config: Config, directory: Path, arguments: argparse.Namespace) -> in
 def _said(config: Config, directory: Path, arguments: argparse.Namespace) -> Record:
     """Settings that all processes of a run must share, or the steps of one would not be
     those of another."""
-    flat = overrides.flatten(config)
-    settings = {k: v for k, v in flat.items() if k not in overrides.FINGERPRINT_IGNORES}
+    known = overrides.fields()
+    settings = {
+        key: value
+        for key, value in overrides.flatten(config).items()
+        if known[key].facts.scope != "machine"
+    }
     return settings | {
         "--workdir": str(directory.absolute()),
         "--branch-from": str(arguments.branch_from),
