@@ -30,12 +30,12 @@ from jaxprs import equations
 
 from gpt_jax.config import Config, overrides
 from gpt_jax.config.timetable import make_timetable
+from gpt_jax.cost import blocks
 from gpt_jax.data.batch import Batch
 from gpt_jax.models import attention
 from gpt_jax.models.gpt import make_gpt
 from gpt_jax.models.products import precision
 from gpt_jax.models.ring import zigzag
-from gpt_jax.objectives import losses
 from gpt_jax.parallel.feed import put_count, stack
 from gpt_jax.parallel.sharding import make_layout
 from gpt_jax.plan.compiled import abstract_arguments
@@ -158,9 +158,9 @@ def run(name: str, changes: dict[str, Any], state: TrainState) -> tuple[list[flo
     """Losses, final parameters, and facts about the program, of training on a mesh."""
     config, devices = configure(name, changes)
     layout = make_layout(config, devices)
-    model = make_gpt(config.model, config.compute, layout)
     if config.compute.loss == "parts":  # four of the tokens, of a vocabulary taken for a large one
-        losses.VOCABULARY_PART, losses.LOGIT_BYTES = VOCAB // 2, 100
+        blocks.VOCABULARY_PART, blocks.LOGIT_BYTES = VOCAB // 2, 100
+    model = make_gpt(config.model, config.compute, layout)
     steps = compile_steps(config, model, layout)
     settings = jax.device_put(make_settings(config, make_timetable(config)), layout.everywhere)
     if config.adapt.method != "full":

@@ -11,11 +11,12 @@ from tiny_run import N_STEPS, Workspace, make_workspace, records
 
 from gpt_jax import cli
 from gpt_jax.config import ComputeConfig, Config, DistillConfig, ModelConfig, overrides
+from gpt_jax.cost import blocks
 from gpt_jax.data.batch import Batch
 from gpt_jax.models.gpt import make_gpt
-from gpt_jax.objectives import losses
 from gpt_jax.objectives.distillation import Teacher, distillation_loss, divergence
-from gpt_jax.objectives.losses import batch_loss
+from gpt_jax.objectives.in_parts import token_parts
+from gpt_jax.objectives.pretraining import batch_loss
 from gpt_jax.runs.directory import RunDirectory
 from gpt_jax.steps.program import make_steps
 
@@ -62,8 +63,8 @@ def test_the_loss_is_made_of_whole_logits_and_flows_to_the_student_alone(
 ):
     student, params, teacher, batch = models
     config = DistillConfig(teacher="somewhere", weight=0.3, temperature=2.0)
-    monkeypatch.setattr(losses, "LOGIT_BYTES", 4 * 3 * 16 * 32 // n_parts)
-    assert losses.token_parts(student, 3, 16) == n_parts
+    monkeypatch.setattr(blocks, "LOGIT_BYTES", 4 * 3 * 16 * 32 // n_parts)
+    assert token_parts(student, 3, 16) == n_parts
 
     def by_parts(params, taught):
         return distillation_loss(

@@ -21,7 +21,7 @@ hints
 runtime
 output
 failures
-storage: . atomic csv_cells json_files optional compressed paths tables
+storage: . atomic checksum csv_cells json_files locks optional compressed paths tables
 pages
 config: fields entries adapt data distill how model optimizer python_file task train config .
     meshes overrides timetable
@@ -48,7 +48,7 @@ data: batch documents files libraries output permutation progress records source
 parallel: . companions dispatch processes sharding feed
 models: . cpu kernels products execution layers experts ring attention transformer gpt trees
     vision
-objectives: . losses parts pretraining distillation
+objectives: . cross_entropy routers in_parts parts pretraining distillation
 adapt: difference interceptors low_rank adaptation .
 finetune: . embeddings noise recipes scores templates inputs checks heads packing reading examples
 inference: . chat filters retrieval settings sampling decode generate

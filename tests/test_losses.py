@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 from gpt_jax.config import ComputeConfig, ModelConfig
+from gpt_jax.cost import blocks
 from gpt_jax.data.batch import Batch
 from gpt_jax.models.gpt import make_gpt
-from gpt_jax.objectives import losses
-from gpt_jax.objectives.losses import LossWeights, cross_entropy_sums
+from gpt_jax.objectives import in_parts as parts_of_logits
+from gpt_jax.objectives.cross_entropy import cross_entropy_sums
+from gpt_jax.objectives.pretraining import LossWeights, batch_loss
 
 
 @pytest.fixture(scope="module")
@@ -68,14 +70,14 @@ def test_bfloat16_logits_are_summed_in_float32(batch):
 @pytest.mark.parametrize("n_tokens", [8, 7])
 def test_in_parts_the_loss_and_its_gradients_are_the_whole_ones(monkeypatch, soft_cap, n_tokens):
     """Three parts of the vocabulary, the last one smaller, by three or four parts of the tokens."""
-    monkeypatch.setattr(losses, "VOCABULARY_PART", 4)
-    monkeypatch.setattr(losses, "CPU_LOGIT_BYTES", 100)
+    monkeypatch.setattr(blocks, "VOCABULARY_PART", 4)
+    monkeypatch.setattr(blocks, "CPU_LOGIT_BYTES", 100)
     generator = np.random.default_rng(0)
     x_MD = jnp.asarray(generator.normal(size=(n_tokens, 5)), jnp.float32)
     table_VD = jnp.asarray(generator.normal(size=(11, 5)), jnp.float32)
     targets_M = jnp.asarray([0, 3, 4, 10, 7, 8, 1, 2][:n_tokens])
     weights_M = jnp.asarray([1, 1, 0, 1, 1, 1, 0, 1][:n_tokens], jnp.float32)
-    options = losses._Options(z_loss=0.1, soft_cap=soft_cap, operands=jnp.dtype("float32"))
+    options = parts_of_logits._Options(z_loss=0.1, soft_cap=soft_cap, operands=jnp.dtype("float32"))
 
     def whole(x_MD, table_VD):
         logits = x_MD @ table_VD.T
@@ -85,7 +87,7 @@ def test_in_parts_the_loss_and_its_gradients_are_the_whole_ones(monkeypatch, sof
         return 2 * (sums.cross_entropy + 0.1 * sums.z_loss), sums
 
     def in_parts(x_MD, table_VD):
-        loss, sums = losses.loss_in_parts(x_MD, table_VD, targets_M, weights_M, options)
+        loss, sums = parts_of_logits.loss_in_parts(x_MD, table_VD, targets_M, weights_M, options)
         return 2 * loss, sums
 
     close = functools.partial(np.testing.assert_allclose, rtol=2e-5, atol=1e-5)
@@ -102,9 +104,9 @@ def test_in_parts_the_loss_and_its_gradients_are_the_whole_ones(monkeypatch, sof
 @pytest.mark.parametrize("products", ["cpu", "plain"])
 @pytest.mark.parametrize("changes", [{}, {"tied_embeddings": False}, {"vocab_multiple": 8}])
 def test_a_model_has_the_same_loss_in_parts(monkeypatch, changes, products):
-    monkeypatch.setattr(losses, "VOCABULARY_PART", 6)
+    monkeypatch.setattr(blocks, "VOCABULARY_PART", 6)
     for limit in ("LOGIT_BYTES", "CPU_LOGIT_BYTES"):
-        monkeypatch.setattr(losses, limit, 300)
+        monkeypatch.setattr(blocks, limit, 300)
     shape = {"vocab_size": 13, "seq_len": 8, "n_layers": 1, "d_model": 8, "n_heads": 2}
     config = ModelConfig(**shape, logit_soft_cap=5.0, **changes)
     parts, whole = (
@@ -116,9 +118,7 @@ def test_a_model_has_the_same_loss_in_parts(monkeypatch, changes, products):
     batch = Batch(tokens[:, :-1], tokens[:, 1:], np.ones((3, 8), np.float32), None)
 
     def of(model):
-        loss = functools.partial(
-            losses.batch_loss, model, batch=batch, weights=LossWeights(z_loss=0.01)
-        )
+        loss = functools.partial(batch_loss, model, batch=batch, weights=LossWeights(z_loss=0.01))
         return jax.jit(jax.value_and_grad(loss, has_aux=True))
 
     logits = f"tensor<3x8x{config.padded_vocab_size}xf32>"

@@ -16,7 +16,7 @@ from gpt_jax.config import Config, overrides
 from gpt_jax.config.timetable import make_timetable
 from gpt_jax.data.batch import Batch
 from gpt_jax.models.gpt import make_gpt
-from gpt_jax.objectives.losses import LossSums, cross_entropy_sums
+from gpt_jax.objectives.cross_entropy import LossSums, cross_entropy_sums
 from gpt_jax.optim.updates import make_optimizer
 from gpt_jax.parallel.feed import put_count
 from gpt_jax.parallel.sharding import Layout, make_layout

@@ -9,6 +9,9 @@ LOGIT_BYTES, CPU_LOGIT_BYTES = 1 << 27, 1 << 28
 """Bytes of the float32 logits that are computed at a time where the loss is computed in parts. A
 CPU adds up a gradient of the embedding table for each part, which is as large as the logits of a
 thousand tokens."""
+VOCABULARY_PART = 12_288
+"""Ids whose logits are computed at a time where the loss is: of more, a CPU's matmuls are slower.
+A vocabulary of no more is computed whole."""
 RING_BLOCK = 512
 """Queries in a block of ring attention on a TPU: a fifth fewer of the compiler's cycles than 128
 (experiments/plan)."""

@@ -14,7 +14,7 @@ from gpt_jax.evaluate.validation import IN_FLIGHT, Validation, standard_error
 from gpt_jax.finetune import scores
 from gpt_jax.finetune.examples import Examples, in_order
 from gpt_jax.models.gpt import Params
-from gpt_jax.objectives.losses import LossSums
+from gpt_jax.objectives.cross_entropy import LossSums
 from gpt_jax.parallel.feed import process_rows, put_batch
 from gpt_jax.parallel.sharding import Layout
 

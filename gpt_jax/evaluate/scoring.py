@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from gpt_jax.cost.rounding import round_up
 from gpt_jax.evaluate.requests import Request, Score
 from gpt_jax.inference.sampling import likeliest
-from gpt_jax.models import cpu
 from gpt_jax.models.gpt import GPT, Params
-from gpt_jax.objectives.losses import VOCABULARY_PART
+from gpt_jax.objectives import in_parts
+from gpt_jax.objectives.cross_entropy import target_scores
 from gpt_jax.parallel.feed import process_rows, put_batch
 from gpt_jax.parallel.sharding import Layout
 
@@ -87,9 +87,8 @@ def scoring_weights(model: GPT, params: Params) -> Weights:
     """
     how = model.execution.how
     tables = [model.output_table(params).astype(how.operands)]
-    if how.cpu:  # wide products are slow there: as in `losses`, a part of the vocabulary at a time
-        starts = list(range(VOCABULARY_PART, tables[0].shape[0], VOCABULARY_PART))
-        tables = jnp.split(tables[0], starts) if starts else tables
+    if how.cpu:  # wide matmuls are slow there
+        tables = in_parts.split_vocabulary(tables[0])
     rounded = model.rounded_params(params)
     if how.operands != jnp.float32:
         rounded = model.unstacked_params(rounded)
@@ -238,12 +237,19 @@ def _score_batch(
     x_BTD = model.apply(weights.params, tokens_BT, logits=False)
     x_BCD = jnp.take_along_axis(x_BTD, positions_BC[..., None], axis=1)
     n_batch, n_scored, width = x_BCD.shape
-    target_M, normaliser_M, best_M, best_allowed_M = _token_scores(
-        model, weights.tables, x_BCD.reshape(-1, width), targets_BC.reshape(-1), banned_V
+    n_tokens = n_batch * n_scored
+    n_parts = in_parts.cpu_token_parts(n_tokens, model.config.vocab_size)
+    tokens = x_BCD.reshape(n_tokens, width), targets_BC.reshape(n_tokens)
+
+    def of_part(part: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, ...]:
+        x_RD, targets_R = part
+        return _token_scores(model, weights.tables, x_RD, targets_R, banned_V)
+
+    scored = jax.lax.map(of_part, tuple(in_parts.split_tokens(x, n_parts) for x in tokens))
+    log_BC, best_BC, best_allowed_BC = (
+        in_parts.join_tokens(x, n_tokens).reshape(n_batch, n_scored) for x in scored
     )
-    log_BC = (target_M - normaliser_M).reshape(n_batch, n_scored)
-    hit_BC = best_M.reshape(n_batch, n_scored) == targets_BC
-    hit_allowed_BC = best_allowed_M.reshape(n_batch, n_scored) == targets_BC
+    hit_BC, hit_allowed_BC = best_BC == targets_BC, best_allowed_BC == targets_BC
     counted_BC = weights_BC.astype(bool)
     first_allowed_BC = hit_BC.at[:, 0].set(hit_allowed_BC[:, 0])
     return (
@@ -260,27 +266,18 @@ def _token_scores(
     targets_M: jax.Array,
     banned_V: jax.Array,
 ) -> tuple[jax.Array, ...]:
-    """Target logit, log-normaliser, likeliest id and likeliest id that is not banned."""
-    how, cap = model.execution.how, model.config.logit_soft_cap
-    x_MD = x_MD.astype(how.operands)
-    low = jnp.full(x_MD.shape[0], -jnp.inf)
-    none = jnp.zeros(x_MD.shape[0], jnp.int32)
-    target, normaliser, best, allowed = low, low, (low, none), (low, none)
-    begin = 0
-    for rows in tables:
-        scores_MV = cpu.multiply(x_MD, rows, b_dim=-1)
-        if cap is not None:
-            scores_MV = cap * jnp.tanh(scores_MV / cap)
-        normaliser = jnp.logaddexp(normaliser, jax.nn.logsumexp(scores_MV, axis=1))
-        column_M = targets_M - begin
-        inside_M = (column_M >= 0) & (column_M < rows.shape[0])
-        at_M = jnp.take_along_axis(scores_MV, column_M[:, None], axis=1, mode="clip")[:, 0]
-        target = jnp.where(inside_M, at_M, target)
-        best = _better(best, scores_MV, begin)
-        banned = banned_V[begin : begin + len(rows)]
-        allowed = _better(allowed, jnp.where(banned, -jnp.inf, scores_MV), begin)
-        begin += len(rows)
-    return target, normaliser, best[1], allowed[1]
+    """Log-probability of the target, likeliest id, likeliest id that is not banned, [M] each."""
+    logits = in_parts.logit_parts(x_MD, tables, model.config.logit_soft_cap)
+    target_M, normaliser_M = target_scores(logits, targets_M)
+    lowest = jnp.full(x_MD.shape[0], -jnp.inf), jnp.zeros(x_MD.shape[0], jnp.int32)
+    best, allowed, begin = lowest, lowest, 0
+    for part_MV in logits:
+        n = part_MV.shape[1]
+        best = _better(best, part_MV, begin)
+        banned = jnp.where(banned_V[begin : begin + n], -jnp.inf, part_MV)
+        allowed = _better(allowed, banned, begin)
+        begin += n
+    return target_M - normaliser_M, best[1], allowed[1]
 
 
 def _better(

@@ -12,7 +12,7 @@ from gpt_jax.data.batch import Batch
 from gpt_jax.data.shards import TokenShards
 from gpt_jax.data.stream import evaluation_batches
 from gpt_jax.models.gpt import Params
-from gpt_jax.objectives.losses import LossSums
+from gpt_jax.objectives.cross_entropy import LossSums
 from gpt_jax.parallel.feed import process_rows, put_batch
 from gpt_jax.parallel.sharding import Layout
 

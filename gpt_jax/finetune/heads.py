@@ -16,14 +16,13 @@ from gpt_jax.finetune.embeddings import moved, special_tokens
 from gpt_jax.finetune.inputs import N_SPECIAL
 from gpt_jax.models.gpt import GPT, Params
 from gpt_jax.models.vision import encode, fresh_encoder
-from gpt_jax.objectives.losses import (
+from gpt_jax.objectives.cross_entropy import (
     LossSums,
-    LossWeights,
-    batch_loss,
-    in_parts,
-    no_sums,
-    output_loss,
+    cross_entropy_sums,
+    log_softmax,
+    target_scores,
 )
+from gpt_jax.objectives.pretraining import LossWeights, batch_loss, no_sums, output_loss
 from gpt_jax.parallel.sharding import Axes
 
 HEAD_STD = 0.02
@@ -130,7 +129,8 @@ def task_loss(
     _, sums = _head_loss(config, params, x_BTD, batch, key)
     objective = sums.cross_entropy
     if task.language_loss:
-        y = x_BTD if in_parts(model) else model.logits(x_BTD, model.output_weights(params))
+        in_parts = model.execution.loss_in_parts
+        y = x_BTD if in_parts else model.logits(x_BTD, model.output_weights(params))
         language, _ = output_loss(model, params, y, sequences, config.train.z_loss)
         objective += task.language_loss * language
     if task.adversarial != "none" and key is not None:
@@ -173,9 +173,7 @@ def sequence_log_probabilities(
     sequences = split_rows(config, batch)
     x_BTD = _activations(model, params, sequences, key)
     logits_BTV = model.logits(x_BTD, model.output_weights(params))
-    logits_BTV = logits_BTV.astype(jnp.float32)
-    normaliser_BT = jax.nn.logsumexp(logits_BTV, axis=-1)
-    target_BT = jnp.take_along_axis(logits_BTV, sequences.targets_BT[..., None], axis=-1)[..., 0]
+    target_BT, normaliser_BT = target_scores([logits_BTV], sequences.targets_BT)
     total_B = jnp.sum(sequences.weights_BT * (target_BT - normaliser_BT), axis=1)
     return total_B.reshape(len(batch.tokens_BT), -1)
 
@@ -206,10 +204,7 @@ def _head_loss(
     assert batch.labels_BT is not None
     assert batch.label_weights_BT is not None
     if task.name == "tag":
-        outputs = jax.nn.log_softmax(x_BTD @ head["kernel"] + head["bias"])
-        labels_BT = batch.labels_BT.astype(jnp.int32)
-        taken_BT = jnp.take_along_axis(outputs, labels_BT[..., None], axis=-1)[..., 0]
-        return outputs, _sums(-taken_BT, batch.label_weights_BT)
+        return _classify(x_BTD, head, batch.labels_BT, batch.label_weights_BT)
     # What the head reads of each sequence: one position of it, or none (an option too few).
     K = task.n_sequences
     read_BKT = (batch.label_weights_BT > 0).reshape(n_rows, K, -1)
@@ -220,16 +215,22 @@ def _head_loss(
     if task.name == "choose":
         scores_BK = (x_BKD @ head["kernel"] + head["bias"])[..., 0]
         there_BK = jnp.any(read_BKT, axis=2)
-        outputs = jax.nn.log_softmax(jnp.where(there_BK, scores_BK, NO_OPTION))
+        outputs = log_softmax(jnp.where(there_BK, scores_BK, NO_OPTION))
         return outputs, _sums(-jnp.sum(labels_BK * outputs, axis=1), weights_B)
-    y_BC = jnp.sum(x_BKD, axis=1) @ head["kernel"] + head["bias"]
+    x_BD = jnp.sum(x_BKD, axis=1)
     if task.name == "regress":
-        outputs = y_BC[:, 0]
+        outputs = (x_BD @ head["kernel"] + head["bias"])[:, 0]
         return outputs, _sums(jnp.square(outputs - labels_BK[:, 0]), weights_B)
-    outputs = jax.nn.log_softmax(y_BC)
-    label_B1 = labels_BK[:, :1].astype(jnp.int32)
-    taken_B = jnp.take_along_axis(outputs, label_B1, axis=1)[:, 0]
-    return outputs, _sums(-taken_B, weights_B)
+    return _classify(x_BD, head, labels_BK[:, 0], weights_B)
+
+
+def _classify(
+    x: jax.Array, head: Params, labels: jax.Array, weights: jax.Array
+) -> tuple[jax.Array, LossSums]:
+    """(log-probabilities [..., C], sums) of classes; x: [..., D], labels and weights: [...]."""
+    logits = x @ head["kernel"] + head["bias"]
+    sums = cross_entropy_sums(logits, labels.astype(jnp.int32), weights)
+    return log_softmax(logits), sums._replace(z_loss=jnp.zeros(()))
 
 
 def _moved_loss(

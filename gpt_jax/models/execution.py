@@ -3,7 +3,7 @@
 import dataclasses
 
 from gpt_jax.config import ComputeConfig, ModelConfig
-from gpt_jax.cost.blocks import UNROLL_UP_TO, block_length
+from gpt_jax.cost import blocks
 from gpt_jax.models import kernels
 from gpt_jax.models.products import Precision, precision
 
@@ -28,7 +28,7 @@ class Execution:
     unroll: bool
     remat: str
     loss_in_parts: bool
-    """Whether the logits of a large vocabulary are never stored whole."""
+    """Whether the logits of a batch are never stored whole: where the vocabulary is large."""
     compiler_options: tuple[tuple[str, bool | int], ...]
     """XLA compiler options of the training step."""
 
@@ -55,16 +55,19 @@ def decide_execution(
         )
     unroll = compute.layers == "unroll"
     if compute.layers == "auto":
-        unroll = backend == "cpu" and model.n_layers <= UNROLL_UP_TO
+        unroll = backend == "cpu" and model.n_layers <= blocks.UNROLL_UP_TO
+    parts_are_faster = backend == "tpu" or (backend == "cpu" and n_devices == 1)
     kernel = kernels.choose_kernel(model, compute, backend, sequence_parts)
     return Execution(
         how=how,
         kernel=kernel,
-        attention_block=block_length(compute.attention_block, model.seq_len, backend, kernel.name),
+        attention_block=blocks.block_length(
+            compute.attention_block, model.seq_len, backend, kernel.name
+        ),
         unroll=unroll,
         remat=compute.remat,
-        loss_in_parts=compute.loss == "parts"
-        or (compute.loss == "auto" and (backend == "tpu" or (backend == "cpu" and n_devices == 1))),
+        loss_in_parts=model.vocab_size > blocks.VOCABULARY_PART
+        and (compute.loss == "parts" or (compute.loss == "auto" and parts_are_faster)),
         compiler_options=compiler_options(compute, backend, n_devices),
     )
 

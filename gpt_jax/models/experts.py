@@ -4,7 +4,7 @@ Sources: Shazeer et al. 2017 (arXiv:1701.06538), top-k gating; GShard, Lepikhin 
 (arXiv:2006.16668), capacity and experts split over devices; Switch, Fedus et al. 2021
 (arXiv:2101.03961), K = 1, a router in float32; ST-MoE, Zoph et al. 2022 (arXiv:2202.08906);
 MegaBlocks, Gale et al. 2022 (arXiv:2211.15841), dropless; gates as in Mixtral, Jiang et al. 2024
-(arXiv:2401.04088). The losses that keep routers balanced are in `gpt_jax.objectives.losses`.
+(arXiv:2401.04088). The losses that keep routers balanced are in `gpt_jax.objectives.routers`.
 
 Two forms. Dropless: tokens are sorted by expert and all are computed. With a capacity: an expert
 takes the first C tokens of a sequence that chose it; what the others would get of it is zero, and

@@ -369,6 +369,11 @@ class Transformer(nn.Module):
         return output_logits(self.config, self.execution.how, self.layout, x_BTD, weights)
 
 
+def soft_cap(logits: jax.Array, cap: float | None) -> jax.Array:
+    """cap tanh(logits / cap) (model.logit_soft_cap); None = the logits as they are."""
+    return logits if cap is None else cap * jnp.tanh(logits / cap)
+
+
 def output_logits(
     config: ModelConfig, how: Precision, layout: Layout | None, x_BTD: jax.Array, weights: jax.Array
 ) -> jax.Array:
@@ -382,8 +387,7 @@ def output_logits(
         logits = project(x_BTD, weights, 1, how, result=jnp.dtype(jnp.float32))
     if layout is not None:
         logits = layout.constrain(logits, "act_batch", "act_seq", "act_vocab")
-    if config.logit_soft_cap is not None:
-        logits = config.logit_soft_cap * jnp.tanh(logits / config.logit_soft_cap)
+    logits = soft_cap(logits, config.logit_soft_cap)
     if config.padded_vocab_size > config.vocab_size:
         ids = jnp.arange(config.padded_vocab_size)
         logits = jnp.where(ids < config.vocab_size, logits, attention.MASKED)

@@ -14,14 +14,9 @@ import jax.numpy as jnp
 from gpt_jax.config import DistillConfig
 from gpt_jax.data.batch import Batch
 from gpt_jax.models.gpt import GPT, Params
-from gpt_jax.objectives.losses import (
-    LossSums,
-    cross_entropy_sums,
-    no_loss,
-    no_sums,
-    token_parts,
-)
-from gpt_jax.objectives.pretraining import LanguageModel
+from gpt_jax.objectives.cross_entropy import LossSums, cross_entropy_sums, log_softmax, no_loss
+from gpt_jax.objectives.in_parts import token_parts
+from gpt_jax.objectives.pretraining import LanguageModel, no_sums
 
 
 class Teacher(NamedTuple):
@@ -108,6 +103,6 @@ def divergence(teacher: jax.Array, student: jax.Array, temperature: float) -> ja
 
     teacher, student: logits [..., V]. Returns [...]: sum of p (log p - log q), p the teacher's.
     """
-    log_p = jax.nn.log_softmax(teacher.astype(jnp.float32) / temperature)
-    log_q = jax.nn.log_softmax(student.astype(jnp.float32) / temperature)
+    log_p = log_softmax(teacher.astype(jnp.float32) / temperature)
+    log_q = log_softmax(student.astype(jnp.float32) / temperature)
     return jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=-1)

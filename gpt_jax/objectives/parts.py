@@ -12,7 +12,7 @@ import optax
 
 from gpt_jax.data.batch import Batch
 from gpt_jax.models.gpt import GPT, Params
-from gpt_jax.objectives.losses import LossSums
+from gpt_jax.objectives.cross_entropy import LossSums
 from gpt_jax.parallel.sharding import Axes
 
 

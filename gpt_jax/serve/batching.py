@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from gpt_jax.inference.sampling import keep_top_k, keep_top_p, likeliest
 from gpt_jax.models.gpt import GPT, Params
 from gpt_jax.models.transformer import Cache
+from gpt_jax.objectives.cross_entropy import log_softmax
 
 Array = Any
 """A numpy array, or a jax.Array."""
@@ -86,7 +87,7 @@ def next_tokens(
     )
     allowed_V = jnp.arange(logits_B1V.shape[-1]) < vocab_size
     logits_BV = jnp.where(allowed_V, logits_B1V[:, 0].astype(jnp.float32), -jnp.inf)
-    log_p_BV = jax.nn.log_softmax(logits_BV)
+    log_p_BV = log_softmax(logits_BV)
     # Rows of nothing but -inf would draw an id outside the vocabulary: the engine bans fewer.
     rows_B1 = jnp.arange(len(logits_BV))[:, None]
     logits_BV = logits_BV.at[rows_B1, step.banned_BE].set(-jnp.inf, mode="drop")

@@ -12,60 +12,20 @@ import jax
 from gpt_jax.config import Config, overrides
 from gpt_jax.data.batch import Batch
 from gpt_jax.models.gpt import GPT, Params
-from gpt_jax.objectives.losses import LossSums
+from gpt_jax.objectives.cross_entropy import LossSums
 from gpt_jax.parallel.sharding import Layout
 from gpt_jax.steps.program import make_steps
 from gpt_jax.steps.step import Settings, Steps, TrainState
 
-AS_SETTINGS = (
-    "name",
-    "base",
-    "distill.teacher",
-    "seed",
-    "model.init_std",
-    "model.init_matrices",
-    "model.init_residual",
-    "data",
-    "task.train",
-    "task.validation",
-    "task.test",
-    "task.images",
-    "task.epochs",
-    "task.class_weights",
-    "task.robustness",
-    "task.metric",
-    "task.patience",
-    "train.tokens",
-    "train.batch_sequences",
-    "train.ramp_from_sequences",
-    "train.ramp_tokens",
-    "optimizer.learning_rate",
-    "optimizer.adam_learning_rate",
-    "optimizer.b1",
-    "optimizer.b2",
-    "optimizer.epsilon",
-    "optimizer.weight_decay",
-    "optimizer.clip_norm",
-    "schedule",
-    "evaluate",
-    "checkpoint",
-    "tracking",
-)
-"""Fields, or sections, on which the compiled train and evaluate steps do not depend: they are
-`Settings`, shapes of arguments, initial values, or the loop's."""
-
 
 def program_config(config: Config) -> Config:
-    """The config with everything in `AS_SETTINGS` at one value for all: what steps are made of.
+    """The config with every field that is no constant of the program at one value for all: what
+    steps are made of (`gpt_jax.config.fields.Use`).
 
     Equal program configs share their compiled steps. Whether there is clipping stays part of it.
     """
-    neutral = overrides.flatten(Config())
-    changes = {
-        key: value
-        for key, value in neutral.items()
-        if key in AS_SETTINGS or key.split(".")[0] in AS_SETTINGS
-    }
+    known = overrides.fields()
+    changes = {key: x.default for key, x in known.items() if x.facts.use != "constant"}
     changes["optimizer.clip_norm"] = None if config.optimizer.clip_norm is None else 1.0
     changes["train.batch_sequences"] = config.compute.microbatches
     return overrides.draft(config, changes)  # not to be trained: sections need not agree

@@ -20,7 +20,7 @@ import optax
 
 from gpt_jax.config import ComputeConfig, Config
 from gpt_jax.models.gpt import make_gpt
-from gpt_jax.objectives.losses import cross_entropy_sums
+from gpt_jax.objectives.cross_entropy import cross_entropy_sums
 from gpt_jax.optim.updates import make_optimizer
 
 Axis = Literal["width", "depth"]

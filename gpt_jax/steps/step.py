@@ -24,7 +24,7 @@ from gpt_jax.cost.rounding import round_up
 from gpt_jax.data.batch import Batch
 from gpt_jax.models.gpt import GPT, Params
 from gpt_jax.models.trees import join, unflatten
-from gpt_jax.objectives.losses import LossSums
+from gpt_jax.objectives.cross_entropy import LossSums
 from gpt_jax.objectives.parts import Objective, Transform
 from gpt_jax.optim.entry import Hyperparameters
 from gpt_jax.optim.schedule import learning_rate_schedule

@@ -17,7 +17,6 @@ from gpt_jax.data.stream import Samples
 from gpt_jax.data.tokenizers import Tokenizer, load_tokenizer
 from gpt_jax.evaluate.validation import Validation, validate_lanes, validation_batches
 from gpt_jax.models.gpt import GPT, Params, make_gpt
-from gpt_jax.objectives.losses import in_parts
 from gpt_jax.parallel import dispatch
 from gpt_jax.parallel.sharding import Layout, make_layout
 from gpt_jax.runs.directory import RunDirectory, plain_model
@@ -320,7 +319,7 @@ def facts(experiment: Experiment) -> Record:
         "attention": f"{execution.kernel.name} ({execution.kernel.reason})",
         "layers": "unrolled" if execution.unroll else "scanned",
         "compiler_options": dict(execution.compiler_options),
-        "loss": "parts of logits" if in_parts(experiment.model) else "whole logits",
+        "loss": "parts of logits" if execution.loss_in_parts else "whole logits",
         "steps_per_dispatch": experiment.steps_per_dispatch,
         "peak_flops": experiment.peak_flops,
         "data": experiment.data.fingerprints,

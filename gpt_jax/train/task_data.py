@@ -25,7 +25,7 @@ from gpt_jax.finetune.examples import (
 from gpt_jax.finetune.heads import sequence_log_probabilities
 from gpt_jax.finetune.reading import said_of_classes, said_of_examples, split_records
 from gpt_jax.models.gpt import GPT, Params
-from gpt_jax.objectives.losses import LossSums, no_loss
+from gpt_jax.objectives.cross_entropy import LossSums, no_loss
 from gpt_jax.output import say
 from gpt_jax.parallel.processes import is_writer
 from gpt_jax.parallel.sharding import Layout

@@ -139,7 +139,7 @@ def host() -> list[Row]:
 def describe_execution(execution: "Execution", steps: int) -> list[Row]:
     """Operand types, kernels and loops that a config would get here; steps: of a call, at most."""
     form = "forms that are fast on a CPU" if execution.how.cpu else "as written"
-    logits = "whole" if not execution.loss_in_parts else "in parts where the vocabulary is large"
+    logits = "whole" if not execution.loss_in_parts else "in parts"
     unrolled = "unrolled" if execution.unroll else "scanned: compile time does not grow with depth"
     return [
         ("matrix products", f"{execution.how.operands} operands, float32 sums, {form}"),

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpt_jax.config import ComputeConfig, Config, MeshConfig, ModelConfig
+from gpt_jax.cost import blocks
 from gpt_jax.evaluate import scoring
 from gpt_jax.evaluate.scoring import Request, Scorer, bucket, scoring_weights, windows
 from gpt_jax.models.gpt import make_gpt
@@ -84,7 +85,7 @@ def requests(n=40):
 @pytest.mark.smoke
 @pytest.mark.parametrize("products", ["auto", "plain"])
 def test_batches_score_as_one_text_at_a_time(products, monkeypatch):
-    monkeypatch.setattr(scoring, "VOCABULARY_PART", 11)  # several parts, the last one short
+    monkeypatch.setattr(blocks, "VOCABULARY_PART", 11)  # several parts, the last one short
     scoring._score_batch.clear_cache()
     asked = requests()
     got = scorer(products).score_all(asked)
@@ -135,7 +136,7 @@ def test_weights_that_are_cut_compute_the_same(monkeypatch):
     compute = ComputeConfig(dtype="bfloat16", products="cpu", layers="unroll")
     model = make_gpt(config, compute)
     params = jax.jit(model.init)(jax.random.key(0))
-    monkeypatch.setattr(scoring, "VOCABULARY_PART", 12)
+    monkeypatch.setattr(blocks, "VOCABULARY_PART", 12)
     weights = scoring_weights(model, params)
     assert [table.shape for table in weights.tables] == [(12, 16), (12, 16), (8, 16)]
     assert {"blocks_0", "blocks_1"} < weights.params.keys()

@@ -12,7 +12,7 @@ from gpt_jax.config import ComputeConfig, DataConfig, ModelConfig
 from gpt_jax.data import evaluation_batches, prepare
 from gpt_jax.interop.gpt2 import params_from_gpt2
 from gpt_jax.models.gpt import make_gpt
-from gpt_jax.objectives.losses import cross_entropy_sums
+from gpt_jax.objectives.cross_entropy import cross_entropy_sums
 
 
 @pytest.fixture(scope="module")

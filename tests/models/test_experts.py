@@ -27,7 +27,8 @@ from gpt_jax.data.batch import Batch
 from gpt_jax.models.experts import capacity_slots, choose
 from gpt_jax.models.gpt import make_gpt
 from gpt_jax.models.layers import ACTIVATIONS
-from gpt_jax.objectives.losses import LossWeights, batch_loss, router_sums
+from gpt_jax.objectives.pretraining import LossWeights, batch_loss
+from gpt_jax.objectives.routers import router_sums
 from gpt_jax.optim.updates import make_optimizer
 from gpt_jax.steps.program import make_steps
 

@@ -16,7 +16,7 @@ from gpt_jax.models import gpt
 from gpt_jax.models.execution import decide_execution
 from gpt_jax.models.gpt import make_gpt
 from gpt_jax.models.layers import projection_std
-from gpt_jax.objectives.losses import cross_entropy_sums
+from gpt_jax.objectives.cross_entropy import cross_entropy_sums
 
 SMALL = {"vocab_size": 12, "seq_len": 12, "n_layers": 2, "d_model": 8, "n_heads": 2}
 SCANNED = ComputeConfig(dtype="float32", layers="scan", attention="reference")
