@@ -1,6 +1,7 @@
 """Checksums, locks, and files that only one creates."""
 
 import os
+import re
 
 import pytest
 
@@ -42,3 +43,13 @@ def test_a_file_is_created_once_locked_and_whole(tmp_path):
     os.close(descriptor)
     assert is_locked(path) is False
     assert os.listdir(tmp_path) == ["claim"]
+
+
+def test_nowhere_else_is_a_file_locked_or_summed(repository):
+    """Other hashes (a cache's names by another program, 64 bits for doubles) are no checksums."""
+    own = {"checksum.py", "locks.py"}
+    package = repository / "gpt_jax"
+    others = [path for path in package.rglob("*.py") if path.name not in own]
+    assert len(others) > 200
+    for path in others:
+        assert not re.search(r"sha256\(|file_digest|fcntl|O_EXCL", path.read_text()), path

@@ -8,7 +8,6 @@ The law is what `gpt-jax fit hyperparameters RUNS.csv --json laws.json` writes. 
 """
 
 import dataclasses
-import hashlib
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any, get_args
 
 from gpt_jax.config import Config
 from gpt_jax.scaling.ladder import SizeConvention, count
+from gpt_jax.storage.checksum import checksum
 from gpt_jax.storage.json_files import Damaged, parse_object
 from gpt_jax.sweep.grid import Changes, Grid
 
@@ -151,7 +151,7 @@ def by_law(
             f"directory, Path(__file__).parent / NAME is a file beside the sweep"
         ) from None
     document = parse_object(text, str(path), "law", "cells", *WAYS)
-    digest = hashlib.sha256(text).hexdigest()[:DIGEST]
+    digest = checksum(text)[:DIGEST]
     scale, exponents, ranges = _read(document, path, KEYS[key], way)
     convention = params or _convention(document)
     if convention not in get_args(SizeConvention):

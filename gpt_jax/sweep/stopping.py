@@ -6,7 +6,6 @@ same data. A trial that was stopped once and is taken up again is trained to its
 Must not import jax at import time.
 """
 
-import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -22,6 +21,7 @@ from gpt_jax.scaling.best import SAME_COMPUTE
 from gpt_jax.scaling.curve import from_steps
 from gpt_jax.scaling.laws import Array
 from gpt_jax.storage.atomic import write_json
+from gpt_jax.storage.checksum import checksum
 from gpt_jax.storage.json_files import Damaged, read_object
 from gpt_jax.sweep.hopeless import LEVEL, STRETCHES, FinishedRun, beginning, predict
 from gpt_jax.sweep.store import Entry, SweepDirectory
@@ -291,8 +291,8 @@ def sample(sweep: SweepDirectory, share: float, seed: int) -> list[str]:
     if not stopped or share <= 0:
         return []
 
-    def rank(entry: Entry) -> bytes:
-        return hashlib.sha256(f"{seed}:{entry.fingerprint}".encode()).digest()
+    def rank(entry: Entry) -> str:
+        return checksum(f"{seed}:{entry.fingerprint}")
 
     chosen = sorted(stopped, key=rank)[: max(1, round(share * len(stopped)))]
     return [e.name for e in chosen if sweep.state(e.name) == "stopped"]
