@@ -40,6 +40,7 @@ VERBS = {
     "compare": ("gpt_jax.verbs.compare", "the compute one ladder needs as a multiple of another's"),
     "next": ("gpt_jax.verbs.next", "which runs to make next, for a budget and a target"),
     "table": ("gpt_jax.verbs.table", "a paper's table beside what we compute"),
+    "runs": ("gpt_jax.verbs.runs", "the field's open tables of runs: list, get, verify"),
     "doctor": ("gpt_jax.verbs.doctor", "versions, devices, kernels in use, data found"),
 }
 """Verb -> module, one line of help."""

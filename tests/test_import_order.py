@@ -36,7 +36,10 @@ scaling: . arguments chain_spec expressions conditions ladder laws choose constr
     best catalog rungs uncertainty bowls fit answers chain compare compare_report fit_arguments
     mixture optima checks envelope isoflop scatter study plots compare_plots form_plots report
     wide
-published: . compare fits chinchilla laws shapes tables
+published: . compare fits chinchilla laws shapes tables runs runs.entry runs.active_sl runs.schema
+    runs.build runs.fetch runs.results runs.entries.active_sl_domain_mixture
+    runs.entries.active_sl_lr_bsz runs.entries.active_sl_moe runs.entries.clark2022
+    runs.entries.multi_power_law runs.entries.olmo_ladder runs.entries.steplaw runs.entries
 optim: . parametrization roles entry entries entries.adamw entries.adam entries.lion entries.sgd
     layers entries.muon entries.normuon entries.adafactor from_optax schedule schedules
     schedules.constant schedules.cosine schedules.linear schedules.inverse_sqrt schedules.power
@@ -68,7 +71,7 @@ sweep: . grid budget ladder lanes law_values machine measure naming page_numbers
     trial branches load cost plan_text plan store hopeless stopping attempt packs status table
     figures laws page_runs page report view slurm worker launch
 verbs: . compress coord_check data doctor evaluate export fit compare fit_chain fit_curve
-    fit_hyperparameters fit_mixture generate import_ inspect next plan predict serve sweep table
+    fit_hyperparameters fit_mixture generate import_ inspect next plan predict runs serve sweep table
     train finetune
 cli
 __main__

@@ -75,7 +75,10 @@ def run(arguments: argparse.Namespace) -> int:
     best = best_mixture(fits, weights, low, high, arguments.seed)
     print("\n".join(text(fits, share_names, shares, losses, held, best, weights)))
     if arguments.json:
-        write_json(Path(arguments.json), to_json(fits, share_names, best), allow_nan=False)
+        qualities = [quality(fit, shares, losses[:, k], held) for k, fit in enumerate(fits)]
+        write_json(
+            Path(arguments.json), to_json(fits, share_names, best, qualities), allow_nan=False
+        )
     if arguments.plots:
         from gpt_jax.scaling.form_plots import draw_mixture
 
@@ -127,8 +130,6 @@ def text(
     """The laws for a terminal."""
     import numpy as np
 
-    from gpt_jax.scaling.mixture import r_squared
-
     lines = [
         f"mixture: {(~held).sum()} runs, {len(share_names)} shares; "
         "L_i = c_i + exp(sum of t_ij r_j) (arXiv 2403.16952)"
@@ -144,14 +145,12 @@ def text(
     lines.append(f"    {'':{width}s}  {'c':>7s}  {header}  {'scatter':>7s}  R2")
     scores = []
     for k, fit in enumerate(fits):
-        rows = ~held & np.isfinite(losses[:, k])
-        inside = r_squared(losses[rows, k], fit.predict(shares[rows])[0])
+        found = quality(fit, shares, losses[:, k], held)
         cells = "  ".join(f"{value:12.4f}" for value in fit.theta[1:])
         line = f"    {fit.domain:{width}s}  {fit.theta[0]:7.4f}  {cells}  "
-        line += f"{fit.scatter:7.4f}  {inside:.4f}"
-        if held.any():
-            out = held & np.isfinite(losses[:, k])
-            scores.append(r_squared(losses[out, k], fit.predict(shares[out])[0]))
+        line += f"{fit.scatter:7.4f}  {found['r2']:.4f}"
+        if "r2_held_out" in found:
+            scores.append(found["r2_held_out"])
             line += f", held out {scores[-1]:.4f}"
         lines.append(line)
     if scores:
@@ -176,7 +175,23 @@ def text(
     return lines
 
 
-def to_json(fits: "list[DomainFit]", share_names: list[str], best: "BestMixture") -> dict[str, Any]:
+def quality(fit: "DomainFit", shares: Any, loss: Any, held: Any) -> dict[str, float]:
+    """R2 of a law on the rows that it was fitted to, and on those held out if there are any."""
+    import numpy as np
+
+    from gpt_jax.scaling.mixture import r_squared
+
+    def r2(rows: Any) -> float:
+        return float(r_squared(loss[rows], fit.predict(shares[rows])[0]))
+
+    known = np.isfinite(loss)
+    return {"r2": r2(~held & known)} | ({"r2_held_out": r2(held & known)} if held.any() else {})
+
+
+def to_json(
+    fits: "list[DomainFit]", share_names: list[str], best: "BestMixture",
+    qualities: list[dict[str, float]],
+) -> dict[str, Any]:  # fmt: skip
     """Everything that is known of the laws."""
     return {
         "law": "mixture",
@@ -186,8 +201,9 @@ def to_json(fits: "list[DomainFit]", share_names: list[str], best: "BestMixture"
                 "t": dict(zip(share_names, map(float, fit.theta[1:]), strict=True)),
                 "covariance": fit.covariance.tolist(),
                 "scatter": fit.scatter,
+                **found,
             }
-            for fit in fits
+            for fit, found in zip(fits, qualities, strict=True)
         },
         "best_mixture": {
             "shares": dict(zip(share_names, map(float, best.shares), strict=True)),

@@ -1,0 +1,150 @@
+"""Files of published tables: from a folder, or downloaded once by pooch and checked.
+
+Must not import jax.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from gpt_jax.published.runs.entry import File, Form, RunsEntry
+from gpt_jax.runtime import cache_directory
+from gpt_jax.storage.atomic import write_json
+from gpt_jax.storage.optional import require
+
+DIGESTS = "digests.json"
+"""SHA-256 of the files in a cache that no entry has a digest of, from their first download."""
+EXTRA = "runs"
+TIMEOUT = 60
+"""Seconds without an answer after which a download fails."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """The files of one form of a table, checked."""
+
+    form: Form
+    paths: list[Path]
+
+
+def default_cache() -> Path:
+    """Directory of downloaded tables: the project's cache, `runs`."""
+    return cache_directory() / "runs"
+
+
+def find(entry: RunsEntry, folder: Path | None, cache: Path, say: Callable[[str], None]) -> Found:
+    """The files of the first form that can be had: in the folder, if one is given, else by address.
+
+    say: told what is trusted on first use. Raises ValueError where no form can be had, or a file
+    has another digest than it must have.
+    """
+    if folder is not None:
+        return _in_folder(entry, folder)
+    form = next((form for form in entry.forms if all(file.url for file in form.files)), None)
+    if form is None:
+        names = " or ".join(", ".join(file.name for file in form.files) for form in entry.forms)
+        raise ValueError(
+            f"{entry.name} has no address that can be read as it is: get it from {entry.address}, "
+            f"then --from DIR with {names}"
+        )
+    return Found(form, [_download(entry, file, cache / entry.name, say) for file in form.files])
+
+
+def available(entry: RunsEntry, folder: Path | None, cache: Path) -> bool:
+    """Whether a form's files are all there already, without a download."""
+    places = [folder] if folder is not None else [cache / entry.name]
+    return any(
+        all((place / file.name).is_file() for file in form.files)
+        for place in places
+        for form in entry.forms
+    )
+
+
+def _in_folder(entry: RunsEntry, folder: Path) -> Found:
+    if not folder.is_dir():
+        raise ValueError(f"--from {folder}: no such folder")
+    for form in entry.forms:
+        paths = [folder / file.name for file in form.files]
+        if all(path.is_file() for path in paths):
+            for file, path in zip(form.files, paths, strict=True):
+                if file.sha256 is not None:
+                    _require_digest(file.sha256, digest_of(path), str(path))
+            return Found(form, paths)
+    wanted = " or ".join(_few([file.name for file in form.files]) for form in entry.forms)
+    raise ValueError(f"--from {folder}: {entry.name} needs {wanted} there")
+
+
+def _few(names: list[str]) -> str:
+    return (
+        ", ".join(names) if len(names) < 4 else f"{names[0]} ... {names[-1]} ({len(names)} files)"
+    )
+
+
+def _download(entry: RunsEntry, file: File, folder: Path, say: Callable[[str], None]) -> Path:
+    """The file in the cache, downloaded if it is not there with the right digest."""
+    assert file.url is not None
+    path = folder / file.name
+    known = file.sha256 or read_digests(folder).get(file.name)
+    if path.is_file() and known is not None and digest_of(path) == known:
+        return path
+    _retrieve(file, folder, known)
+    if known is None:
+        seen = digest_of(path)
+        write_json(folder / DIGESTS, {**read_digests(folder), file.name: seen})
+        say(f"{file.name}: trusted on first use, SHA-256 {seen} (kept in {folder / DIGESTS})")
+    return path
+
+
+def _retrieve(file: File, folder: Path, known: str | None) -> None:
+    pooch = require("pooch", EXTRA)
+    import requests
+
+    pooch.get_logger().setLevel("WARNING")
+    downloader = pooch.HTTPDownloader(timeout=TIMEOUT)
+    # pooch moves a finished file into place; its own check is left out so that the message is ours.
+    temporary = f".{file.name.replace('/', '_')}.part"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / temporary).unlink(missing_ok=True)  # pooch would take an old one for the answer
+    try:
+        part = Path(pooch.retrieve(file.url, None, temporary, path=folder, downloader=downloader))
+    except (requests.exceptions.RequestException, OSError) as error:
+        raise ValueError(
+            f"cannot download {file.url}: {str(error).partition(': ')[0][:120]}; with a copy of "
+            f"your own: --from DIR, where {file.name} lies"
+        ) from None
+    try:
+        if known is not None:
+            _require_digest(known, digest_of(part), str(file.url))
+        target = folder / file.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _require_digest(expected: str, seen: str, what: str) -> None:
+    if seen != expected:
+        raise ValueError(
+            f"{what}: refused, SHA-256 is {seen} and not {expected}: other bytes than those that "
+            f"this table is known by"
+        )
+
+
+def read_digests(folder: Path) -> dict[str, str]:
+    """{file: digest of its first download} of a table's folder in the cache."""
+    path = folder / DIGESTS
+    if not path.is_file():
+        return {}
+    try:
+        kept = json.loads(path.read_text())
+    except json.JSONDecodeError:
+        raise ValueError(f"{path} is damaged; remove it to trust the files anew") from None
+    return {str(name): str(digest) for name, digest in kept.items()}
+
+
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
