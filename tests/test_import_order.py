@@ -38,8 +38,11 @@ scaling: . arguments chain_spec expressions conditions ladder laws choose constr
     wide
 published: . compare fits chinchilla laws shapes tables runs runs.entry runs.active_sl runs.schema
     runs.build runs.fetch runs.results runs.entries.active_sl_domain_mixture
-    runs.entries.active_sl_lr_bsz runs.entries.active_sl_moe runs.entries.clark2022
-    runs.entries.multi_power_law runs.entries.olmo_ladder runs.entries.steplaw runs.entries
+    runs.entries.active_sl_lr_bsz runs.entries.active_sl_moe runs.entries.chinchilla
+    runs.entries.clark2022 runs.entries.gadre2024 runs.entries.gemstones runs.entries.isoflops
+    runs.entries.muennighoff2023 runs.entries.multi_power_law runs.entries.olmo_ladder
+    runs.entries.porian2024 runs.entries.pythia runs.entries.regmix runs.entries.steplaw
+    runs.entries.tao2024 runs.entries
 optim: . parametrization roles entry entries entries.adamw entries.adam entries.lion entries.sgd
     layers entries.muon entries.normuon entries.adafactor from_optax schedule schedules
     schedules.constant schedules.cosine schedules.linear schedules.inverse_sqrt schedules.power

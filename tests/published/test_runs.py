@@ -138,8 +138,10 @@ def test_entries_are_complete():
             for file in form.files:
                 assert file.sha256 is None or len(file.sha256) == 64
                 if file.url is not None:
-                    assert entry.repository in file.url
-                    assert entry.commit in file.url
+                    assert any(
+                        entry.repository in url and entry.commit in url
+                        for url in (file.url, *file.mirrors)
+                    )
 
 
 def test_published_numbers_are_decimals_and_commands_name_the_table():
@@ -260,6 +262,32 @@ def test_a_table_that_is_not_there_is_one_line(served, tmp_path):
         fetch.find(entry, None, tmp_path / "cache", print)
 
 
+def test_several_files_are_trusted_in_one_line(served, tmp_path):
+    folder, address, _ = served
+    for name in ("a", "b"):
+        (folder / f"{name}.csv").write_text(f"id,size,steps,batch,loss,piqa\n{name},1,1,1,2,0\n")
+    entry = made_up()
+    files = tuple(File(f"{name}.csv", f"{address}/{name}.csv") for name in ("a", "b"))
+    entry = replace(entry, forms=(replace(entry.forms[0], files=files),))
+    said: list[str] = []
+    found = fetch.find(entry, None, tmp_path / "cache", said.append)
+    assert len(said) == 1
+    assert said[0].startswith("2 files: trusted on first use")
+    assert set(fetch.read_digests(tmp_path / "cache" / "made-up")) == {"a.csv", "b.csv"}
+    assert [row[0] for row in build(entry, found.form, found.paths).rows] == ["a", "b"]
+
+
+def test_a_mirror_answers_where_the_address_does_not(served, tmp_path):
+    folder, address, requests = served
+    (folder / "t.csv").write_text(TEXT)
+    entry = made_up()
+    file = File("made_up.csv", f"{address}/none.csv", digest(TEXT), (f"{address}/t.csv",))
+    entry = replace(entry, forms=(replace(entry.forms[0], files=(file,)),))
+    found = fetch.find(entry, None, tmp_path / "cache", print)
+    assert found.paths[0].read_text() == TEXT
+    assert requests == ["/none.csv", "/t.csv"]
+
+
 def test_without_pooch_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pooch", None)
     entry = made_up("http://127.0.0.1:9/t.csv")
@@ -373,6 +401,136 @@ def test_all_seven_are_verified(name, tables, tmp_path):
     if name == "multi-power-law":
         worst = [float(c["ours"]) for c in cells if c["name"].startswith("worst")]
         assert np.all(np.array(worst) < (0.409, 0.583))
+
+
+SMALL = {
+    "chinchilla": {
+        "svg_extracted_data.csv": "x,y,color,Model Size,Training FLOP,hex_color,loss\n"
+        "1.5,2.5,#faebdd,1e9,6e19,#faebdd,2.5\n"
+    },
+    "clark2022": {
+        "curves.csv": "hyper_id,step,router_type,num_experts,k,routing_frequency,flop_increase,"
+        "d_model,num_blocks,num_heads,kqv_size,seed,total_parameter_count,dense_parameter_count,"
+        "flops_per_step,model_size_label,loss_validation,loss_c4,loss_curation_corpus,"
+        "loss_lambada,loss_pile,loss_wikitext103\n"
+        + "".join(
+            f"0,{step},Dense,1,1,0.5,1,8,2,2,4,42,1000000000,1000000000,1,1B,{loss},3,3,3,3,3\n"
+            for step, loss in ((240000, 2.4), (249000, 2.5), (230000, 2.3))
+        )
+    },
+    "gadre2024": {
+        "c4_original-open_lm_1b-1.0.json": json.dumps(
+            {
+                "name": "c4_original-open_lm_1b-1.0",
+                "dataset_name": "c4_original",
+                "hyperparameters": {
+                    "tokens": 1e10,
+                    "params": 1e9,
+                    "params_no_embed": 9e8,
+                    "lr": 0.003,
+                    "chinchilla_multiplier": 1.0,
+                },
+                "results": [
+                    {"loss": 9.0, "val_data": ["a/openlm/shard_0.tar"]},
+                    {"loss": 2.5, "val_data": ["a/c4_val/shard-{0..1}.tar"]},
+                ],
+            }
+        )
+    },
+    "gemstones": {
+        "g.jsonl": '{"run_name": "a", "width": 8, "depth": 2, "step": 0, "tokens": 0, '
+        '"final_loss": 11, "params_active_precise": 1e9}\n'
+        '{"run_name": "a", "width": 8, "depth": 2, "step": 10, "tokens": 1e10, '
+        '"final_loss": 2.5, "params_active_precise": 1e9}\n'
+    },
+    "isoflops": {
+        "isoflops.csv": "source,dataset,model,condition,experiment,tokens,params,budget,loss\n"
+        "m,d,c,,m__d__c,1e10,1e9,6e19,2.5\n"
+    },
+    "porian2024": {
+        "porian2024.csv": "row,width,depth,vocab_size,seq_len,lr,bs,beta2,seed,decay,dataset,"
+        "hparams,warmup,loss\n0,1024,8,50432,2048,0.003,256,0.95,1,const,rw,tuned,short,2.5\n"
+    },
+    "pythia": {
+        "1.4b_step1000.json": json.dumps(
+            {"results": {"piqa": {"acc": 0.5, "acc_norm": 0.6}, "crows": {"pct": 1}}}
+        )
+    },
+    "regmix": {
+        "mixture.csv": "index,train_the_pile_pile_cc,train_the_pile_github\n1,0.75,0.25\n2,1,0\n",
+        "loss.csv": "index,metric/the_pile_pile_cc_val_loss\n1,2.5\n",
+    },
+    "tao2024": {
+        "exp_data.csv": "vocab_size,embed_dim,num_characters,Non_vocab_parameters,FLOPs,Lossu\n"
+        "1000.0,100.0,4e10,999900000.0,6e19,-2.5\n"
+    },
+}
+"""Small files in the form of those at the entries' addresses."""
+
+
+@pytest.mark.parametrize("name", sorted(SMALL))
+def test_files_at_the_addresses_are_mapped(name, tmp_path):
+    entry = ENTRIES[name]
+    for file, text in SMALL[name].items():
+        (tmp_path / file).write_text(text)
+    form = replace(entry.forms[0], files=tuple(File(file) for file in SMALL[name]))
+    table = build(entry, form, [tmp_path / file for file in SMALL[name]])
+    (row,) = (dict(zip(table.columns, row, strict=True)) for row in table.rows)
+    size = {"porian2024": 1024 * (4 * 1024 + 3 * 2816) * 8 + 50432 * 1024, "pythia": 1414647808}
+    if name != "regmix":
+        assert float(row["n_params"]) == size.get(name, 1e9)
+    if name not in ("clark2022", "regmix", "porian2024"):
+        assert float(row["n_tokens"]) == (2097152000 if name == "pythia" else 1e10)
+    if name == "pythia":
+        assert row["score_piqa"] == "0.5"
+        assert "score_crows" not in row
+    elif name == "regmix":
+        assert (row["share_pile_cc"], row["loss_pile_cc"]) == ("0.75", "2.5")
+    elif name == "tao2024":
+        assert float(row["unigram_normalised_loss"]) == -2.5
+        assert float(row["n_params_vocab"]) == 1e5
+    else:
+        assert row["loss"] == "2.5"
+
+
+def test_curves_and_evaluations_take_their_names_from_files(tmp_path):
+    (tmp_path / "csv_25").mkdir()
+    (tmp_path / "csv_25/wsdcon_9.csv").write_text("step,lr,loss\n2176,0.0003,4.1\n")
+    entry = ENTRIES["multi-power-law"]
+    form = replace(entry.forms[0], files=(File("csv_25/wsdcon_9.csv"),))
+    table = build(entry, form, [tmp_path / "csv_25/wsdcon_9.csv"])
+    row = dict(zip(table.columns, table.rows[0], strict=True))
+    assert (row["run"], row["schedule"], row["setting_size"]) == ("25M wsdcon_9", "wsdcon_9", "25")
+    (tmp_path / "190M-1xC.csv").write_text(
+        "_step,eval/c4_en-validation/CrossEntropyLoss,eval/downstream_bpb/piqa_val_rc_5shot_bpb,"
+        "eval/downstream/piqa_val_rc_5shot_len_norm,eval/downstream_soft/piqa_soft,"
+        "learning_rate_peak,batch_size_in_tokens\n200,6.08,2.1,0.5,0.6,1e-3,524288\n"
+    )
+    entry = ENTRIES["olmo-ladder"]
+    form = replace(entry.forms[0], files=(File("190M-1xC.csv"),))
+    table = build(entry, form, [tmp_path / "190M-1xC.csv"])
+    row = dict(zip(table.columns, table.rows[0], strict=True))
+    assert row["run"] == "190M-1xC"
+    assert float(row["n_tokens"]) == 200 * 524288
+    assert row["n_params"] == "190354176"
+    assert row["bits_per_byte_piqa_val_rc_5shot"] == "2.1"
+    assert row["score_piqa_val_rc_5shot_len_norm"] == "0.5"
+    assert not [name for name in row if "soft" in name]
+
+
+def test_parquet_files_are_read_with_their_split(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    for split, loss in (("train", 2.5), ("test", 2.0)):
+        rows = {"group": ["g"], "unique_tokens": [1e9], "params": [1e8], "tokens": [4e9]}
+        parquet.write_table(
+            pyarrow.table(rows | {"loss": [loss]}), tmp_path / f"{split}-00000-of-00001.parquet"
+        )
+    entry = ENTRIES["muennighoff2023"]
+    found = fetch.find(entry, tmp_path, tmp_path, print)
+    table = build(entry, found.form, found.paths)
+    rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+    assert [(row["split"], row["loss"]) for row in rows] == [("train", "2.5"), ("test", "2")]
 
 
 def test_files_know_the_one_they_came_from(tmp_path):

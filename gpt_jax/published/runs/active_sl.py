@@ -37,7 +37,7 @@ def pool(
     sha256: of the CSV. spread: printed standard deviation of R2 over the paper's laws.
     """
     folder = f"benchmark/dataset/{name}_scaling_law"
-    shared = {"run": _run, "split": "split", "group": "group", **columns}
+    shared = {"run": run_name, "split": "split", "group": "group", **columns}
     return RunsEntry(
         name=f"active-sl-{name.replace('_', '-')}",
         title=title,
@@ -56,9 +56,9 @@ def pool(
                     for split in SPLITS
                 ),
                 shared,
-                _numbered,
+                numbered,
             ),
-            Form((File(f"active_sl_{name}.csv.gz", sha256=sha256),), shared, _numbered),
+            Form((File(f"active_sl_{name}.csv.gz", sha256=sha256),), shared, numbered),
         ),
         constants={"convention": convention},
         rows=rows,
@@ -85,7 +85,7 @@ def r2(measured: Sequence[float], predicted: Sequence[float]) -> float:
     return 1 - left / sum((m - mean) ** 2 for m in measured)
 
 
-def _numbered(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def numbered(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The split from the name of the file, where it is not a column; a number as the run's name."""
     for k, record in enumerate(records, 1):
         record.setdefault("split", str(record[FILE]).partition("-")[0])
@@ -93,5 +93,6 @@ def _numbered(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return records
 
 
-def _run(record: Record) -> str:
+def run_name(record: Record) -> str:
+    """A name for a run that has none."""
     return f"{record['split']} {record['number']}"

@@ -35,6 +35,8 @@ class File:
     sha256: str | None = None
     """None: its bytes could not be had when the entry was made; the first download's digest is
     kept, and later ones must match it."""
+    mirrors: tuple[str, ...] = ()
+    """Further addresses of the same bytes, tried in order."""
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,14 @@ def find(entry: RunsEntry, folder: Path | None, cache: Path, say: Callable[[str]
             f"{entry.name} has no address that can be read as it is: get it from {entry.address}, "
             f"then --from DIR with {names}"
         )
-    return Found(form, [_download(entry, file, cache / entry.name, say) for file in form.files])
+    place, new = cache / entry.name, {}
+    paths = []
+    for file in form.files:
+        paths.append(place / file.name)
+        new |= _download(file, place)
+    if new:
+        say(_trusted(new, place / DIGESTS))
+    return Found(form, paths)
 
 
 def available(entry: RunsEntry, folder: Path | None, cache: Path) -> bool:
@@ -82,46 +89,72 @@ def _few(names: list[str]) -> str:
     )
 
 
-def _download(entry: RunsEntry, file: File, folder: Path, say: Callable[[str], None]) -> Path:
-    """The file in the cache, downloaded if it is not there with the right digest."""
-    assert file.url is not None
+def _download(file: File, folder: Path) -> dict[str, str]:
+    """Have the file in the folder with the right digest; {name: digest} if it is trusted now."""
     path = folder / file.name
     known = file.sha256 or read_digests(folder).get(file.name)
     if path.is_file() and known is not None and digest_of(path) == known:
-        return path
+        return {}
     _retrieve(file, folder, known)
-    if known is None:
-        seen = digest_of(path)
-        write_json(folder / DIGESTS, {**read_digests(folder), file.name: seen})
-        say(f"{file.name}: trusted on first use, SHA-256 {seen} (kept in {folder / DIGESTS})")
-    return path
+    if known is not None:
+        return {}
+    new = {file.name: digest_of(path)}
+    write_json(folder / DIGESTS, {**read_digests(folder), **new})
+    return new
+
+
+def _trusted(new: dict[str, str], kept: Path) -> str:
+    """The line about files that had no digest to be held to."""
+    name, digest = next(iter(new.items()))
+    if len(new) == 1:
+        return f"{name}: trusted on first use, SHA-256 {digest} (kept in {kept})"
+    together = hashlib.sha256("".join(new.values()).encode()).hexdigest()
+    return (
+        f"{len(new)} files: trusted on first use, SHA-256 of their SHA-256s {together} "
+        f"(each is kept in {kept})"
+    )
 
 
 def _retrieve(file: File, folder: Path, known: str | None) -> None:
-    pooch = require("pooch", EXTRA)
-    import requests
+    """Put the file into the folder, from the first address that answers."""
+    failures = []
+    for url in (file.url, *file.mirrors):
+        assert url is not None
+        try:
+            part = _fetch(url, file, folder)
+        except OSError as error:  # requests' errors are OSErrors too
+            failures.append(f"cannot download {url}: {_short(error)}")
+            continue
+        try:
+            if known is not None:
+                _require_digest(known, digest_of(part), url)
+            target = folder / file.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            part.replace(target)
+            return
+        finally:
+            part.unlink(missing_ok=True)
+    raise ValueError(
+        f"{'; '.join(failures)}; with a copy of your own: --from DIR, where {file.name} lies"
+    )
 
+
+def _fetch(url: str, file: File, folder: Path) -> Path:
+    """The file under another name in the folder; raises OSError where there is no answer."""
+    pooch = require("pooch", EXTRA)
     pooch.get_logger().setLevel("WARNING")
-    downloader = pooch.HTTPDownloader(timeout=TIMEOUT)
-    # pooch moves a finished file into place; its own check is left out so that the message is ours.
     temporary = f".{file.name.replace('/', '_')}.part"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / temporary).unlink(missing_ok=True)  # pooch would take an old one for the answer
-    try:
-        part = Path(pooch.retrieve(file.url, None, temporary, path=folder, downloader=downloader))
-    except (requests.exceptions.RequestException, OSError) as error:
-        raise ValueError(
-            f"cannot download {file.url}: {str(error).partition(': ')[0][:120]}; with a copy of "
-            f"your own: --from DIR, where {file.name} lies"
-        ) from None
-    try:
-        if known is not None:
-            _require_digest(known, digest_of(part), str(file.url))
-        target = folder / file.name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
+    # Digests are compared by the caller, whose message names both.
+    downloader = pooch.HTTPDownloader(timeout=TIMEOUT)
+    return Path(pooch.retrieve(url, None, temporary, path=folder, downloader=downloader))
+
+
+def _short(error: OSError) -> str:
+    """A library's message up to the address that it repeats."""
+    text = str(error).partition(" for url")[0]
+    return text if len(text) < 120 else f"{text[:120]}..."
 
 
 def _require_digest(expected: str, seen: str, what: str) -> None:
