@@ -74,8 +74,8 @@ sweep: . grid budget ladder lanes law_values machine measure naming page_numbers
     trial branches load cost plan_text plan store hopeless stopping attempt packs status table
     figures laws page_runs page report view slurm worker launch
 verbs: . compress coord_check data doctor evaluate export fit compare fit_chain fit_curve
-    fit_hyperparameters fit_mixture generate import_ inspect next plan predict runs serve sweep table
-    train finetune
+    fit_hyperparameters fit_mixture generate import_ inspect next plan predict runs serve sweep
+    table train finetune
 cli
 __main__
 """
