@@ -49,7 +49,8 @@ def find(entry: RunsEntry, folder: Path | None, cache: Path, say: Callable[[str]
             f"{entry.name} has no address that can be read as it is: get it from {entry.address}, "
             f"then --from DIR with {names}"
         )
-    place, new = cache / entry.name, {}
+    place = cache / entry.name
+    new: dict[str, str] = {}
     paths = []
     for file in form.files:
         paths.append(place / file.name)
