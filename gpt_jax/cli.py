@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 
 from gpt_jax import failures
 from gpt_jax.hints import did_you_mean
@@ -63,6 +64,8 @@ COMPUTING = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit status: `failures.STATUSES` says what each means."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    if "_ARGCOMPLETE" in os.environ:  # a shell asks how the line may go on
+        importlib.import_module("gpt_jax.completion").complete()
     status = 0
     try:
         status = _run(given, restart=arguments is None)
@@ -75,35 +78,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(given: list[str], restart: bool) -> int:
     """restart: whether this process may start again, with huge pages."""
+    if given[:1] == ["help"]:
+        given = [*_verb_first(given[1:])[:1], "--help", *_verb_first(given[1:])[1:]]
     if not given or given[0] in ("-h", "--help"):
         print(_help())
         return 0 if given else USER_ERROR
     if given[0] == "--version":
         print(importlib.import_module("gpt_jax").__version__)
         return 0
-    if " ".join(given[:2]) in VERBS:
-        given = [" ".join(given[:2]), *given[2:]]
-    if given[0] not in VERBS:
-        hint = did_you_mean(given[0], VERBS)
-        print(
-            f"gpt-jax: unknown verb '{given[0]}'; one of {', '.join(VERBS)}{hint}", file=sys.stderr
-        )
+    given = _verb_first(given)
+    verb, words = given[0], given[1:]
+    if verb not in VERBS:
+        print(f"gpt-jax: {_unknown_verb(verb)}", file=sys.stderr)
         return USER_ERROR
-    module_name, summary = VERBS[given[0]]
-    if restart and given[0] in COMPUTING:
+    if restart and verb in COMPUTING:
         use_huge_pages()
     prepare_process()
-    module = importlib.import_module(module_name)
-    parser = argparse.ArgumentParser(f"gpt-jax {given[0]}", description=summary)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    module.add_arguments(parser)
+    module, parser = make_parser(verb)
     try:
-        parsed, rest = parser.parse_known_args(given[1:])
-        if rest and not parser.get_default("takes_overrides"):
-            parser.error(f"unrecognised arguments: {' '.join(rest)}")
-        parsed.rest = rest
-        _refuse_schemes(parsed)
-        return module.run(parsed)
+        if topic := _help_topic(words, parser):
+            print(importlib.import_module("gpt_jax.config.settings_help").listing(topic))
+            return 0
+        return int(module.run(parse(parser, words)))
     except BrokenPipeError:
         raise
     except (ValueError, OSError, MemoryError, RuntimeError) as error:
@@ -115,6 +111,70 @@ def _run(given: list[str], restart: bool) -> int:
     except KeyboardInterrupt:
         say("gpt-jax: interrupted")
         return INTERRUPTED
+
+
+def make_parser(verb: str) -> tuple[ModuleType, argparse.ArgumentParser]:
+    """The module of a verb, and the parser of its arguments."""
+    module_name, summary = VERBS[verb]
+    module = importlib.import_module(module_name)
+    parser = argparse.ArgumentParser(f"gpt-jax {verb}", description=summary)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    module.add_arguments(parser)
+    return module, parser
+
+
+def parse(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Namespace:
+    """The arguments of a verb, overrides of the config in `rest`. Raises ValueError for a path with
+    a scheme, and ends the process for an option that there is not."""
+    parsed, rest = parser.parse_known_args(words)
+    options = [o for o in parser._option_string_actions if o.startswith("--")]
+    unknown = [word.partition("=")[0] for word in rest if word.startswith("--")]
+    if rest and not parser.get_default("takes_overrides"):
+        near = "".join(did_you_mean(word, options) for word in unknown[:1])
+        parser.error(f"unrecognised arguments: {' '.join(rest)}{near}")
+    for word in unknown:
+        if "." not in word and (near := did_you_mean(word, options, cutoff=0.8)):
+            _refuse_option(word, near)
+    parsed.rest = rest
+    _refuse_schemes(parsed)
+    return parsed
+
+
+def _refuse_option(word: str, near: str) -> None:
+    """Raises ValueError for an option that is none of the verb's, nor a setting."""
+    known = importlib.import_module("gpt_jax.config.overrides").fields()
+    if word.removeprefix("--").replace("-", "_") not in known:
+        raise ValueError(f"unknown option {word}{near}")
+
+
+def _verb_first(given: list[str]) -> list[str]:
+    """The words, with a verb of two words as the first."""
+    return [" ".join(given[:2]), *given[2:]] if " ".join(given[:2]) in VERBS else given
+
+
+def _unknown_verb(verb: str) -> str:
+    """A message that names the nearest verb, or how a config is trained."""
+    hint = did_you_mean(verb, VERBS)
+    if not hint and (verb.endswith(".py") or verb in config_names()):
+        hint = f"; did you mean 'gpt-jax train {verb}'?"
+    return f"unknown verb '{verb}'; one of {', '.join(VERBS)}{hint}"
+
+
+def config_names() -> list[str]:
+    """Configs that can be given by name."""
+    overrides = importlib.import_module("gpt_jax.config.overrides")
+    folders = [Path("configs"), *overrides.SHIPPED]
+    return sorted({path.stem for folder in folders for path in folder.glob("*.py")})
+
+
+def _help_topic(words: Sequence[str], parser: argparse.ArgumentParser) -> str | None:
+    """The section of settings of `--help SECTION`, for a verb that takes overrides."""
+    for i, word in enumerate(words):
+        if word in ("-h", "--help"):
+            after = words[i + 1] if i + 1 < len(words) else ""
+            asked = parser.get_default("takes_overrides") and after and not after.startswith("-")
+            return after if asked else None
+    return None
 
 
 TEXTS = ("prompt", "stop", "base_name", "rest")
@@ -145,6 +205,6 @@ def _help() -> str:
             "",
             failures.EPILOG,
             "",
-            "gpt-jax VERB --help tells more; start with: gpt-jax train configs/quickstart.py",
+            "gpt-jax VERB --help tells more; start with: gpt-jax train quickstart",
         ]
     )

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from gpt_jax import cli
-from gpt_jax.config import overrides
+from gpt_jax import cli, completion
+from gpt_jax.config import overrides, settings_help
 
 TINY = "from gpt_jax.config import Config\n\n\ndef get_config() -> Config:\n    return Config()\n"
 
@@ -77,11 +77,28 @@ def test_help_of_train_lists_every_field(capsys):
     with pytest.raises(SystemExit) as exit_:
         cli.main(["train", "--help"])
     assert exit_.value.code == 0
+    short = capsys.readouterr().out
+    assert len(short.splitlines()) < 120
+    assert sum(f"--{key} " in short for key in overrides.fields()) == 10
+    assert all(f"\n  {section} " in short for section in settings_help.sections())
+    assert cli.main(["train", "--help", "all"]) == 0
     text = capsys.readouterr().out
     for key, info in overrides.fields().items():
         assert f"--{key}  [{overrides.describe_type(info)}]" in text
         assert info.description
         assert info.description in text
+
+
+def test_help_of_a_section(capsys):
+    for words in (["help", "train", "optimizer"], ["finetune", "x.py", "--help", "optimizer"]):
+        assert cli.main(words) == 0
+        text = capsys.readouterr().out
+        assert "--optimizer.learning_rate" in text
+        assert "--model." not in text
+    assert cli.main(["train", "--help", "optimiser"]) == 2
+    assert "did you mean 'optimizer'?" in one_line(capsys.readouterr())
+    assert cli.main(["help"]) == 0
+    assert "usage: gpt-jax VERB" in capsys.readouterr().out
 
 
 def test_help_with_a_config_is_help(config_file, capsys):
@@ -139,11 +156,81 @@ def test_unknown_verb(capsys):
         (["--model.n_heads", "5"], "model.d_model = 768 is not divisible by model.n_heads = 5"),
         (["model.n_layers"], "unexpected argument 'model.n_layers'"),
         (["--seed"], "--seed needs a value"),
+        (["--lr", "1"], "unknown config key 'lr'; here it is 'optimizer.learning_rate'"),
+        (["--optimizer.lr", "1"], "here it is 'optimizer.learning_rate'"),
+        (["--work-dir", "x"], "unknown option --work-dir; did you mean '--workdir'?"),
     ],
 )
 def test_mistaken_overrides(config_file, capsys, arguments, said):
     assert cli.main(["train", config_file, *arguments]) == 2
     assert said in one_line(capsys.readouterr())
+
+
+@pytest.mark.parametrize(
+    ("mistake", "said"),
+    [
+        (
+            "model=ModelConfig(d_modle=32)",
+            "line 6: unknown config key 'model.d_modle'; did you mean 'model.d_model'? "
+            "(gpt-jax train --help all lists them)",
+        ),
+        ("model=ModelConfig(d_model='wide')", "line 6: model.d_model = wide; allowed: integer > 0"),
+        (
+            "modle=None",
+            "line 5: unknown config key 'modle'; did you mean 'model'? "
+            "(gpt-jax train --help all lists them)",
+        ),
+        (
+            "schedule=ScheduleConfig(warmup_tokens=10**9)",
+            "line 5: schedule.warmup_tokens = 1,000,000,000 exceeds train.tokens = 300,000,000",
+        ),
+    ],
+)
+def test_mistakes_in_a_config_or_a_sweep_are_a_line_with_their_place(
+    tmp_path, capsys, mistake, said
+):
+    text = (
+        f"from gpt_jax.config import *\n\n\ndef NAME():\n    return Config(\n        {mistake})\n"
+    )
+    path = tmp_path / "mine.py"
+    for verb, function in ((["train"], "get_config"), (["sweep", "plan"], "get_sweep")):
+        path.write_text(text.replace("NAME", function))
+        assert cli.main([*verb, str(path)]) == 2
+        assert one_line(capsys.readouterr()) == f"gpt-jax: {path}, {said}\n"
+
+
+def test_a_config_is_printed_as_it_would_be_trained(config_file, tmp_path, capsys):
+    assert cli.main(["train", config_file, "--print-config", "--model.d_model", "96"]) == 0
+    printed = tmp_path / "printed.json"
+    printed.write_text(capsys.readouterr().out)
+    changed = overrides.load(config_file, {"model.d_model": 96})
+    assert overrides.load(printed) == changed
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("gpt-jax tr", {"train"}),
+        ("gpt-jax train quicks", {"quickstart"}),
+        ("gpt-jax train quickstart --optimizer.na", {"--optimizer.name"}),
+        ("gpt-jax train quickstart --compute.dtype bf", {"bfloat16"}),
+        ("gpt-jax sweep run x --la", {"--launcher"}),
+        ("gpt-jax fit chain x --sp", {"--spec"}),
+        ("gpt-jax generate x --retr", {"--retrieve"}),
+    ],
+)
+def test_a_shell_completes_verbs_configs_keys_and_values(line, offered):
+    argcomplete = pytest.importorskip("argcomplete")
+    quote, prefix, _, words, colon = argcomplete.lexers.split_line(line, len(line))
+    parser = completion.parser_for(line)
+    finder = argcomplete.CompletionFinder(parser, always_complete_options="long")
+    found = finder._get_completions(words, prefix, quote, colon)
+    assert {word.strip() for word in found} == offered
+
+
+def test_a_config_that_is_taken_for_a_verb(capsys):
+    assert cli.main(["quickstart"]) == 2
+    assert "did you mean 'gpt-jax train quickstart'?" in one_line(capsys.readouterr())
 
 
 def test_missing_config_file(config_file, capsys):

@@ -24,7 +24,7 @@ failures
 storage: . atomic checksum csv_cells json_files locks optional compressed paths tables
 pages
 config: fields entries adapt data distill how model optimizer python_file task train config .
-    meshes overrides timetable
+    meshes overrides settings_help timetable
 cost: . blocks flops hardware memory rounding topology mesh traffic estimate search units
 scaling: . arguments chain_spec expressions conditions ladder laws choose constraints
     data_constrained entry entries entries.batch_size_power entries.chinchilla_envelope
@@ -68,7 +68,7 @@ serve: . batching engine forms protocol access prompts app server
 evaluate: . cache detokenize formats generated requests encode responses scoring tasks
     formats.form formats.completions formats.files formats.questions formats.written catalog items
     measures ticker evaluator bias harness validation examples
-train: . task_data experiment judge recorder start task_report loop
+train: . task_data experiment judge recorder start dry_run task_report loop
 plan: . hlo compiled table text
 sweep: . grid budget ladder lanes law_values machine measure naming page_numbers page_fits
     trial branches load cost plan_text plan store hopeless stopping attempt packs status table
@@ -77,6 +77,7 @@ verbs: . compress coord_check data doctor evaluate export fit compare fit_chain 
     fit_hyperparameters fit_mixture generate import_ inspect next plan predict runs serve sweep
     table train finetune
 cli
+completion
 __main__
 """
 """Every module of gpt_jax, package by package: each imports only modules named before it."""

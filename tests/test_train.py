@@ -8,6 +8,7 @@ import json
 import math
 import os
 import random
+import shlex
 import shutil
 import signal
 import sys
@@ -212,7 +213,7 @@ def test_the_moving_average_is_what_is_evaluated_and_loaded(workspace, reference
         losses[field] = found.loss
     assert losses["ema"] == result["validation_loss"]
     assert losses["params"] != losses["ema"]
-    loaded_config, _, loaded, tokenizer = load_run(reference.path)
+    loaded_config, _, loaded, tokenizer = load_run(reference.path, "latest")
     assert loaded_config == config
     assert_same_state(loaded, restore_params(reference.checkpoints, abstract, field="ema"))
     assert tokenizer.decode(tokenizer.encode("a cat")) == "a cat"
@@ -270,6 +271,49 @@ def test_run_again_it_says_that_it_is_done(reference, here, capsys):
 def test_how_it_is_computed_may_change(reference, here, capsys):
     assert here(reference.path, "--checkpoint.keep_latest", "5") == 0
     assert "is done" in capsys.readouterr().out
+
+
+def test_what_is_said_to_be_next_can_be_pasted(workspace, reference, here, capsys):
+    """It repeats the settings that were given, and prompts with the run's own text."""
+    assert here(reference.path, "--checkpoint.keep_latest", "5", "--name", "it's") == 0
+    lines = capsys.readouterr().out.split("next:\n")[1].splitlines()
+    asked, again, wider, settings = (shlex.split(line, comments=True)[1:] for line in lines[:4])
+    run = ["train", str(workspace.config_file), "--workdir", str(reference.path)]
+    assert again == [*run, "--checkpoint.keep_latest", "5", "--name", "it's"]
+    assert wider[2:] == [
+        "--checkpoint.keep_latest",
+        "5",
+        "--name",
+        "wider",
+        "--model.d_model",
+        "32",
+    ]
+    assert settings == ["train", "--help", "all"]
+    assert asked[:3] == ["generate", str(reference.path), "--prompt"]
+    assert asked[3] in (workspace.root / "corpus.txt").read_text()
+    assert len(asked[3].split()) == 3
+    for words in (again, settings, [*wider, "--dry-run"], [*asked, "--max-new-tokens", "1"]):
+        assert cli.main(words) == 0, words
+
+
+def test_a_dry_run_checks_everything_and_leaves_nothing(reference, here, tmp_path, capsys):
+    assert here(tmp_path / "new", "--dry-run") == 0
+    said = capsys.readouterr().out
+    assert "vocabulary 257 of model.vocab_size 257" in said
+    assert "steps: 160, 9,600 tokens" in said
+    assert said.endswith("all checks passed; nothing was trained\n")
+    assert not (tmp_path / "new").exists()
+    assert here(reference.path, "--dry-run") == 0
+    assert f"run: {reference.path} is done" in capsys.readouterr().out
+    for options, mistake in (
+        (["--model.vocab_size", "256"], "257 ids, more than model.vocab_size = 256"),
+        (["--base", str(tmp_path)], "is not a run directory"),
+        (["--mesh.tensor", "3"], "mesh.tensor"),
+    ):
+        assert here(tmp_path / "new", "--dry-run", *options) == 2
+        assert mistake in capsys.readouterr().err
+    assert here(reference.path, "--dry-run", "--train.z_loss", "1e-4") == 2
+    assert "belongs to another config" in capsys.readouterr().err
 
 
 def test_another_config_is_refused_with_the_fields_that_differ(reference, here, capsys):

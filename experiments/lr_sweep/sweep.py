@@ -1,8 +1,8 @@
 """Which learning rate is best for a small GPT? Eight runs, of about 20 seconds on two cores each.
 
-gpt-jax sweep plan experiments/lr_sweep/sweep.py        what it will cost
-gpt-jax sweep run experiments/lr_sweep/sweep.py         train what is missing
-gpt-jax sweep report experiments/lr_sweep/sweep.py      the losses side by side
+gpt-jax sweep plan experiments/lr_sweep/sweep.py      # what it will cost
+gpt-jax sweep run experiments/lr_sweep/sweep.py       # train what is missing
+gpt-jax sweep report experiments/lr_sweep/sweep.py    # the losses side by side
 """
 
 from gpt_jax.config import Config, DataConfig, ModelConfig, ScheduleConfig, TrainConfig

@@ -12,7 +12,7 @@ import json
 import sysconfig
 import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,6 +34,39 @@ SHIPPED = (
 )
 """Where configs/ is: in a checkout, or where a wheel installs it."""
 
+ELSEWHERE = {
+    "lr": "optimizer.learning_rate",
+    "wd": "optimizer.weight_decay",
+    "grad_clip": "optimizer.clip_norm",
+    "max_grad_norm": "optimizer.clip_norm",
+    "batch_size": "train.batch_sequences",
+    "steps": "train.tokens",
+    "max_steps": "train.tokens",
+    "max_iters": "train.tokens",
+    "warmup": "schedule.warmup_tokens",
+    "warmup_steps": "schedule.warmup_tokens",
+    "warmup_iters": "schedule.warmup_tokens",
+    "lr_scheduler": "schedule.name",
+    "depth": "model.n_layers",
+    "num_layers": "model.n_layers",
+    "n_layer": "model.n_layers",
+    "width": "model.d_model",
+    "hidden_size": "model.d_model",
+    "n_embd": "model.d_model",
+    "num_heads": "model.n_heads",
+    "n_head": "model.n_heads",
+    "block_size": "model.seq_len",
+    "context_length": "model.seq_len",
+    "max_length": "model.seq_len",
+    "dropout": "model.dropout_residual",
+    "precision": "compute.dtype",
+    "bf16": "compute.dtype",
+    "gradient_accumulation_steps": "compute.microbatches",
+    "eval_interval": "evaluate.every_tokens",
+    "save_steps": "checkpoint.every_tokens",
+}
+"""Names of settings in other code bases, and here: durations here are in tokens."""
+
 
 def load(
     path: str | Path, overrides: Mapping[str, Any] | None = None, base: Config | None = None
@@ -51,7 +84,8 @@ def load(
         if not isinstance(tree, dict):
             raise ValueError(f"{path}: its config is no object of settings")
         return override(from_dict(tree), overrides or {})
-    module = python_file.execute(path, "config file")
+    with told():
+        module = python_file.execute(path, "config file")
     if not hasattr(module, "get_config"):
         raise ValueError(f"{path} defines no get_config() -> Config")
     takes_base = bool(inspect.signature(module.get_config).parameters)
@@ -60,10 +94,23 @@ def load(
             f"{path} changes the config of another run: gpt-jax finetune {path} --from RUN"
         )
     arguments = [base] if takes_base else []
-    config = python_file.call(path, lambda: module.get_config(*arguments))
+    with told():
+        config = python_file.call(path, lambda: module.get_config(*arguments))
     if not isinstance(config, Config):
         raise ValueError(f"get_config() in {path} returned {type(config).__name__}, not a Config")
     return override(config, overrides or {})
+
+
+@contextlib.contextmanager
+def told() -> Iterator[None]:
+    """Settings that a Python file got wrong, as one line: the file, its line, the key, and what is
+    allowed or was meant."""
+    try:
+        yield
+    except ValidationError as error:
+        notes = vars(error).get("__notes__", ())  # of python_file: where it is
+        place = "".join(f"{note}: " for note in notes)
+        raise ValueError(f"{place}{_one_line(error)}") from None
 
 
 def find(path: str | Path) -> Path:
@@ -279,20 +326,6 @@ def describe_type(info: FieldInfo) -> str:
     return _describe(info.annotation)
 
 
-def help_lines(config: Config) -> list[tuple[str, str, str, str]]:
-    """(key, type and unit, value in `config`, meaning) of every field."""
-    values = flatten(config)
-    return [
-        (
-            key,
-            ", ".join(filter(None, (describe_type(info), info.facts.unit))),
-            show(values[key]),
-            info.description,
-        )
-        for key, info in fields().items()
-    ]
-
-
 def show(value: Any) -> str:
     """A value in the notation that `override` reads back."""
     if value is None:
@@ -372,13 +405,15 @@ def _describe(annotation: Any) -> str:
 
 def _unknown(key: str, known: Mapping[str, Any]) -> str:
     leaves = {k.rsplit(".", 1)[-1]: k for k in known}
-    hint = did_you_mean(key, known, cutoff=0.5)
-    leaf = nearest(key.rsplit(".", 1)[-1], leaves)
+    leaf_given = key.rsplit(".", 1)[-1]
+    if leaf_given in ELSEWHERE:
+        return f"unknown config key '{_in_a_line(key)}'; here it is '{ELSEWHERE[leaf_given]}'"
+    section = nearest(key, {k.partition(".")[0] for k in known if "." in k}, cutoff=0.75)
+    hint = did_you_mean(key, section or known, cutoff=0.5)
+    leaf = nearest(leaf_given, leaves)
     if not hint and leaf:
         hint = f"; did you mean '{leaves[leaf[0]]}'?"
-    return (
-        f"unknown config key '{_in_a_line(key)}'{hint} (gpt-jax train CONFIG --help lists them all)"
-    )
+    return f"unknown config key '{_in_a_line(key)}'{hint} (gpt-jax train --help all lists them)"
 
 
 def _refuse_unknown(tree: Mapping[str, Any], prefix: str, known: Mapping[str, Any]) -> None:
@@ -408,12 +443,13 @@ def _reason(item: Any) -> str:
 
 
 def _one_line(error: ValidationError) -> str:
-    parts = []
+    parts, known = [], fields()
     for item in error.errors():
-        key = ".".join(str(p) for p in item["loc"])
+        key = _section_of(error.title) + ".".join(str(p) for p in item["loc"])
         message = _reason(item)
-        known = fields()
-        if key in known and item["type"] == "value_error":
+        if item["type"] == "unexpected_keyword_argument":
+            parts.append(_unknown(key, known))
+        elif key in known and item["type"] == "value_error":
             parts.append(f"{key} = {_in_a_line(show(item['input']))}; {message}")
         elif key in known:
             given = _in_a_line(show(item["input"]))
@@ -421,3 +457,11 @@ def _one_line(error: ValidationError) -> str:
         else:
             parts.append(message if item["type"] == "value_error" else f"{key}: {message}")
     return "; ".join(dict.fromkeys(parts))
+
+
+def _section_of(class_name: str) -> str:
+    """`model.` of ModelConfig; empty of Config itself."""
+    for name, info in Config.__pydantic_fields__.items():
+        if isinstance(info.annotation, type) and info.annotation.__name__ == class_name:
+            return f"{name}."
+    return "" if class_name == Config.__name__ else f"{class_name}."

@@ -9,6 +9,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from pydantic import ValidationError
+
 
 def execute(path: Path, kind: str) -> ModuleType:
     """The module that a file makes, as a script would run: files beside it can be imported.
@@ -34,16 +36,21 @@ def call(path: Path, do: Callable[[], Any]) -> Any:
     """
     try:
         return do()
+    except ValidationError as error:  # of a section: `overrides.told` makes one line of it
+        error.add_note(_place(path, error))
+        raise
     except ValueError:
         raise  # of a setting, which is named
     except Exception as error:  # of whatever the file does
-        lines = [
-            f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)
-        ]
-        number = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
-        where = f"{path}, line {number}" if number else str(path)
         what = error.msg if isinstance(error, SyntaxError) else str(error).partition("\n")[0]
-        raise ValueError(f"{where}: {type(error).__name__}: {what}") from error
+        raise ValueError(f"{_place(path, error)}: {type(error).__name__}: {what}") from error
+
+
+def _place(path: Path, error: Exception) -> str:
+    """The file, with the line of it in which the error arose."""
+    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
+    number = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
+    return f"{path}, line {number}" if number else str(path)
 
 
 @contextlib.contextmanager

@@ -37,10 +37,10 @@ MOST_JOBS = 8
 """Workers that the packed launcher starts unasked: each holds a pack of trials in memory."""
 EPILOG = """\
 examples:
-  gpt-jax sweep run experiments/lr_sweep/sweep.py                      one trial after another
-  gpt-jax sweep run experiments/lr_sweep/sweep.py --launcher packed    trials of a shape together
-  gpt-jax sweep run experiments/lr_sweep/sweep.py --jobs 2             two workers on this host
-  gpt-jax sweep run experiments/lr_sweep/sweep.py --launcher slurm     see --slurm options
+  gpt-jax sweep run experiments/lr_sweep/sweep.py                    # one trial after another
+  gpt-jax sweep run experiments/lr_sweep/sweep.py --launcher packed  # trials of a shape together
+  gpt-jax sweep run experiments/lr_sweep/sweep.py --jobs 2           # two workers on this host
+  gpt-jax sweep run experiments/lr_sweep/sweep.py --launcher slurm   # see --slurm options
 
 Run it again, here or on any host that shares the directory, and it does what is missing. Any other
 scheduler (Ray, Kubernetes) starts a worker with: python -m gpt_jax.sweep.worker runs/SWEEP

@@ -79,10 +79,17 @@ def describe(varied: Mapping[str, Any]) -> str:
 
 
 def _get_sweep(path: Path) -> Iterable[Cell]:
-    module = python_file.execute(path, "sweep file")
+    with overrides.told():
+        module = python_file.execute(path, "sweep file")
     if not hasattr(module, "get_sweep"):
         raise ValueError(f"{path} defines no get_sweep() -> Iterable[Trial]")
-    cells = python_file.call(path, module.get_sweep)
+
+    def get_sweep() -> Any:
+        cells = module.get_sweep()
+        return list(cells) if isinstance(cells, Iterable) else cells
+
+    with overrides.told():
+        cells = python_file.call(path, get_sweep)
     if not isinstance(cells, Iterable):
         raise ValueError(f"get_sweep() in {path} returned {type(cells).__name__}; need trials")
     for cell in cells:

@@ -13,6 +13,7 @@ from gpt_jax.runs.checkpoint_files import parse_which
 from gpt_jax.runs.directory import RunDirectory, load_run, write_model
 from gpt_jax.runs.tracking import Record
 from gpt_jax.storage.optional import require
+from gpt_jax.verbs import next_steps
 
 if TYPE_CHECKING:
     import jax
@@ -89,8 +90,10 @@ def run(arguments: argparse.Namespace) -> int:
     after = stored_bytes(params)
     print(
         f"{target.path}: {after:,} bytes of parameters, {after / before:.1%} of the {before:,} "
-        f"of {arguments.directory}\nnext: gpt-jax eval {target.path} --text FILE"
+        f"of {arguments.directory}"
     )
+    score = next_steps.command("eval", target.path, "--text", "FILE")
+    print(next_steps.shown([(score, "what it lost")]))
     return 0
 
 

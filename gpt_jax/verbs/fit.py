@@ -31,7 +31,7 @@ examples:
   gpt-jax fit runs.csv --law chinchilla-parametric --where 'n_params < 1e9'
   gpt-jax fit both.csv --law chinchilla-parametric --group corpus --shared alpha,beta
 scores of tasks, loss curves, grids of hyperparameters and mixtures of domains:
-  gpt-jax fit chain | curve | hyperparameters | mixture --help
+  gpt-jax fit chain --help    # likewise curve, hyperparameters, mixture
 """
 QUESTIONS = ("compute", "target_loss", "n_params")
 

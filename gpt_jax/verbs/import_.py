@@ -14,6 +14,7 @@ from gpt_jax.interop.tokenizer_reading import TOKENIZER
 from gpt_jax.runs.directory import RunDirectory, write_model
 from gpt_jax.storage.atomic import write_atomically
 from gpt_jax.storage.optional import require
+from gpt_jax.verbs import next_steps
 
 WANTED = ("*.safetensors", "*.json", "*.jinja", "merges.txt", "tokenizer.model")
 """Files of a published model that are downloaded: no pickles, no other formats."""
@@ -60,8 +61,10 @@ def run(arguments: argparse.Namespace) -> int:
     n_params = flops.count_parameters(imported.config).n_params
     print(
         f"imported {arguments.source} ({imported.model_type}, {n_params:,} parameters) into "
-        f"{directory}\nnext: gpt-jax generate {directory} --prompt 'Once'"
+        f"{directory}"
     )
+    ask = next_steps.command("generate", directory, "--prompt", "Once")
+    print(next_steps.shown([(ask, "continue a prompt")]))
     return 0
 
 

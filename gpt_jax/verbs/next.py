@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 EPILOG = """\
 examples:
   gpt-jax next runs.csv --budget 1e20 --target 1e21 --json next.json
-  gpt-jax next sweep.py --budget 7200 --target 1e14 --out next_sweep.py   (seconds of this machine)
-  gpt-jax next sweep.py --budget 64 --chip h100 --target 1e21             (chip-hours)
+  gpt-jax next sweep.py --budget 7200 --target 1e14 --out next_sweep.py  # seconds of this machine
+  gpt-jax next sweep.py --budget 64 --chip h100 --target 1e21  # chip-hours
 """
 NEAR = (0.5, 1.0, 2.0)
 """Sizes around the best one at the target's compute, whose losses are the target."""

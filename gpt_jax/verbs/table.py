@@ -15,7 +15,7 @@ EPILOG = """\
 your own exponents beside a paper's:
   gpt-jax fit runs.csv --law chinchilla-isoflop,chinchilla-parametric --json fits.json
   gpt-jax table chinchilla-table-2 --fits fits.json
-  gpt-jax table chinchilla-table-2 --runs runs.csv      fits what the table needs by itself
+  gpt-jax table chinchilla-table-2 --runs runs.csv    # fits what the table needs by itself
 """
 
 

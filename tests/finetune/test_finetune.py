@@ -4,6 +4,7 @@ import dataclasses
 import json
 import random
 import re
+import shlex
 
 import numpy as np
 import pytest
@@ -147,6 +148,8 @@ def test_from_a_base_to_a_report(place, tmp_path, capsys, monkeypatch):
     # What was predicted of the test examples is what predict says of them.
     assert cli.main([*arguments[:3], "test.jsonl", "--output", str(out)]) == 0
     assert [json.loads(x)["predicted"] for x in out.open()] == [p["predicted"] for p in predictions]
+    (line,) = [x for x in said.splitlines() if "continue it, or hear" in x]
+    assert shlex.split(line, comments=True)[1:] == command
     # All read the checkpoint that was tested, and say so; a compressed run predicts as well.
     line = f"checkpoint {result['tested_checkpoint']} of {run.path}: the best of"
     assert line in said
