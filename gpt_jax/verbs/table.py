@@ -20,7 +20,7 @@ your own exponents beside a paper's:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What `gpt-jax table` understands."""
+    """The arguments of `gpt-jax table`."""
     parser.description = DESCRIPTION
     parser.epilog = EPILOG
     parser.formatter_class = argparse.RawDescriptionHelpFormatter

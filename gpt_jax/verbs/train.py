@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """What `gpt-jax train` and `gpt-jax finetune` take besides the config."""
+    """Options of `gpt-jax train` and `gpt-jax finetune`, besides the config."""
     parser.add_argument("--workdir", type=Path, help="the run's directory (default: runs/NAME)")
     parser.add_argument(
         "--resume-changed", action="store_true", help="continue although the config has changed"
@@ -190,7 +190,7 @@ def _continues_text(config: Config) -> bool:
 def _next(
     config: Config, arguments: argparse.Namespace, directory: Path, prompt: str
 ) -> tuple[list[tuple[str, str]], list[str]]:
-    """What can be done with the run, as commands, with the settings that were given; and guides."""
+    """Commands that can follow, with the settings that were given; and guides."""
     changes = overrides.parse_arguments(arguments.rest)
     start = again_words(arguments)
     same = next_steps.command(*start, "--workdir", directory, changes=changes)
