@@ -84,7 +84,8 @@ def test_help_of_train_lists_every_field(capsys):
     assert cli.main(["train", "--help", "all"]) == 0
     text = capsys.readouterr().out
     for key, info in overrides.fields().items():
-        assert f"--{key}  [{overrides.describe_type(info)}]" in text
+        kind = ", ".join(filter(None, (overrides.describe_type(info), info.facts.unit)))
+        assert f"--{key}  [{kind}]" in text
         assert info.description
         assert info.description in text
 

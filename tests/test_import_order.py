@@ -73,7 +73,7 @@ plan: . hlo compiled table text
 sweep: . grid budget ladder lanes law_values machine measure naming page_numbers page_fits
     trial branches load cost plan_text plan store hopeless stopping attempt packs status table
     figures laws page_runs page report view slurm worker launch
-verbs: . compress coord_check data doctor evaluate export fit compare fit_chain fit_curve
+verbs: . next_steps compress coord_check data doctor evaluate export fit compare fit_chain fit_curve
     fit_hyperparameters fit_mixture generate import_ inspect next plan predict runs serve sweep
     table train finetune
 cli
