@@ -461,7 +461,7 @@ def _one_line(error: ValidationError) -> str:
 
 def _section_of(class_name: str) -> str:
     """`model.` of ModelConfig; empty of Config itself."""
-    for name, info in Config.__pydantic_fields__.items():
-        if isinstance(info.annotation, type) and info.annotation.__name__ == class_name:
-            return f"{name}."
+    for field in dataclasses.fields(Config):
+        if isinstance(field.type, type) and field.type.__name__ == class_name:
+            return f"{field.name}."
     return "" if class_name == Config.__name__ else f"{class_name}."

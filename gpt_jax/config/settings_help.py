@@ -1,5 +1,7 @@
 """Help on settings of a config: the most used, those of a section, or all. Must not import jax."""
 
+import dataclasses
+
 from gpt_jax.config.config import Config
 from gpt_jax.config.overrides import describe_type, fields, flatten, show
 from gpt_jax.hints import did_you_mean
@@ -34,9 +36,9 @@ def summary(verb: str) -> str:
     names = sections()
     width = max(map(len, names))
     meanings = {
-        name: (info.annotation.__doc__ or "").partition("\n")[0]
-        for name, info in Config.__pydantic_fields__.items()
-        if isinstance(info.annotation, type)
+        field.name: (field.type.__doc__ or "").partition("\n")[0]
+        for field in dataclasses.fields(Config)
+        if isinstance(field.type, type)
     }
     meanings[GENERAL] = f"{', '.join(names[GENERAL])}."
     lines = ["settings, --KEY VALUE or KEY=VALUE; the ten most used:", *_lines(MOST_USED)]

@@ -200,13 +200,13 @@ def _next(
         ask = next_steps.command("generate", directory, "--prompt", prompt or "Once")
         found.insert(0, (ask, "continue a prompt"))
         anew |= {"name": "wider", "model.d_model": str(2 * config.model.d_model)}
-        guides = ("evaluate", "score it"), ("finetune", "adapt it"), ("sweep", "train a grid")
+        guides = [("evaluate", "score it"), ("finetune", "adapt it"), ("sweep", "train a grid")]
     else:
         label = next_steps.command("predict", directory, "--input", "FILE.jsonl")
         found.insert(0, (label, "label new examples"))
         rate = f"{config.optimizer.learning_rate / 2:g}"
         anew |= {"name": "slower", "optimizer.learning_rate": rate}
-        guides = ("finetune", "tasks, adapters"), ("serve", "answer requests")
+        guides = [("finetune", "tasks, adapters"), ("serve", "answer requests")]
     found.append((next_steps.command(*start, changes=anew), "change a setting"))
     found.append((next_steps.command(start[0], "--help", "all"), "every setting"))
     if config.tracking.wandb and config.tracking.wandb_mode == "offline":
