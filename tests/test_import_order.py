@@ -50,8 +50,9 @@ optim: . parametrization roles entry entries entries.adamw entries.adam entries.
     updates
 data: batch documents files libraries output permutation progress records sources splits
     tokenizers.base tokenizers.plain tokenizers.tokenizer_json tokenizers.subword
-    tokenizers.vocabularies tokenizers parts shards stream grain_source streaming verified build .
-parallel: . companions dispatch processes sharding feed
+    tokenizers.vocabularies tokenizers parts shards stream grain_source streaming verified
+    finished build corpora .
+parallel: . companions dispatch processes meeting sharding feed
 models: . cpu kernels products execution layers experts ring attention transformer gpt trees
     vision
 objectives: . cross_entropy routers in_parts parts pretraining distillation
@@ -60,7 +61,7 @@ finetune: . embeddings noise recipes scores templates inputs checks heads packin
 inference: . chat filters retrieval settings sampling decode generate
 steps: . coord_check step program compiled_steps
 compress: . matrices prune
-runs: . checkpoint_files checkpoint history quantised tracking directory
+runs: . checkpoint_files checkpoint history quantised tracking mirrors directory
 interop: . names layouts families gpt2 peft_folder safetensors_files conventions
     sentencepiece_json tokenizer_reading tokenizer_files folders
 inspection: . look page

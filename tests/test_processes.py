@@ -13,7 +13,7 @@ from once import once
 from tiny_run import Workspace, last_step, make_workspace, records
 
 from gpt_jax import cli, failures
-from gpt_jax.parallel import companions, processes
+from gpt_jax.parallel import companions, meeting
 from gpt_jax.runs.checkpoint_files import saved_steps
 from gpt_jax.runs.directory import RunDirectory
 from gpt_jax.runtime import INTERRUPTED, USER_ERROR
@@ -235,7 +235,7 @@ def test_how_a_process_leaves(monkeypatch, capsys, error, status, said):
     with pytest.raises(type(error)) as raised:
         raise error  # for its traceback
     with pytest.raises(SystemExit) as left:
-        processes.leave(raised.value)
+        meeting.leave(raised.value)
     assert left.value.code == status
     shown = capsys.readouterr().err
     assert said in shown

@@ -22,20 +22,22 @@ from gpt_jax.config import Config, overrides
 from gpt_jax.failures import WriteFailed
 from gpt_jax.output import say
 from gpt_jax.runs.history import History
+from gpt_jax.runs.mirrors import (
+    TensorBoardMirror,
+    WandbMirror,
+    make_mirrors,
+    wandb_run_id,
+)
 from gpt_jax.runs.tracking import (
     MetricsLog,
     Progress,
     ProgressReport,
-    TensorBoardMirror,
-    WandbMirror,
     code_commit,
     draw_loss_curve,
     finite,
     format_seconds,
-    make_mirrors,
     provenance,
     read_records,
-    wandb_run_id,
 )
 from gpt_jax.storage.atomic import write_json
 

@@ -1,14 +1,15 @@
 """How much code stands behind one training command, here or in another checkout.
 
     python tools/closure.py                                     this project
-    python tools/closure.py ../nanodo --entry nanodo/main.py    another checkout, by its imports
+    python tools/closure.py ../nanodo --entry nanodo/main.py    and another checkout, by its imports
 
 Columns: modules (and lines) that the training command imports; files (and lines) to read for one
 training step; files that name a given optimizer and a given position encoding, a measure of how
-many places know each. Here the first two are observed: a real `gpt-jax train` of a few steps lists
-what it imported, and one step is traced while every file of ours that runs is noted. Of another
-checkout only the imports are followed, from its entry and through the tops of its modules, so what
-it imports inside functions is not counted; what is not measured prints as a dash.
+many places know each. Here the first two are observed: a real `gpt-jax train` of a few steps, on a
+corpus that an earlier command has made, lists what it imported, and one step is traced while every
+file of ours that runs is noted. Of another checkout, a second row, only the imports are followed,
+from its entry and through the tops of its modules, so what it imports inside functions is not
+counted; what is not measured prints as a dash.
 """
 
 import argparse
@@ -32,6 +33,15 @@ files = {getattr(module, "__file__", None) for module in list(sys.modules.values
 print("\\n" + json.dumps(sorted(f for f in files if f)))
 """
 """Train, then print the files of all imported modules."""
+
+MADE = """
+import json, sys
+from gpt_jax.config import overrides
+from gpt_jax.data import prepare
+prepare(overrides.load(sys.argv[1], json.loads(sys.argv[2])).data, progress=False)
+print("[]")
+"""
+"""Make the corpus of a config."""
 
 TRACED = """
 import dataclasses, json, sys
@@ -100,8 +110,11 @@ def imported_by_training(config: Path) -> list[Path]:
             "evaluate.max_sequences": "2",
             "evaluate.sample_tokens": "0",
         }
+        changes["data.cache"] = f"{directory}/cache"
         for key, value in changes.items():
             command += [f"--{key}", value]
+        made = {k: v for k, v in changes.items() if k.startswith("data.")}
+        run(MADE, str(config), json.dumps(made), cwd=Path(directory))
         return run(IMPORTED, json.dumps(command), cwd=Path(directory))
 
 
@@ -189,35 +202,38 @@ def main() -> None:
     parser.add_argument("--position", default="alibi", help="the word that is looked for")
     parser.add_argument("--files", action="store_true", help="list the files too")
     arguments = parser.parse_args()
-    if arguments.checkout is None:
-        name, root = "gpt_jax", ROOT / "gpt_jax"
-        modules, step = imported_by_training(arguments.config), traced_in_a_step(arguments.config)
-        read = f"{len(step)} / {count_lines(step):,}"
-    else:
-        if arguments.entry is None:
-            parser.error("--entry: the training script of the other checkout, as in train.py")
-        name, root = arguments.checkout.resolve().name, arguments.checkout.resolve()
-        modules, step, read = imported_statically(root, root / arguments.entry), [], "-"
-    print(
-        table(
-            [
-                ["", "imported", "read for a step", arguments.optimizer, arguments.position],
-                ["", "modules / lines", "files / lines", "files", "files"],
-                [
-                    name,
-                    f"{len(modules)} / {count_lines(modules):,}",
-                    read,
-                    str(naming(root, arguments.optimizer)),
-                    str(naming(root, arguments.position)),
-                ],
-            ]
+    if arguments.checkout is not None and arguments.entry is None:
+        parser.error("--entry: the training script of the other checkout, as in train.py")
+    words = arguments.optimizer, arguments.position
+    modules, step = imported_by_training(arguments.config), traced_in_a_step(arguments.config)
+    rows = [
+        ["", "imported", "read for a step", *words],
+        ["", "modules / lines", "files / lines", "files", "files"],
+        row("gpt_jax", ROOT / "gpt_jax", modules, step, words),
+    ]
+    if arguments.checkout is not None:
+        root = arguments.checkout.resolve()
+        rows.append(
+            row(root.name, root, imported_statically(root, root / arguments.entry), [], words)
         )
-    )
+    print(table(rows))
     if arguments.files:
         for title, files in (("imported", modules), ("read for a step", step)):
             print(f"\n{title}")
             for file in files:
-                print(f"  {count_lines([file]):>6,}  {file.relative_to(root.parent)}")
+                print(f"  {count_lines([file]):>6,}  {file.relative_to(ROOT)}")
+
+
+def row(
+    name: str, root: Path, modules: list[Path], step: list[Path], words: tuple[str, str]
+) -> list[str]:
+    """The cells of one project."""
+    return [
+        name,
+        f"{len(modules)} / {count_lines(modules):,}",
+        f"{len(step)} / {count_lines(step):,}" if step else "-",
+        *(str(naming(root, word)) for word in words),
+    ]
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ are imported where used. Must not import jax.
 """
 
 from gpt_jax.data.batch import Batch
-from gpt_jax.data.build import default_cache, prepare, prepare_mixture
+from gpt_jax.data.corpora import default_cache, prepare, prepare_mixture
 from gpt_jax.data.documents import Document
 from gpt_jax.data.shards import Corpus, TokenShards
 from gpt_jax.data.sources import documents

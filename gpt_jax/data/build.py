@@ -13,8 +13,6 @@ Must not import jax.
 import dataclasses
 import json
 import os
-import re
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,8 +21,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt_jax.config import DataConfig
+from gpt_jax.config import DataConfig, overrides
 from gpt_jax.data.documents import Document, Source
+from gpt_jax.data.finished import CLAIM, UNFINISHED, make_identity, open_finished, remove, say_lines
 from gpt_jax.data.output import locked, write, write_json, writing
 from gpt_jax.data.parts import Part, chunks, group, not_empty
 from gpt_jax.data.progress import report_bytes
@@ -35,7 +34,6 @@ from gpt_jax.data.shards import (
     SEAL,
     Corpus,
     ShardRecord,
-    distinct_names,
     manifest_seal,
     summary,
 )
@@ -46,11 +44,9 @@ from gpt_jax.data.tokenizers import (
     bpe_size,
     load_tokenizer,
     make_tokenizer,
-    tokenizer_identity,
 )
 from gpt_jax.data.tokenizers.base import SPEC_FILE
-from gpt_jax.data.verified import note_written, verify_once
-from gpt_jax.runtime import cache_directory
+from gpt_jax.data.verified import note_written
 from gpt_jax.storage.checksum import checksum
 
 PART_BYTES = 128 << 20
@@ -62,8 +58,6 @@ BPE_CHARACTERS_PER_TOKEN = 1_000
 On the standard library (12 MB, SIZE 4096) all of the text would give 0.6% fewer tokens and take
 three times as long.
 """
-CLAIM = "build.json"
-MACHINE_LOCAL = ("cache", "tokenizer_path", "max_expansion")
 
 
 class Encoded(NamedTuple):
@@ -71,63 +65,6 @@ class Encoded(NamedTuple):
 
     tokens: list[NDArray[Any]]
     n_bytes: int
-
-
-def default_cache() -> Path:
-    """$XDG_CACHE_HOME/gpt_jax/data, or ~/.cache/gpt_jax/data."""
-    return cache_directory() / "data"
-
-
-def prepare(config: DataConfig, *, workers: int | None = None, progress: bool = True) -> Corpus:
-    """The corpus of a config: opened where it was built before, else built in data.cache.
-
-    Its directory is named by a hash of the settings and of the source's state: when the text
-    changes, another is built. With data.source = shards, data.path is opened, and the
-    tokenizer is the one it was made with.
-
-    Raises ValueError for a mixture: it is several corpora (see `prepare_mixture`).
-    """
-    if config.source == "shards":
-        return verify_once(Corpus(config.path), progress=progress)
-    source = open_source(config)
-    place = (Path(config.cache) if config.cache else default_cache()).expanduser()
-    earlier = place / _label(config, _earlier_identity(config, source))
-    if (earlier / MANIFEST).is_file():
-        # Runs made with it continue with it, and compare with later ones.
-        return build(config, earlier, workers=workers, progress=progress)
-    directory = place / _label(config, _identity(config, source))
-    return build(config, directory, workers=workers, progress=progress)
-
-
-def _label(config: DataConfig, identity: dict[str, Any]) -> str:
-    digest = checksum(json.dumps(identity))
-    names = [config.source, Path(config.path).stem, Path(config.tokenizer).stem, digest[:12]]
-    return "-".join(re.sub(r"[^\w.]+", "_", name) for name in names if name)
-
-
-def prepare_mixture(
-    config: DataConfig, *, workers: int | None = None, progress: bool = True
-) -> tuple[tuple[Corpus, float], ...]:
-    """The corpora of any config with their weights; one, of weight 1, where it is no mixture.
-
-    Raises ValueError when the corpora of a mixture were made by different tokenizers.
-    """
-    if config.source != "mixture":
-        return ((prepare(config, workers=workers, progress=progress), 1.0),)
-    names = distinct_names([Path(component.path) for component in config.mixture])
-    corpora = [
-        (verify_once(Corpus(component.path, name=name), progress=progress), component.weight)
-        for component, name in zip(config.mixture, names, strict=True)
-    ]
-    first = corpora[0][0]
-    for corpus, _ in corpora[1:]:
-        if corpus.tokenizer.fingerprint != first.tokenizer.fingerprint:
-            raise ValueError(
-                f"data.mixture: {corpus.directory} was made by another tokenizer than "
-                f"{first.directory} ({corpus.manifest['tokenizer']['name']}, "
-                f"{first.manifest['tokenizer']['name']}); build both with the same one"
-            )
-    return tuple(corpora)
 
 
 def build(
@@ -149,7 +86,7 @@ def build(
     source cannot be read, or when a split stays empty that should not.
     """
     source, directory = open_source(config), Path(directory)
-    identity = _identity(config, source)
+    identity = make_identity(config, source)
     with writing(directory):
         directory.mkdir(parents=True, exist_ok=True)
     with locked(directory):
@@ -159,21 +96,10 @@ def build(
             manifest = _Builder(config, source, directory, workers, progress, part_bytes).manifest()
             manifest |= {"identity": identity}
             write_json(directory / MANIFEST, manifest | {SEAL: manifest_seal(manifest)})
-        corpus = Corpus(directory)
-        if corpus.manifest["identity"] not in (identity, _earlier_identity(config, source)):
-            raise ValueError(
-                f"{directory} holds a corpus of other text or settings "
-                f"({corpus.manifest['source']['description']}); delete it or choose another place"
-            )
-        _remove(directory, CLAIM, "part-*.json")
+            remove(directory, *UNFINISHED)
     if written:
-        return note_written(corpus)
-    if corpus.manifest["identity"] != identity and progress:
-        _say(
-            f"{directory} was made by an earlier version and is used as it is: copies of a "
-            "document may be in training and in validation; delete it to have it made anew"
-        )
-    return verify_once(corpus, progress=progress)
+        return note_written(Corpus(directory))
+    return open_finished(config, source, directory, progress)
 
 
 class _Builder:
@@ -295,14 +221,16 @@ class _Builder:
                 "not valid (lone surrogates in JSON become it)"
             )
         if self.progress:
-            _say(*self.notes)
+            say_lines(*self.notes)
         tokenizer = self.tokenizer
         config = dataclasses.asdict(self.config)
+        known = overrides.fields()
+        machines = {key for key, info in known.items() if info.facts.scope == "machine"}
         return {
             "format_version": FORMAT_VERSION,
             "source": {"kind": self.config.source, "description": self.source.description},
             **({"notes": self.notes} if self.notes else {}),
-            "config": {k: v for k, v in config.items() if k not in MACHINE_LOCAL},
+            "config": {k: v for k, v in config.items() if f"data.{k}" not in machines},
             "tokenizer": {
                 "name": self.config.tokenizer,
                 "vocab_size": tokenizer.vocab_size,
@@ -394,31 +322,6 @@ class _Builder:
                 )
 
 
-def _identity(data: DataConfig, source: Source) -> dict[str, Any]:
-    """Everything that decides the tokens."""
-    by_hash = data.validation == "document" and data.validation_fraction > 0
-    identity = _earlier_identity(data, source) | {"source_identity": source.identity}
-    return identity | ({"copies": "together"} if by_hash else {})
-
-
-def _earlier_identity(config: DataConfig, source: Source) -> dict[str, Any]:
-    """The identity of the corpus that versions made which knew of no copies, nor named splits."""
-    return {
-        "format_version": FORMAT_VERSION,
-        "source": config.source,
-        "source_identity": source.earlier_identity or source.identity,
-        "field": config.field,
-        "tokenizer": tokenizer_identity(config.tokenizer),
-        "validation": config.validation,
-        "validation_fraction": config.validation_fraction,
-    }
-
-
-def _say(*lines: str) -> None:
-    for line in lines:
-        print(line, file=sys.stderr, flush=True)
-
-
 # Files
 
 
@@ -429,12 +332,6 @@ def _claim(directory: Path, identity: dict[str, Any]) -> None:
         if any(not file.name.endswith(".tmp") for file in directory.iterdir()):
             raise ValueError(f"{directory} is not empty and holds no corpus; choose another place")
     elif json.loads(path.read_text()) != identity:
-        _remove(directory, SPEC_FILE, "part-*.json", "train-*.bin", "validation-*.bin")
-    _remove(directory, ".*.tmp")
+        remove(directory, SPEC_FILE, "part-*.json", "train-*.bin", "validation-*.bin")
+    remove(directory, ".*.tmp")
     write_json(path, identity)
-
-
-def _remove(directory: Path, *patterns: str) -> None:
-    for pattern in patterns:
-        for file in directory.glob(pattern):
-            file.unlink(missing_ok=True)

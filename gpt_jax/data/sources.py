@@ -17,7 +17,6 @@ from typing import Any
 from gpt_jax.config import DataConfig
 from gpt_jax.data.documents import Document, Source, as_text, check_field, record_text
 from gpt_jax.data.files import Files, find, identity, reading, walk
-from gpt_jax.data.libraries import huggingface, tfds_source
 from gpt_jax.storage.compressed import FORMATS, most_bytes, too_large
 from gpt_jax.storage.optional import require
 
@@ -53,8 +52,8 @@ def open_source(config: DataConfig) -> Source:
         "text": _text,
         "jsonl": _jsonl,
         "parquet": _parquet,
-        "huggingface": huggingface,
-        "tfds": tfds_source,
+        "huggingface": _library,
+        "tfds": _library,
     }
     if config.source not in openers:
         raise ValueError(
@@ -62,6 +61,13 @@ def open_source(config: DataConfig) -> Source:
             f"{', '.join(openers)}"
         )
     return openers[config.source](config)
+
+
+def _library(config: DataConfig) -> Source:
+    """A data set of a library, which is imported for it."""
+    from gpt_jax.data.libraries import huggingface, tfds_source
+
+    return huggingface(config) if config.source == "huggingface" else tfds_source(config)
 
 
 def _stdlib(config: DataConfig) -> Source:

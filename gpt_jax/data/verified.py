@@ -11,7 +11,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-from gpt_jax.data.progress import report_bytes
 from gpt_jax.data.shards import Corpus, check_hash
 from gpt_jax.runtime import cache_directory
 from gpt_jax.storage.atomic import write_json
@@ -33,6 +32,8 @@ def verify_once(corpus: Corpus, *, progress: bool = True) -> Corpus:
         if known.get(path.name) != _state(path, sha256)
     }
     if unknown:
+        from gpt_jax.data.progress import report_bytes
+
         total = sum(path.stat().st_size for path in unknown)
         with report_bytes(f"checking {corpus.directory}", total, progress) as advance:
             for path, sha256 in unknown.items():

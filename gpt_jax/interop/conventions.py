@@ -9,15 +9,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from gpt_jax.data.tokenizers import (
-    BytePairTokenizer,
-    Conventions,
-    JsonTokenizer,
-    SentencePieceTokenizer,
-    Tokenizer,
-    errors_named,
-)
-from gpt_jax.data.tokenizers.tokenizer_json import token_name
+from gpt_jax.data.tokenizers import Conventions, Tokenizer, errors_named
+from gpt_jax.data.tokenizers.subword import BytePairTokenizer, SentencePieceTokenizer
+from gpt_jax.data.tokenizers.tokenizer_json import JsonTokenizer, token_name
 from gpt_jax.interop.safetensors_files import read_json
 
 NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")

@@ -9,15 +9,13 @@ from typing import Any
 
 from gpt_jax.data.tokenizers import (
     END_OF_TEXT,
-    BytePairTokenizer,
     ByteTokenizer,
     CharTokenizer,
     IdsTokenizer,
-    JsonTokenizer,
-    SentencePieceTokenizer,
     Tokenizer,
 )
-from gpt_jax.data.tokenizers.tokenizer_json import printable_bytes
+from gpt_jax.data.tokenizers.subword import BytePairTokenizer, SentencePieceTokenizer
+from gpt_jax.data.tokenizers.tokenizer_json import JsonTokenizer, printable_bytes
 from gpt_jax.interop.conventions import facts_of
 from gpt_jax.interop.sentencepiece_json import sentencepiece_json
 from gpt_jax.interop.tokenizer_reading import TOKENIZER

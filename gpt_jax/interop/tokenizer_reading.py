@@ -4,16 +4,10 @@ import json
 import sys
 from typing import Any
 
-from gpt_jax.data.tokenizers import (
-    IdsTokenizer,
-    JsonTokenizer,
-    SentencePieceTokenizer,
-    Tokenizer,
-    errors_named,
-    make_tokenizer,
-)
-from gpt_jax.data.tokenizers.subword import gpt1_tokenizer
+from gpt_jax.data.tokenizers import IdsTokenizer, Tokenizer, errors_named, make_tokenizer
+from gpt_jax.data.tokenizers.subword import SentencePieceTokenizer, gpt1_tokenizer
 from gpt_jax.data.tokenizers.tokenizer_json import (
+    JsonTokenizer,
     added_tokens,
     decoded,
     find_end,

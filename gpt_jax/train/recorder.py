@@ -19,11 +19,11 @@ from gpt_jax.runs.checkpoint import Checkpoints
 from gpt_jax.runs.history import steps_after_tokens, steps_recorded
 from gpt_jax.runs.tracking import (
     MetricsLog,
+    Mirror,
     Record,
     draw_loss_curve,
     finite,
     finite_values,
-    make_mirrors,
 )
 from gpt_jax.steps.step import TrainState
 from gpt_jax.storage.atomic import write_json
@@ -41,7 +41,7 @@ class RunRecorder:
         config, timetable = experiment.config, experiment.timetable
         self.experiment, self.checkpoints = experiment, checkpoints
         self.writes = is_writer()
-        mirrors = make_mirrors(config, experiment.run.path) if self.writes else []
+        mirrors = _mirrors(config, experiment.run.path) if self.writes else []
         self.log = MetricsLog(experiment.run.metrics, done_steps, mirrors, self.writes)
         kept = steps_to_keep(experiment, done_steps)
         checkpoints.keep(kept)
@@ -236,6 +236,15 @@ class RunRecorder:
             "training_seconds": history.training_seconds,
             "config": overrides.to_dict(config),
         }
+
+
+def _mirrors(config: Config, directory: Path) -> list[Mirror]:
+    """The mirrors of the metrics that a config asks for."""
+    if not (config.tracking.wandb or config.tracking.tensorboard):
+        return []
+    from gpt_jax.runs.mirrors import make_mirrors
+
+    return make_mirrors(config, directory)
 
 
 def steps_to_keep(experiment: Experiment, done_steps: int) -> frozenset[int]:

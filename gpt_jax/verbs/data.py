@@ -8,7 +8,8 @@ from typing import Any
 
 from gpt_jax.config import Config, DataConfig
 from gpt_jax.config.overrides import describe_type, fields, load, override
-from gpt_jax.data.build import build, prepare
+from gpt_jax.data.build import build
+from gpt_jax.data.corpora import prepare
 from gpt_jax.data.shards import Corpus
 
 FIELDS = (

@@ -7,8 +7,10 @@ from pathlib import Path
 
 from gpt_jax.config import Config, DataConfig
 from gpt_jax.cost import flops
-from gpt_jax.data.tokenizers import BytePairTokenizer, IdsTokenizer, JsonTokenizer
+from gpt_jax.data.tokenizers import IdsTokenizer
 from gpt_jax.data.tokenizers.base import SPEC_FILE
+from gpt_jax.data.tokenizers.subword import BytePairTokenizer
+from gpt_jax.data.tokenizers.tokenizer_json import JsonTokenizer
 from gpt_jax.interop.folders import Imported, read_folder, refuse_pickled_only
 from gpt_jax.interop.tokenizer_reading import TOKENIZER
 from gpt_jax.runs.directory import RunDirectory, write_model

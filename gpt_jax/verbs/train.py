@@ -68,11 +68,13 @@ def launch(config: Config, directory: Path, arguments: argparse.Namespace) -> in
     where = processes.place(arguments)
     if where is None:
         return _train(config, directory, arguments)
-    processes.join(where, _said(config, directory, arguments), arguments.join_seconds)
+    from gpt_jax.parallel import meeting
+
+    meeting.join(where, _said(config, directory, arguments), arguments.join_seconds)
     try:
         status = _train(config, directory, arguments)
     except Exception as error:
-        processes.leave(error)
+        meeting.leave(error)
     processes.finish()
     return status
 

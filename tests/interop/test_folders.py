@@ -15,13 +15,9 @@ from safetensors.numpy import load_file, save_file
 
 from gpt_jax import cli
 from gpt_jax.config import overrides
-from gpt_jax.data.tokenizers import (
-    BytePairTokenizer,
-    CharTokenizer,
-    JsonTokenizer,
-    SentencePieceTokenizer,
-    load_tokenizer,
-)
+from gpt_jax.data.tokenizers import CharTokenizer, load_tokenizer
+from gpt_jax.data.tokenizers.subword import BytePairTokenizer, SentencePieceTokenizer
+from gpt_jax.data.tokenizers.tokenizer_json import JsonTokenizer
 from gpt_jax.interop.families import family_of_config
 from gpt_jax.interop.folders import read_folder
 from gpt_jax.interop.tokenizer_files import merges_of, tokenizer_json

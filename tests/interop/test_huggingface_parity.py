@@ -10,12 +10,9 @@ transformers = pytest.importorskip("transformers", reason="needs pip install 'gp
 from random_runs import ARCHITECTURES, FLOAT32, make_run  # noqa: E402
 
 from gpt_jax import cli  # noqa: E402
-from gpt_jax.data.tokenizers import (  # noqa: E402
-    BytePairTokenizer,
-    ByteTokenizer,
-    CharTokenizer,
-    JsonTokenizer,
-)
+from gpt_jax.data.tokenizers import ByteTokenizer, CharTokenizer  # noqa: E402
+from gpt_jax.data.tokenizers.subword import BytePairTokenizer  # noqa: E402
+from gpt_jax.data.tokenizers.tokenizer_json import JsonTokenizer  # noqa: E402
 from gpt_jax.data.tokenizers.vocabularies import load_gpt1  # noqa: E402
 from gpt_jax.inference.decode import generate_tokens  # noqa: E402
 from gpt_jax.inference.settings import SamplingConfig  # noqa: E402

@@ -1,6 +1,7 @@
 """Tokenizers by name, and back from the directory of a corpus or run.
 
-Libraries behind the tokenizers are imported where used. Must not import jax.
+A kind of tokenizer, and the library behind it, is imported where a name asks for it. Must not
+import jax.
 """
 
 import base64
@@ -18,21 +19,15 @@ from gpt_jax.data.tokenizers.base import (
     errors_named,
 )
 from gpt_jax.data.tokenizers.plain import ByteTokenizer, CharTokenizer, IdsTokenizer
-from gpt_jax.data.tokenizers.subword import BytePairTokenizer, SentencePieceTokenizer
-from gpt_jax.data.tokenizers.tokenizer_json import JsonTokenizer, identity, read_json_tokenizer
-from gpt_jax.data.tokenizers.vocabularies import load_gpt1, load_gpt2
 from gpt_jax.hints import did_you_mean
 from gpt_jax.storage.checksum import checksum
 
 __all__ = [
     "END_OF_TEXT",
-    "BytePairTokenizer",
     "ByteTokenizer",
     "CharTokenizer",
     "Conventions",
     "IdsTokenizer",
-    "JsonTokenizer",
-    "SentencePieceTokenizer",
     "Tokenizer",
     "from_spec",
     "load_tokenizer",
@@ -60,15 +55,19 @@ def make_tokenizer(
     """
     if name == "byte":
         return ByteTokenizer()
-    if name == "gpt2":
-        return load_gpt2(path)
-    if name == "gpt1":
-        return load_gpt1(path)
+    if name in ("gpt2", "gpt1"):
+        from gpt_jax.data.tokenizers import vocabularies
+
+        return vocabularies.load_gpt2(path) if name == "gpt2" else vocabularies.load_gpt1(path)
     if Path(name).name == SPEC_FILE:
         return _from_file(name, _read(name))
     if name.endswith(".json"):
+        from gpt_jax.data.tokenizers.tokenizer_json import read_json_tokenizer
+
         return read_json_tokenizer(Path(name), _read(name))
     if name.endswith(".model"):
+        from gpt_jax.data.tokenizers.subword import SentencePieceTokenizer
+
         return SentencePieceTokenizer(_read(name), name)
     if (match := re.fullmatch(r"ids:(\d{1,9})", name)) and int(match[1]):
         return IdsTokenizer(int(match[1]))
@@ -78,11 +77,11 @@ def make_tokenizer(
         raise ValueError(f"data.tokenizer = {name}; allowed: {ALLOWED}{hint}")
     if texts is None:
         raise ValueError(f"data.tokenizer = {name} is learned from a corpus, and none was given")
-    return (
-        CharTokenizer.from_texts(texts())
-        if size is None
-        else BytePairTokenizer.train(texts(), size)
-    )
+    if size is None:
+        return CharTokenizer.from_texts(texts())
+    from gpt_jax.data.tokenizers.subword import BytePairTokenizer
+
+    return BytePairTokenizer.train(texts(), size)
 
 
 def bpe_size(name: str) -> int | None:
@@ -97,6 +96,8 @@ def tokenizer_identity(name: str) -> str:
         return name
     content = _read(name)
     if name.endswith(".json") and Path(name).name != SPEC_FILE:
+        from gpt_jax.data.tokenizers.tokenizer_json import identity
+
         used = identity(Path(name), content)
         content = content if used is None else used.encode()
     return f"{Path(name).name} {checksum(content)}"
@@ -134,10 +135,16 @@ def _from_spec(spec: dict[str, Any], where: str) -> Tokenizer:
         case "ids":
             return IdsTokenizer(spec["vocab_size"], spec["end_of_text"])
         case "bpe":
+            from gpt_jax.data.tokenizers.subword import BytePairTokenizer
+
             return BytePairTokenizer(spec["tokens"])
         case "json":
+            from gpt_jax.data.tokenizers.tokenizer_json import JsonTokenizer
+
             return JsonTokenizer(spec["json"], where, spec.get("end_of_text"))
         case "sentencepiece":
+            from gpt_jax.data.tokenizers.subword import SentencePieceTokenizer
+
             return SentencePieceTokenizer(base64.b64decode(spec["model"]), where)
         case kind:
             raise ValueError(f"it is of unknown kind {kind!r}; was it made by a later version?")

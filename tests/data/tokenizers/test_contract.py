@@ -12,19 +12,18 @@ from hypothesis import strategies as st
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from gpt_jax.data.tokenizers import (
-    BytePairTokenizer,
     ByteTokenizer,
     CharTokenizer,
     Conventions,
     IdsTokenizer,
-    JsonTokenizer,
     Tokenizer,
     from_spec,
     load_tokenizer,
     make_tokenizer,
     tokenizer_identity,
 )
-from gpt_jax.data.tokenizers.tokenizer_json import printable_bytes
+from gpt_jax.data.tokenizers.subword import BytePairTokenizer
+from gpt_jax.data.tokenizers.tokenizer_json import JsonTokenizer, printable_bytes
 
 TEXT = "the cat sat on the mat and the dog sat on the cat, "
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]

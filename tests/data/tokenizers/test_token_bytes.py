@@ -3,7 +3,9 @@
 import pytest
 import tokenizers
 
-from gpt_jax.data.tokenizers import BytePairTokenizer, ByteTokenizer, JsonTokenizer
+from gpt_jax.data.tokenizers import ByteTokenizer
+from gpt_jax.data.tokenizers.subword import BytePairTokenizer
+from gpt_jax.data.tokenizers.tokenizer_json import JsonTokenizer
 
 TEXT = " Héllo wörld, 日本語 🎉 x"
 

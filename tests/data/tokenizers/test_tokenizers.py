@@ -10,15 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpt_jax.data.tokenizers import (
-    BytePairTokenizer,
     ByteTokenizer,
     CharTokenizer,
-    JsonTokenizer,
-    SentencePieceTokenizer,
     from_spec,
     load_tokenizer,
     make_tokenizer,
 )
+from gpt_jax.data.tokenizers.subword import BytePairTokenizer, SentencePieceTokenizer
+from gpt_jax.data.tokenizers.tokenizer_json import JsonTokenizer
 from gpt_jax.data.tokenizers.vocabularies import GPT2_MERGES_URL
 
 TEXTS = [
