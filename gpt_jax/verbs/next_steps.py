@@ -10,7 +10,7 @@ from pathlib import Path
 
 import gpt_jax
 from gpt_jax.config import Config
-from gpt_jax.data.build import prepare_mixture
+from gpt_jax.data.corpora import prepare_mixture
 
 WORDS, TOKENS, CHARACTERS = 3, 96, 40
 """Length of a suggested prompt, at most: words, of the first tokens held out."""
