@@ -9,7 +9,6 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gpt_jax.config.python_file import execute
 from gpt_jax.scaling.arguments import collect, names, number, pairs, positive
 
 if TYPE_CHECKING:
@@ -60,6 +59,8 @@ def find_entries(arguments: argparse.Namespace) -> "list[LawEntry]":
     from gpt_jax.scaling.entries import find_law
 
     for path in arguments.extension:
+        from gpt_jax.config.python_file import execute  # with all settings of a run, half a second
+
         execute(Path(path), "extension")
     found = [find_law(name) for name in names(arguments.law)]
     if arguments.formula is not None:
