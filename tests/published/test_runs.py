@@ -447,6 +447,23 @@ SMALL = {
         "isoflops.csv": "source,dataset,model,condition,experiment,tokens,params,budget,loss\n"
         "m,d,c,,m__d__c,1e10,1e9,6e19,2.5\n"
     },
+    "muennighoff2023": {
+        "fit.ipynb": json.dumps(
+            {
+                "cells": [
+                    {"cell_type": "markdown", "source": []},
+                    {
+                        "cell_type": "code",
+                        "outputs": [
+                            {"text": ["1b25\n", "1b10b4b 1000000000.0 1e10 4e9 2.5\n"]},
+                            {"text": ["1b10b4b 1000000000.0 10000000000.0 4000000000.0 2.5\n"]},
+                        ],
+                    },
+                    {"cell_type": "code", "outputs": [{"text": ["b 1.0 2.0 3.0 4.0\n"]}]},
+                ]
+            }
+        )
+    },
     "porian2024": {
         "porian2024.csv": "row,width,depth,vocab_size,seq_len,lr,bs,beta2,seed,decay,dataset,"
         "hparams,warmup,loss\n0,1024,8,50432,2048,0.003,256,0.95,1,const,rw,tuned,short,2.5\n"
@@ -486,6 +503,8 @@ def test_files_at_the_addresses_are_mapped(name, tmp_path):
         assert "score_crows" not in row
     elif name == "regmix":
         assert (row["share_pile_cc"], row["loss_pile_cc"]) == ("0.75", "2.5")
+    elif name == "muennighoff2023":
+        assert float(row["unique_tokens"]) == 4e9
     elif name == "tao2024":
         assert float(row["unigram_normalised_loss"]) == -2.5
         assert float(row["n_params_vocab"]) == 1e5
@@ -522,11 +541,12 @@ def test_parquet_files_are_read_with_their_split(tmp_path):
     pyarrow = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
     for split, loss in (("train", 2.5), ("test", 2.0)):
-        rows = {"group": ["g"], "unique_tokens": [1e9], "params": [1e8], "tokens": [4e9]}
+        rows = {"group": ["g"], "dense_parameter_count": [1e8], "num_experts": [4.0]}
         parquet.write_table(
-            pyarrow.table(rows | {"loss": [loss]}), tmp_path / f"{split}-00000-of-00001.parquet"
+            pyarrow.table(rows | {"loss_validation": [loss]}),
+            tmp_path / f"{split}-00000-of-00001.parquet",
         )
-    entry = ENTRIES["muennighoff2023"]
+    entry = ENTRIES["active-sl-moe"]
     found = fetch.find(entry, tmp_path, tmp_path, print)
     table = build(entry, found.form, found.paths)
     rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows]

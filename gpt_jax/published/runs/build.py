@@ -48,9 +48,11 @@ def as_csv(table: RunsTable) -> str:
 
 
 def _read(path: Path) -> Iterator[Mapping[str, Any]]:
-    """The records of one file: CSV, TSV, JSON, JSON lines, or parquet."""
+    """The records of one file: CSV, TSV, JSON, JSON lines, a notebook, or parquet."""
     if path.suffix == ".parquet":
         pyarrow = require("pyarrow.parquet", "data")
         yield from pyarrow.read_table(path).to_pylist()
+    elif path.suffix == ".ipynb":
+        yield from tables.parse(tables.read_text(path), ".json", str(path)).rows
     else:
         yield from tables.read(path, default=".csv").rows
