@@ -36,8 +36,8 @@ scaling: . arguments chain_spec expressions conditions ladder laws choose constr
     best catalog rungs uncertainty bowls fit answers chain compare compare_report fit_arguments
     mixture optima checks envelope isoflop scatter study plots compare_plots form_plots report
     wide
-published: . compare fits chinchilla laws shapes tables runs runs.entry runs.active_sl runs.schema
-    runs.build runs.fetch runs.results runs.entries.active_sl_domain_mixture
+published: . compare fits scores chinchilla laws shapes tables runs runs.entry runs.active_sl
+    runs.schema runs.build runs.fetch runs.results runs.entries.active_sl_domain_mixture
     runs.entries.active_sl_lr_bsz runs.entries.active_sl_moe runs.entries.chinchilla
     runs.entries.clark2022 runs.entries.gadre2024 runs.entries.gemstones runs.entries.isoflops
     runs.entries.muennighoff2023 runs.entries.multi_power_law runs.entries.olmo_ladder
@@ -66,7 +66,7 @@ interop: . names layouts families gpt2 peft_folder safetensors_files conventions
     sentencepiece_json tokenizer_reading tokenizer_files folders
 inspection: . look page
 serve: . batching engine forms protocol access prompts app server
-evaluate: . cache detokenize formats generated requests encode responses scoring tasks
+evaluate: . cache detokenize formats generated requests results encode responses scoring tasks
     formats.form formats.completions formats.files formats.questions formats.written catalog items
     measures ticker evaluator bias harness validation examples
 train: . task_data experiment judge recorder start dry_run task_report loop

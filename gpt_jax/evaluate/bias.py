@@ -70,6 +70,8 @@ def check(probes: Sequence[str], lexicon: Path | None) -> None:
             "--bias race needs --lexicon FILE: lines of word TAB score, negative for bad (GPT-3 "
             "took SentiWordNet's, from -100 to 100)"
         )
+    if lexicon is not None:
+        read_lexicon(lexicon)
 
 
 def probe(

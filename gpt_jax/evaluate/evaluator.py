@@ -228,6 +228,12 @@ def before_stop(text: str, stop: Sequence[str]) -> str:
     return text[: min((text.index(s) for s in stop if s in text), default=None)].strip()
 
 
+def check_text(path: Path, detokenize: str) -> None:
+    """Raises ValueError, or OSError, for a text that `evaluate_text` cannot score."""
+    if not prepare(tables.read_text(path), detokenize).text:
+        raise ValueError(f"{path} holds no text")
+
+
 def evaluate_text(
     evaluator: Evaluator,
     path: Path,

@@ -4,7 +4,7 @@ import collections
 import math
 import re
 import string
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -97,11 +97,52 @@ def choice_values(task: Task, item: Item, scores: Sequence[Score]) -> dict[str, 
     return values
 
 
+LIBRARIES = {"bleu": "sacrebleu", "rouge": "rouge_score"}
+"""Metric -> the library that computes it, an extra."""
+
+
+def check(task: Task) -> None:
+    """Raises ValueError where the library of a task's metric is not installed."""
+    if isinstance(task.metric, str) and task.metric in LIBRARIES:
+        require(LIBRARIES[task.metric], "evaluation")
+
+
+def own_numbers(task: Task, items: Sequence[Item], texts: Sequence[str]) -> Numbers:
+    """Mean and standard error of a user's own metric, under its name, or the names it returns.
+
+    Raises ValueError where it fails, or gives no number, naming the item.
+    """
+    assert not isinstance(task.metric, str)
+    scores: dict[str, list[float]] = {}
+    for item, text in zip(items, texts, strict=True):
+        try:
+            found = task.metric(text, item.answers)
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            told = f"{type(error).__name__}: {error}"
+            raise ValueError(
+                f"task {task.name}: its metric failed on {text!r}, answers {item.answers!r}: {told}"
+            ) from error
+        named = found if isinstance(found, Mapping) else {task.metric.__name__: found}
+        for name, value in named.items():
+            if not isinstance(value, int | float):
+                raise ValueError(
+                    f"task {task.name}: its metric gave {name} = {value!r} for {item.context!r}; "
+                    f"it returns a number, or several by name"
+                )
+            scores.setdefault(name, []).append(float(value))
+    numbers: Numbers = {}
+    for name, values in scores.items():
+        numbers |= _with_error(name, values)
+    return numbers | {"own_measures": list(scores)}
+
+
 def generation_numbers(task: Task, items: Sequence[Item], texts: Sequence[str]) -> Numbers:
     """Exact match, F1, BLEU or ROUGE of written texts; nothing where the task's metric is none.
 
     Raises ValueError naming the extra where the library of a metric is not installed.
     """
+    if not isinstance(task.metric, str):
+        return own_numbers(task, items, texts)
     if task.metric == "exact_match":
         hits = [
             float(normalised(text) in {normalised(answer) for answer in item.answers})

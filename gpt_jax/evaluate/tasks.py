@@ -14,6 +14,7 @@ Must not import jax.
 """
 
 import dataclasses
+import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -32,6 +33,9 @@ Measure = Literal["raw", "per_character", "per_token", "per_byte", "unconditiona
 characters, the space before it left out (its acc_norm); divided by its tokens (GPT-3, section 2.4);
 divided by its UTF-8 bytes; or minus its log-probability after `Task.answer_context` (GPT-3: ARC,
 OpenBookQA, RACE)."""
+Metric = Literal["exact_match", "squad", "bleu", "rouge", "matthews", "none"]
+OwnMetric = Callable[[str, Sequence[str]], float | Mapping[str, float]]
+"""A user's own score of a written text, given the answers that are right."""
 Parser = Callable[[str, str], Iterable[Located]]
 """From a file's text and name to its records, each with its place."""
 
@@ -99,15 +103,41 @@ class Task:
     """Name, evaluation split and training split in TensorFlow Datasets."""
     make: Callable[[int], list[Item]] | None = None
     """Generates the items from a seed, where there is no file."""
-    metric: Literal["exact_match", "squad", "bleu", "rouge", "matthews", "none"] = "exact_match"
+    metric: Metric | OwnMetric = "exact_match"
     """Score of a generation task; `squad` is exact match and F1 over words. A choice task may have
-    `matthews` beside its accuracy."""
+    `matthews` beside its accuracy. A function of yours: from a text and the item's answers to a
+    number, or to several by name; reported as their means."""
     max_new_tokens: int = 64
     stop: tuple[str, ...] = ("\n",)
     banned_words: tuple[str, ...] = ()
     """A cloze's second accuracy passes over these words (GPT-2's stop-word filter)."""
     source: str = ""
     """Data set and paper whose convention this is."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a kind, measure or metric that there is not, or that the kind does
+        not have."""
+        kinds = typing.get_args(typing.get_type_hints(Task)["kind"])
+        for name, value, allowed in (
+            ("kind", self.kind, kinds),
+            ("measure", self.measure, typing.get_args(Measure)),
+        ):
+            if value not in allowed:
+                raise ValueError(
+                    f"task {self.name}: {name} = {value!r}; allowed: {', '.join(allowed)}"
+                )
+        metrics = typing.get_args(Metric)
+        if not callable(self.metric) and self.metric not in metrics:
+            raise ValueError(
+                f"task {self.name}: metric = {self.metric!r}; allowed: {', '.join(metrics)}, or a "
+                f"function of a text and the answers"
+            )
+        of_texts = callable(self.metric) or self.metric in ("squad", "bleu", "rouge")
+        if self.kind != "generate" and of_texts:
+            raise ValueError(
+                f"task {self.name}: metric = {self.metric!r} scores written texts; kind = "
+                f"{self.kind} writes none: set kind = generate"
+            )
 
     def names(self) -> tuple[str, ...]:
         """Names of the files that may hold the evaluation items, in the order of preference."""

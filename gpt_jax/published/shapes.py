@@ -6,7 +6,7 @@ Must not import jax.
 from collections.abc import Callable
 from decimal import Decimal
 
-from gpt_jax.config import ModelConfig
+from gpt_jax.config import ModelConfig, overrides
 from gpt_jax.cost.flops import count_parameters, forward_flops_per_sequence, parameter_shapes
 from gpt_jax.published.compare import (
     FLOPS_PER_PF_DAY,
@@ -20,7 +20,17 @@ from gpt_jax.published.compare import (
 from gpt_jax.published.fits import Fits
 
 OPENAI_WEIGHTS = "it needs OpenAI's weights or training corpus, which are not here"
-A_SETTING = "it is a setting of runs that need OpenAI's corpus and hardware"
+GPT3_CONFIGS = {
+    "Small": "gpt3_125m",
+    "Medium": "gpt3_350m",
+    "Large": "gpt3_760m",
+    "XL": "gpt3_1p3b",
+    "2.7B": "gpt3_2p7b",
+    "6.7B": "gpt3_6p7b",
+    "13B": "gpt3_13b",
+    "175B": "gpt3_175b",
+}
+"""Row of Table 2.1 -> our config of it."""
 
 
 def gpt1_architecture(_: Fits) -> Comparison:
@@ -86,48 +96,26 @@ def gpt2_table_2(_: Fits) -> Comparison:
     )
 
 
-def gpt2_table_3(_: Fits) -> Comparison:
-    data = load("gpt2")
-    table = dict(data["table_3_zero_shot"])
-    columns = table.pop("columns")
-    rows = tuple(
-        Row(
-            model,
-            tuple(
-                not_comparable(column, value, OPENAI_WEIGHTS)
-                for column, value in zip(columns, values, strict=True)
-            ),
-        )
-        for model, values in table.items()
-    )
-    return Comparison(
-        "GPT-2, Table 3: zero-shot scores",
-        data["paper"],
-        "models by the sizes that the paper prints",
-        rows,
-        (data["oddities"]["table_2_models"],),
-    )
-
-
 def gpt3_table_2_1(_: Fits) -> Comparison:
     data = load("gpt3")
     rows = []
     for name, printed, layers, width, heads, head, batch, rate in data["table_2_1"]["rows"]:
-        model = gpt3_model(name)
+        model, config = gpt3_model(name), overrides.load(GPT3_CONFIGS[name])
+        batch_tokens = config.train.batch_sequences * config.model.seq_len
         cells = (
             compare("parameters", millions(printed), count_parameters(model).n_params),
             compare("layers", layers, model.n_layers),
             compare("width", width, model.d_model),
             compare("heads", heads, model.n_heads),
             compare("head size", head, model.d_head),
-            not_comparable("batch (tokens)", batch, A_SETTING),
-            not_comparable("learning rate", rate, A_SETTING),
+            compare("batch (tokens)", batch, batch_tokens),
+            compare("learning rate", rate, config.optimizer.learning_rate),
         )
         rows.append(Row(name, cells))
     return Comparison(
         "GPT-3, Table 2.1: model shapes",
         data["paper"],
-        "N counts all parameters",
+        "N counts all parameters; batch and learning rate are those of configs/gpt3_*.py",
         tuple(rows),
         (data["oddities"]["table_2_1"],),
     )

@@ -3,12 +3,12 @@
 Must not import jax.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from gpt_jax.hints import did_you_mean
-from gpt_jax.published import chinchilla, laws, shapes
+from gpt_jax.published import chinchilla, laws, scores, shapes
 from gpt_jax.published.compare import Comparison
 from gpt_jax.published.fits import Fits
 
@@ -50,7 +50,7 @@ TABLES: Mapping[str, Table] = {
         state=READY, folder="gpt1",
     ),
     "gpt2-table-2": Table(shapes.gpt2_table_2, folder="gpt2"),
-    "gpt2-table-3": Table(shapes.gpt2_table_3, state=READY, folder="gpt2"),
+    "gpt2-table-3": Table(lambda _: scores.gpt2_table_3(), state=READY, folder="gpt2"),
     "gpt3-table-2.1": Table(shapes.gpt3_table_2_1, folder="gpt3"),
     "gpt3-table-d1": Table(shapes.gpt3_table_d1, folder="gpt3"),
     "gpt4-loss-law": Table(laws.gpt4_loss_law, ("compute-power",), SMALL, "gpt4"),
@@ -78,10 +78,20 @@ def find_table(name: str) -> Table:
     return TABLES[name]
 
 
-def build_table(name: str, fits: Fits) -> Comparison:
-    """The named comparison, with a note on each of our fits in it."""
+def build_table(name: str, fits: Fits, scored: Sequence[scores.Scored] = ()) -> Comparison:
+    """The named comparison, with a note on each of our fits in it.
+
+    scored: evaluations of runs. Raises ValueError for a table that has no place for them.
+    """
     table = find_table(name)
     state = f"state: {table.state} (experiments/{table.folder})"
+    if scored:
+        if name not in scores.BUILDERS:
+            raise ValueError(
+                f"{name} compares no evaluations; leave --results out (tables that do: "
+                f"{', '.join(scores.BUILDERS)})"
+            )
+        return replace(scores.BUILDERS[name](scored), notes=(state,))
     return replace(table.build(fits), notes=(state, *fits.notes(table.laws)))
 
 

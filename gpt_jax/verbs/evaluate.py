@@ -9,11 +9,11 @@ from typing import Any
 from gpt_jax.config import overrides
 from gpt_jax.runs import checkpoint_files
 from gpt_jax.runs.tracking import Record, provenance
-from gpt_jax.storage.atomic import write_json
 
 DESCRIPTION = """\
 Score a run on the papers' tasks and on texts. Each finished item is kept: killed, the same command
-continues. Results, with what they were computed from, go to RUN/evaluation/results.json.
+continues. Results, with what they were computed from, go to RUN/evaluation/results.json, beside
+those of other tasks, texts and settings.
 """
 EPILOG = """\
 examples:
@@ -86,10 +86,16 @@ def run(arguments: argparse.Namespace) -> int:
     _check(arguments, bool(tasks or probes))
     import dataclasses
 
-    from gpt_jax.evaluate import bias, evaluator
+    from gpt_jax.cost.flops import count_parameters
+    from gpt_jax.evaluate import bias, evaluator, measures
+    from gpt_jax.evaluate import results as kept
     from gpt_jax.evaluate.items import ask
 
     bias.check(probes, arguments.lexicon)
+    for path in arguments.text:
+        evaluator.check_text(path, arguments.detokenize)
+    for task in tasks:
+        measures.check(task)
     changes = overrides.parse_arguments(arguments.rest)
     evaluator.check(arguments.directory, changes)
     asked = [
@@ -112,7 +118,8 @@ def run(arguments: argparse.Namespace) -> int:
     cache = model.open_cache(out)
     results: list[Record] = []
     for task, asks in zip(tasks, asked, strict=True):
-        results.append(evaluator.evaluate_task(model, task, cache, asks))
+        found = evaluator.evaluate_task(model, task, cache, asks)
+        results.append(found | ({"limit": arguments.limit} if arguments.limit else {}))
         print(line(results[-1]), flush=True)
     for path in arguments.text:
         results.append(
@@ -123,9 +130,9 @@ def run(arguments: argparse.Namespace) -> int:
         results.append(bias.probe(model, name, arguments.lexicon, arguments.seed, arguments.limit))
         print(bias.text(results[-1]), flush=True)
     cache.close()
-    record = {"run": config.name, **model.identity, **provenance(), "results": results}
-    write_json(out / "results.json", record)
-    print(f"written: {out / 'results.json'}", file=sys.stderr)
+    header = {"run": config.name, "n_params": count_parameters(config.model).n_params}
+    n = kept.write(out / kept.RESULTS, header | model.identity | provenance(), results)
+    print(f"written: {out / kept.RESULTS}, {n:,} evaluations in all", file=sys.stderr)
     return 0
 
 
@@ -135,7 +142,20 @@ def _check(arguments: argparse.Namespace, asked: bool) -> None:
         raise ValueError("which run? give its directory: gpt-jax eval RUN --tasks ...")
     if not asked and not arguments.text:
         raise ValueError("nothing to evaluate: give --tasks, --text or --bias; --list names tasks")
-    for name in ("shots", "limit", "batch_tokens"):
+    texts_alone = arguments.text and not asked
+    for name, given in (
+        ("limit", arguments.limit is not None),
+        ("shots", arguments.shots),
+        ("tfds", arguments.tfds),
+        ("task-file", arguments.task_file),
+    ):
+        if texts_alone and given:
+            raise ValueError(f"--{name} is of tasks; a --text is scored whole: leave it out")
+    if not arguments.text and (arguments.stride or arguments.detokenize != "none"):
+        raise ValueError("--stride and --detokenize are of a --text; give one, or leave them out")
+    if arguments.text and arguments.limit is not None:
+        print("note: --limit is of tasks; each --text is scored whole", file=sys.stderr)
+    for name in ("shots", "limit", "batch_tokens", "stride"):
         value = vars(arguments)[name]
         least = 0 if name == "shots" else 1
         if value is not None and value < least:
@@ -166,7 +186,7 @@ def line(result: Record) -> str:
     else:
         shown = f"{result['task']} ({result['items']:,} items, {result['shots']} shots)"
     parts = []
-    for name in HEADLINES:
+    for name in (*HEADLINES, *result.get("own_measures", ())):
         if name in result:
             error = result.get(f"{name}_standard_error")
             deviation = "" if error is None else f" +- {error:.4f}"

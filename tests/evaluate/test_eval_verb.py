@@ -60,6 +60,15 @@ def test_numbers_provenance_and_cache(workspace, data, capsys):
     assert items.read_text() == content  # nothing was computed again
     assert cli.main([*command[:8], "--shots", "3", "--limit", "5"]) == 0
     assert "(5 items, 3 shots)" in capsys.readouterr().out
+    # Other settings stand beside, the same ones in their place; a table reads what is there.
+    path = data / "out" / "results.json"
+    kept = json.loads(path.read_text())
+    assert len(kept["results"]) == 4
+    assert [r.get("limit") for r in kept["results"]] == [None, None, None, 5]
+    assert all(r["checkpoint"] == results["checkpoint"] for r in kept["results"])
+    assert cli.main(["table", "gpt2-table-3", "--results", str(path)]) == 0
+    said = capsys.readouterr().out
+    assert f"tiny, {kept['n_params']:,} parameters" not in said, "it has none of the columns"
 
 
 @pytest.mark.slow
@@ -73,7 +82,8 @@ def test_written_answers_are_scored_kept_and_cached(workspace, data, capsys):
     for limit in ("1", "3"):
         assert cli.main([*command, "--limit", limit]) == 0
         read.append(json.loads((data / "out" / "results.json").read_text())["results"])
-    (few, _), (all_, religion) = read
+    few, all_, religion = read[0][0], *read[1][-2:]
+    assert len(read[1]) == 4, "of other limits: results of their own"
     assert few["texts"] == all_["texts"][:1]
     assert len(all_["texts"]) == 3
     assert all("\n" not in text for text in all_["texts"])
@@ -138,6 +148,13 @@ def test_mistakes_are_one_line(workspace, data, capsys):
         ("eval", run): "nothing to evaluate",
         ("eval", run, "--tasks", "copa", "--shots", "-1"): "--shots -1; allowed: 0 or more",
         ("eval", run, "--tasks", "copas"): "did you mean 'copa'",
+        ("eval", run, "--text", "x.txt", "--limit", "5"): "--limit is of tasks",
+        ("eval", run, "--text", "x.txt", "--shots", "5"): "--shots is of tasks",
+        ("eval", run, "--tasks", "copa", "--stride", "5"): "--stride and --detokenize are of a",
+        ("eval", run, "--tasks", "copa", "--data", str(data), "--text", "x.txt"): "x.txt: no such file",
+        ("eval", run, "--tasks", "copa", "--data", str(data), "--bias", "race", "--lexicon", "x"): (
+            "x: no such file"
+        ),
         ("eval", run, "--tasks", "piqa", "--data", str(data)): "none of piqa.jsonl",
         ("eval", str(data), "--tasks", "copa"): "is not a run directory",
         ("eval", run, "--tasks", "copa", "--seed", "1", "--model.d_model", "8"): "allowed: mesh",

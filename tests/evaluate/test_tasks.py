@@ -1,6 +1,8 @@
 """Records become items, items prompts and numbers; the paper's own items are ours; rules invert."""
 
+import dataclasses
 import math
+import re
 
 import numpy as np
 import pytest
@@ -231,3 +233,41 @@ def test_stop_words_are_found_where_a_tokenizer_begins_texts_with_a_space(tmp_pa
     assert banned_ids(ByteTokenizer(), ("the",)) == ()
     numbers = measures.cloze_numbers([Score(-1.0, True, True, 1)], n_banned=0)
     assert "accuracy_no_stop_words" not in numbers
+
+
+def test_a_metric_of_the_users_own_is_counted():
+    def overlap(text, answers):
+        return {"overlap": len(set(text) & set(answers[0])) / 4, "length": len(text)}
+
+    def broken(text, answers):
+        return text.score
+
+    def read(record):
+        yield Item("q", answers=("abcd",))
+
+    items = [Item("q", answers=("abcd",)), Item("r", answers=("wxyz",))]
+    own = Task("mine", ("mine.jsonl",), read, kind="generate", metric=overlap)
+    found = measures.generation_numbers(own, items, ["abx", "w"])
+    assert found["overlap"] == pytest.approx((2 / 4 + 1 / 4) / 2)
+    assert found["length"] == pytest.approx(2)
+    assert found["overlap_standard_error"] == pytest.approx(0.25 / 2)
+    assert found["own_measures"] == ["overlap", "length"]
+    with pytest.raises(ValueError, match=r"task mine: its metric failed on 'abx'.*AttributeError"):
+        measures.generation_numbers(dataclasses.replace(own, metric=broken), items, ["abx", "w"])
+    with pytest.raises(ValueError, match=r"task mine: its metric gave <lambda> = 'abx' for 'q'"):
+        measures.own_numbers(dataclasses.replace(own, metric=lambda t, a: t), items, ["abx", "w"])
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"metric": "f2"}, "metric = 'f2'; allowed: exact_match, squad"),
+        ({"metric": print}, "scores written texts; kind = choice writes none"),
+        ({"metric": "bleu"}, "scores written texts; kind = choice writes none"),
+        ({"kind": "guess"}, "kind = 'guess'; allowed: choice, cloze, generate"),
+        ({"measure": "acc"}, "measure = 'acc'; allowed: raw, per_character"),
+    ],
+)
+def test_a_task_that_would_be_scored_otherwise_than_it_says_is_refused(fields, said):
+    with pytest.raises(ValueError, match=re.escape(said)):
+        Task("mine", ("mine.jsonl",), lambda record: [], **fields)

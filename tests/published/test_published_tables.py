@@ -357,3 +357,47 @@ def test_data_equal_the_shared_papers(shared_data):
     assert [list(row.values()) for row in ours_models] == [
         [int(v) for v in line.split(",")] for line in models[1:]
     ]
+
+
+def scored_run(tmp_path, n_params, *results):
+    place = tmp_path / str(n_params) / "evaluation"
+    place.mkdir(parents=True)
+    content = {"run": f"run{n_params}", "n_params": n_params, "results": list(results)}
+    (place / "results.json").write_text(json.dumps(content))
+    return str(place.parent)
+
+
+def test_scores_of_runs_stand_in_gpt2s_table(tmp_path, capsys):
+    """A released size in its own row: rounded as printed, or off by so much; of another size, what
+    there is; of a part of the items, nothing."""
+    released = scored_run(
+        tmp_path,
+        124439808,
+        {"task": "lambada", "perplexity_per_word": 35.128, "accuracy_no_stop_words": 0.4},
+        {"task": "cbt_cn", "accuracy": 0.8765, "limit": 10},
+        {"text": "wiki.test.tokens", "detokenize": "wikitext", "perplexity_per_word": 30.0},
+    )
+    tiny = scored_run(tmp_path, 5000, {"task": "cbt_ne", "accuracy": 0.25})
+    command = ["gpt2-table-3", "--results", released, "--results", tiny]
+    assert main([*command, "--json", str(tmp_path / "out.json")]) == 0
+    said = capsys.readouterr().out
+    rows = {r["label"]: r["cells"] for r in json.loads((tmp_path / "out.json").read_text())["rows"]}
+    cells = {c["name"]: (c["ours"], c["verdict"]) for c in rows["117M: run124439808"]}
+    assert cells["LAMBADA ppl"] == ("35.128", "matches (+-0.005)")
+    assert cells["LAMBADA acc"] == ("40", "differs by -13%")
+    assert cells["CBT-CN acc"][1].endswith("only the first 10 items were scored (--limit)")
+    assert cells["CBT-NE acc"][1].endswith("gpt-jax eval --tasks cbt_ne")
+    assert cells["WikiText2 ppl"] == ("30", "differs by +2.01%")
+    assert cells["WikiText103 ppl"][0] == "missing", "the file's name has no 103"
+    assert [c["name"] for c in rows["run5000, 5,000 parameters"]] == ["CBT-NE acc"]
+    assert "345M" in said
+    assert main(["gpt3-table-d1", "--results", tiny]) == 2
+    assert "compares no evaluations" in capsys.readouterr().err
+    assert main(["gpt2-table-3", "--results", str(tmp_path)]) == 2
+    assert "no results there; make them: gpt-jax eval" in capsys.readouterr().err
+
+
+def test_gpt3s_batches_and_rates_are_those_of_the_configs():
+    for column, odd in (("batch (tokens)", {"175B": "differs by -1.7%"}), ("learning rate", {})):
+        found = verdicts("gpt3-table-2.1", column)
+        assert {row: verdict for row, verdict in found.items() if verdict != "matches"} == odd
