@@ -152,9 +152,7 @@ def test_mistakes_are_one_line(workspace, data, capsys):
         ("eval", run, "--text", "x.txt", "--shots", "5"): "--shots is of tasks",
         ("eval", run, "--tasks", "copa", "--stride", "5"): "--stride and --detokenize are of a",
         ("eval", run, "--tasks", "copa", "--data", str(data), "--text", "x.txt"): "x.txt: no such file",
-        ("eval", run, "--tasks", "copa", "--data", str(data), "--bias", "race", "--lexicon", "x"): (
-            "x: no such file"
-        ),
+        ("eval", run, "--bias", "race", "--lexicon", "x"): "x: No such file",
         ("eval", run, "--tasks", "piqa", "--data", str(data)): "none of piqa.jsonl",
         ("eval", str(data), "--tasks", "copa"): "is not a run directory",
         ("eval", run, "--tasks", "copa", "--seed", "1", "--model.d_model", "8"): "allowed: mesh",
