@@ -151,7 +151,7 @@ def test_mistakes_are_one_line(workspace, data, capsys):
         ("eval", run, "--text", "x.txt", "--limit", "5"): "--limit is of tasks",
         ("eval", run, "--text", "x.txt", "--shots", "5"): "--shots is of tasks",
         ("eval", run, "--tasks", "copa", "--stride", "5"): "--stride and --detokenize are of a",
-        ("eval", run, "--tasks", "copa", "--data", str(data), "--text", "x.txt"): "x.txt: no such file",
+        ("eval", run, "--bias", "religion", "--text", "x.txt"): "x.txt: no such file",
         ("eval", run, "--bias", "race", "--lexicon", "x"): "x: No such file",
         ("eval", run, "--tasks", "piqa", "--data", str(data)): "none of piqa.jsonl",
         ("eval", str(data), "--tasks", "copa"): "is not a run directory",
