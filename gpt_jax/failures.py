@@ -38,9 +38,8 @@ UNREACHABLE = (
 )
 """Words of failures to reach another process of the run: they come as several kinds of errors."""
 
-DISK_ERRORS = frozenset(
-    {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG, errno.ESTALE, errno.ENOLCK}
-)
+WRITE_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG})
+DISK_ERRORS = WRITE_ERRORS | {errno.EIO, errno.ESTALE, errno.ENOLCK}
 
 
 class Diverged(ValueError):
@@ -124,4 +123,7 @@ def _of_file(error: OSError) -> str:
     """The path and the system's words, without its number."""
     if error.strerror is None or isinstance(error, WriteFailed):
         return str(error)
-    return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    where = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    if error.filename is None or error.errno not in DISK_ERRORS:
+        return where
+    return f"cannot {'write' if error.errno in WRITE_ERRORS else 'read or write'} {where}"
