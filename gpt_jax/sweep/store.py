@@ -327,9 +327,7 @@ class Claim:
 
     def _beat(self) -> None:
         while not self._released.wait(HEARTBEAT_SECONDS):
-            with contextlib.suppress(
-                OSError
-            ):  # gone, or the disk fails: the next may do
+            with contextlib.suppress(OSError):  # gone, or the disk fails: the next may do
                 os.utime(self.directory / f"{self.number:06}")
 
 
