@@ -41,6 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     actions = parser.add_subparsers(dest="action", required=True, metavar="list|get|verify")
     listing = actions.add_parser("list", help="the tables there are")
+    listing.add_argument(
+        "--verbose", action="store_true", help="with address, what was verified how, and notes"
+    )
     listing.add_argument("--json", metavar="OUT", help="write all that is known of them")
     getting = actions.add_parser("get", help="a table in the schema, as CSV")
     getting.add_argument("name", help="a name of `gpt-jax runs list`")
@@ -85,9 +88,22 @@ def _list(arguments: argparse.Namespace) -> int:
             for k, (cell, width) in enumerate(zip(line, widths, strict=True))
         ]
         print("  ".join(cells).rstrip())
+        if arguments.verbose and line[0] in ENTRIES:
+            print("\n".join(f"  {text}" for text in _details(ENTRIES[line[0]])))
     if arguments.json:
         write_json(Path(arguments.json), [_described(entry) for entry in ENTRIES.values()])
     return 0
+
+
+def _details(entry: "RunsEntry") -> list[str]:
+    """What a list has no room for, a line each."""
+    fit = "; ".join(dict.fromkeys(check.where for check in entry.checks)) or entry.no_check
+    return [
+        entry.address,
+        f"published fit: {fit}",
+        f"verified: {entry.verified}",
+        *(f"note: {note}" for note in entry.notes),
+    ]
 
 
 def _had_from(entry: "RunsEntry") -> str:
