@@ -11,9 +11,11 @@ import json
 import os
 import sys
 
+from xla_flags import simulated_devices
+
 
 def main(verb, directory, mesh, n_devices, port="0", n_processes="1", number="0"):
-    os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={n_devices}"
+    os.environ["XLA_FLAGS"] = simulated_devices(int(n_devices))
     os.environ["JAX_PLATFORMS"] = "cpu"
     import jax
 

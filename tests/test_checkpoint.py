@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from xla_flags import simulated_devices
 
 from gpt_jax.config import Config, OptimizerConfig, overrides
 from gpt_jax.optim.updates import make_optimizer
@@ -202,8 +203,7 @@ def run_script(script: str, *arguments: str, **environment: str) -> subprocess.P
 
 
 def test_restores_onto_other_meshes(tmp_path):
-    flags = "--xla_force_host_platform_device_count=8"
-    process = run_script(RESHARD, str(tmp_path), XLA_FLAGS=flags)
+    process = run_script(RESHARD, str(tmp_path), XLA_FLAGS=simulated_devices(8))
     assert process.wait() == 0, process.stderr.read()
     values = np.random.default_rng(0).normal(size=(16, 8)).astype(np.float32)
     restored = restore_params(tmp_path, {"a": jax.ShapeDtypeStruct((16, 8), "f4")})

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from once import once
 from tiny_run import N_STEPS, Workspace, make_workspace, records
+from xla_flags import simulated_devices
 
 from gpt_jax import cli
 from gpt_jax.config import ComputeConfig, Config, DistillConfig, ModelConfig, overrides
@@ -176,7 +177,7 @@ def test_on_four_devices_it_learns_as_on_one(workspace, train, tmp_path, monkeyp
     alone, split = RunDirectory(tmp_path / "alone"), RunDirectory(tmp_path / "split")
     assert train(alone.path, **changes) == 0
     flags = [f"--{key.replace('__', '.')}={value}" for key, value in changes.items()]
-    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=4")
+    monkeypatch.setenv("XLA_FLAGS", simulated_devices(4))
     done = workspace.train(split.path, *flags, "--mesh.fsdp=2", "--mesh.sequence=2")
     assert done.returncode == 0, done.stderr
     assert "fsdp 2 x sequence 2 x tensor 1" in done.stderr

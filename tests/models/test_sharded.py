@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+from xla_flags import simulated_devices
+
 SCRIPT = """
 import functools
 
@@ -62,8 +64,7 @@ print("equal")
 
 
 def test_eight_devices_give_what_one_gives():
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
-    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    environment = os.environ | {"XLA_FLAGS": simulated_devices(8), "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, check=False
     )

@@ -24,6 +24,7 @@ import numpy as np
 import pytest
 from once import once
 from tiny_run import Workspace, abstract_state, make_workspace, records
+from xla_flags import simulated_devices
 
 from gpt_jax import cli
 from gpt_jax.config import Config, DataConfig, EvaluateConfig, MixtureComponent, overrides
@@ -277,10 +278,9 @@ def test_packs_of_two_shapes_lie_on_devices_of_their_own(workspace, solo, tmp_pa
     """Eight simulated devices: two packs of four trials at once, each trial on its own device."""
     wider = GRID.replace("{", '{"model.ffn_size": 32, ')
     file = write_sweep(workspace, tmp_path, f"{GRID}, {wider}")
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
     one = ("--launcher", "packed", "--jobs", "1")
     made = command(workspace, file, tmp_path / "runs", *one)
-    made["env"] |= flags
+    made["env"] |= {"XLA_FLAGS": simulated_devices(8)}
     done = subprocess.run(**made, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
     (log,) = (tmp_path / "runs" / "logs").glob("*.log")
