@@ -176,7 +176,7 @@ def count_parameters(model: ModelConfig) -> ParameterCounts:
 
 
 def _inactive(model: ModelConfig, path: str, size: int) -> int:
-    """Of a parameter's values, those of experts that a token is not sent to."""
+    """Number of a parameter's values that belong to experts a token is not routed to."""
     if model.n_experts is None or "/experts/" not in path:
         return 0
     return size // model.n_experts * (model.n_experts - model.n_experts_per_token)

@@ -18,17 +18,17 @@ TERA, GIGA, GIBI = 1e12, 1e9, 2.0**30
 
 @dataclasses.dataclass(frozen=True)
 class Interconnect:
-    """What joins the chips of one training run. Bytes/s, in one direction."""
+    """Network between the chips of one training run. Bytes/s, in one direction."""
 
     bandwidth: float
-    """Of one chip, over all its links to other chips: half of what is printed as bidirectional."""
+    """Bandwidth of one chip over all its links to other chips: half of a bidirectional figure."""
     dims: int
     """2 or 3: of the torus that a TPU's links make, an even share of them each; 0: all chips of a
     domain reach each other at the full bandwidth (NVLink)."""
     domain: int | None
     """Chips that it joins; None: a whole TPU slice."""
     network: float
-    """Of one chip's share of the network beyond the domain, or between slices; 0 if no source
+    """One chip's share of the network beyond the domain, or between slices; 0 if no source
     gives it."""
 
 
@@ -38,7 +38,7 @@ class Chip:
 
     name: str
     device_kinds: tuple[str, ...]
-    """What `jax.Device.device_kind` says of it."""
+    """Its values of `jax.Device.device_kind`."""
     peak_flops: Mapping[str, float]
     """FLOP/s of dense products by operand type. float32 is what XLA's default precision runs:
     bfloat16 passes on a TPU, TF32 on a GPU."""
@@ -47,7 +47,7 @@ class Chip:
     """Bytes/s between the chip and its memory."""
     interconnect: Interconnect
     source: str
-    """Of peaks, memory and bandwidth."""
+    """Reference for peaks, memory and bandwidth."""
     interconnect_source: str
     devices_per_chip: int = 1
     """Devices that jax counts for one chip, as it is sold and priced."""
@@ -183,7 +183,7 @@ def identify(device_kind: str) -> Chip | None:
 
 
 BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
-"""Of /proc/cpuinfo: instructions that multiply bfloat16 (x86-64; the last one, ARM)."""
+"""Flags in /proc/cpuinfo for bfloat16 multiplication (x86-64; the last one, ARM)."""
 
 
 @functools.cache

@@ -44,15 +44,15 @@ class Memory:
     optimizer: float
     ema: float
     gradients: float
-    """Of all layers, float32, summed over microbatches."""
+    """Gradients of all layers, float32, summed over microbatches."""
     kept: float
     """Activations that wait for the backward pass."""
     working: float
-    """Of the layers at hand (activations, gathered weights and their gradients), or of the loss."""
+    """Activations, gathered weights and gradients of the current layers, or of the loss."""
 
     @property
     def state(self) -> float:
-        """What is there between steps: the compiler's arguments."""
+        """Bytes that stay in memory between steps: the arguments of the compiled program."""
         return self.params + self.optimizer + self.ema
 
     @property
@@ -146,13 +146,13 @@ class _Layer:
         return attention + self.into * self.hidden + self.stream
 
     def everything(self) -> float:
-        """What a layer's backward pass uses: products, their inputs, attention's results."""
+        """Values a layer's backward pass reads: matmul outputs and inputs, attention's results."""
         inputs = 2 * (self.whole if self.mesh.tensor > 1 else self.stream)
         activated = self.rows * self.hidden
         return self.products() + inputs + self.queries + self.experts() + activated
 
     def recomputed(self) -> float:
-        """Of `everything`, what is there at a time when it is computed again.
+        """Part of `everything` that is in memory at once while a layer is recomputed.
 
         Norms and nonlinearities are computed once more inside the products that take them, unless
         their results are gathered (along tensor) or go to experts.
@@ -163,7 +163,7 @@ class _Layer:
         return products + inputs + self.queries + self.experts() + activated
 
     def experts(self) -> float:
-        """Of experts: the rows that they take, hidden units, and the outputs that are added."""
+        """Values of experts: their input rows, hidden units, and the outputs that are added."""
         if self.model.n_experts is None:
             return 0.0
         rows = self.rows * (self.whole + self.into * self.hidden)
@@ -195,7 +195,7 @@ class _Layer:
         return recomputed + flowing + (self.ring() if self.mesh.sequence > 1 else 0.0)
 
     def ring(self) -> float:
-        """Of ring attention's backward pass (gpt_jax.models.ring).
+        """Values of ring attention's backward pass (gpt_jax.models.ring).
 
         Float32 gradients of outputs and queries, and of keys and values, those that come and those
         that go; the keys and values themselves; scores of a block of queries and their gradient.

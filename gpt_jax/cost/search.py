@@ -19,7 +19,7 @@ SETTINGS = (
     "compute.microbatches",
     "compute.remat",
 )
-"""What is searched."""
+"""Settings that are searched."""
 OTHERS = ("mesh.expert", "mesh.sequence", "mesh.slices")
 """Besides: of a model with experts; where nothing fits otherwise; as many as the topology has."""
 

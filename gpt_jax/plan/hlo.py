@@ -200,7 +200,7 @@ def _numbers(operations: list[Operation]) -> dict[str, int]:
 
 
 def _indices(root: Operation, operations: list[Operation]) -> tuple[int, ...]:
-    """Of the loop's state, what a comparison looks at."""
+    """Indices of the loop's state that a comparison reads."""
     known = {operation.name: operation for operation in operations}
     read = [known[name] for name in root.operands if name in known]
     found = [re.search(r"index=(\d+)", o.text) for o in read if o.kind == "get-tuple-element"]
@@ -208,8 +208,8 @@ def _indices(root: Operation, operations: list[Operation]) -> tuple[int, ...]:
 
 
 def _flops(program: Program, operation: Operation, known: dict[str, Operation]) -> float:
-    """Of the products in an operation: 2 B M K N = 2 sqrt((B M K) (B K N) (B M N) / B), however the
-    compiler writes them as convolutions."""
+    """FLOPs of the matmuls in an operation: 2 B M K N = 2 sqrt((B M K) (B K N) (B M N) / B),
+    however the compiler writes them as convolutions."""
     if operation.kind == "fusion":
         inside = [program.get(name, []) for how, name in operation.called if how == "calls"]
         return sum(

@@ -30,7 +30,7 @@ Totals = Iterable[float | Changes]
 """Lengths of branches: tokens, or budgets."""
 
 STAGE, TRUNK = "stage", "trunk"
-"""What a trunk varies besides its grid point."""
+"""Key and value that a trunk varies besides its grid point."""
 
 
 def wsd_branches(

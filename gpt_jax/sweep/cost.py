@@ -1,4 +1,4 @@
-"""What each trial of a sweep costs, before it runs. Must not import jax."""
+"""Cost of each trial of a sweep, before it runs. Must not import jax."""
 
 import dataclasses
 from collections.abc import Callable
@@ -30,14 +30,14 @@ class Row:
     n_tokens: int | None = None
     n_steps: int | None = None
     flops: float | None = None
-    """Of the whole run, as `flops` exact counts them, also where a branch computes only a part."""
+    """FLOPs of the whole run, counted exactly, also where a branch computes only a part."""
     flops_6nd: float | None = None
     flops_to_run: float | None = None
-    """Of what this trial computes itself: of a branch, the cooldown."""
+    """FLOPs that this trial computes itself: the cooldown, for a branch."""
     memory_bytes: float | None = None
     """On one device; activations estimated. None where the mesh does not fit."""
     seconds: float | None = None
-    """Of what this trial computes itself; of a finished run, as it was."""
+    """Time of what this trial computes itself; the measured time of a finished run."""
     done: bool = False
     trunk: str = ""
     """The trial that this one branches off."""

@@ -23,15 +23,15 @@ from gpt_jax.scaling.table import make_table, pareto
 from gpt_jax.sweep.table import Measured, Row, varied_keys, varied_value
 
 POINTS_IN_ALL = 20_000
-"""Of all curves of a figure together: an SVG stays small."""
+"""Most points that all curves of a figure have together, so that an SVG stays small."""
 FEWEST_VALUES = 3
-"""Of a hyperparameter at one setting of the others: from these a line is drawn."""
+"""Fewest values of a hyperparameter, at one setting of the others, for which a line is drawn."""
 MOST_IN_LEGEND = 9
 HYPERPARAMETERS = ("optimizer.", "schedule.", "train.batch_sequences", "train.z_loss")
 """Keys that begin so are drawn against the final loss."""
 BUDGET_KEYS = ("budget.", "train.tokens")
 SKIPPED_SHARE = 0.01
-"""Of a curve: the fall from log(vocabulary) would take the whole height."""
+"""Share of a curve that is not drawn: the fall from log(vocabulary) would fill the figure."""
 
 COLOUR_MAP = ListedColormap(matplotlib.colormaps["viridis"](np.linspace(0, 0.88, 256)), "sizes")
 """Without the yellow end, which cannot be seen on white."""
@@ -175,7 +175,7 @@ def draw_hyperparameter(
 def colouring(
     axes: Axes, trials: Sequence[Measured], rows: Sequence[Row]
 ) -> tuple[str, list[Any], Colours]:
-    """What curves are coloured by: (its name, the value of each trial, value -> colour).
+    """Quantity that colours the curves: (its name, the value of each trial, value -> colour).
 
     The size if it varies, else the varied key with the most values. Draws its colour bar or adds
     to the legend. With nothing to tell apart the name is empty.

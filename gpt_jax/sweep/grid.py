@@ -25,7 +25,7 @@ Grid = Iterable[Changes]
 
 
 class _Lazy:
-    """What a generator function yields, from the start each time that it is iterated over."""
+    """Values of a generator function, from the start at each iteration."""
 
     def __init__(self, make: Callable[[], Iterator[Changes]]):
         self._make = make

@@ -146,7 +146,7 @@ def _changes(n_layers: int, d_model: int, head_size: int) -> Changes:
 
 
 def _step(head_size: int, multiple: int | None) -> int:
-    """What widths are multiples of."""
+    """Number that widths are multiples of."""
     step = head_size if multiple is None else multiple
     if head_size <= 0 or step <= 0 or step % head_size:
         raise ValueError(

@@ -52,7 +52,7 @@ class Lanes(Protocol):
         ...
 
     def validate(self, max_sequences: int | None) -> list[Validation]:
-        """Of each lane."""
+        """Validation of each lane."""
         ...
 
 
@@ -149,7 +149,7 @@ class _VectorProgram:
     """Each lane on its own batches, for lanes of different seeds."""
     evaluate: Any
     shardings: Any
-    """Of a stacked TrainState."""
+    """Shardings of a stacked TrainState."""
 
 
 @functools.lru_cache(maxsize=4)

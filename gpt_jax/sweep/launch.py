@@ -48,7 +48,7 @@ scheduler (Ray, Kubernetes) starts a worker with: python -m gpt_jax.sweep.worker
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What `gpt-jax sweep run` understands besides the sweep and config overrides."""
+    """Add the options of `gpt-jax sweep run` besides the sweep and config overrides."""
     from gpt_jax.sweep import slurm
 
     parser.add_argument("--launcher", choices=LAUNCHERS, default="local", help="default: local")

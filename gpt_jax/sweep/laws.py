@@ -17,9 +17,9 @@ from gpt_jax.scaling.table import QUANTITIES, RunTable, pareto, read_runs
 from gpt_jax.sweep.table import Measured, Row, varied_keys, varied_value
 
 TRIED = ("chinchilla-isoflop", "chinchilla-parametric", "chinchilla-envelope", "compute-power")
-"""What any sweep over sizes and budgets is about; where one has no place, the report says why."""
+"""Laws that are fitted to every sweep; the report says why where one does not apply."""
 FEWEST_VALUES = 3
-"""Of each variable of a law: an exponent has no meaning with fewer."""
+"""Fewest values of each variable of a law: an exponent has no meaning with fewer."""
 ENOUGH_VALUES = 4
 """From which a law that is not always tried is tried."""
 FEWEST_CURVES = 3

@@ -16,7 +16,7 @@ SWEEP_FILE = "sweep.py"
 
 @dataclasses.dataclass(frozen=True)
 class Sweep:
-    """What a sweep file declares."""
+    """Declarations of a sweep file."""
 
     name: str
     trials: list[Trial]
@@ -74,7 +74,7 @@ def read_resources(path: str | Path) -> Callable[[Trial], Mapping[str, Any]] | N
 
 
 def describe(varied: Mapping[str, Any]) -> str:
-    """What a trial sets, for a message."""
+    """Settings of a trial, for a message."""
     return ", ".join(f"{key} = {value}" for key, value in varied.items()) or "the only trial"
 
 

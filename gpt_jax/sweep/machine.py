@@ -1,4 +1,4 @@
-"""What a plan is priced on: this machine, or chips by name. Must not import jax at import time."""
+"""Machine that a plan is priced on: this one, or chips by name. Imports jax only when asked."""
 
 import dataclasses
 import functools
@@ -19,7 +19,7 @@ class Machine:
     """cpu, gpu or tpu."""
     n_devices: int
     memory_bytes: float | None
-    """Of one device, or of the host that all CPU devices share; None if unknown."""
+    """Memory of one device, or of the host that all CPU devices share; None if unknown."""
     chip: hardware.Chip | None
     """None for a CPU, and for a device that the table does not know."""
 

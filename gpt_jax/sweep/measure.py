@@ -28,7 +28,7 @@ class Speed:
     step_seconds: float
     """Median over a few steps with the full batch."""
     compile_seconds: float
-    """Of the first step, beyond a step: short when the compilation cache knows the program."""
+    """Time of the first step beyond that of a step; short if the program was in the cache."""
 
 
 def measure(config: Config) -> Speed:

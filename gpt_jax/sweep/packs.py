@@ -295,7 +295,7 @@ class _Reader:
         self.restart()
 
     def restart(self) -> None:
-        """What was done since the last step is not the next one's time."""
+        """Start the clock anew: time spent since the last step does not count for the next one."""
         self._last = time.monotonic()
 
     def read_previous(self, steps: range, metrics: list[Metrics], wait: float) -> None:

@@ -130,7 +130,7 @@ def _parameters(fit: Record) -> tuple[list[str], list[list[str]]]:
 
 
 def _notes(fit: Record) -> list[str]:
-    """What was left out, how well it predicts, what biases it, and the columns it was read from."""
+    """Notes on a fit: rows left out, prediction errors, biases, and the columns that were read."""
     notes: list[str] = [*fit["notes"]]
     notes += [
         _held_out(what, found)

@@ -18,7 +18,7 @@ SHOWN = (
     "learning_rate", "seed", "tokenizer", "vocab_size", "corpus", "training_seconds", "fingerprint",
     "commit",
 )  # fmt: skip
-"""Of the columns of runs.csv, after the first ones and what the sweep varies."""
+"""Columns of runs.csv that are shown after the first ones and the varied keys."""
 NAMES = {
     "loss_standard_error": "std. error",
     "n_steps_left_out": "steps left out",

@@ -36,7 +36,7 @@ examples:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What `gpt-jax sweep plan` understands besides the sweep and config overrides."""
+    """Add the options of `gpt-jax sweep plan` besides the sweep and config overrides."""
     add = parser.add_argument
     add("--chip", metavar="NAME", help="price the sweep on this chip (default: this machine)")
     add("--chips", type=int, metavar="N", help="chips that work on a trial together (default 1)")

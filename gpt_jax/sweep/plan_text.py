@@ -112,7 +112,7 @@ def _count(n: int, thing: str, things: str = "") -> str:
 
 
 def describe_assumed(machine: Machine, config: Config, mfu: float) -> str:
-    """What stands behind the times where nothing was measured."""
+    """Line that names the assumptions behind times that were not measured."""
     memory = size(machine.memory_bytes) if machine.memory_bytes else "unknown"
     peak = machine.peak(config)
     if peak is None:
@@ -128,7 +128,7 @@ def describe_assumed(machine: Machine, config: Config, mfu: float) -> str:
 def describe_measured(
     machine: Machine, attained: Sequence[float], compiling: Sequence[float]
 ) -> str:
-    """What was measured: nothing where all is done or infeasible."""
+    """Line that sums up the measurements; "nothing" where all is done or infeasible."""
     parts = [f"time: measured on {machine.name}, steps of {_count(len(compiling), 'shape')}"]
     if attained:
         parts.append(f"MFU {_range([f'{share:.0%}' for share in sorted(attained)])}")
@@ -202,7 +202,7 @@ def laws(trials: Sequence[Trial]) -> str:
 
 
 def footnotes(rows: Sequence[Row]) -> str:
-    """What the columns mean, and why cells cannot be trained."""
+    """Meaning of the columns, and why cells cannot be trained."""
     lines = [
         "",
         "params: all; non-emb.: without embeddings and head; matmul: weights that tokens are "

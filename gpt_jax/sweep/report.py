@@ -40,7 +40,7 @@ BEST = 3
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What `gpt-jax sweep report` understands."""
+    """Add the options of `gpt-jax sweep report`."""
     parser.add_argument(
         "--laws",
         action="append",

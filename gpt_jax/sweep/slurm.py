@@ -44,7 +44,7 @@ PARAMETERS = {
 """Our name of a resource -> submitit's parameter; any other name is an option of sbatch."""
 NUMBERS = ("minutes", "cpus", "gpus", "memory_gb", "parallel")
 MINUTES = 60
-"""Of a task, unless told otherwise (submitit would say 5); a longer trial is queued again."""
+"""Default time limit of a task (submitit's is 5); a longer trial is queued again."""
 LEAST_MINUTES = 5
 """Slurm may warn a minute early on top of SIGNAL_SECONDS: less would be warned at its start."""
 ARRAY_TASKS = 1000
@@ -64,7 +64,7 @@ class NoAnswer(ValueError):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the Slurm launcher understands."""
+    """Add the options of the Slurm launcher."""
     group = parser.add_argument_group("with --launcher slurm")
     group.add_argument(
         "--slurm",
@@ -207,7 +207,7 @@ class TrialTask:
 
 
 class _RunTask:
-    """What a task calls: a worker in a process of its own, which submitit's signals do not reach.
+    """Function of a task: runs a worker in a process that submitit's signals do not reach.
 
     `checkpoint` is submitit's name for what is done when Slurm is about to end the task.
     """
@@ -323,7 +323,7 @@ def describe_queue(jobs: Mapping[str, str], queue: Mapping[str, str]) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """What sbatch says, without the hint to its help."""
+    """Error message of sbatch, without the hint to its help."""
     lines = [line for line in str(error).splitlines() if line and not line.startswith("Try ")]
     return lines[-1].removeprefix("sbatch: ").removeprefix("error: ") if lines else "no reason said"
 

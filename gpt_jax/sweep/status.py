@@ -26,11 +26,11 @@ class TrialProgress:
     entry: Entry
     state: State
     share: float
-    """Of its tokens, 0 to 1."""
+    """Share of its tokens that is trained, 0 to 1."""
     flops: float
-    """Of the whole trial, `exact`."""
+    """FLOPs of the whole trial, counted exactly."""
     loss: float | None = None
-    """Of validation if it is done, else of the last step."""
+    """Validation loss if the trial is done, else the last step's."""
     tokens_per_second: float | None = None
     message: str = ""
 

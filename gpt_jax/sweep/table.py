@@ -1,4 +1,4 @@
-"""What a sweep measured, as rows: one for each run, and for each validation before the decay.
+"""Results of a sweep as rows: one for each run, and one for each validation before the decay.
 
 `runs.csv` holds them under the names that `gpt_jax.scaling.table` reads, so that `gpt-jax fit
 runs.csv` needs no options. A trial without a result has a row as well: its state, and no loss.
@@ -31,7 +31,7 @@ Row = dict[str, Any]
 """{column: value}; None = missing."""
 
 CONVENTION = "N all parameters; C all products, as executed"
-"""What n_params and flops mean: the first columns that a fit takes."""
+"""Meaning of n_params and flops, the columns that a fit reads by default."""
 LOSS_UNIT = "nats per token"
 
 FINAL, TRUNK = "final", "trunk"
@@ -52,7 +52,7 @@ COLUMNS = (
     "tokenizer", "vocab_size", "corpus", "convention", "loss_unit",
     "training_seconds", "fingerprint", "commit",
 )  # fmt: skip
-"""Of runs.csv, before a column for each key that the sweep varies."""
+"""First columns of runs.csv; one for each key that the sweep varies follows."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -206,7 +206,7 @@ def _rows_of(sweep_name: str, trial: Measured, keys: Sequence[str]) -> list[Row]
 
 
 def _settings(sweep_name: str, trial: Measured) -> Row:
-    """What all points of a run share."""
+    """Columns that all points of a run share."""
     config, entry = trial.entry.config, trial.entry
     counts = flops.count_parameters(config.model)
     return {
@@ -256,7 +256,7 @@ def _unique_tokens(trial: Measured, n_tokens: int) -> int | None:
 
 
 def _losses(record: Record | None) -> Row:
-    """Of result.json or of a validation's record, under the table's names."""
+    """Losses of result.json or of a validation's record, under the table's names."""
     return {
         "loss": _number(record, "validation_loss"),
         "loss_standard_error": _number(record, "validation_loss_standard_error"),

@@ -39,7 +39,7 @@ class Trial:
 
     config: Config
     varied: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    """What the sweep set, as declared: {"model.d_model": 256, "budget.flops": 1e15, ...}."""
+    """Settings that the sweep declared: {"model.d_model": 256, "budget.flops": 1e15, ...}."""
     trunk: Config | None = None
     """The uncooled run of the same sweep that this one may branch off (see `wsd_branches`)."""
     by_law: tuple[Applied, ...] = ()

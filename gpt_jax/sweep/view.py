@@ -1,4 +1,4 @@
-"""What is seen of a sweep while it runs: a table on a terminal, plain lines elsewhere.
+"""Display of a running sweep: a table on a terminal, plain lines elsewhere.
 
 Must not import jax.
 """

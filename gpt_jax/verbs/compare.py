@@ -23,7 +23,7 @@ FLOORS = {"shared": None, "own": "own floors", "one-multiplier": "one multiplier
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What `gpt-jax compare` understands."""
+    """Add the arguments of `gpt-jax compare`."""
     parser.description = (
         "Compare two ladders: how many times the compute (tokens, seconds) A needs for B's loss."
     )

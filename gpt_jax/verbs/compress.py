@@ -137,7 +137,7 @@ def calibration(path: Path, tokenizer: Tokenizer, seq_len: int) -> "jax.Array":
 
 
 def facts(arguments: argparse.Namespace) -> Record:
-    """What config.json says of where the run came from."""
+    """Origin of the run, as recorded in config.json."""
     return {
         "compressed_from": arguments.directory,
         "weights": arguments.weights,

@@ -38,7 +38,7 @@ examples:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What `gpt-jax coord-check` understands."""
+    """Add the arguments of `gpt-jax coord-check`."""
     parser.usage = "gpt-jax coord-check CONFIG [--widths W,W,..] [options] [--KEY VALUE ...]"
     parser.description, parser.epilog = DESCRIPTION, EPILOG
     add = parser.add_argument
@@ -199,7 +199,7 @@ def _title(config: Config) -> str:
 
 
 def _tell(message: str) -> None:
-    """What is being measured, on one line of a terminal."""
+    """Show the current measurement on one line of a terminal."""
     if sys.stderr.isatty():
         print(f"\r\033[K{message}", end="", file=sys.stderr, flush=True)
 

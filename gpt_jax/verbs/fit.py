@@ -37,7 +37,7 @@ QUESTIONS = ("compute", "target_loss", "n_params")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What `gpt-jax fit` understands."""
+    """Add the arguments of `gpt-jax fit`."""
     laws = "\n".join(f"  {name:22s} {entry.summary}" for name, entry in LAWS.items())
     parser.description = DESCRIPTION
     parser.epilog = f"laws:\n{laws}\n\n{EPILOG}"

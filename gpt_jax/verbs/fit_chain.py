@@ -30,7 +30,7 @@ OPTIONS = ("run", "n_params", "n_tokens", "target", "average", "skip", "link")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What `gpt-jax fit chain` understands."""
+    """Add the arguments of `gpt-jax fit chain`."""
     parser.description, parser.epilog = DESCRIPTION, EPILOG
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument

@@ -32,7 +32,7 @@ TABLE_OPTIONS = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What `gpt-jax fit curve` understands."""
+    """Add the arguments of `gpt-jax fit curve`."""
     parser.description, parser.epilog = DESCRIPTION, EPILOG
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument

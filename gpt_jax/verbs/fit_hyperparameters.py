@@ -29,7 +29,7 @@ WINDOWS = (0.005, 0.01, 0.02, 0.05, 0.1)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What `gpt-jax fit hyperparameters` understands."""
+    """Add the arguments of `gpt-jax fit hyperparameters`."""
     parser.description, parser.epilog = DESCRIPTION, EPILOG
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument

@@ -173,7 +173,7 @@ def _chat(
 def _index(
     arguments: argparse.Namespace, prompts: Sequence[str], kept_out: Filters
 ) -> Index | None:
-    """What --retrieve may find; a passage with a listed word is not among it."""
+    """Index of the passages that --retrieve may find; those with a listed word are left out."""
     if arguments.passages < 1:
         raise ValueError(f"--passages {arguments.passages}; allowed: 1 or more")
     if arguments.retrieve is None:

@@ -104,7 +104,7 @@ def make_run(run: RunDirectory, name: str, source: str, imported: Imported) -> N
 
 
 def _tokenizer_name(run: RunDirectory, imported: Imported) -> str:
-    """What data.tokenizer is in a config that trains on with the same ids."""
+    """Value of data.tokenizer for a config that continues training with the same ids."""
     tokenizer = imported.tokenizer
     if isinstance(tokenizer, BytePairTokenizer):
         return "gpt2"

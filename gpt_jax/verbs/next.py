@@ -42,7 +42,7 @@ class Candidates:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What `gpt-jax next` understands."""
+    """Add the arguments of `gpt-jax next`."""
     parser.description = (
         "Choose the next runs: those from which a target's loss would be known best, for a budget."
     )
@@ -174,7 +174,7 @@ def _from_sweep(arguments: argparse.Namespace) -> tuple["RunTable", Candidates]:
 def _believe(
     runs: "RunTable", candidates: Candidates, target: float
 ) -> tuple["Belief", "Array", "Array"]:
-    """What the runs say of candidates and target; places of both."""
+    """Belief about candidates and target given the runs, and the places of both."""
     import numpy as np
 
     from gpt_jax.scaling.choose import believe
@@ -268,7 +268,7 @@ def _json(
 
 
 HEADER = "chosen by `gpt-jax next`"
-"""What the files that --out writes begin with: such a file may be replaced."""
+"""First words of the files that --out writes; only such a file may be replaced."""
 SWEEP_OF_A_SWEEP = '''"""The next runs of {source}, chosen by `gpt-jax next`."""
 
 from gpt_jax.sweep.load import read_sweep
