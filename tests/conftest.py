@@ -13,6 +13,11 @@ settings.load_profile("unhurried")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
+# Processes that tests start read Python's compiled files, and write them where nobody asked for none
+# beside the sources: 1.6 s of a processor instead of 4.4 s before the first line of a command runs.
+if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
+    os.environ["PYTHONPYCACHEPREFIX"] = str(REPOSITORY / ".pytest_cache" / "bytecode")
+
 # Tests compile many programs more than once, here and in the processes that they start.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(REPOSITORY / ".pytest_cache" / "compiled"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
