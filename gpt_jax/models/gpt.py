@@ -248,15 +248,19 @@ class GPT:
         return logits, cast(Cache, new_cache)
 
     def _boxed(self, key: jax.Array) -> Params:
-        tokens = jnp.zeros((1, 1), jnp.int32)
         # Neither structure nor values depend on how the model runs: the plainest form compiles
         # fastest, one layer scanned, on any device.
         plain = dataclasses.replace(
             self.execution, kernel=Kernel("reference", "init"), unroll=False
         )
-        module = Transformer(self.config, plain, None)
-        with _TRACING:
-            return module.init(key, tokens)["params"]
+        return _fresh(Transformer(self.config, plain, None), key)
+
+
+@functools.partial(jax.jit, static_argnums=0, inline=True)
+def _fresh(module: Transformer, key: jax.Array) -> Params:
+    """Parameters with the names of their dims; traced once for shapes, axes and values."""
+    with _TRACING:
+        return module.init(key, jnp.zeros((1, 1), jnp.int32))["params"]
 
 
 def _is_box(x: Any) -> bool:

@@ -31,9 +31,12 @@ def program_config(config: Config) -> Config:
     return overrides.draft(config, changes)  # not to be trained: sections need not agree
 
 
-def state_shardings(steps: Steps, layout: Layout) -> Any:
-    """A TrainState of shardings. Moments are sharded as their parameters are."""
-    abstract = jax.eval_shape(steps.init, jax.random.key(0))
+def state_shardings(steps: Steps, layout: Layout, shapes: TrainState | None = None) -> Any:
+    """A TrainState of shardings. Moments are sharded as their parameters are.
+
+    shapes: the abstract state, if it is known already.
+    """
+    abstract = jax.eval_shape(steps.init, jax.random.key(0)) if shapes is None else shapes
     params = layout.shardings(steps.axes()[1])
     return abstract._replace(
         step=layout.everywhere,
@@ -121,11 +124,11 @@ def compile_steps(
     one process that have the same `program_config` and teacher.
     """
     steps = make_steps(config, model, teacher)
-    shardings = state_shardings(steps, layout)
+    init = jax.jit(steps.init, inline=True)  # to be traced once, for shapes and for values
+    shapes = jax.eval_shape(init, jax.random.key(0))
+    shardings = state_shardings(steps, layout, shapes)
     abstract = jax.tree.map(
-        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
-        jax.eval_shape(steps.init, jax.random.key(0)),
-        shardings,
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings
     )
     frozen, _, whole = map(layout.shardings, steps.axes())
     key = program_config(config), layout, teacher
@@ -137,7 +140,7 @@ def compile_steps(
     train, evaluate, outputs = _PROGRAMS[key]
     return CompiledSteps(
         model=steps.model,
-        init=jax.jit(steps.init, out_shardings=shardings),
+        init=jax.jit(init, out_shardings=shardings),
         begin=jax.jit(steps.begin, out_shardings=(shardings, frozen)),
         train=train,
         evaluate=evaluate,

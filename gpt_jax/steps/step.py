@@ -246,14 +246,16 @@ class Steps:
             state, metrics = self.train(state, jax.tree.map(lambda x: x[0], batches), settings)
             return state, jax.tree.map(lambda x: x[None], metrics)
 
+        train = jax.jit(self.train, inline=True)  # to be traced once, for shapes and for the loop
+
         def one(i: jax.Array, carry: tuple[TrainState, Metrics]) -> tuple[TrainState, Metrics]:
             state, all_metrics = carry
             batch = jax.tree.map(lambda x: x[i], batches)
-            state, metrics = self.train(state, batch, settings)
+            state, metrics = train(state, batch, settings)
             return state, jax.tree.map(lambda all, x: all.at[i].set(x), all_metrics, metrics)
 
         first = jax.tree.map(lambda x: x[0], batches)
-        _, metrics = jax.eval_shape(self.train, state, first, settings)
+        _, metrics = jax.eval_shape(train, state, first, settings)
         empty = jax.tree.map(lambda x: jnp.zeros((capacity, *x.shape), x.dtype), metrics)
         return jax.lax.fori_loop(0, n_steps, one, (state, empty))
 
