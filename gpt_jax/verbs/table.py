@@ -15,12 +15,13 @@ EPILOG = """\
 your own exponents beside a paper's:
   gpt-jax fit runs.csv --law chinchilla-isoflop,chinchilla-parametric --json fits.json
   gpt-jax table chinchilla-table-2 --fits fits.json
-  gpt-jax table chinchilla-table-2 --runs runs.csv      fits what the table needs by itself
+  gpt-jax table gpt2-table-3 --results runs/gpt2      # what gpt-jax eval scored
+  gpt-jax table chinchilla-table-2 --runs runs.csv    # fits what the table needs by itself
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `gpt-jax table`."""
+    """The arguments of `gpt-jax table`."""
     parser.description = DESCRIPTION
     parser.epilog = EPILOG
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
@@ -28,6 +29,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     ours = parser.add_mutually_exclusive_group()
     ours.add_argument("--fits", metavar="JSON", help="our fits, from `gpt-jax fit --json`")
     ours.add_argument("--runs", metavar="CSV", help="our runs, fitted as `gpt-jax fit` does")
+    ours.add_argument(
+        "--results",
+        action="append",
+        default=[],
+        metavar="RUN",
+        help="a run that `gpt-jax eval` has scored, or a results.json; may be given several times",
+    )
     parser.add_argument(
         "--columns",
         action="append",
@@ -43,6 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the comparison; raises ValueError for a user's mistake."""
     from gpt_jax.published import fits, tables
     from gpt_jax.published.compare import markdown, text
+    from gpt_jax.published.scores import read_scored
     from gpt_jax.scaling.arguments import pairs
     from gpt_jax.storage.atomic import write_json
 
@@ -60,7 +69,8 @@ def run(arguments: argparse.Namespace) -> int:
     elif arguments.runs:
         columns = pairs("--columns", ",".join(arguments.columns))
         ours = fits.fit_runs(Path(arguments.runs), columns, table.laws)
-    comparison = tables.build_table(arguments.name, ours)
+    scored = [read_scored(path) for path in arguments.results]
+    comparison = tables.build_table(arguments.name, ours, scored)
     print(markdown(comparison) if arguments.markdown else text(comparison))
     if arguments.json:
         write_json(Path(arguments.json), tables.to_json(comparison))

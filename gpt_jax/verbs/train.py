@@ -1,17 +1,19 @@
 """`gpt-jax train CONFIG`: argument handling, and what is printed before and after training."""
 
 import argparse
+import json
 import shlex
 from pathlib import Path
 
 from gpt_jax import failures
-from gpt_jax.config import Config, overrides
+from gpt_jax.config import Config, overrides, settings_help
 from gpt_jax.config.timetable import make_timetable
 from gpt_jax.output import say
 from gpt_jax.parallel import processes
 from gpt_jax.runs.directory import RunDirectory, default_directory
 from gpt_jax.runs.tracking import Record, code_commit, format_seconds, versions
 from gpt_jax.runtime import INTERRUPTED
+from gpt_jax.verbs import next_steps
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that `gpt-jax train` and `gpt-jax finetune` share."""
+    """Options of `gpt-jax train` and `gpt-jax finetune`, besides the config."""
     parser.add_argument("--workdir", type=Path, help="the run's directory (default: runs/NAME)")
     parser.add_argument(
         "--resume-changed", action="store_true", help="continue although the config has changed"
@@ -35,9 +37,20 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--profile", action="store_true", help="record a jax trace of a few steps in DIR/profile"
     )
+    parser.add_argument(
+        "--print-config",
+        action="store_true",
+        help="print the config with these settings, as JSON that can be trained, and end",
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="prepare the data and check everything, vocabulary and mesh too; train nothing",
+    )
     processes.add_arguments(parser)
-    parser.set_defaults(takes_overrides=True)
-    parser.epilog = f"{failures.EPILOG}\n\n{_list_fields(Config())}"
+    verb = parser.prog.removeprefix("gpt-jax ")
+    parser.set_defaults(takes_overrides=True, verb=verb)
+    parser.epilog = f"{settings_help.summary(verb)}\n\n{failures.EPILOG}"
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -47,14 +60,21 @@ def run(arguments: argparse.Namespace) -> int:
 
 def launch(config: Config, directory: Path, arguments: argparse.Namespace) -> int:
     """Train in this process, as one of several if the arguments say so; the exit status."""
+    if arguments.print_config:
+        print(json.dumps(overrides.to_dict(config), indent=1))
+        return 0
+    if arguments.dry_run:
+        return dry_run(config, directory)
     where = processes.place(arguments)
     if where is None:
         return _train(config, directory, arguments)
-    processes.join(where, _said(config, directory, arguments), arguments.join_seconds)
+    from gpt_jax.parallel import meeting
+
+    meeting.join(where, _said(config, directory, arguments), arguments.join_seconds)
     try:
         status = _train(config, directory, arguments)
     except Exception as error:
-        processes.leave(error)
+        meeting.leave(error)
     processes.finish()
     return status
 
@@ -62,8 +82,12 @@ def launch(config: Config, directory: Path, arguments: argparse.Namespace) -> in
 def _said(config: Config, directory: Path, arguments: argparse.Namespace) -> Record:
     """Settings that all processes of a run must share, or the steps of one would not be
     those of another."""
-    flat = overrides.flatten(config)
-    settings = {k: v for k, v in flat.items() if k not in overrides.FINGERPRINT_IGNORES}
+    known = overrides.fields()
+    settings = {
+        key: value
+        for key, value in overrides.flatten(config).items()
+        if known[key].facts.scope != "machine"
+    }
     return settings | {
         "--workdir": str(directory.absolute()),
         "--branch-from": str(arguments.branch_from),
@@ -71,6 +95,16 @@ def _said(config: Config, directory: Path, arguments: argparse.Namespace) -> Rec
         **{f"the version of {name}": version for name, version in versions().items()},
         "the commit of gpt-jax": code_commit(),
     }
+
+
+def dry_run(config: Config, directory: Path) -> int:
+    """Everything up to the first step, and what was found."""
+    from gpt_jax.train.dry_run import check
+
+    for line in check(config, directory):
+        print(line)
+    print("all checks passed; nothing was trained")
+    return 0
 
 
 def _train(config: Config, directory: Path, arguments: argparse.Namespace) -> int:
@@ -94,9 +128,13 @@ def _train(config: Config, directory: Path, arguments: argparse.Namespace) -> in
     if was_done:
         print(f"{directory} is done; delete it, or choose another --workdir, to train anew\n")
     _print_result(result, directory)
+    prompt = _prompt(config, arguments)
     if config.evaluate.sample_tokens and not was_done and processes.place(arguments) is None:
-        _print_sample(config, directory)
-    _print_next(config, arguments.config, directory)
+        _print_sample(config, directory, prompt)
+    commands, guides = _next(config, arguments, directory, prompt)
+    print(f"\n{next_steps.shown(commands)}")
+    print(f"guides: {', '.join(guides)}")
+    print(f"{directory / 'metrics.jsonl'} holds every step; result.json and config.json the rest")
     return 0
 
 
@@ -125,7 +163,7 @@ def _print_result(result: Record, directory: Path) -> None:
     )
 
 
-def _print_sample(config: Config, directory: Path) -> None:
+def _print_sample(config: Config, directory: Path, prompt: str) -> None:
     from gpt_jax.inference.generate import generate_text
     from gpt_jax.inference.settings import SamplingConfig
     from gpt_jax.runs.directory import load_run
@@ -134,32 +172,55 @@ def _print_sample(config: Config, directory: Path) -> None:
     sampling = SamplingConfig(
         temperature=0.7, top_k=50, max_new_tokens=config.evaluate.sample_tokens, seed=config.seed
     )
-    prompt = config.evaluate.sample_prompt
     (text,) = generate_text(model, params, tokenizer, [prompt], sampling)
     print(f"\nsample:\n{'-' * 80}\n{prompt}{text}\n{'-' * 80}")
 
 
-def _print_next(config: Config, config_path: str, directory: Path) -> None:
-    place, config_path = shlex.quote(str(directory)), shlex.quote(config_path)
-    files = f"  {place}/metrics.jsonl holds every step; result.json and config.json the rest"
-    if config.task.name not in ("language_model", "prefer"):
-        print(
-            f"\nnext:\n  gpt-jax predict {place} --input FILE.jsonl    label new examples\n{files}"
-        )
-        return
-    print(
-        f"\nnext:\n"
-        f"  gpt-jax generate {place} --prompt 'def '         continue a prompt\n"
-        f"  gpt-jax train {config_path} --workdir {place}    say that it is done, or continue it\n"
-        f"  gpt-jax train {config_path} --name wider --model.d_model 256    change a setting\n"
-        f"  gpt-jax train {config_path} --help               list every setting\n"
-        f"{files}"
-    )
+def _prompt(config: Config, arguments: argparse.Namespace) -> str:
+    """The prompt of the sample: the config's, unless other text was asked for beside it."""
+    changes = overrides.parse_arguments(arguments.rest)
+    of_config = "data.source" not in changes and "data.path" not in changes
+    if "evaluate.sample_prompt" in changes or (of_config and config.evaluate.sample_prompt):
+        return config.evaluate.sample_prompt
+    return next_steps.prompt_for(config) if _continues_text(config) else ""
 
 
-def _list_fields(config: Config) -> str:
-    rows = overrides.help_lines(config)
-    lines = ["settings (--KEY VALUE or KEY=VALUE), with type, default and meaning:"]
-    for key, kind, value, meaning in rows:
-        lines.append(f"  --{key}  [{kind}]  default: {value or 'empty'}\n      {meaning}")
-    return "\n".join(lines)
+def _continues_text(config: Config) -> bool:
+    return config.task.name in ("language_model", "prefer")
+
+
+def _next(
+    config: Config, arguments: argparse.Namespace, directory: Path, prompt: str
+) -> tuple[list[tuple[str, str]], list[str]]:
+    """Commands that can follow, with the settings that were given; and guides."""
+    changes = overrides.parse_arguments(arguments.rest)
+    start = again_words(arguments)
+    same = next_steps.command(*start, "--workdir", directory, changes=changes)
+    found = [(same, "continue it, or hear that it is done")]
+    anew = {key: value for key, value in changes.items() if key != "name"}
+    if _continues_text(config):
+        ask = next_steps.command("generate", directory, "--prompt", prompt or "Once")
+        found.insert(0, (ask, "continue a prompt"))
+        anew |= {"name": "wider", "model.d_model": str(2 * config.model.d_model)}
+        guides = [("evaluate", "score it"), ("finetune", "adapt it"), ("sweep", "train a grid")]
+    else:
+        label = next_steps.command("predict", directory, "--input", "FILE.jsonl")
+        found.insert(0, (label, "label new examples"))
+        rate = f"{config.optimizer.learning_rate / 2:g}"
+        anew |= {"name": "slower", "optimizer.learning_rate": rate}
+        guides = [("finetune", "tasks, adapters"), ("serve", "answer requests")]
+    found.append((next_steps.command(*start, changes=anew), "change a setting"))
+    found.append((next_steps.command(start[0], "--help", "all"), "every setting"))
+    if config.tracking.wandb and config.tracking.wandb_mode == "offline":
+        for run in sorted((directory / "wandb").glob("offline-run-*")):
+            found.append((f"wandb sync {shlex.quote(str(run))}", "show it in Weights & Biases"))
+    return found, [f"{next_steps.guide(name)} ({what})" for name, what in guides]
+
+
+def again_words(arguments: argparse.Namespace) -> list[str]:
+    """The words that asked for the run, but for its directory and settings."""
+    given = vars(arguments)
+    words = [given["verb"], str(arguments.config)]
+    if given.get("base") is not None:
+        words += ["--from", str(given["base"])]
+    return [*words, "--scratch"] if given.get("scratch") else words
