@@ -28,7 +28,7 @@ class NoOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """What every kind of entry has; a kind adds what the rest of the package needs to know."""
+    """Fields of every kind of entry; a kind adds what the rest of the package needs to know."""
 
     name: str
     """As configs and command lines name it."""
@@ -124,7 +124,7 @@ class Table(Generic[E]):
 
     @property
     def others(self) -> str:
-        """What is allowed besides the names, for help and messages."""
+        """Values that are allowed besides the names, for help and messages."""
         return "|any optax optimizer" if self.library else ""
 
     def _from_library(self, name: str) -> E | None:

@@ -14,7 +14,7 @@ from gpt_jax.data.verified import verify_once
 from gpt_jax.storage.checksum import checksum
 
 CLAIM = "build.json"
-"""What an unfinished directory is being made of."""
+"""File in an unfinished directory that says what it is being built from."""
 UNFINISHED = (CLAIM, "part-*.json")
 """Files of a build that are of no use once it is finished."""
 

@@ -13,13 +13,13 @@ from gpt_jax.storage.json_files import read_object
 
 RESULTS = "results.json"
 IDENTITY = ("fingerprint", "checkpoint", "operands")
-"""Of the model: a later checkpoint, or one computed otherwise, has results of its own."""
+"""Fields that identify the model: another checkpoint or precision has results of its own."""
 SETTINGS = (
     *("task", "shots", "seed", "limit", "data", "source"),
     *("text", "detokenize", "convention", "bytes"),
     *("bias", "texts_a_prompt", "lexicon"),
 )
-"""Of an evaluation: what was asked, of which file, and how."""
+"""Fields that identify an evaluation: what was asked, of which file, and how."""
 
 
 def write(path: Path, header: Record, new: Sequence[Record]) -> int:

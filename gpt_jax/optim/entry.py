@@ -1,4 +1,4 @@
-"""What an optimizer is to the rest of the package: the fields of its entry. Must not import jax.
+"""Entry of an optimizer: all that the rest of the package knows of it. Must not import jax.
 
 `gpt_jax/optim/entries/` holds one file for each; `OPTIMIZERS.register` adds one from elsewhere.
 """
@@ -54,7 +54,7 @@ class Hyperparameters(NamedTuple):
 
 
 class Build(NamedTuple):
-    """What an update rule is built from, inside the traced step."""
+    """Inputs from which an update rule is built, inside the traced step."""
 
     params_like: Params
     """Parameters, or anything with their structure; only paths are read."""

@@ -155,7 +155,7 @@ def _first_update(factory: Factory, options: Mapping[str, Any], params: Any, gra
 
 @functools.lru_cache
 def _scope(factory: Factory, options: HashableDict) -> str:
-    """What an update depends on: "number" (its own gradient), "array", or "tree" (all arrays)."""
+    """Scope of an update: "number" (its own gradient alone), "array", or "tree" (all arrays)."""
     random = np.random.default_rng(0)
     x, y, other = (random.normal(size=(4, 6)).astype(np.float32) for _ in range(3))
     stacked = np.stack([x, 3 * y])

@@ -25,7 +25,7 @@ AWAY = 20
 """Evaluations in a block of residuals: a curve's noise is correlated over some hundred steps."""
 TINY_RATE = 1e-12
 FEWEST_STEPS, FEWEST_STRETCHES = 20, 8
-"""Of a run whose curve is fitted: single steps, and stretches of them after the warm-up."""
+"""Fewest steps, and stretches of them after the warm-up, of a run whose curve is fitted."""
 DECAYED = 0.9
 """Share of the peak below which a learning rate has decayed."""
 HELD = ("C", "beta", "gamma")

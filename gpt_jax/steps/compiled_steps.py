@@ -36,7 +36,7 @@ def state_shardings(steps: Steps, layout: Layout, shapes: TrainState | None = No
 
     shapes: the abstract state, if it is known already.
     """
-    abstract = jax.eval_shape(steps.init, jax.random.key(0)) if shapes is None else shapes
+    abstract: Any = jax.eval_shape(steps.init, jax.random.key(0)) if shapes is None else shapes
     params = layout.shardings(steps.axes()[1])
     return abstract._replace(
         step=layout.everywhere,

@@ -44,7 +44,7 @@ class FinishedRun:
     curve: Curve
     """Training losses; rates of all of its steps"""
     final_loss: float
-    """Of the validation at its end"""
+    """Validation loss at its end"""
     _law: Array | None = None
     _errors: dict[tuple[str, float], float] = field(default_factory=dict)
 

@@ -57,7 +57,7 @@ class Law:
     digest: str
 
     def __str__(self) -> str:
-        """What sweep.json and runs.csv record."""
+        """Text that sweep.json and runs.csv record."""
         return f"{self.file}:{self.digest}"
 
     def apply(self, config: Config, n_tokens: float) -> "Applied":

@@ -175,7 +175,7 @@ def _total(title: str, rows: Sequence[Row], price: float | None, n_devices: int)
 
 
 def laws(trials: Sequence[Trial]) -> str:
-    """What laws decided for each trial, under each law's formula; empty without laws."""
+    """Settings that laws decided for each trial, under each law's formula; empty without laws."""
     used = [(trial, one) for trial in trials for one in trial.by_law]
     if not used:
         return ""

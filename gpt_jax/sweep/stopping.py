@@ -51,7 +51,7 @@ class Stop:
     step: int
     n_tokens: int
     share: float
-    """Of the trial's tokens"""
+    """Share of the trial's tokens that is trained"""
     predicted: float | None
     low: float | None
     high: float | None

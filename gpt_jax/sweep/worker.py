@@ -120,7 +120,7 @@ def train_alone(
 
 
 def stopping(rule: str) -> Stopping:
-    """What makes the judges of a rule; they share what they read of finished trials."""
+    """Factory of the judges of a rule; they share what they read of finished trials."""
     from gpt_jax.sweep.hopeless import FinishedRun
     from gpt_jax.sweep.stopping import make_rule
 

@@ -1,4 +1,4 @@
-"""What may end a run before its last step: a judge of its losses so far. Must not import jax."""
+"""Judge of a run's losses so far, which may end it before its last step. Must not import jax."""
 
 from typing import Protocol
 

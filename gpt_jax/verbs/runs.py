@@ -36,7 +36,7 @@ VERBS_OF_FIT = ("chain", "curve", "hyperparameters", "mixture")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What `gpt-jax runs` understands."""
+    """Add the arguments of `gpt-jax runs`."""
     parser.description, parser.epilog = DESCRIPTION, EPILOG
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     actions = parser.add_subparsers(dest="action", required=True, metavar="list|get|verify")
@@ -96,7 +96,7 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _details(entry: "RunsEntry") -> list[str]:
-    """What a list has no room for, a line each."""
+    """Details that a list has no room for, a line each."""
     fit = "; ".join(dict.fromkeys(check.where for check in entry.checks)) or entry.no_check
     return [
         entry.address,

@@ -22,7 +22,7 @@ NEWTON_SCHULZ = (3.4445, -4.775, 2.0315)
 
 @section
 class Options:
-    """What NorMuon adds to Muon's settings."""
+    """Settings that NorMuon adds to Muon's."""
 
     neuron_decay: Probability = 0.95
     """Decay of the mean of squares of each neuron (the paper's beta_2)."""

@@ -8,7 +8,7 @@ from gpt_jax.optim.schedule import Done, ScheduleEntry, Span
 
 @section
 class Options:
-    """What the shape adds to the fields of `schedule`."""
+    """Fields that the shape adds to those of `schedule`."""
 
     exponent: PositiveFloat = 0.51
     """The learning rate falls as tokens to minus this (table 1 of the paper: about 0.51)."""

@@ -1,4 +1,4 @@
-"""What is known of a published table of runs: its authors, files, columns, and published numbers.
+"""Entry of a published table of runs: its authors, files, columns, and published numbers.
 
 Imports nothing heavy, so that a list of the tables costs nothing. Must not import jax.
 """
@@ -108,7 +108,7 @@ class RunsEntry:
     rows: int | None
     """Rows of the table; None: not counted when the entry was made."""
     verified: str
-    """What was checked of this entry when it was made, and how."""
+    """Checks of this entry when it was made, and how they were done."""
     checks: tuple[Check, ...] = ()
     no_check: str = ""
     """Why there are no checks."""
