@@ -1,0 +1,1 @@
+"""Non-linearities of the MLP that are known by name, a file each (`gpt_jax.models.entry`)."""

@@ -1,0 +1,1 @@
+"""Position encodings that are known by name, a file each (`gpt_jax.models.entry`)."""

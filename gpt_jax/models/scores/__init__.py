@@ -1,0 +1,1 @@
+"""Changes of attention scores that are known by name, a file each (`gpt_jax.models.entry`)."""
