@@ -28,11 +28,12 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, PartitionSpec
 from jaxprs import equations
 
-from gpt_jax.config import Config, overrides
+from gpt_jax.config import Config, ModelConfig, overrides
 from gpt_jax.config.timetable import make_timetable
 from gpt_jax.cost import blocks
 from gpt_jax.data.batch import Batch
 from gpt_jax.models import attention
+from gpt_jax.models.entry import score_changes
 from gpt_jax.models.gpt import make_gpt
 from gpt_jax.models.products import precision
 from gpt_jax.models.ring import zigzag
@@ -270,6 +271,7 @@ RINGS: dict[str, dict[str, Any]] = {
         "kv_heads": 2,
     },
     "alibi, one key head": {"slopes": (0.5, 0.25, 0.125, 0.0625), "kv_heads": 1},
+    "soft cap and sinks, banded": {"window": 7, "block": 2, "scores": ("soft_cap", "sinks")},
 }
 """Attention whose sequence is split over 4 devices, its heads and its batch over 2 (the heads only
 if there are key heads to split)."""
@@ -281,6 +283,7 @@ def compare_ring(
     block: int = 64,
     kv_heads: int = 4,
     slopes: tuple[float, ...] | None = None,
+    scores: tuple[str, ...] = ("sinks",),
 ) -> dict[str, Any]:
     """Largest differences of the ring kernel from the reference, and the ring's collectives."""
     mesh = {"mesh.sequence": 4, "mesh.tensor": 2} if kv_heads > 1 else {"mesh.sequence": 4}
@@ -292,33 +295,42 @@ def compare_ring(
         for n in (4, kv_heads, kv_heads, 4)
     )
     segments = jnp.asarray(np.sort(random.integers(1, 4, (2, 32))), jnp.int32)
-    pattern = attention.Pattern(window, slopes)
+    logit = jnp.asarray(random.normal(size=4), jnp.float32)
     how = precision("float32", "plain", "cpu")
 
-    def reference(q, k, v):
-        ids = segments if segmented else None
-        return attention.attend("reference", q, k, v, pattern, how, block, ids)
+    def pattern(logit):
+        model = ModelConfig(scores=scores)
+        changes = [
+            entry.change(model, entry.options(), {"logit": logit})
+            for entry, _ in score_changes(model)
+        ]
+        return attention.Pattern(window, slopes, changes=tuple(changes))
 
-    def ring(q, k, v):
+    def reference(q, k, v, logit):
+        ids = segments if segmented else None
+        return attention.attend("reference", q, k, v, pattern(logit), how, block, ids)
+
+    def ring(q, k, v, logit):
         def turned(x: jax.Array, back: bool = False) -> jax.Array:
             axes = ("act_batch", "act_seq", None, None)[: x.ndim]
             return zigzag(x, layout, axes, back)
 
         ids = turned(segments) if segmented else None
         q, k, v = turned(q), turned(k), turned(v)
-        out = attention.attend("ring", q, k, v, pattern, how, block, ids, layout=layout)
+        out = attention.attend("ring", q, k, v, pattern(logit), how, block, ids, layout=layout)
         return turned(out, back=True)
 
     def graded(function):
-        def loss(q, k, v):
-            out = function(q, k, v)
+        def loss(*inputs):
+            out = function(*inputs)
             return jnp.sum(out * weight), out
 
-        return jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True))
+        return jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2, 3), has_aux=True))
 
-    (_, want), gradients = graded(reference)(q, k, v)
-    compiled = graded(ring).lower(q, k, v).compile()
-    (_, got), ring_gradients = compiled(q, k, v)
+    inputs = q, k, v, logit
+    (_, want), gradients = graded(reference)(*inputs)
+    compiled = graded(ring).lower(*inputs).compile()
+    (_, got), ring_gradients = compiled(*inputs)
     pairs = [(got, want), *zip(ring_gradients, gradients, strict=True)]
     hlo = compiled.as_text()
     return {

@@ -36,6 +36,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "gated_untied": {"activation": "swiglu", "ffn_size": 40, "tied_embeddings": False},
     "parallel_rmsnorm": {"parallel_block": True, "norm": "rmsnorm", "position": "none"},
     "padded_no_bias": {"vocab_multiple": 32, "bias": False, "position": "sinusoidal"},
+    "sinks": {"scores": ("sinks", "soft_cap"), "n_kv_heads": 2},
     "padded_untied": {"vocab_multiple": 32, "tied_embeddings": False},
 }
 

@@ -53,8 +53,11 @@ data: batch documents files libraries output permutation progress records source
     tokenizers.vocabularies tokenizers parts shards stream grain_source streaming verified
     finished build corpora .
 parallel: . companions dispatch processes meeting sharding feed
-models: . cpu kernels products execution layers experts ring attention transformer gpt trees
-    vision
+models: . entry activations activations.geglu activations.gelu activations.gelu_tanh
+    activations.relu activations.relu_squared activations.swiglu norms norms.rmsnorm norms.layernorm
+    positions positions.alibi positions.learned positions.none positions.rotary positions.sinusoidal
+    scores scores.alibi scores.sinks scores.soft_cap cpu kernels products execution layers experts
+    ring attention transformer gpt trees vision
 objectives: . cross_entropy routers in_parts parts pretraining distillation
 adapt: difference interceptors low_rank adaptation .
 finetune: . embeddings noise recipes scores templates inputs checks heads packing reading examples
@@ -86,8 +89,9 @@ __main__
 JAX_FREE = """
 runtime failures output pages cli config config.overrides config.timetable cost.flops cost.hardware
 cost.estimate optim.parametrization optim.entry optim.entries.normuon optim.entries.adafactor
-storage.tables inference.chat inference.filters inference.retrieval runs.checkpoint_files
-runs.tracking runs.directory
+models.entry models.scores.sinks models.positions.rotary models.activations.relu
+models.norms.rmsnorm storage.tables inference.chat inference.filters inference.retrieval
+runs.checkpoint_files runs.tracking runs.directory
 """
 """What must not import jax, besides verbs. With them come the modules that they import."""
 

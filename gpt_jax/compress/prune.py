@@ -12,6 +12,7 @@ import numpy as np
 
 from gpt_jax.compress.matrices import as_matrices, as_stored, is_kernel
 from gpt_jax.config import ModelConfig
+from gpt_jax.models.entry import score_changes
 from gpt_jax.models.gpt import GPT, Params
 from gpt_jax.models.trees import flatten, unflatten
 
@@ -117,8 +118,9 @@ def without_heads(config: ModelConfig, params: Params, n: int) -> tuple[ModelCon
     kept = config.n_heads - n
     if kept < 1:
         raise ValueError(f"--prune heads:{n}; allowed: 1 to {config.n_heads - 1}")
-    if config.kv_heads != config.n_heads or config.position == "alibi":
-        what = "alibi gives each its slope" if config.position == "alibi" else "keys are shared"
+    if config.kv_heads != config.n_heads or score_changes(config):
+        names = ", ".join(entry.name for entry, _ in score_changes(config))
+        what = f"{names} treats each by itself" if names else "keys are shared"
         raise ValueError(f"--prune heads: {what}: heads of this model cannot be taken away")
     flat = flatten(params)
     for module in [p.removesuffix("out/kernel") for p in flat if p.endswith("/out/kernel")]:

@@ -138,6 +138,29 @@ class Config:
             table, name = next(entries.chosen(part))
             if part.options or name not in table:
                 table.find(name).read_options(part.options, f"{key}.options")
+        self._check_model_options()
+
+    def _check_model_options(self) -> None:
+        """Raises ValueError for model.options of what the model has not."""
+        position = entries.POSITIONS.find(self.model.position)
+        with_options = [(entries.POSITIONS, position.name)]
+        with_options += [(entries.SCORES, n) for n in (*position.scores, *self.model.scores)]
+        names = [name for _, name in with_options]
+        for name in self.model.options:
+            if name not in names:
+                raise ValueError(
+                    f"model.options.{name} belongs to nothing that the model has: model.position = "
+                    f"{position.name}, model.scores = {','.join(self.model.scores) or 'none'}"
+                )
+        for table, name in with_options:
+            if name in self.model.options and not (table is entries.POSITIONS and position.scores):
+                given = self.model.options[name]
+                if not isinstance(given, dict):
+                    raise ValueError(
+                        f"model.options.{name} = {given!r}; allowed: its options by name, "
+                        f"model.options.{name}.OPTION=VALUE"
+                    )
+                table.find(name).read_options(given, f"model.options.{name}")
 
     def _check_optimizer(self) -> None:
         """Raises ValueError for fields that the update rule does not read, and for an update rule

@@ -140,7 +140,7 @@ class Table(Generic[E]):
 
 @dataclass(frozen=True)
 class OneOf:
-    """Says of a field that it names an entry of a table.
+    """Says of a field that it names an entry of a table, or several.
 
     The name is checked when the whole config is (`Config`), not with its section: a config file
     makes its sections before the extensions that the config lists are run.
@@ -154,10 +154,16 @@ def chosen(section: Any) -> Iterator[tuple[Table[Any], str]]:
     for field, info in type(section).__pydantic_fields__.items():
         for item in info.metadata:
             if isinstance(item, OneOf):
-                yield item.table, vars(section)[field]
+                value = vars(section)[field]
+                for name in value if isinstance(value, tuple) else (value,):
+                    yield item.table, name
 
 
 OPTIMIZERS: Table[Any] = Table(
     "optimizer.name", "gpt_jax.optim.entries", "gpt_jax.optim.from_optax:find"
 )
 SCHEDULES: Table[Any] = Table("schedule.name", "gpt_jax.optim.schedules")
+POSITIONS: Table[Any] = Table("model.position", "gpt_jax.models.positions")
+SCORES: Table[Any] = Table("model.scores", "gpt_jax.models.scores")
+ACTIVATIONS: Table[Any] = Table("model.activation", "gpt_jax.models.activations")
+NORMS: Table[Any] = Table("model.norm", "gpt_jax.models.norms")

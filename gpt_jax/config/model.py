@@ -1,9 +1,20 @@
 """The architecture of a model, and which combinations of its parts exist. Must not import jax."""
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
-from gpt_jax.config.fields import Positive, PositiveFloat, Probability, check, section, setting
+from gpt_jax.config.entries import ACTIVATIONS, NORMS, POSITIONS, SCORES, OneOf
+from gpt_jax.config.fields import (
+    HashableDict,
+    Options,
+    Positive,
+    PositiveFloat,
+    Probability,
+    check,
+    fresh,
+    section,
+    setting,
+)
 
 
 @section
@@ -34,7 +45,7 @@ class ModelConfig:
     """Experts that each token is sent to: the ones with the highest router probabilities."""
     expert_capacity_factor: PositiveFloat | None = setting(None, added="2026-11-25")
     """Tokens that an expert takes of a sequence, over an even share; none = all (dropless)."""
-    norm: Literal["layernorm", "rmsnorm"] = "layernorm"
+    norm: Annotated[str, OneOf(NORMS)] = "layernorm"
     """Normalisation layer."""
     norm_position: Literal["pre", "post"] = "pre"
     """pre: before each sub-block (GPT-2); post: after each residual addition (GPT-1)."""
@@ -44,12 +55,15 @@ class ModelConfig:
     """Normalise after the last block (GPT-2 and GPT-3; not GPT-1)."""
     bias: bool = True
     """Biases in projections and norms."""
-    activation: Literal["gelu", "gelu_tanh", "relu", "relu_squared", "swiglu", "geglu"] = (
-        "gelu_tanh"
-    )
+    activation: Annotated[str, OneOf(ACTIVATIONS)] = "gelu_tanh"
     """MLP non-linearity; gelu is the exact form; swiglu and geglu add a gate projection."""
-    position: Literal["learned", "sinusoidal", "rotary", "alibi", "none"] = "learned"
+    position: Annotated[str, OneOf(POSITIONS)] = "learned"
     """Where position comes from."""
+    scores: Annotated[tuple[str, ...], OneOf(SCORES)] = setting((), added="2026-11-28")
+    """Changes of attention scores, one after another: soft_cap, sinks."""
+    options: Options = fresh(HashableDict, added="2026-11-28")
+    """Options of the entries named by position and scores, by name: model.options.soft_cap.cap=30.
+    """
     rotary_base: PositiveFloat = 10_000.0
     """Base of the rotary wavelengths."""
     layer_pattern: tuple[Literal["dense", "banded"], ...] = ("dense",)
@@ -107,10 +121,10 @@ class ModelConfig:
             )
         if "banded" in self.layer_pattern and self.window is None:
             raise ValueError("model.layer_pattern has banded layers; set model.window (tokens)")
-        if self.position == "rotary" and self.d_head % 2:
-            raise ValueError(f"rotary positions need an even head size, got {self.d_head}")
-        if self.position == "sinusoidal" and self.d_model % 2:
-            raise ValueError(f"sinusoidal positions need an even d_model, got {self.d_model}")
+        if self.position in POSITIONS:  # else `Config` refuses it, or an extension is to come
+            POSITIONS.find(self.position).check(self)
+        if len(set(self.scores)) < len(self.scores):
+            raise ValueError(f"model.scores = {','.join(self.scores)} names one of them twice")
         if self.parallel_block and self.norm_position == "post":
             raise ValueError("model.parallel_block needs model.norm_position = pre")
         self._check_experts()
@@ -158,7 +172,8 @@ class ModelConfig:
 
     @property
     def gated(self) -> bool:
-        return self.activation in ("swiglu", "geglu")
+        """Whether an MLP has a gate projection."""
+        return bool(ACTIVATIONS.find(self.activation).gated)
 
     @property
     def expert_capacity(self) -> int | None:

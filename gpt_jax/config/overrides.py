@@ -155,27 +155,37 @@ def _changed(config: Config, changes: Mapping[str, Any]) -> dict[str, Any]:
     known = fields()
     check_keys(changes)
     for key, value in changes.items():
-        field, option = _split_option(key, known)
+        field, options = _split_option(key, known)
         *parents, leaf = field.split(".")
         node = tree
         for parent in parents:
             node = node[parent]
-        if option:
-            # A new dict: that of `config` is shared.
+        if options:
             read = _parse_json(value) if isinstance(value, str) else value
-            node[leaf] = node[leaf] | {option: read}
+            node[leaf] = _with_option(node[leaf], options, read)
         else:
             node[leaf] = _parse(key, value, known[key]) if isinstance(value, str) else value
     return tree
 
 
-def _split_option(key: str, known: "Mapping[str, FieldInfo]") -> tuple[str, str]:
-    """(field, option): optimizer.options.eps is the option eps of the field optimizer.options; of
-    any other key the option is empty."""
-    field, _, option = key.rpartition(".")
-    if key in known or field not in known or not _holds_options(known[field]):
-        return key, ""
-    return field, option
+def _split_option(key: str, known: "Mapping[str, FieldInfo]") -> tuple[str, list[str]]:
+    """(field, names): optimizer.options.eps is the option eps of the field optimizer.options; of
+    any other key there are no names."""
+    parts = key.split(".")
+    for n in range(len(parts) - 1, 0, -1):
+        field = ".".join(parts[:n])
+        if field in known and key not in known and _holds_options(known[field]):
+            return field, parts[n:]
+    return key, []
+
+
+def _with_option(given: Mapping[str, Any], names: Sequence[str], value: Any) -> dict[str, Any]:
+    """A copy of nested options with one of them replaced."""
+    first, *rest = names
+    if not rest:
+        return {**given, first: value}
+    inner = given.get(first, {})
+    return {**given, first: _with_option(inner if isinstance(inner, dict) else {}, rest, value)}
 
 
 def _holds_options(info: "FieldInfo") -> bool:
@@ -381,7 +391,8 @@ def _describe(annotation: Any) -> str:
         bounds = []
         for constraint in arguments[1:]:
             if isinstance(constraint, OneOf):
-                return "|".join(constraint.table.names()) + constraint.table.others
+                several = "list of " if typing.get_origin(arguments[0]) is tuple else ""
+                return several + "|".join(constraint.table.names()) + constraint.table.others
             parts = constraint.metadata if hasattr(constraint, "metadata") else [constraint]
             for part in parts:
                 for name, sign in (("gt", ">"), ("ge", ">="), ("lt", "<"), ("le", "<=")):

@@ -11,7 +11,7 @@ import math
 from typing import Literal, get_args
 
 from gpt_jax.config import ModelConfig, OptimizerConfig
-from gpt_jax.config.entries import OPTIMIZERS
+from gpt_jax.config.entries import NORMS, OPTIMIZERS, POSITIONS, SCORES
 
 Shape = tuple[int, ...]
 
@@ -43,8 +43,9 @@ def parameter_shapes(model: ModelConfig) -> dict[str, Shape]:
     """
     D, V = model.d_model, model.padded_vocab_size
     shapes: dict[str, Shape] = {"embedding/tokens": (V, D)}
-    if model.position == "learned":
-        shapes["embedding/positions"] = (model.seq_len, D)
+    rows = position_rows(model)
+    if rows:
+        shapes["embedding/positions"] = (rows, D)
     period = len(model.layer_pattern)
     for member in range(period):
         for name, shape in _block_shapes(model).items():
@@ -65,6 +66,7 @@ def _block_shapes(model: ModelConfig) -> dict[str, Shape]:
     shapes |= _projection("attention/key", (D,), (K, H), model)
     shapes |= _projection("attention/value", (D,), (K, H), model)
     shapes |= _projection("attention/out", (N, H), (D,), model)
+    shapes |= _score_shapes(model)
     if model.qk_norm:
         shapes |= {"attention/query_norm/scale": (H,), "attention/key_norm/scale": (H,)}
     if not model.parallel_block:
@@ -75,6 +77,24 @@ def _block_shapes(model: ModelConfig) -> dict[str, Shape]:
     if model.gated:
         shapes |= _projection("mlp/gate", (D,), (F,), model)
     return shapes | _projection("mlp/down", (F,), (D,), model)
+
+
+def position_rows(model: ModelConfig) -> int:
+    """Rows of the learned table of positions; 0 without one."""
+    entry = POSITIONS.find(model.position)
+    options = entry.read_options(model.options.get(entry.name, {}), f"model.options.{entry.name}")
+    return entry.table(model, options) if entry.table is not None else 0
+
+
+def _score_shapes(model: ModelConfig) -> dict[str, Shape]:
+    """{path: shape} of the parameters of changes of attention scores, one layer's."""
+    shapes: dict[str, Shape] = {}
+    for name in (*POSITIONS.find(model.position).scores, *model.scores):
+        entry = SCORES.find(name)
+        options = entry.read_options(model.options.get(name, {}), f"model.options.{name}")
+        for parameter, made in entry.parameters(model, options).items():
+            shapes[f"attention/scores_{name}/{parameter}"] = made.shape
+    return shapes
 
 
 def _expert_shapes(model: ModelConfig, E: int) -> dict[str, Shape]:
@@ -91,7 +111,7 @@ def _expert_shapes(model: ModelConfig, E: int) -> dict[str, Shape]:
 
 def _norm(name: str, model: ModelConfig) -> dict[str, Shape]:
     shapes: dict[str, Shape] = {f"{name}/scale": (model.d_model,)}
-    if model.bias and model.norm == "layernorm":
+    if model.bias and NORMS.find(model.norm).has_bias:
         shapes[f"{name}/bias"] = (model.d_model,)
     return shapes
 

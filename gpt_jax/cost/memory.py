@@ -12,6 +12,7 @@ import dataclasses
 import math
 
 from gpt_jax.config import Config, ModelConfig
+from gpt_jax.config.entries import ACTIVATIONS
 from gpt_jax.config.meshes import MeshSizes
 from gpt_jax.cost import flops
 from gpt_jax.cost.blocks import (
@@ -259,7 +260,7 @@ def _cpu_values_per_token(config: Config) -> float:
     heads = (model.n_heads + 2 * model.kv_heads) * model.d_head
     rows = flops.mlp_rows_per_token(model)
     products = heads + (2 if model.gated else 1) * model.d_ff * rows
-    mlp_copies = 4 if model.gated else 2 if model.activation.startswith("relu") else 3
+    mlp_copies = ACTIVATIONS.find(model.activation).cpu_copies
     hidden = (mlp_copies - (2 if model.gated else 1)) * model.d_ff * rows
     seen = model.seq_len
     if compute.attention != "reference":

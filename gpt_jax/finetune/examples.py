@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from gpt_jax.config import Config, TaskConfig, overrides
+from gpt_jax.config.entries import POSITIONS
 from gpt_jax.config.timetable import sample_tokens
 from gpt_jax.data.batch import Batch
 from gpt_jax.data.permutation import U64, fold, permute
@@ -30,9 +31,6 @@ Item = TypeVar("Item")
 
 LENGTH_MULTIPLE = 8
 """Lengths are rounded up to it."""
-ABSOLUTE = ("learned", "sinusoidal")
-"""Positions that begin anew with each of several examples in a row; of the others only distances
-matter."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -270,7 +268,8 @@ def load_rows(
         there = [i for i, row in enumerate(rows) if encode.has_targets(row)]
         found, rows = [found[i] for i in there], [rows[i] for i in there]
     if task.pack:
-        restart = config.model.position in ABSOLUTE or bool(config.distill.teacher)
+        absolute = POSITIONS.find(config.model.position).absolute
+        restart = absolute or bool(config.distill.teacher)
         batch = packed([row[0] for row in rows], length, restart)
         return Examples(path, found, batch, 1, notes=notes)
     n = task.n_sequences

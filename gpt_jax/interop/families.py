@@ -162,6 +162,7 @@ def _carries(config: ModelConfig) -> dict[str, tuple[Any, ...]]:
         "layer_pattern": (("dense",) * len(config.layer_pattern),),
         "parallel_block": (False,),
         "qk_norm": (False,),
+        "scores": ((),),
         "logit_soft_cap": (None,),
         "parametrization": ("standard",),
         "n_experts": (None,),

@@ -18,6 +18,7 @@ NANOGPT = {
     "position": ("learned",),
     "parallel_block": (False,),
     "qk_norm": (False,),
+    "scores": ((),),
     "tied_embeddings": (True,),
     "activation": ("gelu", "gelu_tanh", "relu", "relu_squared"),
 }

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 from gpt_jax.config import ModelConfig
+from gpt_jax.config.entries import NORMS
 from gpt_jax.interop.names import Part, Tensor
 
 Matrices = Literal["out_in", "in_out"]
@@ -102,7 +103,7 @@ def _projection(
 def _norm(name: str, path: str, config: ModelConfig, layer: int | None) -> Iterator[Tensor]:
     width = (config.d_model,)
     yield Tensor(f"{name}.weight", (Part(f"{path}/scale", (), width),), layer=layer)
-    if config.bias and config.norm == "layernorm":
+    if config.bias and NORMS.find(config.norm).has_bias:
         yield Tensor(f"{name}.bias", (Part(f"{path}/bias", (), width),), layer=layer)
 
 

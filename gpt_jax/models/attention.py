@@ -3,18 +3,21 @@
 Dims: B batch, T query position, S key position, N query heads, K key/value heads, G = N / K
 queries a key serves, H head size. Softmax is float32. A query sees keys at its own position and
 before; `window` limits how many (sliding window), `segments_BT` keeps packed documents apart,
-`slopes` adds ALiBi's distance penalty.
+`slopes` adds ALiBi's distance penalty; `Pattern.changes` holds what entries of
+`gpt_jax.models.scores` do besides.
 """
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
 from gpt_jax.models import cpu
+from gpt_jax.models.entry import Change
 from gpt_jax.models.products import Precision
 from gpt_jax.parallel.sharding import Layout
 
@@ -41,6 +44,40 @@ class Pattern(NamedTuple):
     dropout: float = 0.0
     divisor: float | None = None
     """Scores are q k divided by this; none = sqrt(H)."""
+    changes: tuple[Change, ...] = ()
+    """What entries of `gpt_jax.models.scores` do besides penalties by distance, in order."""
+    cpu_form: bool = True
+    """Whether the CPU's form computes all changes."""
+
+    @property
+    def elementwise(self) -> Callable[[jax.Array], jax.Array] | None:
+        """The functions of each score, one after another; None without one."""
+        functions = [c.elementwise for c in self.changes if c.elementwise is not None]
+        if len(functions) < 2:
+            return functions[0] if functions else None
+        return lambda scores: functools.reduce(lambda s, function: function(s), functions, scores)
+
+    @property
+    def reads_total(self) -> bool:
+        """Whether a change needs the logarithm of the softmax's denominator."""
+        return any(c.output is not None for c in self.changes)
+
+    def changed(self, scores_BNTS: jax.Array, distance_BTS: jax.Array) -> jax.Array:
+        """Scores after all changes but penalties and masks."""
+        elementwise = self.elementwise
+        if elementwise is not None:
+            scores_BNTS = elementwise(scores_BNTS)
+        for change in self.changes:
+            if change.scores is not None:
+                scores_BNTS = change.scores(scores_BNTS, distance_BTS)
+        return scores_BNTS
+
+    def finished(self, out_BTNH: jax.Array, log_total_BTN: jax.Array) -> jax.Array:
+        """The output after all changes."""
+        for change in self.changes:
+            if change.output is not None:
+                out_BTNH = change.output(out_BTNH, log_total_BTN)
+        return out_BTNH
 
     def scale(self, q_BTNH: jax.Array) -> jax.Array:
         """Queries whose products with keys are the scores."""
@@ -68,13 +105,25 @@ def attend(
 
         assert layout is not None
         q_BTNH, seen = pattern.scale(q_BTNH), (pattern.window, pattern.slopes)
-        return ring.attend(q_BTNH, k_BTKH, v_BTKH, *seen, how, block, segments_BT, layout)
+        return pattern.finished(
+            *ring.attend(
+                q_BTNH,
+                k_BTKH,
+                v_BTKH,
+                *seen,
+                how,
+                block,
+                segments_BT,
+                layout,
+                pattern.elementwise,
+            )
+        )
     if kernel == "splash":
         return splash(q_BTNH, k_BTKH, v_BTKH, pattern, segments_BT, layout)
     if kernel == "cudnn":
         return _cudnn(q_BTNH, k_BTKH, v_BTKH, pattern, segments_BT)
     block = n_tokens if kernel == "reference" else min(block, n_tokens)
-    if how.cpu and not pattern.dropout:
+    if how.cpu and not pattern.dropout and pattern.cpu_form:
         return _on_cpu(q_BTNH, k_BTKH, v_BTKH, pattern, how, block, segments_BT)
     return _in_blocks(q_BTNH, k_BTKH, v_BTKH, pattern, how, block, segments_BT, dropout_key)
 
@@ -96,21 +145,52 @@ def attend_cached(
     n_products, n_slots = k_CSH.shape[:2]
     q_BNTH = pattern.scale(q_BTNH).swapaxes(1, 2)
     q_CQH = q_BNTH.reshape(n_products, -1, head_size).astype(k_CSH.dtype)
-    bias = _bias(positions_BT, jnp.arange(n_slots)[None], None, None, pattern)
-    scores_BNTS = bias + cpu.multiply(q_CQH, k_CSH, b_dim=-1).reshape(
-        n_batch, n_heads, n_queries, n_slots
-    )
+    slots_1S = jnp.arange(n_slots)[None]
+    bias = _bias(positions_BT, slots_1S, None, None, pattern)
+    scores_BNTS = cpu.multiply(q_CQH, k_CSH, b_dim=-1).reshape(n_batch, n_heads, n_queries, n_slots)
+    scores_BNTS = bias + pattern.changed(scores_BNTS, _distance(positions_BT, slots_1S))
     weights_CQS = jax.nn.softmax(scores_BNTS, axis=-1).reshape(n_products, -1, n_slots)
     out_CQH = cpu.multiply(weights_CQS.astype(v_CSH.dtype), v_CSH)
     out_BNTH = out_CQH.reshape(n_batch, n_heads, n_queries, head_size)
-    return out_BNTH.swapaxes(1, 2).astype(how.activations)
+    out_BTNH = out_BNTH.swapaxes(1, 2).astype(how.activations)
+    return pattern.finished(out_BTNH, _log_total(scores_BNTS)) if pattern.reads_total else out_BTNH
 
 
 def causal_scores(q_BTNH: jax.Array, k_BTKH: jax.Array, pattern: Pattern) -> jax.Array:
     """q k / divisor where a query sees a key, 0 elsewhere: [B, N, T, S], to be looked at."""
+    return jnp.tril(_all_scores(q_BTNH, k_BTKH, pattern))
+
+
+def weights(
+    q_BTNH: jax.Array, k_BTKH: jax.Array, segments_BT: jax.Array | None, pattern: Pattern
+) -> jax.Array:
+    """The share of each value in a query's output, [B, N, T, S], to be looked at: every change of
+    scores applied, so that a row may sum to less than 1 (attention sinks)."""
+    positions_1T = jnp.arange(q_BTNH.shape[1])[None]
+    bias = _bias(positions_1T, positions_1T, segments_BT, segments_BT, pattern)
+    distance = _distance(positions_1T, positions_1T)
+    scores_BNTS = pattern.changed(_all_scores(q_BTNH, k_BTKH, pattern), distance) + bias
+    weights_BTNS = jax.nn.softmax(scores_BNTS, axis=-1).swapaxes(1, 2)
+    if pattern.reads_total:
+        weights_BTNS = pattern.finished(weights_BTNS, _log_total(scores_BNTS))
+    return weights_BTNS.swapaxes(1, 2)
+
+
+def _all_scores(q_BTNH: jax.Array, k_BTKH: jax.Array, pattern: Pattern) -> jax.Array:
+    """q k / divisor, [B, N, T, S] float32."""
     group = q_BTNH.shape[2] // k_BTKH.shape[2]
-    k_BTNH = jnp.repeat(k_BTKH, group, axis=2)
-    return jnp.tril(jnp.einsum("BTNH,BSNH->BNTS", pattern.scale(q_BTNH), k_BTNH))
+    k_BTNH = jnp.repeat(k_BTKH, group, axis=2).astype(jnp.float32)
+    return jnp.einsum("BTNH,BSNH->BNTS", pattern.scale(q_BTNH).astype(jnp.float32), k_BTNH)
+
+
+def _log_total(scores_BNTS: jax.Array) -> jax.Array:
+    """Logarithm of the softmax's denominator, [B, T, N]."""
+    return jax.nn.logsumexp(scores_BNTS, axis=-1).swapaxes(1, 2)
+
+
+def _distance(query_positions_BT: jax.Array, key_positions_BS: jax.Array) -> jax.Array:
+    """Tokens from a key to a query, [B or 1, T, S]: below 0 where the key comes later."""
+    return query_positions_BT[:, :, None] - key_positions_BS[:, None, :]
 
 
 def _in_blocks(
@@ -146,16 +226,12 @@ def _in_blocks(
             if segments_BT is not None:
                 query_segments = jax.lax.dynamic_slice_in_dim(segments_BT, start, length, axis=1)
                 key_segments = segments_BT[:, keys]
-            bias = _bias(
-                start + jnp.arange(length)[None],
-                key_positions,
-                query_segments,
-                key_segments,
-                pattern,
-            )
+            positions = start + jnp.arange(length)[None]
+            bias = _bias(positions, key_positions, query_segments, key_segments, pattern)
+            distance = _distance(positions, key_positions)
             drop = None if dropout_key is None else jax.random.fold_in(dropout_key, start)
             return _weighted_values(
-                q_BtNH, k_BTKH[:, keys], v_BTKH[:, keys], bias, pattern, how, drop
+                q_BtNH, k_BTKH[:, keys], v_BTKH[:, keys], bias, distance, pattern, how, drop
             )
 
         if n_blocks > 1:
@@ -182,7 +258,7 @@ def _on_cpu(
     segments_BT: jax.Array | None,
 ) -> jax.Array:
     """Blocks of queries as `cpu.attend` takes them: at most CPU_BLOCKS, all in the program."""
-    n_batch, n_tokens, n_heads, head_size = q_BTNH.shape
+    n_batch, n_tokens, n_heads, _ = q_BTNH.shape
     grouped = (k_BTKH.shape[2], n_heads // k_BTKH.shape[2])
     block = max(block, -(-n_tokens // CPU_BLOCKS))
     biases = []
@@ -198,9 +274,16 @@ def _on_cpu(
         biases.append(_by_key_head(bias_BNtS, grouped))
     q_BKRH = _by_key_head(pattern.scale(q_BTNH).astype(jnp.float32).swapaxes(1, 2), grouped)
     k_BKTH, v_BKTH = (x.astype(jnp.float32).swapaxes(1, 2) for x in (k_BTKH, v_BTKH))
-    out_BKRH = cpu.attend(q_BKRH, k_BKTH, v_BKTH, biases, block, how.operands)
-    out_BKTGH = out_BKRH.reshape(n_batch, -1, n_tokens, grouped[1], head_size)
-    return out_BKTGH.swapaxes(1, 2).reshape(q_BTNH.shape).astype(how.activations)
+    out_BKRH, log_total_BKR = cpu.attend(
+        q_BKRH, k_BKTH, v_BKTH, biases, block, how.operands, pattern.elementwise
+    )
+
+    def by_position(x_BKRX: jax.Array) -> jax.Array:
+        x_BKTGX = x_BKRX.reshape(n_batch, grouped[0], n_tokens, grouped[1], *x_BKRX.shape[3:])
+        return x_BKTGX.swapaxes(1, 2).reshape(n_batch, n_tokens, n_heads, *x_BKRX.shape[3:])
+
+    out_BTNH = by_position(out_BKRH).astype(how.activations)
+    return pattern.finished(out_BTNH, by_position(log_total_BKR))
 
 
 def _by_key_head(x_BNTX: jax.Array, grouped: tuple[int, int]) -> jax.Array:
@@ -222,7 +305,7 @@ def _bias(
 ) -> jax.Array:
     """Bias added to the attention scores, [B or 1, N or 1, T, S]: 0 or ALiBi's penalty where the
     query may attend to the key, else MASKED."""
-    distance_BTS = query_positions_BT[:, :, None] - key_positions_BS[:, None, :]
+    distance_BTS = _distance(query_positions_BT, key_positions_BS)
     seen_BTS = distance_BTS >= 0
     if pattern.window is not None:
         seen_BTS &= distance_BTS < pattern.window
@@ -240,6 +323,7 @@ def _weighted_values(
     k_BSKH: jax.Array,
     v_BSKH: jax.Array,
     bias_BNTS: jax.Array,
+    distance_BTS: jax.Array,
     pattern: Pattern,
     how: Precision,
     dropout_key: jax.Array | None = None,
@@ -253,14 +337,16 @@ def _weighted_values(
     q_BTKGH = pattern.scale(q_BTNH).astype(how.operands).reshape(grouped)
     scores_BKGTS = einsum("BTKGH,BSKH->BKGTS", q_BTKGH, k_BSKH.astype(how.operands))
     shape = scores_BKGTS.shape
-    scores_BNTS = scores_BKGTS.reshape(n_batch, n_heads, *shape[3:]) + bias_BNTS
+    scores_BNTS = scores_BKGTS.reshape(n_batch, n_heads, *shape[3:])
+    scores_BNTS = pattern.changed(scores_BNTS, distance_BTS) + bias_BNTS
     weights_BNTS = jax.nn.softmax(scores_BNTS, axis=-1)
     if pattern.dropout and dropout_key is not None:
         kept = jax.random.bernoulli(dropout_key, 1 - pattern.dropout, weights_BNTS.shape)
         weights_BNTS = jnp.where(kept, weights_BNTS / (1 - pattern.dropout), 0.0)
     weights_BKGTS = weights_BNTS.reshape(shape).astype(how.operands)
     out_BTKGH = einsum("BKGTS,BSKH->BTKGH", weights_BKGTS, v_BSKH.astype(how.operands))
-    return out_BTKGH.reshape(q_BTNH.shape).astype(how.activations)
+    out_BTNH = out_BTKGH.reshape(q_BTNH.shape).astype(how.activations)
+    return pattern.finished(out_BTNH, _log_total(scores_BNTS)) if pattern.reads_total else out_BTNH
 
 
 def _cudnn(
@@ -319,20 +405,29 @@ def splash(
         block_kv_dq=size,
     )
 
-    def one_device(q, k, v, segments):
+    changes = {name: value for change in pattern.changes for name, value in change.splash}
+    by_head = {name: x_N for change in pattern.changes for name, x_N in change.splash_heads}
+
+    def one_device(q, k, v, segments, by_head):
         local_heads, local_kv_heads = q.shape[2], k.shape[2]
         make = splash_lib.make_splash_mqa_single_device
         kernel = make(
             splash_lib.MultiHeadMask(mask * (local_heads // local_kv_heads)),
             block_sizes=blocks,
             interpret=interpret,
+            **changes,
         )
         ids = None if segments is None else splash_lib.SegmentIds(segments, segments)
         q_BKGTH = q.transpose(0, 2, 1, 3).reshape(q.shape[0], local_kv_heads, -1, *q.shape[1::2])
         k_BKTH, v_BKTH = k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3)
-        over_heads = jax.vmap(kernel, in_axes=(0, 0, 0, None))
-        out = jax.vmap(over_heads, in_axes=(0, 0, 0, None if ids is None else 0))(
-            q_BKGTH, k_BKTH, v_BKTH, ids
+        by_head = jax.tree.map(lambda x_N: x_N.reshape(local_kv_heads, -1), by_head)
+
+        def one_head(q, k, v, ids, by_head):
+            return kernel(q, k, v, ids, **by_head)
+
+        over_heads = jax.vmap(one_head, in_axes=(0, 0, 0, None, 0))
+        out = jax.vmap(over_heads, in_axes=(0, 0, 0, None if ids is None else 0, None))(
+            q_BKGTH, k_BKTH, v_BKTH, ids, by_head
         )
         return out.reshape(q.shape[0], local_heads, *q.shape[1::2]).transpose(0, 2, 1, 3)
 
@@ -342,14 +437,14 @@ def splash(
         padding = ((0, 0), (0, 0), (0, 0), (0, -head_size % SPLASH_HEAD))
         q_BTNH, k_BTKH, v_BTKH = (jnp.pad(x, padding) for x in (q_BTNH, k_BTKH, v_BTKH))
     if layout is None:
-        return one_device(q_BTNH, k_BTKH, v_BTKH, segments_BT)[..., :head_size]
+        return one_device(q_BTNH, k_BTKH, v_BTKH, segments_BT, by_head)[..., :head_size]
     q_spec = layout.spec(("act_batch", "act_seq", "act_heads", None))
     kv_spec = layout.spec(("act_batch", "act_seq", "act_kv_heads", None))
     segments_spec = None if segments_BT is None else layout.spec(("act_batch", "act_seq"))
     return jax.shard_map(
         one_device,
         mesh=layout.mesh,
-        in_specs=(q_spec, kv_spec, kv_spec, segments_spec),
+        in_specs=(q_spec, kv_spec, kv_spec, segments_spec, PartitionSpec(q_spec[2])),
         out_specs=q_spec,
         check_vma=False,
-    )(q_BTNH, k_BTKH, v_BTKH, segments_BT)[..., :head_size]
+    )(q_BTNH, k_BTKH, v_BTKH, segments_BT, by_head)[..., :head_size]

@@ -187,7 +187,10 @@ activate.defvjp(
 )
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+Elementwise = Callable[[jax.Array], jax.Array] | None
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
 def attend(
     q_BKRH: jax.Array,
     k_BKTH: jax.Array,
@@ -195,8 +198,10 @@ def attend(
     biases: list[jax.Array],
     block: int,
     operands: jnp.dtype,
-) -> jax.Array:
-    """softmax(q k + bias) v in float32, [B, K, R, H], for blocks of queries; q is scaled.
+    change: Elementwise = None,
+) -> tuple[jax.Array, jax.Array]:
+    """softmax(change(q k) + bias) v in float32, [B, K, R, H], for blocks of queries, and the
+    logarithm of the softmax's denominator [B, K, R]; q is scaled.
 
     R = T G rows, of G queries to a key's head at each position. biases: for each block of `block`
     positions (the last may be shorter) [B or 1, K or 1, rows, S]: for S keys that end where the
@@ -205,43 +210,55 @@ def attend(
     Keys and values are not repeated G times: it would be slower, and jax 0.10's CPU compiler gives
     wrong numbers where a product of a repeated operand is fused with a sum over the other one.
     """
-    return _attend_forward(q_BKRH, k_BKTH, v_BKTH, biases, block, operands)[0]
+    return _attend_forward(q_BKRH, k_BKTH, v_BKTH, biases, block, operands, change)[0]
 
 
-def _attend_forward(q_BKRH, k_BKTH, v_BKTH, biases, block, operands):
+def _attend_forward(q_BKRH, k_BKTH, v_BKTH, biases, block, operands, change):
     q_BKRH, k_BKTH, v_BKTH = (x.astype(operands) for x in (q_BKRH, k_BKTH, v_BKTH))
     # A last column of ones sums the weights in the product that adds up the values.
     v1_BKTH = jnp.concatenate([v_BKTH, jnp.ones_like(v_BKTH[..., :1])], axis=-1)
-    sums, all_weights = [], []
+    sums, all_weights, all_highest, derivatives = [], [], [], []
     for queries, keys, bias in _spans(biases, block, q_BKRH.shape[2] // k_BKTH.shape[2]):
-        scores_BKRS = multiply(q_BKRH[:, :, queries], k_BKTH[:, :, keys], b_dim=-1) + bias
+        scores_BKRS = multiply(q_BKRH[:, :, queries], k_BKTH[:, :, keys], b_dim=-1)
+        if change is not None:
+            ones = jnp.ones_like(scores_BKRS)
+            scores_BKRS, derivative = jax.jvp(change, (scores_BKRS,), (ones,))
+            derivatives.append(derivative.astype(operands))
+        scores_BKRS = scores_BKRS + bias
         highest_BKR1 = jnp.max(scores_BKRS, axis=-1, keepdims=True)
         weights_BKRS = jnp.exp(scores_BKRS - highest_BKR1).astype(operands)
         sums.append(multiply(weights_BKRS, v1_BKTH[:, :, keys]))
         all_weights.append(weights_BKRS)
+        all_highest.append(highest_BKR1)
     sums_BKRH = _joined(sums)
     total_BKR1 = sums_BKRH[..., -1:]
     out_BKRH = sums_BKRH[..., :-1] / total_BKR1
-    return out_BKRH, (q_BKRH, k_BKTH, v_BKTH, biases, all_weights, out_BKRH, total_BKR1)
+    log_total_BKR = (_joined(all_highest) + jnp.log(total_BKR1))[..., 0]
+    saved = q_BKRH, k_BKTH, v_BKTH, biases, all_weights, derivatives, out_BKRH, total_BKR1
+    return (out_BKRH, log_total_BKR), saved
 
 
-def _attend_backward(block, operands, saved, gradient_BKRH):
+def _attend_backward(block, operands, change, saved, gradients):
     """Weights are saved as exponentials, not divided by their sum: the gradient is, instead.
 
     The mean of a softmax's gradient is that of the output times the output (FlashAttention, Dao et
-    al. 2022, appendix B.2).
+    al. 2022, appendix B.2). A gradient of the denominator's logarithm is one of all scores, by
+    their weights: it is taken from that mean.
     """
-    q_BKRH, k_BKTH, v_BKTH, biases, all_weights, out_BKRH, total_BKR1 = saved
+    q_BKRH, k_BKTH, v_BKTH, biases, all_weights, derivatives, out_BKRH, total_BKR1 = saved
+    gradient_BKRH, log_gradient_BKR = gradients
     gradient_BKRH = (gradient_BKRH / total_BKR1).astype(operands)
     mean_BKR1 = jnp.sum(gradient_BKRH.astype(jnp.float32) * out_BKRH, axis=-1, keepdims=True)
+    mean_BKR1 -= log_gradient_BKR[..., None] / total_BKR1
     q_gradients = []
     k_gradients: list[jax.Array | float] = [0.0] * len(biases)
     v_gradients: list[jax.Array | float] = [0.0] * len(biases)
     spans = _spans(biases, block, q_BKRH.shape[2] // k_BKTH.shape[2])
-    for (queries, keys, _), weights in zip(spans, all_weights, strict=True):
+    for i, ((queries, keys, _), weights) in enumerate(zip(spans, all_weights, strict=True)):
         q, gradient = q_BKRH[:, :, queries], gradient_BKRH[:, :, queries]
         by_weight = multiply(gradient, v_BKTH[:, :, keys], b_dim=-1)
-        by_score = (weights * (by_weight - mean_BKR1[:, :, queries])).astype(operands)
+        by_score = weights * (by_weight - mean_BKR1[:, :, queries])
+        by_score = (by_score if change is None else by_score * derivatives[i]).astype(operands)
         q_gradients.append(multiply(by_score, k_BKTH[:, :, keys]))
         by_key_BKHS = multiply(transposed(q), by_score)
         by_value_BKHS = multiply(transposed(gradient), weights)

@@ -1,8 +1,8 @@
 """What positions, changes of attention scores, activations and norms are to the rest of the
 package: the fields of their entries. Must not import jax.
 
-`gpt_jax/models/positions`, `scores`, `activations` and `norms` hold one file for each, which imports
-jax where it computes.
+`gpt_jax/models/positions`, `scores`, `activations` and `norms` hold one file for each, which
+imports jax where it computes.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,6 +15,8 @@ from gpt_jax.config.entries import Entry, Table
 
 if TYPE_CHECKING:
     import jax
+
+    Embed = Callable[[jax.Array, jax.Array, jax.Array | None, ModelConfig, Any], jax.Array]
 
 Shape = tuple[int, ...]
 Form = Literal["cpu", "ring", "splash", "cudnn"]
@@ -45,8 +47,8 @@ class Change(NamedTuple):
     elementwise: "Callable[[jax.Array], jax.Array] | None" = None
     """A function of each score, without parameters."""
     scores: "Callable[[jax.Array, jax.Array], jax.Array] | None" = None
-    """(scores [B, N, T, S], distance [B or 1, T, S] of key from query) -> scores, of the plain forms
-    alone; may use parameters."""
+    """(scores [B, N, T, S], distance [B or 1, T, S] of key from query) -> scores, of the plain
+    forms alone; may use parameters."""
     output: "Callable[[jax.Array, jax.Array], jax.Array] | None" = None
     """(output [B, T, N, H], logarithm of the softmax's denominator [B, T, N]) -> output."""
     splash: tuple[tuple[str, Any], ...] = ()
@@ -82,9 +84,7 @@ class PositionEntry(Entry):
 
     table: Callable[[ModelConfig, Any], int] | None = None
     """Rows of a learned table of width D, embedding/positions; None = there is none."""
-    embed: "Callable[[jax.Array, jax.Array, jax.Array | None, ModelConfig, Any], jax.Array] | None" = (
-        None
-    )
+    embed: "Embed | None" = None
     """(embeddings [B, T, D], positions [B, T], rows of the table [B, T, D], model, options) ->
     embeddings."""
     turn: "Callable[[jax.Array, jax.Array, ModelConfig, Any], jax.Array] | None" = None

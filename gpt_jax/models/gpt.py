@@ -189,8 +189,9 @@ class GPT:
         """Activations by name, computed as in training but without dropout.
 
         embedding [B, T, D]; of every layer, on a leading dim L: scores [L, B, N, T, T] (attention
-        scores, 0 where unseen), attention and mlp [L, B, T, D] (what these put out, before the
-        residual multiplier), stream [L, B, T, D] (after the layer); logits [B, T, V].
+        scores, 0 where unseen), weights [L, B, N, T, T] (what attention weighs values with, masks
+        and changes of scores applied), attention and mlp [L, B, T, D] (what these put out, before
+        the residual multiplier), stream [L, B, T, D] (after the layer); logits [B, T, V].
         """
         config = self.config
         (logits, _), variables = self._apply({"params": params}, tokens_BT, mutable=[ACTIVATIONS])
@@ -200,6 +201,7 @@ class GPT:
         return {
             "embedding": seen["embedded"][0],
             "scores": by_layer([member["attention"]["scores"] for member in members]),
+            "weights": by_layer([member["attention"]["weights"] for member in members]),
             "attention": by_layer([member["attention_output"] for member in members]),
             "mlp": by_layer([member["mlp_output"] for member in members]),
             "stream": by_layer([seen["blocks"][f"stream_{i}"] for i in range(len(members))]),

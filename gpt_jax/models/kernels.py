@@ -4,6 +4,10 @@ from typing import NamedTuple
 
 from gpt_jax.config import ComputeConfig, ModelConfig
 from gpt_jax.cost.blocks import block_length
+from gpt_jax.models.entry import Form, score_changes
+
+FORMS: tuple[Form, ...] = ("ring", "splash", "cudnn")
+"""Kernels that cannot compute every change of attention scores."""
 
 
 class Kernel(NamedTuple):
@@ -42,6 +46,8 @@ def choose_kernel(
         "splash": _splash_obstacle(model, backend),
         "ring": _ring_obstacle(model, sequence_parts),
     }
+    for name in FORMS:
+        obstacles[name] = obstacles[name] or _change_obstacle(model, name)
     if sequence_parts > 1:
         split = f"the sequence is split over {sequence_parts} devices (mesh.sequence)"
         obstacles |= dict.fromkeys(("cudnn", "splash"), split)
@@ -63,9 +69,11 @@ def choose_kernel(
         if backend == home:
             return _fall_back(name, obstacles[name], compute.strict)
     block = block_length(compute.attention_block, model.seq_len, backend)
+    plain = _change_obstacle(model, "cpu") if backend == "cpu" else ""
+    form = f"; in its plain form, as for the CPU's {plain}" if plain else ""
     if model.seq_len <= block:
-        return Kernel("reference", f"one block of at most {block} tokens")
-    return Kernel("blockwise", f"blocks of {block} tokens on {backend}")
+        return Kernel("reference", f"one block of at most {block} tokens{form}")
+    return Kernel("blockwise", f"blocks of {block} tokens on {backend}{form}")
 
 
 def _fall_back(name: str, obstacle: str, strict: bool) -> Kernel:
@@ -105,8 +113,14 @@ def _ring_obstacle(model: ModelConfig, sequence_parts: int) -> str:
 
 
 def _fused_obstacle(model: ModelConfig) -> str:
-    if model.position == "alibi":
-        return "it has no ALiBi"
     if model.dropout_attention:
         return "it has no attention dropout (model.dropout_attention)"
+    return ""
+
+
+def _change_obstacle(model: ModelConfig, form: Form) -> str:
+    """The first of the model's changes of attention scores that a form cannot compute."""
+    for entry, _ in score_changes(model):
+        if form not in entry.kernels:
+            return f"it has no {entry.title or entry.name}"
     return ""

@@ -10,12 +10,9 @@ import jax.numpy as jnp
 
 from gpt_jax.config import ModelConfig
 from gpt_jax.models import cpu
+from gpt_jax.models.entry import ACTIVATIONS, NORMS, position_of
 from gpt_jax.models.products import Precision, project
-from gpt_jax.optim.parametrization import (
-    matrix_std,
-    residual_init_layers,
-    sinusoid_embedding_multiplier,
-)
+from gpt_jax.optim.parametrization import matrix_std, residual_init_layers
 from gpt_jax.parallel.sharding import Axes, Layout
 
 ROUTERS = "routers"
@@ -34,7 +31,7 @@ def parameter(
 
 
 class Norm(nn.Module):
-    """LayerNorm (Ba et al. 2016) or RMSNorm (Zhang and Sennrich 2019) over the last dim.
+    """A normalisation of `gpt_jax.models.norms` over the last dim, with its gain and bias.
 
     Computed in float32, returned in the input's type.
     """
@@ -50,11 +47,10 @@ class Norm(nn.Module):
         size = x.shape[-1:]
         scale = parameter(self, "scale", nn.initializers.ones, size, self.axes)
         y = x.astype(jnp.float32)
-        if self.kind == "layernorm":
-            y = y - jnp.mean(y, axis=-1, keepdims=True)
-        y = y * jax.lax.rsqrt(jnp.mean(jnp.square(y), axis=-1, keepdims=True) + self.epsilon)
+        entry = NORMS.find(self.kind)
+        y = entry.normalise(y, self.epsilon)
         y = cpu.scale_columns(y, scale) if self.how.cpu else y * scale
-        if self.bias and self.kind == "layernorm":
+        if self.bias and entry.has_bias:
             y = y + parameter(self, "bias", nn.initializers.zeros, size, self.axes)
         return y.astype(x.dtype)
 
@@ -104,20 +100,9 @@ def projection_std(config: ModelConfig, n_inputs: int, residual: bool) -> float:
     return std / math.sqrt(2 * residual_init_layers(config))
 
 
-ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
-    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
-    "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
-    "relu": jax.nn.relu,
-    "relu_squared": lambda x: jnp.square(jax.nn.relu(x)),
-    "swiglu": jax.nn.silu,
-    "geglu": lambda x: jax.nn.gelu(x, approximate=True),
-}
-"""Squared ReLU: So et al. 2021; SwiGLU and GeGLU (here, their gates): Shazeer 2020."""
-
-
 def activate(name: str, how: Precision, x: jax.Array) -> jax.Array:
-    """An activation of `ACTIVATIONS`, in the form that is computed."""
-    function = ACTIVATIONS[name]
+    """An activation of `gpt_jax.models.activations`, in the form that is computed."""
+    function = ACTIVATIONS.find(name).function
     return cpu.activate(x, function, how.operands) if how.cpu else function(x)
 
 
@@ -155,7 +140,7 @@ class MLP(nn.Module):
 
 
 class Embedding(nn.Module):
-    """Token embeddings, plus learned or sinusoidal positions."""
+    """Token embeddings, with positions in them where model.position puts them there."""
 
     config: ModelConfig
     how: Precision
@@ -165,8 +150,9 @@ class Embedding(nn.Module):
         config, init = self.config, nn.initializers.normal(self.config.init_std)
         shape = (config.padded_vocab_size, config.d_model)
         self.tokens = parameter(self, "tokens", init, shape, ("vocab", "embed"))
-        if config.position == "learned":
-            shape = (config.seq_len, config.d_model)
+        self.position, self.position_options = position_of(config)
+        if self.position.table is not None:
+            shape = (self.position.table(config, self.position_options), config.d_model)
             self.positions = parameter(self, "positions", init, shape, (None, "embed"))
 
     def table(self) -> jax.Array:
@@ -181,11 +167,10 @@ class Embedding(nn.Module):
         x_BTD = self.look_up(tokens_BT, positions_BT)
         if prefix_BPD is not None:
             x_BTD = put_in_front(prefix_BPD, x_BTD, positions_BT)
-        if config.position == "learned":
-            x_BTD = x_BTD + self._by_width(self.positions)[positions_BT]
-        elif config.position == "sinusoidal":
-            multiplier = sinusoid_embedding_multiplier(config)
-            x_BTD = x_BTD * multiplier + sinusoids(positions_BT, config.d_model)
+        position = self.position
+        if position.embed is not None:
+            rows = self._by_width(self.positions)[positions_BT] if position.table else None
+            x_BTD = position.embed(x_BTD, positions_BT, rows, config, self.position_options)
         x_BTD = x_BTD.astype(self.how.activations)
         if self.layout is not None:
             x_BTD = self.layout.constrain_even(x_BTD, "act_batch", "act_seq", "act_looked_up")
@@ -228,30 +213,3 @@ class Head(nn.Module):
         init = nn.initializers.normal(std)
         shape = (config.d_model, config.padded_vocab_size)
         return parameter(self, "kernel", init, shape, ("embed", "vocab"))
-
-
-def rotate(x_BTNH: jax.Array, positions_BT: jax.Array, base: float) -> jax.Array:
-    """Rotary position embedding (Su et al. 2021), pairing dims i and i + H/2."""
-    half = x_BTNH.shape[-1] // 2
-    frequencies_H = base ** (-jnp.arange(half, dtype=jnp.float32) / half)
-    angles_BT1H = positions_BT[:, :, None, None].astype(jnp.float32) * frequencies_H
-    sin, cos = jnp.sin(angles_BT1H), jnp.cos(angles_BT1H)
-    first, second = jnp.split(x_BTNH.astype(jnp.float32), 2, axis=-1)
-    rotated = [first * cos - second * sin, second * cos + first * sin]
-    return jnp.concatenate(rotated, axis=-1).astype(x_BTNH.dtype)
-
-
-def sinusoids(positions_BT: jax.Array, d_model: int) -> jax.Array:
-    """Sinusoidal position encoding [B, T, D] (Vaswani et al. 2017, section 3.5)."""
-    half = d_model // 2
-    frequencies = 10_000.0 ** (-jnp.arange(half, dtype=jnp.float32) / half)
-    angles = positions_BT[..., None].astype(jnp.float32) * frequencies
-    return jnp.stack([jnp.sin(angles), jnp.cos(angles)], axis=-1).reshape(*angles.shape[:-1], -1)
-
-
-def alibi_slopes(n_heads: int) -> list[float]:
-    """One slope a head (Press et al. 2022): 2^(-8 i / N), interpolated where N is no power of 2."""
-    power = 2 ** math.floor(math.log2(n_heads))
-    slopes = [2 ** (-8 * (i + 1) / power) for i in range(power)]
-    between = [2 ** (-8 * (i + 0.5) / power) for i in range(power)]
-    return slopes + between[: n_heads - power]

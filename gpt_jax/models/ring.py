@@ -41,6 +41,8 @@ class Ring(NamedTuple):
     operands: jnp.dtype
     """Dtype of matmul operands, and of the keys and values that are sent around the ring."""
     activations: jnp.dtype
+    change: Callable[[jax.Array], jax.Array] | None = None
+    """A function of each score, before masks and penalties."""
 
 
 class Keys(NamedTuple):
@@ -103,13 +105,16 @@ def attend(
     block: int,
     segments_BT: jax.Array | None,
     layout: Layout,
-) -> jax.Array:
-    """Causal self-attention of sequences in zig-zag order, [B, T, N, H]; queries are scaled."""
+    change: Callable[[jax.Array], jax.Array] | None = None,
+) -> tuple[jax.Array, jax.Array]:
+    """Causal self-attention of sequences in zig-zag order, [B, T, N, H], and the logarithm of the
+    softmax's denominator [B, T, N]; queries are scaled."""
     n_parts = layout.mesh.shape[SEQUENCE_AXIS]
     chunk = q_BTNH.shape[1] // (2 * n_parts)
     block = block if chunk % block == 0 else chunk
     operands, activations = jnp.dtype(how.operands), jnp.dtype(how.activations)
-    ring = Ring(n_parts, chunk, block, window, slopes is not None, operands, activations)
+    sloped = slopes is not None
+    ring = Ring(n_parts, chunk, block, window, sloped, operands, activations, change)
     if segments_BT is None:
         segments_BT = jnp.ones(q_BTNH.shape[:2], jnp.int32)
     slopes_N = jnp.asarray(slopes or (0.0,) * q_BTNH.shape[2], jnp.float32)
@@ -128,14 +133,16 @@ def attend(
         q_2BKGCH = q_2BNCH.reshape(*q_2BNCH.shape[:2], *group, *q_2BNCH.shape[3:])
         queries = Queries(q_2BKGCH, segments_2BC, slopes_N.reshape(group))
         keys = Keys(heads_first(k_BtKH), heads_first(v_BtKH), segments_2BC)
-        out_BNtH = jnp.concatenate(list(_attend(ring, queries, keys).reshape(q_2BNCH.shape)), 2)
-        return out_BNtH.swapaxes(1, 2)
+        out, log_total = _attend(ring, queries, keys)
+        out_BNtH = jnp.concatenate(list(out.reshape(q_2BNCH.shape)), 2)
+        log_total_BNt = jnp.concatenate(list(log_total.reshape(q_2BNCH.shape[:-1])), 2)
+        return out_BNtH.swapaxes(1, 2), log_total_BNt.swapaxes(1, 2)
 
     return jax.shard_map(
         one_device,
         mesh=layout.mesh,
         in_specs=(q_spec, kv_spec, kv_spec, layout.batch.spec, PartitionSpec(q_spec[2])),
-        out_specs=q_spec,
+        out_specs=(q_spec, PartitionSpec(*q_spec[:3])),
         check_vma=False,
     )(q_BTNH, k_BTKH, v_BTKH, segments_BT, slopes_N)
 
@@ -145,13 +152,13 @@ def _two_chunks(x: jax.Array, axis: int) -> jax.Array:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _attend(ring: Ring, queries: Queries, keys: Keys) -> jax.Array:
-    """[2, B, K, G, C, H] on each device."""
+def _attend(ring: Ring, queries: Queries, keys: Keys) -> tuple[jax.Array, jax.Array]:
+    """Output [2, B, K, G, C, H] and logarithm of the denominator [2, B, K, G, C], of a device."""
     return _forward(ring, queries, keys)[0]
 
 
 def _forward(ring: Ring, queries: Queries, keys: Keys):
-    """The output, and besides it what the gradient needs."""
+    """Output and logarithm of the denominator, and besides them what the gradient needs."""
     queries = queries._replace(q=queries.q.astype(ring.operands))
     keys = keys._replace(k=keys.k.astype(ring.operands), v=keys.v.astype(ring.operands))
     shape = queries.q.shape
@@ -172,13 +179,16 @@ def _forward(ring: Ring, queries: Queries, keys: Keys):
     start = meet(empty, 0, keys), _send(ring, keys)
     (highest, total, values), _ = jax.lax.fori_loop(1, ring.n_parts, one_turn, start)
     out = (values / total[..., None]).astype(ring.activations)
-    return out, (queries, keys, out, highest + jnp.log(total))
+    log_total = highest + jnp.log(total)
+    return (out, log_total), (queries, keys, out, log_total)
 
 
-def _backward(ring: Ring, saved, d_out: jax.Array):
+def _backward(ring: Ring, saved, gradients: tuple[jax.Array, jax.Array]):
     queries, keys, out, log_total = saved
-    d_out = d_out.astype(jnp.float32)
-    inner = jnp.sum(d_out * out, axis=-1)  # of each query, what softmax's gradient subtracts
+    d_out = gradients[0].astype(jnp.float32)
+    # Of each query, what softmax's gradient subtracts; a gradient of the denominator's logarithm
+    # is one of all scores, by their weights.
+    inner = jnp.sum(d_out * out, axis=-1) - gradients[1]
 
     def meet(gradients, turn: int | jax.Array, keys: Keys):
         d_q, d_k, d_v = gradients
@@ -263,17 +273,23 @@ def _unless_unseen(ring: Ring, q_start, k_start, compute: Callable, otherwise: A
     return jax.lax.cond(reached, compute, lambda: otherwise)
 
 
-def _scores(ring: Ring, queries: Queries, query: tuple, keys: Keys, k_start: Any) -> jax.Array:
-    """[B, K, G, block, C] float32, MASKED where a query does not see a key."""
+def _scores(
+    ring: Ring, queries: Queries, query: tuple, keys: Keys, k_start: Any
+) -> tuple[jax.Array, jax.Array | None]:
+    """[B, K, G, block, C] float32, MASKED where a query does not see a key; and the derivative of
+    `Ring.change`, if there is one."""
     q_block, q_positions, q_segments = query
     k, _, k_segments = keys
     scores = _product(ring, "BKGQH,BKSH->BKGQS", q_block, k)
+    derivative = None
+    if ring.change is not None:
+        scores, derivative = jax.jvp(ring.change, (scores,), (jnp.ones_like(scores),))
     distance_QS = q_positions[:, None] - (k_start + jnp.arange(ring.chunk))[None]
     seen_BQS = (distance_QS >= 0) & (q_segments[:, :, None] == k_segments[:, None])
     if ring.window is not None:
         seen_BQS &= distance_QS < ring.window
     penalty = queries.slopes_KG[:, :, None, None] * distance_QS if ring.sloped else 0.0
-    return scores + jnp.where(seen_BQS[:, None, None], -penalty, MASKED)
+    return scores + jnp.where(seen_BQS[:, None, None], -penalty, MASKED), derivative
 
 
 def _product(ring: Ring, dims: str, a: jax.Array, b: jax.Array) -> jax.Array:
@@ -295,7 +311,7 @@ def _add_keys(ring: Ring, queries: Queries, keys: Keys, q_side, k_side, turn, se
 
     def one_block(block):
         query, (highest, total, values) = block
-        scores = _scores(ring, queries, query, chosen, k_start)
+        scores, _ = _scores(ring, queries, query, chosen, k_start)
         new_highest = jnp.maximum(highest, jnp.max(scores, axis=-1))
         weights = jnp.exp(scores - new_highest[..., None])
         kept = jnp.exp(highest - new_highest)
@@ -321,9 +337,11 @@ def _pair_gradients(ring: Ring, queries: Queries, keys: Keys, q_side, k_side, tu
 
     def one_block(carry, block):
         query, (log_total, inner, d_out) = block
-        weights = jnp.exp(_scores(ring, queries, query, chosen, k_start) - log_total[..., None])
+        scores, derivative = _scores(ring, queries, query, chosen, k_start)
+        weights = jnp.exp(scores - log_total[..., None])
         d_weights = _product(ring, "BKGQH,BKSH->BKGQS", d_out, chosen.v)
         d_scores = weights * (d_weights - inner[..., None])
+        d_scores = d_scores if derivative is None else d_scores * derivative
         d_k, d_v = carry
         d_k += _product(ring, "BKGQS,BKGQH->BKSH", d_scores, query[0])
         d_v += _product(ring, "BKGQS,BKGQH->BKSH", weights, d_out)

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -10,6 +11,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from gpt_jax.config import ModelConfig
 from gpt_jax.models import attention
+from gpt_jax.models.entry import ScoreEntry, position_of, score_changes
 from gpt_jax.models.execution import Execution
 from gpt_jax.models.layers import (
     MLP,
@@ -18,9 +20,8 @@ from gpt_jax.models.layers import (
     Head,
     Norm,
     Projection,
-    alibi_slopes,
+    parameter,
     projection_std,
-    rotate,
 )
 from gpt_jax.models.products import Precision, look_up, project
 from gpt_jax.optim import parametrization
@@ -61,6 +62,8 @@ class Attention(nn.Module):
         pattern = self._pattern(train)
         if self.is_mutable_collection(ACTIVATIONS):
             self.sow(ACTIVATIONS, "scores", attention.causal_scores(q_BTNH, k_BTKH, pattern))
+            weights_BNTS = attention.weights(q_BTNH, k_BTKH, segments_BT, pattern)
+            self.sow(ACTIVATIONS, "weights", weights_BNTS)
         if cache is None:
             out_BTNH = self.attend_whole(q_BTNH, k_BTKH, v_BTKH, segments_BT, pattern)
         else:
@@ -98,13 +101,13 @@ class Attention(nn.Module):
     def encode_positions(
         self, q_BTNH: jax.Array, k_BTKH: jax.Array, positions_BT: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        """Queries and keys with their positions in them, where positions are rotary."""
-        config = self.config
-        if config.position != "rotary":
+        """Queries and keys with their positions in them, where the encoding puts them there."""
+        entry, options = position_of(self.config)
+        if entry.turn is None:
             return q_BTNH, k_BTKH
         return (
-            rotate(q_BTNH, positions_BT, config.rotary_base),
-            rotate(k_BTKH, positions_BT, config.rotary_base),
+            entry.turn(q_BTNH, positions_BT, self.config, options),
+            entry.turn(k_BTKH, positions_BT, self.config, options),
         )
 
     def attend_whole(
@@ -143,11 +146,19 @@ class Attention(nn.Module):
         return attention.attend_cached(q_BTNH, key_CSH, value_CSH, positions_BT, pattern, how)
 
     def _pattern(self, train: bool) -> attention.Pattern:
-        config = self.config
-        slopes = tuple(alibi_slopes(config.n_heads)) if config.position == "alibi" else None
-        dropout = config.dropout_attention if train else 0.0
+        config, entries = self.config, score_changes(self.config)
+        changes = []
+        for entry, options in entries:
+            made = ScoreParameters(config, entry, options, name=f"scores_{entry.name}")
+            changes.append(entry.change(config, options, made()))
+        slopes = [change.slopes for change in changes if change.slopes is not None]
         return attention.Pattern(
-            self.window, slopes, dropout, parametrization.score_divisor(config)
+            window=self.window,
+            slopes=tuple(map(sum, zip(*slopes, strict=True))) if slopes else None,
+            dropout=config.dropout_attention if train else 0.0,
+            divisor=parametrization.score_divisor(config),
+            changes=tuple(changes),
+            cpu_form=all("cpu" in entry.kernels for entry, _ in entries),
         )
 
     def _project_out(self, out_BTNH: jax.Array) -> jax.Array:
@@ -166,6 +177,25 @@ class Attention(nn.Module):
 
     def _constrain(self, x: jax.Array, *axes: str | None) -> jax.Array:
         return x if self.layout is None else self.layout.constrain(x, *axes)
+
+
+class ScoreParameters(nn.Module):
+    """The parameters of a change of attention scores."""
+
+    config: ModelConfig
+    entry: ScoreEntry
+    options: Any
+
+    @nn.compact
+    def __call__(self) -> dict[str, jax.Array]:
+        values = {}
+        for name, made in self.entry.parameters(self.config, self.options).items():
+
+            def init(key, shape, dtype, made=made):
+                return made.mean + made.std * jax.random.normal(key, shape, dtype)
+
+            values[name] = parameter(self, name, init, made.shape, made.axes)
+        return values
 
 
 def _write(cache_CSH: jax.Array, new_BTKH: jax.Array, positions_BT: jax.Array) -> jax.Array:

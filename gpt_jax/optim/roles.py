@@ -38,6 +38,7 @@ RULES = (
     Rule(r"blocks/(?!.*/experts/).*/bias", "bias", "hidden_vector"),
     Rule(r"blocks/\d+/(attention|mlp)_norm/scale", "gain", "hidden_vector"),
     Rule(r"blocks/\d+/attention/(query|key)_norm/scale", "gain", "per_head"),
+    Rule(r"blocks/\d+/attention/scores_\w+/\w+", "gain", "per_head"),
     Rule(r"final_norm/bias", "bias", "vector"),
     Rule(r"final_norm/scale", "gain", "vector"),
     Rule(r"head/kernel", "head", "output"),

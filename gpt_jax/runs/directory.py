@@ -308,7 +308,7 @@ def with_base_conventions(config: Config, tokenizer: Tokenizer) -> Tokenizer:
 
 def _other_architecture(base: Config, config: Config) -> str:
     """The fields in which two models compute different functions of the same parameters."""
-    free = {"model.seq_len"} if config.model.position != "learned" else set()
+    free = set() if flops.position_rows(config.model) else {"model.seq_len"}
     changed = {
         key: values
         for key, values in overrides.differences(base, config).items()

@@ -23,6 +23,7 @@ MODELS = {
     "alibi": {"position": "alibi", "n_layers": 1},
     "banded": {"layer_pattern": ("dense", "banded"), "window": 3},
     "post-norm": {"norm_position": "post", "final_norm": False},
+    "sinks": {"scores": ("sinks",)},
     "mup": {"parametrization": "mup", "base_d_model": 8, "base_head_size": 4},
 }
 

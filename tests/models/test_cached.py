@@ -51,6 +51,13 @@ OPTIONS = {
         "layer_pattern": ("banded", "dense"),
         "window": 5,
     },
+    "sinks": {
+        "scores": ("soft_cap", "sinks"),
+        "options": {"soft_cap": {"cap": 1.5}},
+        "n_kv_heads": 2,
+        "layer_pattern": ("banded", "dense"),
+        "window": 3,
+    },
     "sinusoidal": {"position": "sinusoidal", "norm": "rmsnorm", "norm_position": "post"},
     "none": {
         "position": "none",

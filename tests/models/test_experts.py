@@ -24,9 +24,9 @@ from gpt_jax.cost.flops import (
     state_bytes,
 )
 from gpt_jax.data.batch import Batch
+from gpt_jax.models.entry import ACTIVATIONS
 from gpt_jax.models.experts import capacity_slots, choose
 from gpt_jax.models.gpt import make_gpt
-from gpt_jax.models.layers import ACTIVATIONS
 from gpt_jax.objectives.pretraining import LossWeights, batch_loss
 from gpt_jax.objectives.routers import router_sums
 from gpt_jax.optim.updates import make_optimizer
@@ -66,7 +66,7 @@ def loop(model, mlp, x_BTD):
     """The mixture one token at a time; mlp: the parameters of one layer."""
     y = np.zeros(x_BTD.shape, np.float32)
     logits = np.asarray(x_BTD @ mlp["router"]["kernel"])
-    activation = ACTIVATIONS[model.activation]
+    activation = ACTIVATIONS.find(model.activation).function
     for b, sequence in enumerate(x_BTD):
         taken = np.zeros(model.n_experts, int)
         for t, x in enumerate(sequence):

@@ -326,8 +326,9 @@ def test_gpt1_ends_in_its_last_blocks_norm():
         {"n_kv_heads": 1, "position": "alibi", "norm": "rmsnorm", "bias": False},
         {"layer_pattern": ("dense", "banded"), "window": 3, "position": "rotary"},
         {"tied_embeddings": False, "qk_norm": True, "activation": "swiglu"},
+        {"scores": ("soft_cap", "sinks"), "options": {"soft_cap": {"cap": 1.5}}, "n_kv_heads": 2},
     ],
-    ids=["gpt2", "alibi", "banded", "untied"],
+    ids=["gpt2", "alibi", "banded", "untied", "sinks"],
 )
 @pytest.mark.parametrize("segmented", [False, True])
 def test_the_cpu_form_of_products_has_the_plain_ones_loss_and_gradients(changes, segmented):

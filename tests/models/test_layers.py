@@ -10,8 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpt_jax.models import cpu as cpu_forms
-from gpt_jax.models.layers import ACTIVATIONS, Norm, alibi_slopes, rotate, sinusoids
+from gpt_jax.models.entry import ACTIVATIONS
+from gpt_jax.models.layers import Norm
+from gpt_jax.models.positions.rotary import rotate
+from gpt_jax.models.positions.sinusoidal import sinusoids
 from gpt_jax.models.products import precision
+from gpt_jax.models.scores.alibi import alibi_slopes
 
 X = np.random.default_rng(0).normal(0.5, 2, (2, 3, 8)).astype(np.float32)
 
@@ -64,10 +68,10 @@ FORMULAS = {
 }
 
 
-@pytest.mark.parametrize("name", ACTIVATIONS)
+@pytest.mark.parametrize("name", ACTIVATIONS.names())
 def test_activations(name):
     x = np.linspace(-4, 4, 33)
-    y = ACTIVATIONS[name](jnp.asarray(x, jnp.float32))
+    y = ACTIVATIONS.find(name).function(jnp.asarray(x, jnp.float32))
     np.testing.assert_allclose(y, FORMULAS[name](x), atol=2e-6)
 
 
@@ -117,9 +121,9 @@ def test_alibi_slopes_are_distinct_and_in_range(n_heads):
 
 
 @pytest.mark.parametrize("kept", ["float32", "bfloat16"])
-@pytest.mark.parametrize("name", sorted(ACTIVATIONS))
+@pytest.mark.parametrize("name", ACTIVATIONS.names())
 def test_the_cpu_form_of_an_activation_has_its_values_and_gradients(name, kept):
-    function, x = ACTIVATIONS[name], jnp.linspace(-6, 6, 401)
+    function, x = ACTIVATIONS.find(name).function, jnp.linspace(-6, 6, 401)
     y, gradient = jax.vjp(lambda x: cpu_forms.activate(x, function, jnp.dtype(kept)), x)
     plain, plain_gradient = jax.vjp(function, x)
     np.testing.assert_array_equal(y, plain)
@@ -142,6 +146,6 @@ def test_the_cpu_form_keeps_half_a_word_a_hidden_unit_for_the_gradient():
         compiled = jax.jit(jax.grad(loss)).lower(kernels, jnp.ones(shape)).compile()
         return compiled.memory_analysis().temp_size_in_bytes
 
-    gelu = ACTIVATIONS["gelu_tanh"]
+    gelu = ACTIVATIONS.find("gelu_tanh").function
     saved = temporaries(gelu) - temporaries(lambda x: cpu_forms.activate(x, gelu, how.operands))
     assert saved > (n_layers - 1) * 2 * math.prod(shape)

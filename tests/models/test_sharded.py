@@ -20,7 +20,8 @@ from gpt_jax.inference.settings import SamplingConfig
 from gpt_jax.parallel.sharding import make_layout
 
 config = ModelConfig(
-    vocab_size=14, vocab_multiple=8, seq_len=8, n_layers=2, d_model=16, n_heads=4, n_kv_heads=1
+    vocab_size=14, vocab_multiple=8, seq_len=8, n_layers=2, d_model=16, n_heads=4, n_kv_heads=1,
+    scores=("soft_cap", "sinks"),
 )
 compute = ComputeConfig(dtype="float32", layers="scan", attention="reference")
 mesh = MeshConfig(data=2, fsdp=2, tensor=2)
