@@ -20,6 +20,7 @@ SETTINGS = (
     "compute.remat",
 )
 """Settings that are searched."""
+RAMP = ("train.ramp_from_sequences", "train.ramp_tokens")
 OTHERS = ("mesh.expert", "mesh.sequence", "mesh.slices")
 """Besides: of a model with experts; where nothing fits otherwise; as many as the topology has."""
 
@@ -94,10 +95,27 @@ def _nothing_fits(config: Config, topology: Topology, plans: list[Plan]) -> str:
 
 
 def as_overrides(plan: Plan, config: Config) -> str:
-    """The searched settings of a plan, to be pasted behind `gpt-jax train CONFIG`.
+    """The searched settings of a plan, to be pasted behind `gpt-jax train CONFIG`; of a ramp, a
+    first batch that the mesh divides.
 
-    config: as it was given; of `OTHERS`, what is not as it was is told.
+    config: as it was given; of `OTHERS` and the ramp, what is not as it was is told.
     """
-    values, before = overrides.flatten(plan.config), overrides.flatten(config)
-    keys = [*SETTINGS, *(key for key in OTHERS if values[key] != before[key])]
-    return " ".join(f"--{key} {values[key]}" for key in keys)
+    fitted = with_fitting_ramp(plan.config, plan.topology.n_devices)
+    values, before = overrides.flatten(fitted), overrides.flatten(config)
+    keys = [*SETTINGS, *(key for key in (*OTHERS, *RAMP) if values[key] != before[key])]
+    return " ".join(f"--{key} {overrides.show(values[key])}" for key in keys)
+
+
+def with_fitting_ramp(config: Config, n_devices: int) -> Config:
+    """The config with the smallest first batch, not below its own, that its mesh and microbatches
+    divide; without a ramp where only the whole batch is left."""
+    first, whole = config.train.ramp_from_sequences, config.train.batch_sequences
+    if first is None or not obstacle(config, n_devices):
+        return config
+    for sequences in range(first, whole):
+        if sequences % config.compute.microbatches:
+            continue
+        ramped = overrides.draft(config, {"train.ramp_from_sequences": sequences})
+        if not obstacle(ramped, n_devices):
+            return ramped
+    return without_ramp(config)

@@ -60,7 +60,7 @@ def _size(plan: Plan) -> Lines:
     batch = plan.config.train.batch_sequences
     ramp = []
     if not_in_ramp := meshes.obstacle(plan.config, plan.topology.n_devices):
-        ramp = [("", "", f"but {not_in_ramp}: to be changed before it is trained")]
+        ramp = [("", "", f"but {not_in_ramp}: change train.ramp_from_sequences")]
     active = []
     if counts.n_params_inactive:
         active = [

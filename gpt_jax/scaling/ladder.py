@@ -4,6 +4,7 @@ Must not import jax.
 """
 
 import dataclasses
+import json
 from collections.abc import Iterable
 from typing import Literal, get_args
 
@@ -14,6 +15,13 @@ ASPECT_RATIO = 64
 """Width per layer: GPT-2 124M's 768 / 12, and inside the flat optimum of Kaplan et al., Fig. 5."""
 HEAD_SIZE = 64
 DEEPEST = 400
+GPT2 = ModelConfig()
+COUNTED = (
+    *("seq_len", "vocab_multiple", "position", "bias", "norm", "norm_position", "final_norm"),
+    *("activation", "qk_norm", "parallel_block", "tied_embeddings"),
+    *("n_experts", "n_experts_per_token"),
+)
+"""Settings besides sizes that decide how many parameters a model has."""
 
 SizeConvention = Literal["n_params", "n_params_non_embedding", "n_params_matmul"]
 """How parameters are counted: see `gpt_jax.cost.flops.ParameterCounts`."""
@@ -21,7 +29,7 @@ SizeConvention = Literal["n_params", "n_params_non_embedding", "n_params_matmul"
 
 @dataclasses.dataclass(frozen=True)
 class Rung:
-    """A GPT-2 of some depth, width 64 L with L heads of 64, and context 1024."""
+    """A model of some depth, width 64 L with L heads of 64."""
 
     n_layers: int
     d_model: int
@@ -64,14 +72,27 @@ def nearest(
     return min(models, key=lambda model: ratio(count(model, convention), n_params))
 
 
+def settings_of(model: ModelConfig) -> str:
+    """The settings besides sizes that decide how many parameters a model has, where they are not
+    GPT-2's, as JSON: the column `model_settings` of runs.csv."""
+    neutral = ModelConfig()
+    values = {name: vars(model)[name] for name in COUNTED}
+    return json.dumps({k: v for k, v in values.items() if v != vars(neutral)[k]}, sort_keys=True)
+
+
+def with_settings(settings: str, vocab_size: int) -> ModelConfig:
+    """A model of these settings (`settings_of`); its sizes are GPT-2's."""
+    return ModelConfig(**json.loads(settings), vocab_size=vocab_size)
+
+
 def nearest_rung(
-    n_params: float, convention: SizeConvention = "n_params", vocab_size: int = 50257
+    n_params: float, convention: SizeConvention = "n_params", base: ModelConfig = GPT2
 ) -> Rung:
-    """The rung whose parameter count is nearest by ratio."""
-    base = ModelConfig(vocab_size=vocab_size)
+    """The rung whose parameter count is nearest by ratio; base: its settings besides sizes."""
     ladder = (shape(base, L, ASPECT_RATIO * L, HEAD_SIZE) for L in range(1, DEEPEST))
     best = nearest(ladder, n_params, convention)
-    return Rung(best.n_layers, best.d_model, best.n_heads, count(best, convention), vocab_size)
+    size = count(best, convention)
+    return Rung(best.n_layers, best.d_model, best.n_heads, size, base.vocab_size)
 
 
 def ratio(a: float, b: float) -> float:

@@ -12,7 +12,7 @@ from gpt_jax.scaling.answers import Answer, Estimate
 from gpt_jax.scaling.checks import MIXING_SPOILS
 from gpt_jax.scaling.constraints import fixed_symbols, groups_of
 from gpt_jax.scaling.fit import Extrapolation, all_parameters
-from gpt_jax.scaling.ladder import SizeConvention, nearest_rung
+from gpt_jax.scaling.ladder import GPT2, SizeConvention, nearest_rung, with_settings
 from gpt_jax.scaling.laws import Array
 from gpt_jax.scaling.study import ParabolaBias, Study
 from gpt_jax.scaling.uncertainty import LEVELS
@@ -396,7 +396,8 @@ def _answer(study: Study, answer: Answer) -> dict[str, Any]:
 
 
 def _shape(study: Study, answer: Answer) -> dict[str, int] | None:
-    """The GPT-2 nearest to the answer's N, counted as the runs', with the runs' vocabulary."""
+    """The model nearest to the answer's N, counted as the runs', with the runs' vocabulary and
+    settings."""
     if "n_params" not in answer.values:
         return None
     counted = study.runs.conventions.get("n_params", "")
@@ -404,9 +405,16 @@ def _shape(study: Study, answer: Answer) -> dict[str, int] | None:
     convention = next((c for c in conventions if c == counted), conventions[0])
     vocabularies = {v for v in study.runs.labels.get("vocab_size", ()) if v.isdigit()}
     n_params = answer.values["n_params"].value
-    if len(vocabularies) == 1:
-        return vars(nearest_rung(n_params, convention, int(vocabularies.pop())))
-    return vars(nearest_rung(n_params, convention))
+    vocab_size = int(vocabularies.pop()) if len(vocabularies) == 1 else GPT2.vocab_size
+    base = with_settings(_model_settings(study) or "{}", vocab_size)
+    return vars(nearest_rung(n_params, convention, base))
+
+
+def _model_settings(study: Study) -> str | None:
+    """The settings that all runs share, as `settings_of` writes them; None if they differ or are
+    not known."""
+    found = set(study.runs.labels.get("model_settings", ()))
+    return found.pop() if len(found) == 1 and "" not in found else None
 
 
 def _answer_text(study: Study, answer: Answer) -> list[str]:
@@ -425,6 +433,7 @@ def _answer_text(study: Study, answer: Answer) -> list[str]:
             f"    nearest shape     {shape['n_layers']} layers, width {shape['d_model']}, "
             f"{shape['n_heads']} heads, vocabulary {shape['vocab_size']}: "
             f"{shape['n_params']:,} parameters"
+            f"{'' if _model_settings(study) else ' (learned positions of 1,024 tokens, as GPT-2)'}"
         )
     if study.optima is not None:
         lines.append(f"    over-training: {study.entry.name} knows no loss off its optima; {ASK}")

@@ -43,8 +43,8 @@ QUANTITIES = {
 SIGNED = ("unigram_normalised_loss",)
 
 LABELS = (
-    "group", "run", "tokenizer", "vocab_size", "corpus", "validation", "validation_tokens",
-    "convention", "loss_unit", "cooled", "seed",
+    "group", "run", "tokenizer", "vocab_size", "model_settings", "corpus", "validation",
+    "validation_tokens", "convention", "loss_unit", "cooled", "seed",
 )  # fmt: skip
 """Columns that are text, used where they are there."""
 

@@ -37,7 +37,7 @@ class Row:
     memory_bytes: float | None = None
     """On one device; activations estimated. None where the mesh does not fit."""
     seconds: float | None = None
-    """Time of what this trial computes itself; the measured time of a finished run."""
+    """Time of what this trial computes itself; of a run finished on this machine, measured."""
     done: bool = False
     trunk: str = ""
     """The trial that this one branches off."""
@@ -58,21 +58,29 @@ class Row:
 COLUMNS = (*(field.name for field in dataclasses.fields(Row)), "tokens_per_param", "state")
 
 
-def cost_rows(sweep: Sweep, directory: Path, machine: Machine, seconds: Seconds) -> list[Row]:
+def cost_rows(
+    sweep: Sweep, directory: Path, machine: Machine, seconds: Seconds, here: bool = True
+) -> list[Row]:
     """A row for each trial in the sweep's order, then one for each infeasible cell.
 
-    directory: of the sweep, where finished runs are found.
+    directory: of the sweep, where finished runs are found. here: whether the machine is the one
+    that trains; the time of a finished trial is its own there, and that of `seconds` elsewhere.
     """
     known = {overrides.fingerprint(trial.config): trial.name for trial in sweep.trials}
     rows = []
     for trial in sweep.trials:
         trunk = None if trial.trunk is None else known.get(overrides.fingerprint(trial.trunk))
-        rows.append(_cost(trial, trunk, directory, machine, seconds))
+        rows.append(_cost(trial, trunk, directory, machine, seconds, here))
     return rows + [_infeasible(cell) for cell in sweep.infeasible]
 
 
 def _cost(
-    trial: Trial, trunk: str | None, directory: Path, machine: Machine, seconds: Seconds
+    trial: Trial,
+    trunk: str | None,
+    directory: Path,
+    machine: Machine,
+    seconds: Seconds,
+    here: bool,
 ) -> Row:
     config, counts = trial.config, flops.count_parameters(trial.config.model)
     table = make_timetable(config)
@@ -81,8 +89,8 @@ def _cost(
     needed = None if obstacle else machine.memory(config)
     reason = obstacle if needed is None else _too_large(needed, machine)
     was = _training_seconds(trial, directory)
-    took = was
-    if was is None and not reason:
+    took = was if here else None
+    if took is None and not reason:
         took = seconds(config, own_tokens)
     return Row(
         name=trial.name,

@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
     mfu = arguments.mfu or (CPU_MFU if machine.backend == "cpu" else MFU)
     clock = Stopwatch() if arguments.measure else None
     seconds = clock.seconds if clock else functools.partial(_assumed, machine, mfu)
-    rows = cost_rows(sweep, directory, machine, seconds)
+    rows = cost_rows(sweep, directory, machine, seconds, here=arguments.chip is None)
     if clock is None:
         config = sweep.trials[0].config if sweep.trials else Config()
         how = plan_text.describe_assumed(machine, config, mfu)

@@ -170,8 +170,13 @@ def _total(title: str, rows: Sequence[Row], price: float | None, n_devices: int)
         if price is not None:
             hours = seconds / 3600 * n_devices
             unit = "chip-hours" if n_devices > 1 else "hours"
-            parts.append(f"price {price * hours:,.2f} ({hours:,.2f} {unit} at {price:g})")
+            parts.append(f"price {_money(price * hours)} ({hours:,.3g} {unit} at {price:g})")
     return f"{title:<6}{',  '.join(parts)}"
+
+
+def _money(amount: float) -> str:
+    """Hundredths; of less than one, three digits."""
+    return f"{amount:,.2f}" if amount >= 1 or amount == 0 else f"{amount:.3g}"
 
 
 def laws(trials: Sequence[Trial]) -> str:

@@ -20,6 +20,7 @@ from gpt_jax.cost import flops
 from gpt_jax.data.stream import unique_samples
 from gpt_jax.runs.history import read_history
 from gpt_jax.runs.tracking import Record
+from gpt_jax.scaling.ladder import settings_of
 from gpt_jax.storage import csv_cells
 from gpt_jax.storage.atomic import write_atomically
 from gpt_jax.storage.json_files import Damaged
@@ -49,7 +50,7 @@ COLUMNS = (
     *FLOPS_COLUMNS.values(),
     "loss", "loss_standard_error", "bits_per_byte", "validation_tokens", "best_loss", "train_loss",
     "batch_tokens", "n_steps", "n_steps_left_out", "learning_rate", "seed",
-    "tokenizer", "vocab_size", "corpus", "convention", "loss_unit",
+    "tokenizer", "vocab_size", "model_settings", "corpus", "convention", "loss_unit",
     "training_seconds", "fingerprint", "commit",
 )  # fmt: skip
 """First columns of runs.csv; one for each key that the sweep varies follows."""
@@ -222,6 +223,7 @@ def _settings(sweep_name: str, trial: Measured) -> Row:
         "seed": config.seed,
         "tokenizer": _tokenizer(config),
         "vocab_size": config.model.vocab_size,
+        "model_settings": settings_of(config.model),
         "corpus": _corpus(trial),
         "convention": CONVENTION,
         "loss_unit": LOSS_UNIT,

@@ -102,7 +102,8 @@ def _plan(config: Config, topology: Topology, arguments: argparse.Namespace) -> 
         shown = found[:FOUND_SHOWN]
         print(f"{len(found):,} ways fit; the fastest by closed form:\n")
         print(text.table(shown, [None] * len(shown)))
-        print(f"\nthe best, to paste:\n  {as_overrides(found[0], config)}\n")
+        paste = f"gpt-jax train {arguments.configs[0]} {as_overrides(found[0], config)}"
+        print(f"\nthe best, to paste:\n  {paste}\n")
     return found[0]
 
 
@@ -134,8 +135,8 @@ def _print(
         print(f"\n{text.TABLE_NOTES}")
         if arguments.search:
             print("\nto paste:")
-            for config, plan in zip(configs, plans, strict=True):
-                print(f"  {plan.config.name:<12} {as_overrides(plan, config)}")
+            for path, config, plan in zip(arguments.configs, configs, plans, strict=True):
+                print(f"  gpt-jax train {path} {as_overrides(plan, config)}")
     for path in (arguments.csv, arguments.json):
         if path is not None:
             print(f"written: {path}")

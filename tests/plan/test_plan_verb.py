@@ -6,7 +6,7 @@ import json
 import pytest
 
 from gpt_jax import cli
-from gpt_jax.config import overrides
+from gpt_jax.config import meshes, overrides
 from gpt_jax.cost.estimate import make_plan
 from gpt_jax.cost.topology import parse_topology
 
@@ -52,9 +52,27 @@ def test_several_are_rows_and_files_hold_all_numbers(capsys, repository, tmp_pat
 def test_the_search_prints_what_to_paste(capsys, repository):
     path = repository / "configs" / "gpt3_13b.py"
     text = plan(capsys, path, "--topology", "v5p:4x4x4", "--search")
-    pasted = text.split("to paste:\n")[1].splitlines()[0].split()
-    again = plan(capsys, path, "--topology", "v5p:4x4x4", *pasted)
-    assert again == text.split("\n\n", 4)[-1] or again in text
+    words = text.split("to paste:\n")[1].splitlines()[0].split()
+    assert words[:3] == ["gpt-jax", "train", str(path)]
+    again = plan(capsys, path, "--topology", "v5p:4x4x4", *words[3:])
+    assert again.splitlines()[0] in text
+    assert step_line(again) == step_line(text)
+
+
+def step_line(text):
+    (line,) = [line for line in text.splitlines() if line.startswith("  step ")]
+    return line
+
+
+def test_what_the_search_prints_can_be_trained_as_it_is(capsys, repository):
+    """The ramp of GPT-3 13B begins with 16 sequences, which 32 parts of a batch do not divide."""
+    path = repository / "configs" / "gpt3_13b.py"
+    text = plan(capsys, path, "--topology", "h100:64", "--search")
+    words = text.split("to paste:\n")[1].splitlines()[0].split()
+    config = overrides.load(path, overrides.parse_arguments(words[3:]))
+    assert not meshes.obstacle(config, 64)
+    assert config.train.ramp_from_sequences > 16
+    assert "but train.ramp" in text, "what does not divide is still said of the config's own ramp"
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 from planted_laws import SYMBOLS, TRUTH, chinchilla_loss, optimal_size
 
+from gpt_jax.config import ModelConfig
 from gpt_jax.scaling import answers
 from gpt_jax.scaling.catalog import LAWS
 from gpt_jax.scaling.fit import fit_law
 from gpt_jax.scaling.frontier import law_exponents, law_frontier
-from gpt_jax.scaling.ladder import nearest_rung
+from gpt_jax.scaling.ladder import nearest_rung, settings_of, with_settings
 from gpt_jax.scaling.laws import KaplanND
 from gpt_jax.scaling.table import make_table
 
@@ -120,6 +121,21 @@ def test_laws_of_one_variable_answer_for_it_only():
         answers.from_one_variable(fit, none, "n_params", 1e9)
 
 
+def test_nearest_shape_has_the_settings_of_the_runs():
+    """Rotary positions and no biases: the rung of width 64 has no row for each of 1,024 places."""
+    model = ModelConfig(
+        vocab_size=257, d_model=16, n_heads=2, n_layers=2, bias=False, norm="rmsnorm",
+        position="rotary", dropout_residual=0.1, init_residual="zero",
+    )  # fmt: skip
+    base = with_settings(settings_of(model), 257)
+    assert (base.position, base.bias, base.norm) == ("rotary", False, "rmsnorm")
+    rung = nearest_rung(1e4, "n_params", base)
+    # 257 tokens of 64; projections of 12 x 64 x 64; gains of two norms and of the last.
+    assert rung.n_params == 257 * 64 + 12 * 64 * 64 + 3 * 64
+    assert nearest_rung(1e4, "n_params", ModelConfig(vocab_size=257)).n_params > 115_000
+    assert settings_of(ModelConfig()) == "{}"
+
+
 @pytest.mark.parametrize(
     ("n_params", "convention", "vocab_size", "n_layers"),
     [
@@ -132,5 +148,5 @@ def test_laws_of_one_variable_answer_for_it_only():
 )
 def test_nearest_shape_is_a_gpt(n_params, convention, vocab_size, n_layers):
     """12 layers of width 768 are GPT-2: 124M parameters, 85M of them not embeddings."""
-    rung = nearest_rung(n_params, convention, vocab_size)
+    rung = nearest_rung(n_params, convention, ModelConfig(vocab_size=vocab_size))
     assert (rung.n_layers, rung.d_model) == (n_layers, 64 * n_layers)

@@ -133,7 +133,7 @@ def test_price_chips_and_mfu(sweep_file, tmp_path, capsys):
     assert price in two
 
 
-def test_finished_runs_count_as_done(sweep_file, tmp_path, capsys):
+def test_finished_runs_count_as_done(sweep_file, tmp_path, capsys, monkeypatch):
     sweep = read_sweep(sweep_file, {})
     first, second = sweep.trials[:2]
     for trial, print_ in ((first, overrides.fingerprint(first.config)), (second, "another")):
@@ -141,11 +141,21 @@ def test_finished_runs_count_as_done(sweep_file, tmp_path, capsys):
         directory.mkdir(parents=True)
         result = {"fingerprint": print_, "training_seconds": 1234.0}
         (directory / "result.json").write_text(json.dumps(result))
-    text = plan(capsys, sweep_file, "--workdir", tmp_path / "run", "--chip", "h100")
+    monkeypatch.setattr("gpt_jax.sweep.machine._cpu_peak", lambda dtype: 1e11)
+    text = plan(capsys, sweep_file, "--workdir", tmp_path / "run")
     assert "9 trials, 1 done" in text
     (line,) = [line for line in text.splitlines() if line.endswith("  done")]
     assert line.startswith(first.name)
     assert "20.6 min" in line
+    # On a chip it would take what is assumed of that, however long it took here.
+    out = tmp_path / "plan.csv"
+    plan(capsys, sweep_file, "--workdir", tmp_path / "run", "--chip", "h100", "--csv", out)
+    row = next(row for row in csv.DictReader(out.open()) if row["name"] == first.name)
+    assert row["done"] == "True"
+    peak = hardware.chip("h100").peak("bfloat16")
+    tokens = make_timetable(first.config).n_tokens
+    model_flops = flops.training_flops_per_token(first.config.model, "palm") * tokens
+    assert float(row["seconds"]) == pytest.approx(model_flops / (0.4 * peak))
     assert re.search(r"^total 9 trials", text, re.MULTILINE)
     assert re.search(r"^left  8 trials", text, re.MULTILINE)
 
