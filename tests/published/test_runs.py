@@ -277,15 +277,17 @@ def test_several_files_are_trusted_in_one_line(served, tmp_path):
     assert [row[0] for row in build(entry, found.form, found.paths).rows] == ["a", "b"]
 
 
-def test_a_mirror_answers_where_the_address_does_not(served, tmp_path):
+def test_a_mirror_answers_where_others_do_not(served, tmp_path):
     folder, address, requests = served
     (folder / "t.csv").write_text(TEXT)
+    (folder / "other.csv").write_text("other bytes")
     entry = made_up()
-    file = File("made_up.csv", f"{address}/none.csv", digest(TEXT), (f"{address}/t.csv",))
+    mirrors = (f"{address}/other.csv", f"{address}/t.csv")
+    file = File("made_up.csv", f"{address}/none.csv", digest(TEXT), mirrors)
     entry = replace(entry, forms=(replace(entry.forms[0], files=(file,)),))
     found = fetch.find(entry, None, tmp_path / "cache", print)
     assert found.paths[0].read_text() == TEXT
-    assert requests == ["/none.csv", "/t.csv"]
+    assert requests == ["/none.csv", "/other.csv", "/t.csv"]
 
 
 def test_without_pooch_the_extra_is_named(tmp_path, monkeypatch):

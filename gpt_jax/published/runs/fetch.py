@@ -117,7 +117,7 @@ def _trusted(new: dict[str, str], kept: Path) -> str:
 
 
 def _retrieve(file: File, folder: Path, known: str | None) -> None:
-    """Put the file into the folder, from the first address that answers."""
+    """Put the file into the folder, from the first address that has the right bytes."""
     failures = []
     for url in (file.url, *file.mirrors):
         assert url is not None
@@ -129,6 +129,9 @@ def _retrieve(file: File, folder: Path, known: str | None) -> None:
         try:
             if known is not None:
                 _require_digest(known, digest_of(part), url)
+        except ValueError as error:
+            failures.append(str(error))
+        else:
             target = folder / file.name
             target.parent.mkdir(parents=True, exist_ok=True)
             part.replace(target)
