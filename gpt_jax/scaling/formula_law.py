@@ -16,6 +16,8 @@ from gpt_jax.scaling.expressions import Dual, check_formula, evaluate, names_of,
 from gpt_jax.scaling.laws import Array, LogVariables, TwoTerms, to_logs
 
 N_STARTS = 512
+LINEAR_STARTS = 4
+"""Where the loss, or its log, is linear in all parameters, a start is the minimum already."""
 LOG_RANGE = (-80.0, 80.0)
 """Bounds of the logarithm of the size of a parameter whose sign is given."""
 LINEAR_RANGE = (-1e6, 1e6)
@@ -209,6 +211,8 @@ class FormulaLaw:
                 linear, wanted, logarithm = of_log, np.log(loss), True
         if not linear:
             return sizes
+        if len(linear) == sizes.shape[1]:
+            sizes = sizes[:LINEAR_STARTS]
         sizes = sizes.copy()
         sizes[:, linear] = 0.0 if not logarithm else sizes[:, linear]
         found = self._evaluate(sizes, x)
