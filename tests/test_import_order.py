@@ -33,9 +33,9 @@ scaling: . arguments chain_spec expressions conditions ladder laws choose constr
     entries.kaplan_n entries.kaplan_nd entries.kaplan_ns entries.learning_rate_power formula_law
     entries.over_training entries.routed_experts entries.routed_parameters entries.vocabulary
     frontier minimise curve farseer entries.farseer functions pair_law profiles schedules table
-    best catalog rungs uncertainty bowls fit answers chain compare compare_report fit_arguments
-    mixture optima checks envelope isoflop scatter study plots compare_plots form_plots report
-    wide
+    next_runs best catalog rungs uncertainty bowls fit answers chain compare compare_report
+    fit_arguments mixture optima checks envelope isoflop scatter study plots compare_plots
+    form_plots report wide
 published: . compare fits scores chinchilla laws shapes tables runs runs.entry runs.active_sl
     runs.schema runs.build runs.fetch runs.results runs.entries.active_sl_domain_mixture
     runs.entries.active_sl_lr_bsz runs.entries.active_sl_moe runs.entries.chinchilla
@@ -76,7 +76,7 @@ train: . task_data experiment judge recorder start dry_run task_report loop
 plan: . hlo compiled table text
 sweep: . grid budget ladder lanes law_values machine measure naming page_numbers page_fits
     trial branches load cost plan_text plan store hopeless stopping attempt packs status table
-    figures laws page_runs page report view slurm worker launch
+    missing stopped figures to_loss laws page_runs sections page report view slurm worker launch
 verbs: . next_steps compress coord_check data doctor evaluate export fit compare fit_chain fit_curve
     fit_hyperparameters fit_mixture generate import_ inspect next plan predict runs serve sweep
     table train finetune

@@ -71,6 +71,8 @@ class Fit:
     labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """{tokenizer, corpus, ...: values in the runs}"""
     warnings: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+    """Notes on trials that were stopped early"""
 
 
 @dataclass(frozen=True)
@@ -236,6 +238,7 @@ def _from_json(document: Mapping[str, Any]) -> Fit:
         conventions=document["conventions"],
         labels=document["labels"],
         warnings=tuple(document["warnings"]),
+        left_out=tuple(n for n in document.get("notes", ()) if "stopped early" in n),
     )
 
 
@@ -255,6 +258,7 @@ def _note(fit: Fit) -> str:
             said.append(f"C = {column}")
     said += [f"{name} {', '.join(values)}" for name, values in fit.labels.items()]
     lines = [f"ours, {fit.law}: {fit.n_points} runs; {'; '.join(said)}"]
+    lines += [f"  {note}" for note in fit.left_out]
     return "\n".join([*lines, *(f"  warning: {warning}" for warning in fit.warnings)])
 
 

@@ -153,7 +153,9 @@ def _resample(n_runs: int, settings: Settings) -> Resampled:
 
 
 def last(run: RunCurve, average: int) -> tuple[float, float]:
-    """Means of a run's last evaluations: loss and score."""
+    """Means of a run's last evaluations: loss and score; nan without any."""
+    if not run.loss.size:
+        return math.nan, math.nan
     return float(run.loss[-average:].mean()), float(run.score[-average:].mean())
 
 
@@ -244,8 +246,11 @@ def _moved_residuals(residual: Array, owner: Array) -> Array:
 
 
 def _noise(runs: Sequence[RunCurve]) -> tuple[float, float]:
-    """Scatter of the last evaluations of the run of most compute."""
+    """Scatter of the last evaluations of the run of most compute; nothing is known of it, and 0
+    returned, where that was evaluated once."""
     dearest = max(runs, key=lambda run: run.n_params * run.n_tokens)
+    if dearest.loss.size < 2:
+        return 0.0, 0.0
     tail = slice(-LAST_FOR_NOISE, None)
     return float(dearest.loss[tail].std(ddof=1)), float(dearest.score[tail].std(ddof=1))
 

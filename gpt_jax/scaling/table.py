@@ -44,7 +44,7 @@ SIGNED = ("unigram_normalised_loss",)
 
 LABELS = (
     "group", "run", "tokenizer", "vocab_size", "model_settings", "corpus", "validation",
-    "validation_tokens", "convention", "loss_unit", "cooled", "seed",
+    "validation_tokens", "convention", "loss_unit", "cooled", "seed", "state",
 )  # fmt: skip
 """Columns that are text, used where they are there."""
 
@@ -60,6 +60,9 @@ FLOPS_PER_PARAMETER_AND_TOKEN = 6.0
 KAPLAN_B_STAR = 2.1e8
 KAPLAN_ALPHA_B = 0.21
 """Critical batch size in tokens, B_star / L^(1 / alpha_B) (Kaplan et al. 2020, section 5.1)."""
+
+STOPPED = "stopped"
+"""`state` of a row whose trial a sweep stopped before its end (`gpt-jax sweep run --stop`)."""
 
 MISSING = ("", "nan", "na", "n/a", "none", "null", "inf", "-inf", "diverged")
 """Texts of cells that mean a missing number, such as the loss of a diverged run."""
@@ -254,7 +257,16 @@ def with_values(table: RunTable, names: Sequence[str]) -> RunTable:
         return table
     missing = ", ".join(n for n in names if np.isnan(table[n]).any())
     plural = "row" if left_out == 1 else "rows"
-    return table.take(whole, f"{left_out} {plural} without {missing} left out")
+    states = table.labels.get("state", ("",) * len(table))
+    stopped = stopped_early([s for s, kept in zip(states, whole, strict=True) if not kept])
+    return table.take(whole, f"{left_out} {plural} without {missing} left out{stopped}")
+
+
+def stopped_early(states: Sequence[str]) -> str:
+    """How many of these rows a sweep stopped early, for a note on what is left out; empty if none:
+    their losses would have been among the higher ones."""
+    count = states.count(STOPPED)
+    return f"; {count} of these stopped early, as not the best of their settings" if count else ""
 
 
 def drop_worst(table: RunTable, count: int) -> RunTable:

@@ -1,9 +1,11 @@
 """The final loss of a run that has begun, predicted from its curve and from finished runs.
 
-The multi-power law (`gpt_jax.scaling.curve`) is fitted to the beginning; what that cannot say (what
-a decay brings) is taken from the finished run of the nearest peak rate. The same is done to the
-beginnings of the finished runs, whose ends are known: the errors of these predictions give the bias
-(the loss of a validation is not that of training) and the interval. Must not import jax.
+The multi-power law (`gpt_jax.scaling.curve`) is fitted to the beginning, with rates in units of
+the run's peak; what that cannot say is taken from the finished run of the nearest peak. The same is
+done to the beginnings of the finished runs, whose ends are known: the errors of these predictions
+give the bias (the loss of a validation is not that of training) and the interval.
+
+Must not import jax.
 """
 
 from collections.abc import Sequence
@@ -11,7 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from gpt_jax.scaling.curve import HELD, Curve, fit_curves, has_decayed
+from gpt_jax.scaling.curve import HELD, SYMBOLS, Curve, fit_curves
 from gpt_jax.scaling.laws import Array
 
 LEVEL = 95
@@ -23,6 +25,12 @@ MOST = 8
 REFITS = 200
 STRETCHES = 100
 """Points of a curve at most."""
+PEAK = 1e-3
+"""Peak to which learning rates are scaled: what a decay brings is alike at different peaks, and B,
+which multiplies a difference of rates, is not."""
+FALLEN = 0.2
+"""Share of its peak to which a rate has fallen when the run itself says what its decay brings;
+before that only the level of its loss, A, is its own. Chosen on one sweep of learning rates."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +53,8 @@ class FinishedRun:
     """Training losses; rates of all of its steps"""
     final_loss: float
     """Validation loss at its end"""
+    peak: float = 0.0
+    """Peak learning rate, before the curve was scaled"""
     _law: Array | None = None
     _errors: dict[tuple[str, float], float] = field(default_factory=dict)
 
@@ -71,33 +81,42 @@ def beginning(curve: Curve, share: float) -> Curve:
     return Curve(curve.name, curve.rates, curve.steps[seen], curve.loss[seen])
 
 
+def scaled(curve: Curve) -> Curve:
+    """The curve with rates in units of its peak, times PEAK."""
+    rates = curve.rates * (PEAK / curve.rates.max())
+    return Curve(curve.name, rates, curve.steps, curve.loss)
+
+
 def predict_end(begun: Curve, like: Array, n_refits: int) -> Array:
     """(1 + n_refits): the loss at the last step of its rates, by the fit and by refits.
 
     like: theta of the law that says what the beginning cannot.
     """
-    held = HELD if has_decayed(begun) else (*HELD, "B")
+    fallen = begun.rates[int(begun.steps.max())] <= FALLEN * begun.rates.max()
+    held = HELD if fallen else tuple(s for s in SYMBOLS if s != "A")
     fit = fit_curves([begun], like=like, held=held, n_refits=n_refits)
     end = Curve(begun.name, begun.rates, np.array([begun.rates.size - 1]), np.array([np.nan]))
     value, refits = fit.predict(end)
     return np.append(value, refits[:, 0])
 
 
-def predict(begun: Curve, share: float, finished: Sequence[FinishedRun]) -> Prediction | None:
-    """The final validation loss of a run of which `begun` is the first `share`; None where fewer
-    than FEWEST runs are finished.
+def predict(
+    begun: Curve, peak: float, share: float, finished: Sequence[FinishedRun]
+) -> Prediction | None:
+    """The final validation loss of a run of which `begun`, scaled, is the first `share`; None where
+    fewer than FEWEST runs are finished.
 
-    finished: of comparable runs, the nearest first.
+    finished: of comparable runs, the most comparable first.
     """
     from scipy.special import stdtrit
 
     finished = finished[:MOST]
     if len(finished) < FEWEST:
         return None
-    ends = predict_end(begun, nearest(begun, finished).law, REFITS)
+    ends = predict_end(begun, nearest(peak, finished).law, REFITS)
     errors = np.array(
         [
-            one.error(share, nearest(one.curve, [f for f in finished if f is not one]))
+            one.error(share, nearest(one.peak, [f for f in finished if f is not one]))
             for one in finished
         ]
     )
@@ -115,7 +134,8 @@ def predict(begun: Curve, share: float, finished: Sequence[FinishedRun]) -> Pred
     )
 
 
-def nearest(curve: Curve, finished: Sequence[FinishedRun]) -> FinishedRun:
-    """The finished run of the nearest peak learning rate."""
-    peak = np.log(curve.rates.max())
-    return min(finished, key=lambda one: abs(np.log(one.curve.rates.max()) - peak))
+def nearest(peak: float, finished: Sequence[FinishedRun]) -> FinishedRun:
+    """The finished run of the nearest peak learning rate; of another one, where there is any: what
+    seeds of one setting have in common says nothing of the next setting."""
+    others = [one for one in finished if one.peak != peak] or finished
+    return min(others, key=lambda one: abs(np.log(one.peak / peak)))

@@ -17,6 +17,8 @@ from gpt_jax.runs.tracking import Record, format_seconds
 from gpt_jax.sweep.page_fits import draw_figures, draw_fits
 from gpt_jax.sweep.page_numbers import scientific
 from gpt_jax.sweep.page_runs import draw_runs
+from gpt_jax.sweep.sections import Section
+from gpt_jax.sweep.status import label
 from gpt_jax.sweep.table import FINAL, Row
 
 CONVENTIONS = {
@@ -51,6 +53,9 @@ class Page:
     """{trial that did not finish: (state, why)}"""
     fits: Record
     """The document of fits.json."""
+    sections: Sequence[Section]
+    no_sections: Sequence[str]
+    """Why some that the sweep might have are not there"""
     figures: Sequence[Path]
     """SVG files of the runs, without those of fits."""
     fit_figures: Mapping[str, Sequence[Path]]
@@ -72,6 +77,8 @@ def render(page: Page) -> str:
         numbers=_numbers(page, final),
         figures=draw_figures(page.figures),
         laws=draw_fits(page.fits, page.fit_figures),
+        sections=[(section, draw_figures(section.figures)) for section in page.sections],
+        label=label,
         table=draw_runs(page.rows, page.varied),
         csv=base64.b64encode(page.csv.encode()).decode(),
         conventions={

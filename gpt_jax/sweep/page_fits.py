@@ -25,6 +25,8 @@ CAPTIONS = {
     "optima": "The optimum at each compute, and the power law with its 95% band.",
     "loss-against-compute": "The runs, and the loss of the compute-optimal one with its 95% band.",
     "residuals": "How far each run lies from the law.",
+    "compare-": "Losses and curves of both recipes, and how many times the {} one needs.",
+    "chain-": "Step 1, the loss of each size over tokens, and step 2, the score over the loss: {}.",
     "extrapolation": "The dearest runs, as measured and as predicted from the cheaper ones.",
 }
 """{figure's name, its beginning with `-`, or its end: what it shows}, the most telling first.

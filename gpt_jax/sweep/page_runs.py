@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from gpt_jax.runs.tracking import format_seconds
 from gpt_jax.sweep.page_numbers import scientific
+from gpt_jax.sweep.status import label
 from gpt_jax.sweep.table import FINAL, TRUNK, Row, cell
 
 Formatter = Callable[[Any], str]
@@ -107,6 +108,7 @@ def _cell(row: Row, column: Column) -> Cell | None:
 def _show(name: str, value: Any) -> str:
     formatters: dict[str, Formatter] = {
         "point": lambda v: POINTS[v],
+        "state": label,
         "cooled": lambda v: "yes" if v else "no",
         "flops": lambda v: scientific(v, 3),
         "training_seconds": format_seconds,

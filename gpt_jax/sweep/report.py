@@ -3,6 +3,7 @@
 report/runs.csv          a row a run, and a row a validation before the decay
 report/figures/          PNG and SVG
 report/fits.json         the laws that suit the sweep, with intervals and warnings
+report/NAME.json         where the runs allow it: compare-*, next, chain, stopped, to-loss
 report/index.html        all of it on one page that needs no network
 
 Must not import jax.
@@ -18,7 +19,7 @@ from gpt_jax.runs.tracking import Record, provenance
 from gpt_jax.scaling.entries import LAWS
 from gpt_jax.storage.atomic import write_atomically, write_json
 from gpt_jax.storage.checksum import checksum
-from gpt_jax.sweep.status import find_directory
+from gpt_jax.sweep.status import find_directory, label
 from gpt_jax.sweep.store import SweepDirectory
 from gpt_jax.sweep.table import (
     FINAL,
@@ -54,6 +55,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="refits behind the intervals (default 1000; 0: none)",
     )
+    parser.add_argument(
+        "--to-loss",
+        type=float,
+        metavar="X",
+        help="tokens, FLOPs and seconds of each setting to this validation loss, with the interval "
+        "over its seeds",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -64,23 +72,28 @@ def run(arguments: argparse.Namespace) -> int:
     laws = None
     if arguments.laws is not None:
         laws = [name.strip() for names in arguments.laws for name in names.split(",")]
-    write_report(sweep, sweep.path.name, laws, arguments.bootstrap)
+    write_report(sweep, sweep.path.name, laws, arguments.bootstrap, arguments.to_loss)
     return 0
 
 
 def write_report(
-    sweep: SweepDirectory, name: str, laws: Sequence[str] | None, n_refits: int
+    sweep: SweepDirectory,
+    name: str,
+    laws: Sequence[str] | None,
+    n_refits: int,
+    loss: float | None = None,
 ) -> Path:
     """Everything, into report/ of the sweep's directory; prints a summary and what was written.
 
-    laws: none = those that suit the sweep. Returns the path of the page. Raises ValueError for an
-    unknown law or a negative number of refits.
+    laws: none = those that suit the sweep. loss: to which steps are counted. Returns the path of
+    the page. Raises ValueError for an unknown law, a negative number of refits, a loss not above 0.
     """
     from gpt_jax.scaling.plots import draw_all
     from gpt_jax.scaling.study import Options
     from gpt_jax.sweep.figures import draw_sweep
     from gpt_jax.sweep.laws import fit_laws
     from gpt_jax.sweep.page import Page, render
+    from gpt_jax.sweep.sections import make_sections
 
     if n_refits < 0:
         raise ValueError(f"--bootstrap {n_refits}; allowed: 0 or more refits")
@@ -95,6 +108,9 @@ def write_report(
     write_json(directory / "fits.json", fits)
     figures = draw_sweep(trials, rows, directory / "figures")
     fit_figures = draw_all(studies, directory / "figures")
+    sections, missing = make_sections(trials, rows, directory, loss, n_refits)
+    for section in sections:
+        write_json(directory / f"{section.name}.json", section.document, allow_nan=False)
     page = Page(
         name=name,
         rows=rows,
@@ -102,8 +118,10 @@ def write_report(
         messages={
             trial.entry.name: (trial.state, trial.message)
             for trial in trials
-            if trial.state in ("diverged", "failed", "damaged", "preempted")
+            if trial.state in ("diverged", "stopped", "failed", "damaged", "preempted")
         },
+        sections=sections,
+        no_sections=missing,
         fits=fits,
         figures=_vector(figures),
         fit_figures={law: _of_law(fit_figures, law) for law in [*LAWS, "approaches"]},
@@ -112,7 +130,11 @@ def write_report(
     )
     write_atomically(directory / "index.html", render(page))
     print(summary(name, rows, page.messages, fits))
-    print(f"wrote {directory}: runs.csv, fits.json, figures ({len(figures + fit_figures)} files)")
+    for line in [*(line for section in sections for line in section.lines), *missing]:
+        print(line)
+    drawn = figures + fit_figures + [path for section in sections for path in section.figures]
+    names = ", ".join(["runs.csv", "fits.json", *(f"{s.name}.json" for s in sections)])
+    print(f"wrote {directory}: {names}, figures ({len(drawn)} files)")
     print(f"open {directory / 'index.html'}")
     return directory / "index.html"
 
@@ -123,7 +145,7 @@ def summary(
     """For a terminal: states, the best runs, the fits with 95% intervals, and what is missing."""
     final = [row for row in rows if row["point"] == FINAL]
     states = collections.Counter(row["state"] for row in final)
-    lines = [f"{name}: " + ", ".join(f"{count} {state}" for state, count in states.items())]
+    lines = [f"{name}: " + ", ".join(f"{count} {label(state)}" for state, count in states.items())]
     done = sorted((r for r in final if r["loss"] is not None), key=lambda r: r["loss"])
     lines += ["lowest losses:"] if done else []
     for row in done[:BEST]:
@@ -134,7 +156,7 @@ def summary(
             f"{row['run']}"
         )
     for trial, (state, why) in messages.items():
-        lines.append(f"{state}: {trial}" + (f": {why}" if why else ""))
+        lines.append(f"{label(state)}: {trial}" + (f": {why}" if why else ""))
     for fit in fits["fits"]:
         lines.append(f"{fit['law']}, {fit['n_points']} rows, 95% intervals:")
         lines += [

@@ -23,7 +23,7 @@ from gpt_jax.scaling.laws import Array
 from gpt_jax.storage.atomic import write_json
 from gpt_jax.storage.checksum import checksum
 from gpt_jax.storage.json_files import Damaged, read_object
-from gpt_jax.sweep.hopeless import LEVEL, STRETCHES, FinishedRun, beginning, predict
+from gpt_jax.sweep.hopeless import LEVEL, STRETCHES, FinishedRun, beginning, predict, scaled
 from gpt_jax.sweep.store import Entry, SweepDirectory
 
 RULES = {
@@ -170,7 +170,8 @@ class Hopeless(Rule):
             curve = from_steps(
                 self.entry.name, steps, self._rates(), np.array(history.losses), STRETCHES
             )
-            found = predict(beginning(curve, self.share), self.share, finished)
+            begun = beginning(scaled(curve), self.share)
+            found = predict(begun, float(curve.rates.max()), self.share, finished)
         except ValueError:
             return None, ""  # too few steps after the warm-up to say anything
         if found is None or found.low <= losses[best]:
@@ -218,9 +219,8 @@ def finished_run(sweep: SweepDirectory, entry: Entry, loss: float) -> FinishedRu
         ]
         steps, rates, losses = (np.array(column) for column in zip(*records, strict=True))
         filled = np.interp(np.arange(steps.max() + 1), steps, rates)
-        return FinishedRun(
-            entry.name, from_steps(entry.name, steps, filled, losses, STRETCHES), loss
-        )
+        curve = from_steps(entry.name, steps, filled, losses, STRETCHES)
+        return FinishedRun(entry.name, scaled(curve), loss, float(curve.rates.max()))
     except ValueError:  # Damaged, no records, or too short
         return None
 

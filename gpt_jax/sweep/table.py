@@ -24,6 +24,7 @@ from gpt_jax.scaling.ladder import settings_of
 from gpt_jax.storage import csv_cells
 from gpt_jax.storage.atomic import write_atomically
 from gpt_jax.storage.json_files import Damaged
+from gpt_jax.sweep.stopping import Stop, read_stop
 
 if TYPE_CHECKING:
     from gpt_jax.sweep.store import Entry, SweepDirectory
@@ -54,6 +55,8 @@ COLUMNS = (
     "training_seconds", "fingerprint", "commit",
 )  # fmt: skip
 """First columns of runs.csv; one for each key that the sweep varies follows."""
+STOP_COLUMNS = ("stopped_at_tokens", "stopped_by", "predicted_loss")
+"""Columns of runs.csv where a trial was ever stopped early."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +74,10 @@ class Measured:
     curve: np.ndarray = dataclasses.field(default_factory=lambda: np.empty((0, 2)))
     """(steps, 2): tokens, training loss"""
     validations: tuple[Record, ...] = ()
+    stop: Stop | None = None
+    """Of a trial that was ever stopped early, also if it was finished since"""
+    metrics: Path | None = None
+    """metrics.jsonl"""
 
     @property
     def loss(self) -> float | None:
@@ -100,6 +107,8 @@ def _measured(sweep: "SweepDirectory", entry: "Entry") -> Measured:
         facts=run.read_facts(),
         curve=np.stack([history.tokens, history.losses], axis=1),
         validations=tuple(history.validations),
+        stop=read_stop(sweep, entry),
+        metrics=run.metrics,
     )
 
 
@@ -123,7 +132,8 @@ def varied_value(trial: Measured, key: str) -> Any:
 
 def columns(trials: Sequence[Measured]) -> list[str]:
     """The header of runs.csv."""
-    return list(dict.fromkeys([*COLUMNS, *varied_keys(trials)]))
+    stops = STOP_COLUMNS if any(trial.stop for trial in trials) else ()
+    return list(dict.fromkeys([*COLUMNS, *stops, *varied_keys(trials)]))
 
 
 def to_csv(rows: Sequence[Row], header: Sequence[str]) -> str:
@@ -229,6 +239,9 @@ def _settings(sweep_name: str, trial: Measured) -> Row:
         "loss_unit": LOSS_UNIT,
         "fingerprint": entry.fingerprint,
         "commit": None if trial.facts is None else trial.facts["commit"],
+        "stopped_at_tokens": None if trial.stop is None else trial.stop.n_tokens,
+        "stopped_by": None if trial.stop is None else trial.stop.rule,
+        "predicted_loss": None if trial.stop is None else trial.stop.predicted,
     }
 
 

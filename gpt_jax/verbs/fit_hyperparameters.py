@@ -90,6 +90,7 @@ def _read(arguments: argparse.Namespace) -> "tuple[Grid, list[str]]":
     import numpy as np
 
     from gpt_jax.scaling.bowls import VARIABLES, Grid
+    from gpt_jax.scaling.table import stopped_early
     from gpt_jax.scaling.wide import read_wide
 
     wide = read_wide(arguments.runs, [pair("--where", text) for text in arguments.where])
@@ -107,7 +108,11 @@ def _read(arguments: argparse.Namespace) -> "tuple[Grid, list[str]]":
     if "batch_tokens" in hyper:
         hyper["batch_tokens"] = hyper["batch_tokens"] * arguments.tokens_per_sequence
     whole = np.all([np.nan_to_num(v, nan=-1) > 0 for v in (*required.values(), *hyper.values())], 0)
-    notes = [f"{(~whole).sum()} rows without a number above 0 left out"] if not whole.all() else []
+    notes = []
+    if not whole.all():
+        states = wide.labels("state", "") if "state" in wide.columns else [""] * whole.size
+        stopped = stopped_early([s for s, kept in zip(states, whole, strict=True) if not kept])
+        notes = [f"{(~whole).sum()} rows without a number above 0 left out{stopped}"]
     varied = {n: v[whole] for n, v in hyper.items() if np.unique(v[whole]).size > 1}
     notes += [f"{n} has one value: no law of it" for n in hyper if n not in varied]
     if not varied:

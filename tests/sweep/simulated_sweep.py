@@ -74,11 +74,20 @@ class SimulatedSweep:
         (self.run(entry.name).path / "outcome.json").write_text(json.dumps(outcome))
 
     def finish(
-        self, entry: Entry, *, cooled: bool = True, excess: float = 0.0, validations: int = 1
+        self,
+        entry: Entry,
+        *,
+        cooled: bool = True,
+        excess: float = 0.0,
+        validations: int = 1,
+        worth: float = 1.0,
     ) -> float:
-        """The trial trains to its end; returns its final loss."""
+        """The trial trains to its end; returns its final loss.
+
+        worth: of how many times the compute its losses are.
+        """
         config, run = entry.config, self.run(entry.name)
-        records = self._write(entry, 1.0, validations, excess)
+        records = self._write(entry, 1.0, validations, excess, worth)
         last, counts = records[-1], flops.count_parameters(config.model)
         result = {
             "name": entry.name,
@@ -95,7 +104,12 @@ class SimulatedSweep:
         return last["validation_loss"]
 
     def _write(
-        self, entry: Entry, share: float, validations: int = 0, excess: float = 0.0
+        self,
+        entry: Entry,
+        share: float,
+        validations: int = 0,
+        excess: float = 0.0,
+        worth: float = 1.0,
     ) -> list[dict[str, Any]]:
         """config.json and metrics.jsonl; returns the records of the validations."""
         config, run = entry.config, self.run(entry.name)
@@ -110,17 +124,21 @@ class SimulatedSweep:
         n_steps = int(timetable.n_steps * share)
         steps = np.unique(np.linspace(1, n_steps, 200).astype(int))
         records: list[dict[str, Any]] = []
+        before, per_token = 0, flops.training_flops_per_token(config.model)
         for step in steps.tolist():
             tokens = timetable.tokens_before(step)
-            loss = planted_loss(config.model, tokens) + excess + 0.05 * self.rng.standard_normal()
-            records.append({"step": step, "tokens": tokens, "loss": min(loss, 8.0)})
+            seconds, before = (tokens - before) * per_token / 4e10, tokens
+            loss = planted_loss(config.model, tokens, worth) + excess
+            loss += 0.05 * self.rng.standard_normal()
+            record = {"step": step, "tokens": tokens, "loss": min(loss, 8.0)}
+            records.append({**record, "step_seconds": seconds})
         if share < 1:
             records[-1]["loss"] = "nan"
         found = []
         for step in [n_steps * (k + 1) // validations for k in range(validations)]:
             tokens = timetable.tokens_before(step)
             noise = NOISE * self.rng.standard_normal()
-            loss = (planted_loss(config.model, tokens) + excess) * np.exp(noise)
+            loss = (planted_loss(config.model, tokens, worth) + excess) * np.exp(noise)
             found.append(
                 {
                     "step": step, "tokens": tokens, "validation_loss": loss,
@@ -134,9 +152,10 @@ class SimulatedSweep:
         return found
 
 
-def planted_loss(model: ModelConfig, tokens: float) -> float:
-    t, n = TRUTH, flops.count_parameters(model).n_params
-    return t["E"] + t["A"] / n ** t["alpha"] + t["B"] / tokens ** t["beta"]
+def planted_loss(model: ModelConfig, tokens: float, worth: float = 1.0) -> float:
+    """worth: of how many times the compute, half of it in size."""
+    t, n = TRUTH, flops.count_parameters(model).n_params * worth**0.5
+    return t["E"] + t["A"] / n ** t["alpha"] + t["B"] / (tokens * worth**0.5) ** t["beta"]
 
 
 def make_config(name: str, width: int, tokens: int, **changes: Any) -> Config:
@@ -179,6 +198,62 @@ def add_at(sweep: SimulatedSweep, budget: float, width: int) -> Entry:
     name = f"flops-{budget:.0e}-width-{width}".replace("+", "")
     varied = {"budget.flops": budget, "model.d_model": width}
     return sweep.add(make_config(name, width, int(budget / per_token)), varied)
+
+
+def recipes_sweep(path: Path) -> SimulatedSweep:
+    """Two optimizers at 4 budgets of 3 sizes, one size with two seeds: the losses of muon are those
+    of MULTIPLIER times the compute. One trial of each optimizer is pending; of adamw one was
+    stopped early, and another too, but finished since. All that are done were evaluated."""
+    sweep = SimulatedSweep(path)
+    for optimizer in ("adamw", "muon"):
+        for budget in BUDGETS:
+            for width, seed in ((32, 0), (48, 0), (48, 1), (64, 0)):
+                entry = _recipe(sweep, budget, width, optimizer, seed)
+                if (budget, width) == (BUDGETS[3], 64):
+                    continue
+                if optimizer == "adamw" and (budget, width) == (BUDGETS[2], 32):
+                    sweep.fail(entry, "stopped", "stopped early after 30% of its tokens", 0.3)
+                    _stop(sweep, entry, 0.3)
+                    continue
+                worth = MULTIPLIER if optimizer == "muon" else 1.0
+                _evaluate(sweep, entry, sweep.finish(entry, validations=5, worth=worth))
+                if optimizer == "adamw" and (budget, width) == (BUDGETS[1], 32):
+                    _stop(sweep, entry, 0.5)
+    return sweep
+
+
+MULTIPLIER = 1.8
+"""Compute of adamw that gives the losses of muon, in `recipes_sweep`."""
+
+
+def _recipe(sweep: SimulatedSweep, budget: float, width: int, optimizer: str, seed: int) -> Entry:
+    per_token = flops.training_flops_per_token(make_config("", width, 1).model)
+    name = f"{optimizer}-{budget:.0e}-{width}-{seed}".replace("+", "")
+    tokens = int(budget / per_token)
+    config = make_config(name, width, tokens, optimizer__name=optimizer, seed=seed)
+    varied = {"optimizer.name": optimizer, "budget.flops": budget, "model.d_model": width}
+    return sweep.add(config, {**varied, "seed": seed})
+
+
+def _stop(sweep: SimulatedSweep, entry: Entry, share: float) -> None:
+    """The note of a trial that was said not to beat a loss of 2.8."""
+    timetable = make_timetable(entry.config)
+    step = int(share * timetable.n_steps)
+    note = {
+        "rule": "hopeless", "fingerprint": entry.fingerprint, "step": step,
+        "n_tokens": timetable.tokens_before(step), "share": share, "predicted": 3.0, "low": 2.9,
+        "high": 3.1, "best": 2.8, "best_run": "another",
+    }  # fmt: skip
+    (sweep.run(entry.name).path / "stopped.json").write_text(json.dumps(note))
+
+
+def _evaluate(sweep: SimulatedSweep, entry: Entry, loss: float) -> None:
+    """What `gpt-jax eval` leaves: the accuracy is a sigmoid of the loss, from 0.25."""
+    accuracy = 0.25 + 0.75 / (1 + np.exp(3.0 * (loss - 2.6))) + 0.003 * sweep.rng.standard_normal()
+    folder = sweep.run(entry.name).path / "evaluation"
+    folder.mkdir()
+    results = {"results": [{"task": "arc_easy", "items": 2000, "accuracy": float(accuracy)}]}
+    (folder / "results.json").write_text(json.dumps(results))
 
 
 def trunks_sweep(path: Path) -> SimulatedSweep:

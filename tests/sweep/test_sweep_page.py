@@ -57,6 +57,8 @@ def make_page(rows, **changes):
         "varied": (),
         "messages": {},
         "fits": empty,
+        "sections": (),
+        "no_sections": (),
         "figures": (),
         "fit_figures": {"approaches": ()},
         "provenance": {},
