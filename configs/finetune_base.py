@@ -7,7 +7,7 @@
         --output finetune_data/python
     gpt-jax train configs/finetune_base.py
 
-5,244,160 parameters, 3,146,752 of them not embeddings. Hardware: a CPU with two cores.
+5,245,184 parameters, 3,148,032 of them not embeddings. Hardware: a CPU with two cores.
 """
 
 from gpt_jax.config import (

@@ -186,6 +186,38 @@ def test_estimates_in_headers_can_be_computed_again(path: Path) -> None:
     assert n_bytes == pytest.approx(state_bytes(config.model, OptimizerConfig()).total, rel=6e-3)
 
 
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_counts_in_headers_are_those_of_the_config(path: Path) -> None:
+    """`gpt-jax train CONFIG --dry-run` prints them; `gpt-jax plan CONFIG`, rounded."""
+    text = one_line(path)
+    said = {
+        name: re.search(rf"([\d,]{{5,}}) {what}", text)
+        for name, what in {
+            "n_params": "parameters",
+            "n_params_non_embedding": "of them not embeddings",
+            "n_params_active": "compute one token",
+            "tokens": "tokens, [\\d,]+ (steps|blocks)",
+        }.items()
+    }
+    steps = re.search(r"([\d,]+) steps(?! of warmup|, as Gopher)", text)
+    given = {name: int(found[1].replace(",", "")) for name, found in said.items() if found}
+    if not given:
+        pytest.skip("its header counts nothing in full")
+    config = load(path)
+    counts, table = count_parameters(config.model), make_timetable(config)
+    expected = {
+        "n_params": counts.n_params,
+        "n_params_non_embedding": counts.n_params_non_embedding,
+        "n_params_active": counts.n_params_active,
+        "tokens": table.n_tokens,
+    }
+    if config.task.name != "language_model":  # its examples decide how long it is trained
+        given.pop("tokens", None)
+    assert given == {name: expected[name] for name in given}
+    if steps and "Time:" in text and "tokens" in given:
+        assert int(steps[1].replace(",", "")) == table.n_steps
+
+
 @pytest.mark.parametrize("size", GPT3)
 def test_gpt3_headers(size: str) -> None:
     path = CONFIGS / f"gpt3_{size}.py"

@@ -1,12 +1,18 @@
 """The notebooks run from their first cell to their last, with small settings."""
 
+import functools
+import importlib.metadata
 import json
 import os
 import re
+import shlex
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 nbclient = pytest.importorskip("nbclient")
 nbformat = pytest.importorskip("nbformat")
@@ -42,6 +48,93 @@ def test_a_notebook_runs(path, cache, tmp_path, monkeypatch):
     assert "6 of 6 done" in said or "6 trials: 6 done" in said
     assert "bits per byte" in said
     assert len(pictures) >= 3
+
+
+def first_cells(path, n=3):
+    """Source of the first code cells."""
+    cells = json.loads(path.read_text())["cells"]
+    return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"][:n]
+
+
+@pytest.mark.parametrize(
+    ("source", "files", "wanted"),
+    [
+        ("gpt_jax", [], "gpt-jax @ file://{here}/gpt_jax"),
+        ("gpt_jax", ["nvidia-smi"], "gpt-jax[cuda] @ file://{here}/gpt_jax"),
+        ("git+https://example.org/x.git", [], "gpt-jax @ git+https://example.org/x.git"),
+    ],
+)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_the_install_cell_installs_where_a_clone_lies_beside_it(
+    path, source, files, wanted, tmp_path, monkeypatch
+):
+    """The clone's folder is named like the package, but is no installation of it."""
+    asked = []
+
+    class Shell:
+        def run_line_magic(self, name, line):
+            asked.append((name, line))
+
+    def missing(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    (tmp_path / "gpt_jax" / "gpt_jax").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GPT_JAX_SOURCE", source)
+    monkeypatch.setattr("shutil.which", lambda name: name if name in files else None)
+    monkeypatch.setattr("glob.glob", lambda pattern: [])
+    monkeypatch.setattr(importlib.metadata, "version", missing)
+    transformer = pytest.importorskip("IPython.core.inputtransformer2")
+    cell = transformer.TransformerManager().transform_cell(first_cells(path, 1)[0])
+    names = {"get_ipython": Shell}
+    exec(cell, names)
+    (magic, line), *more = asked
+    assert (magic, more) == ("pip", [])
+    requirement = shlex.split(line.format(**names))[-1]  # a line magic puts variables in
+    assert requirement == wanted.format(here=tmp_path)
+    assert Requirement(requirement).name == "gpt-jax"
+    # Installed, the same cell does nothing.
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "0.1.0")
+    exec(cell, names)
+    assert len(asked) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["clone", "git+"])
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_the_first_cells_in_an_empty_environment(path, how, tmp_path):
+    """Python 3.12 and the newest JAX that pip finds; downloads some 500 MB the first time."""
+    python = shutil.which("python3.12")
+    if python is None:
+        pytest.skip("no python3.12 here")
+    run = functools.partial(subprocess.run, check=True, cwd=tmp_path, timeout=1800)
+    run([python, "-m", "venv", "env"])
+    programs = tmp_path / "env" / "bin"
+    run([programs / "pip", "install", "-q", "ipython"])
+    repository, here = path.parents[2], tmp_path / "empty"
+    here.mkdir()
+    source = f"git+file://{repository}"
+    if how == "clone":
+        source = "gpt_jax"
+        run(["git", "clone", "-q", str(repository), "empty/gpt_jax"])
+    (here / "cells.ipy").write_text("\n\n".join(first_cells(path)) + "\nimport gpt_jax.config\n")
+    done = subprocess.run(
+        [programs / "ipython", "cells.ipy"],
+        cwd=here,
+        env={
+            "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
+            "HOME": str(tmp_path),
+            "GPT_JAX_SOURCE": source,
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=1800,
+    )
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, said[-3000:]
+    assert "Traceback" not in said, said[-3000:]
+    assert re.search(r"jax +0\.\d+", said), said[-3000:]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -186,7 +186,8 @@ class _Builder:
             training = (piece.text for piece in self._pieces() if piece.split == "train")
             return sample_blocks(training, self.n_characters, size * BPE_CHARACTERS_PER_TOKEN)
 
-        tokenizer = make_tokenizer(self.config.tokenizer, self.config.tokenizer_path, texts)
+        name, files = self.config.tokenizer, self.config.tokenizer_path
+        tokenizer = make_tokenizer(name, files, texts, self.progress)
         with writing(self.directory):
             tokenizer.save(self.directory)
         return tokenizer

@@ -101,11 +101,26 @@ def parse(text: str, suffix: str, path: str, skip_spaces: bool = False) -> Table
     """
     if suffix == ".jsonl":
         return Table((), list(_json_lines(text, path)))
+    if suffix == ".json" and _is_a_record_a_line(text):
+        rows = list(_json_lines(text, path))
+        return Table((), rows, (f"{path} is read as JSON lines: it has a record a line",))
     if suffix == ".json":
         value = _loads(text, path)
         items = value if isinstance(value, list) else [value]
         return Table((), [_json_row(x, f"{path} item {i}", i) for i, x in enumerate(items, 1)])
     return _parse_cells(text, suffix, path, skip_spaces)
+
+
+def _is_a_record_a_line(text: str) -> bool:
+    """Whether a .json file is JSON lines, as CLUE's are: its first line is an object by itself, and
+    another object follows."""
+    first, _, rest = text.strip().partition("\n")
+    if not (first.startswith("{") and rest.lstrip().startswith("{")):
+        return False
+    try:
+        return isinstance(json.loads(first), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def read_text(path: Path) -> str:

@@ -324,3 +324,23 @@ def test_what_is_held_out_is_not_trained_on(n, n_held_out, tmp_path):
     assert len(texts[1]) == n_held_out
     assert not texts[0] & texts[1]
     assert len(texts[0] | texts[1]) == n
+
+
+def test_a_json_file_with_a_record_a_line_is_read_as_such(tmp_path):
+    """CLUE's files: AFQMC's .json holds an object a line, which is no JSON document."""
+    records = [
+        {"sentence1": "蚂蚁借呗等额还款可以换成先息后本吗", "sentence2": "借呗有先息到期还本吗",
+         "label": "0"},
+        {"sentence1": "花呗说我违约一次", "sentence2": "花呗违约行为是什么", "label": "1"},
+    ]  # fmt: skip
+    path = tmp_path / "dev.json"
+    path.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records), "utf-8")
+    notes = []
+    assert [dict(r) for r in reading.read_records(str(path), notes)] == records
+    assert notes == [f"{path} is read as JSON lines: it has a record a line"]
+    for text, n in ((json.dumps(records, indent=1), 2), (json.dumps(records[0], indent=1), 1)):
+        path.write_text(text)
+        assert len(reading.read_records(str(path))) == n, "a document is one still"
+    path.write_text('{"a": 1}\n{"a": \n')
+    with pytest.raises(ValueError, match="line 2"):
+        reading.read_records(str(path))

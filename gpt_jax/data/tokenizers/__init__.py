@@ -42,7 +42,10 @@ ALLOWED = (
 
 
 def make_tokenizer(
-    name: str, path: str = "", texts: Callable[[], Iterable[str]] | None = None
+    name: str,
+    path: str = "",
+    texts: Callable[[], Iterable[str]] | None = None,
+    progress: bool = False,
 ) -> Tokenizer:
     """The tokenizer that a config names.
 
@@ -50,6 +53,7 @@ def make_tokenizer(
       name: `data.tokenizer`.
       path: `data.tokenizer_path`, the directory of the gpt1 or gpt2 files.
       texts: for char and bpe:SIZE, the texts to learn from.
+      progress: say that merges are being learned, with a bar on a terminal.
 
     Raises ValueError for an unknown name, missing files, or no texts where they are needed.
     """
@@ -81,7 +85,7 @@ def make_tokenizer(
         return CharTokenizer.from_texts(texts())
     from gpt_jax.data.tokenizers.subword import BytePairTokenizer
 
-    return BytePairTokenizer.train(texts(), size)
+    return BytePairTokenizer.train(texts(), size, progress)
 
 
 def bpe_size(name: str) -> int | None:

@@ -10,6 +10,7 @@ import collections
 import functools
 import itertools
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -22,6 +23,7 @@ from gpt_jax.data.tokenizers.tokenizer_json import (
     piece_bytes,
     printable_bytes,
 )
+from gpt_jax.output import say
 from gpt_jax.storage.optional import require
 
 GPT2_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
@@ -67,8 +69,12 @@ class BytePairTokenizer(Tokenizer):
         return cls([*printable_bytes().values(), *merges])
 
     @classmethod
-    def train(cls, texts: Iterable[str], vocab_size: int) -> "BytePairTokenizer":
+    def train(
+        cls, texts: Iterable[str], vocab_size: int, progress: bool = False
+    ) -> "BytePairTokenizer":
         """Learns merges from texts; vocab_size counts the end of text. Deterministic.
+
+        progress: a line on stderr, and on a terminal the bars of the library.
 
         Raises ValueError when the texts do not hold that many tokens.
         """
@@ -79,12 +85,14 @@ class BytePairTokenizer(Tokenizer):
                 f"data.tokenizer = bpe:{vocab_size}; a byte-level vocabulary has at least 257 "
                 "tokens (256 bytes and end of text)"
             )
+        if progress:
+            say(f"learning a vocabulary of {vocab_size:,} tokens from the text (bpe) ...")
         model = tokenizers.Tokenizer(tokenizers.models.BPE())
         model.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
         trainer = tokenizers.trainers.BpeTrainer(
             vocab_size=vocab_size - 1,
             initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
-            show_progress=False,
+            show_progress=progress and sys.stderr.isatty(),
         )
         model.train_from_iterator(texts, trainer)
         ids = model.get_vocab()
