@@ -260,6 +260,9 @@ def test_a_table_that_is_not_there_is_one_line(served, tmp_path):
     entry = made_up(f"{address}/none.csv")
     with pytest.raises(ValueError, match=r"cannot download .*none.csv: 404.*--from DIR"):
         fetch.find(entry, None, tmp_path / "cache", print)
+    entry = made_up("http://127.0.0.1:9/t.csv")
+    with pytest.raises(ValueError, match=r"cannot download .*t.csv: no connection; .*--from DIR"):
+        fetch.find(entry, None, tmp_path / "cache", print)
 
 
 def test_several_files_are_trusted_in_one_line(served, tmp_path):

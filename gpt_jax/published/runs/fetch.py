@@ -47,7 +47,7 @@ def find(entry: RunsEntry, folder: Path | None, cache: Path, say: Callable[[str]
         names = " or ".join(", ".join(file.name for file in form.files) for form in entry.forms)
         raise ValueError(
             f"{entry.name} has no address that can be read as it is: get it from {entry.address}, "
-            f"then --from DIR with {names}"
+            f"then --from DIR with {names} (gpt-jax runs list --verbose says how)"
         )
     place = cache / entry.name
     new: dict[str, str] = {}
@@ -158,6 +158,8 @@ def _fetch(url: str, file: File, folder: Path) -> Path:
 def _short(error: OSError) -> str:
     """A library's message up to the address that it repeats."""
     text = str(error).partition(" for url")[0]
+    if "ConnectionPool(" in text:
+        return "no connection"
     return text if len(text) < 120 else f"{text[:120]}..."
 
 
