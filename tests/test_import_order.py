@@ -23,8 +23,8 @@ output
 failures
 storage: . atomic checksum csv_cells json_files locks optional compressed paths tables
 pages
-config: fields entries adapt data distill how model optimizer python_file task train config .
-    meshes overrides settings_help timetable
+config: fields entries adapt data distill how model optimizer python_file extensions task train
+    config . meshes overrides settings_help timetable
 cost: . blocks flops hardware memory rounding topology mesh traffic estimate search units
 scaling: . arguments chain_spec expressions conditions ladder laws choose constraints
     data_constrained entry entries entries.batch_size_power entries.chinchilla_envelope
@@ -48,7 +48,10 @@ optim: . parametrization roles entry entries entries.adamw entries.adam entries.
     schedules.constant schedules.cosine schedules.linear schedules.inverse_sqrt schedules.power
     schedules.wsd
     updates
-data: batch documents files libraries output permutation progress records sources splits
+data: batch documents files file_source libraries output permutation progress records source_entry
+    source_entries source_entries.huggingface source_entries.jsonl source_entries.mixture
+    source_entries.parquet source_entries.shards source_entries.stdlib source_entries.text
+    source_entries.tfds sources splits
     tokenizers.base tokenizers.plain tokenizers.tokenizer_json tokenizers.subword
     tokenizers.vocabularies tokenizers parts shards stream grain_source streaming verified
     finished build corpora .

@@ -31,7 +31,19 @@ IMAGES = {
     "task.images": "x.npy",
     "task.image_encoder": "convolution",
 }
+EXTENSION = str(Path(__file__).parent.parent / "configs" / "extensions" / "my_source.py")
+CSV = {"extensions": [EXTENSION], "data.source": "csv", "data.path": "x"}
 NOT_BY_TYPE: dict[str, dict[str, Any]] = {
+    "extensions": {"extensions": [EXTENSION]},
+    "data.options": CSV | {"data.options": {"column": "x"}},
+    "model.norm": {"model.norm": "rmsnorm"},
+    "model.activation": {"model.activation": "relu"},
+    "model.position": {"model.position": "rotary"},
+    "model.scores": {"model.scores": ["sinks", "soft_cap"]},
+    "model.options": {
+        "model.scores": ["soft_cap"],
+        "model.options": {"soft_cap": {"cap": 30.0}},
+    },
     "model.n_kv_heads": {"model.n_kv_heads": 4},
     "model.n_heads": {"model.n_heads": 6},
     "model.layer_pattern": {"model.layer_pattern": ["dense", "dense"]},

@@ -9,9 +9,11 @@ so that sweeps over the batch size stay comparable. Loading, overriding and savi
 Must not import jax.
 """
 
-from pydantic import ValidationInfo
+from typing import Annotated
 
-from gpt_jax.config import entries
+from pydantic import AfterValidator, ValidationInfo
+
+from gpt_jax.config import entries, extensions
 from gpt_jax.config.adapt import AdaptConfig
 from gpt_jax.config.data import DataConfig
 from gpt_jax.config.distill import DistillConfig
@@ -27,6 +29,9 @@ from gpt_jax.config.model import ModelConfig
 from gpt_jax.config.optimizer import OptimizerConfig, ScheduleConfig
 from gpt_jax.config.task import TaskConfig
 from gpt_jax.config.train import TrainConfig
+from gpt_jax.storage import paths
+
+Extension = Annotated[str, AfterValidator(paths.local), AfterValidator(extensions.run)]
 
 
 @section
@@ -39,6 +44,9 @@ class Config:
     """Directory of the run whose parameters this one begins with; empty = fresh ones."""
     seed: NonNegative = setting(0, use="lane")
     """Initialisation, data order and dropout all follow from it."""
+    extensions: tuple[Extension, ...] = setting((), added="2026-11-28")
+    """Python files that register entries (optimizers, scores, sources, ...); in a saved config with
+    the digest of their text, path@digest. --extension FILE adds one."""
     model: ModelConfig = fresh(ModelConfig)
     data: DataConfig = fresh(DataConfig, use="loop")
     task: TaskConfig = fresh(TaskConfig, added="2026-11-25")
@@ -134,7 +142,11 @@ class Config:
         for part in (self.model, self.data, self.task, self.optimizer, self.schedule):
             for table, name in entries.chosen(part):
                 table.check(name)
-        for key, part in (("optimizer", self.optimizer), ("schedule", self.schedule)):
+        for key, part in (
+            ("optimizer", self.optimizer),
+            ("schedule", self.schedule),
+            ("data", self.data),
+        ):
             table, name = next(entries.chosen(part))
             if part.options or name not in table:
                 table.find(name).read_options(part.options, f"{key}.options")

@@ -1,13 +1,17 @@
 """The corpus, its tokenizer and how samples are cut from it. Must not import jax."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
+from gpt_jax.config.entries import SOURCES, OneOf
 from gpt_jax.config.fields import (
     Fraction,
+    HashableDict,
     LocalPath,
+    Options,
     Positive,
     PositiveFloat,
     check,
+    fresh,
     section,
     setting,
 )
@@ -28,9 +32,7 @@ class MixtureComponent:
 class DataConfig:
     """Where text comes from and how it becomes samples of seq_len + 1 tokens."""
 
-    source: Literal[
-        "stdlib", "text", "jsonl", "parquet", "huggingface", "tfds", "shards", "mixture"
-    ] = "stdlib"
+    source: Annotated[str, OneOf(SOURCES)] = "stdlib"
     """stdlib: the Python standard library's own sources, always present; shards: prepared ones."""
     path: str = ""
     """File, glob or directory; or the data set's name for huggingface and tfds."""
@@ -59,6 +61,8 @@ class DataConfig:
     times as large as the file: a decompression bomb."""
     cache: LocalPath = setting("", scope="machine")
     """Directory for built token shards; empty = the user's cache directory."""
+    options: Options = fresh(HashableDict, added="2026-11-28")
+    """Options of the source's own, where an extension's source has any."""
 
     @check()
     def _consistent(self) -> "DataConfig":
@@ -66,11 +70,14 @@ class DataConfig:
             raise ValueError("data.mixture and data.source = mixture go together")
         if self.mixture and self.unique_tokens is not None:
             raise ValueError("data.unique_tokens is of one corpus; a mixture has data.mixture only")
-        if self.source in ("text", "jsonl", "parquet", "huggingface", "tfds", "shards") and (
-            not self.path
-        ):
+        if self.source == "stdlib" or self.source not in SOURCES:
+            # The default asks for nothing. Of an unknown name, `Config` refuses it, or an extension
+            # is to come.
+            return self
+        entry = SOURCES.find(self.source)
+        if entry.needs_path and not self.path:
             raise ValueError(f"data.source = {self.source} needs data.path")
-        if self.source not in ("huggingface", "tfds"):
+        if entry.path_is_local:
             try:
                 paths.local(self.path)
             except ValueError as error:

@@ -163,6 +163,7 @@ OPTIMIZERS: Table[Any] = Table(
     "optimizer.name", "gpt_jax.optim.entries", "gpt_jax.optim.from_optax:find"
 )
 SCHEDULES: Table[Any] = Table("schedule.name", "gpt_jax.optim.schedules")
+SOURCES: Table[Any] = Table("data.source", "gpt_jax.data.source_entries")
 POSITIONS: Table[Any] = Table("model.position", "gpt_jax.models.positions")
 SCORES: Table[Any] = Table("model.scores", "gpt_jax.models.scores")
 ACTIVATIONS: Table[Any] = Table("model.activation", "gpt_jax.models.activations")

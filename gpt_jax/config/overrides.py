@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from gpt_jax.config import Config, python_file
+from gpt_jax.config import Config, extensions, python_file
 from gpt_jax.config.entries import OneOf
 from gpt_jax.config.fields import DRAFT, Facts
 from gpt_jax.hints import did_you_mean, nearest
@@ -78,7 +78,9 @@ def load(
     needs a base, or a bad override.
     """
     path = find(path)
+    extensions.run_added(overrides or {})
     if path.suffix == ".json":
+        extensions.look_in(path.parent)
         saved = read_object(path)
         tree = saved.get("config", saved)
         if not isinstance(tree, dict):
@@ -155,6 +157,10 @@ def _changed(config: Config, changes: Mapping[str, Any]) -> dict[str, Any]:
     known = fields()
     check_keys(changes)
     for key, value in changes.items():
+        if key == extensions.ADDED:
+            given = map(extensions.run, extensions.as_list(value))
+            tree["extensions"] = list(dict.fromkeys([*tree["extensions"], *given]))
+            continue
         field, options = _split_option(key, known)
         *parents, leaf = field.split(".")
         node = tree
@@ -219,11 +225,16 @@ def to_dict(config: Config) -> dict[str, Any]:
 def fingerprint(config: Config) -> str:
     """12 hex digits over everything that decides what is computed (not how, nor the name)."""
     flat = {
-        key: value
+        key: _compared(key, value)
         for key, value in flatten(config).items()
         if fields()[key].facts.scope == "what" and not _is_as_before(key, value)
     }
     return json_checksum(flat)[:12]
+
+
+def _compared(key: str, value: Any) -> Any:
+    """A field's value as it is told apart: of an extension the text counts, not its place."""
+    return extensions.digests(value) if key == "extensions" else value
 
 
 def _is_as_before(key: str, value: Any) -> bool:
@@ -235,7 +246,7 @@ def differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
     """The fields covered by the fingerprint whose values differ: {key: (old, new)}."""
     a, b = flatten(old), flatten(new)
     keys = [key for key in a if fields()[key].facts.scope == "what"]
-    return {k: (a[k], b[k]) for k in keys if a[k] != b[k]}
+    return {k: (a[k], b[k]) for k in keys if _compared(k, a[k]) != _compared(k, b[k])}
 
 
 def what_sections() -> list[str]:
@@ -275,7 +286,7 @@ def check_keys(keys: Iterable[str]) -> None:
     """Raises ValueError for a key that no config has, naming the nearest valid one."""
     known = fields()
     for key in keys:
-        if _split_option(key, known)[0] not in known:
+        if key != extensions.ADDED and _split_option(key, known)[0] not in known:
             raise ValueError(_unknown(key, known))
 
 
@@ -318,6 +329,8 @@ def parse_arguments(arguments: Sequence[str]) -> dict[str, str]:
             )
         key = key.removeprefix("--").replace("-", "_")
         field = _split_option(key, known)[0]
+        if key == extensions.ADDED:
+            field = "extensions"
         if field not in known:
             raise ValueError(_unknown(key, known))
         if not equals:
@@ -327,6 +340,8 @@ def parse_arguments(arguments: Sequence[str]) -> dict[str, str]:
                 value = "true"
             else:
                 value = rest.pop(0)
+        if key == extensions.ADDED and key in changes:
+            value = f"{changes[key]},{value}"
         changes[key] = value
     return changes
 

@@ -34,6 +34,7 @@ def call(path: Path, do: Callable[[], Any]) -> Any:
 
     Raises ValueError naming the file, the line and the error.
     """
+    _RUNNING.append(path.resolve().parent)
     try:
         return do()
     except ValidationError as error:  # of a section: `overrides.told` makes one line of it
@@ -44,11 +45,23 @@ def call(path: Path, do: Callable[[], Any]) -> Any:
     except Exception as error:  # of whatever the file does
         what = error.msg if isinstance(error, SyntaxError) else str(error).partition("\n")[0]
         raise ValueError(f"{_place(path, error)}: {type(error).__name__}: {what}") from error
+    finally:
+        _RUNNING.pop()
+
+
+_RUNNING: list[Path] = []
+"""Folders of the files that are being run, the innermost last."""
+
+
+def folder_of_running() -> Path | None:
+    """The folder of the file that is being run, if one is: what it names may lie beside it."""
+    return _RUNNING[-1] if _RUNNING else None
 
 
 def _place(path: Path, error: Exception) -> str:
     """The file, with the line of it in which the error arose."""
-    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
+    names = str(path), str(path.absolute())
+    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename in names]
     number = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
     return f"{path}, line {number}" if number else str(path)
 

@@ -50,6 +50,7 @@ def make_identity(data: DataConfig, source: Source) -> dict[str, Any]:
     """Everything that decides the tokens."""
     by_hash = data.validation == "document" and data.validation_fraction > 0
     identity = earlier_identity(data, source) | {"source_identity": source.identity}
+    identity |= {"options": data.options} if data.options else {}
     return identity | ({"copies": "together"} if by_hash else {})
 
 

@@ -179,6 +179,18 @@ def select(names: Sequence[str], catalog: Mapping[str, Task]) -> list[Task]:
     return [catalog[name] for name in dict.fromkeys(names)]
 
 
+REGISTERED: dict[str, Task] = {}
+"""Tasks that extensions registered, by name."""
+
+
+def register(task: Task) -> None:
+    """Make a task known by its name, beside those of the catalog or in the place of one; raises
+    ValueError if another extension has registered the name."""
+    if task.name in REGISTERED:
+        raise ValueError(f"a task named {task.name} is registered already; give yours another name")
+    REGISTERED[task.name] = task
+
+
 def load_tasks(path: Path) -> dict[str, Task]:
     """The tasks that a user's file declares. Raises ValueError if it declares none."""
     module = python_file.execute(path, "task file")

@@ -22,7 +22,7 @@ from typing import Any, TypeAlias
 import jax
 from jax.experimental import multihost_utils
 
-from gpt_jax.config import Config, overrides
+from gpt_jax.config import Config, extensions, overrides
 from gpt_jax.failures import SaveFailed
 from gpt_jax.runs import checkpoint_files as files
 from gpt_jax.runs.checkpoint_files import Manifest, Which
@@ -217,6 +217,7 @@ def check_fingerprint(saved: Config, new: Config) -> None:
 
 def saved_config(directory: str | Path, which: Which = "latest") -> Config:
     """The config that a checkpoint was saved under. Errors as in `restore_params`."""
+    extensions.look_in(Path(directory).parent)
     return overrides.from_dict(files.find_sound(Path(directory), which)[1].config)
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from gpt_jax.config import Config, overrides
+from gpt_jax.config import Config, extensions, overrides
 from gpt_jax.cost import flops
 from gpt_jax.data.tokenizers import Tokenizer, load_tokenizer
 from gpt_jax.data.tokenizers.base import SPEC_FILE
@@ -94,6 +94,7 @@ class RunDirectory:
 
     def write_config(self, config: Config, facts: Record) -> None:
         """config.json: the config, its fingerprint, provenance, and further facts."""
+        extensions.write_copies(config.extensions, self.path)
         tree = overrides.to_dict(config)
         record = {"fingerprint": overrides.fingerprint(config), **facts, **provenance()}
         write_json(self.config, {"config": tree, "config_digest": json_checksum(tree), **record})

@@ -6,7 +6,6 @@ Importing this module is quick: numpy is imported when a fit is run. Must not im
 import argparse
 import math
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpt_jax.scaling.arguments import collect, names, number, pairs, positive
@@ -59,9 +58,9 @@ def find_entries(arguments: argparse.Namespace) -> "list[LawEntry]":
     from gpt_jax.scaling.entries import find_law
 
     for path in arguments.extension:
-        from gpt_jax.config.python_file import execute  # with all settings of a run, half a second
+        from gpt_jax.config import extensions  # with all settings of a run, half a second
 
-        execute(Path(path), "extension")
+        extensions.run(path)
     found = [find_law(name) for name in names(arguments.law)]
     if arguments.formula is not None:
         found.append(_formula_entry(arguments))

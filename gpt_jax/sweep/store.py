@@ -29,7 +29,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from gpt_jax.config import Config, overrides
+from gpt_jax.config import Config, extensions, overrides
 from gpt_jax.config.timetable import make_timetable
 from gpt_jax.hints import did_you_mean
 from gpt_jax.runs import checkpoint_files
@@ -89,6 +89,7 @@ class SweepDirectory:
             raise ValueError(
                 f"{path} holds no sweep; gpt-jax sweep run SWEEP begins one, --workdir names it"
             )
+        extensions.look_in(Path(path))
         try:
             entries = [
                 Entry(
@@ -134,6 +135,8 @@ class SweepDirectory:
                     f"trial {entry.name} in {path} was run under another config ({key} was "
                     f"{overrides.show(old)}, is {overrides.show(new)}); choose another --workdir"
                 )
+        for entry in entries:
+            extensions.write_copies(entry.config.extensions, path)
         document = [
             {**dataclasses.asdict(entry), "config": overrides.to_dict(entry.config)}
             for entry in entries

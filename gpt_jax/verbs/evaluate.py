@@ -52,6 +52,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("directory", metavar="RUN", type=Path, nargs="?", help="a run's directory")
     add("--tasks", default="", metavar="NAME,..", help="tasks to score; --list names them")
     add("--list", action="store_true", help="name the tasks, their files and sources")
+    add(
+        "--extension",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a Python file that registers tasks (gpt_jax.evaluate.tasks.register)",
+    )
     add("--task-file", type=Path, metavar="FILE", help="a Python file with tasks of your own")
     add("--data", type=Path, default=Path("data"), metavar="DIR", help="default: data")
     add("--tfds", action="store_true", help="read tasks from TensorFlow Datasets where they are")
@@ -73,11 +80,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Evaluate, print and write; returns the exit status."""
+    from gpt_jax.config import extensions
     from gpt_jax.evaluate.catalog import CATALOG
-    from gpt_jax.evaluate.tasks import load_tasks, select
+    from gpt_jax.evaluate.tasks import REGISTERED, load_tasks, select
 
+    for path in arguments.extension:
+        extensions.run(path)
     own = load_tasks(arguments.task_file) if arguments.task_file else {}
-    catalog = CATALOG | own
+    catalog = CATALOG | REGISTERED | own
     if arguments.list:
         print(_listing(catalog))
         return 0

@@ -1,0 +1,197 @@
+"""The example files of configs/extensions do what they say, and a run carries its own copies."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gpt_jax.config import Config, OptimizerConfig, entries, extensions, overrides
+from gpt_jax.cost.flops import state_bytes
+from gpt_jax.runs.directory import RunDirectory
+from gpt_jax.sweep.store import SweepDirectory
+from gpt_jax.sweep.trial import Trial
+
+EXAMPLES = Path(__file__).parent.parent / "configs" / "extensions"
+TINY = {
+    "model.vocab_size": 257,
+    "model.seq_len": 16,
+    "model.n_layers": 1,
+    "model.d_model": 16,
+    "model.n_heads": 2,
+    "model.position": "none",
+    "model.scores": "kerple_log",
+    "model.options.kerple_log.start": 0.5,
+    "data.source": "csv",
+    "data.options.column": "review",
+    "data.tokenizer": "byte",
+    "data.validation": "tail",
+    "data.validation_fraction": 0.2,
+    "optimizer.name": "signum_mix",
+    "optimizer.options.fast": 0.5,
+    "optimizer.learning_rate": 0.01,
+    "train.tokens": 128,
+    "train.batch_sequences": 2,
+}
+
+
+@pytest.fixture(autouse=True)
+def forgotten(monkeypatch):
+    """Each test begins as a new process does: nothing registered, no copy known."""
+    from gpt_jax.evaluate import tasks
+    from gpt_jax.scaling import entry as laws
+
+    for table in (entries.OPTIMIZERS, entries.SCORES, entries.SOURCES):
+        monkeypatch.setattr(table, "_registered", {})
+    for module, name in ((extensions, "_RUN"), (extensions, "_COPIES"), (tasks, "REGISTERED")):
+        monkeypatch.setattr(module, name, {})
+    before = dict(laws.LAWS)
+    yield
+    laws.LAWS.clear()
+    laws.LAWS.update(before)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    """A folder of one's own with the examples and a text."""
+    for file in EXAMPLES.glob("*.py"):
+        shutil.copy(file, tmp_path)
+    lines = [f'{i},"the cat sat on the mat number {i}"' for i in range(60)]
+    (tmp_path / "reviews.csv").write_text("\n".join(["id,review", *lines]) + "\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path
+
+
+def tiny(**more) -> Config:
+    given = [f"--extension={name}.py" for name in ("my_optimizer", "my_scores", "my_source")]
+    changes = TINY | {"data.path": "reviews.csv"} | overrides.parse_arguments(given) | more
+    return overrides.override(Config(), changes)
+
+
+def test_a_run_of_three_extensions_is_loaded_from_its_copies(folder):
+    from gpt_jax.train.loop import train
+
+    config = tiny()
+    result = train(config, folder / "run")
+    assert np.isfinite(result["validation_loss"])
+    facts = json.loads((folder / "run" / "config.json").read_text())
+    assert [given.partition("@")[0] for given in facts["config"]["extensions"]] == [
+        "my_optimizer.py",
+        "my_scores.py",
+        "my_source.py",
+    ]
+    for name in ("my_optimizer", "my_scores", "my_source"):
+        (folder / f"{name}.py").unlink()
+    items = [{"text": "the cat", "endings": [" sat", " xyz"], "right": 0}] * 3
+    (folder / "endings.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
+    given = ["--extension", "my_task.py", "--tasks", "endings", "--data", "."]
+    done = subprocess.run(
+        [sys.executable, "-m", "gpt_jax", "eval", "run", *given],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "endings" in done.stdout
+    extensions.look_in(folder / "run")
+    assert RunDirectory(folder / "run").read_config() == config
+
+
+def test_names_are_known_to_memory_and_mup_and_to_messages(folder):
+    config = tiny()
+    model, adamw = config.model, OptimizerConfig()
+    assert 2 * state_bytes(model, config.optimizer).optimizer == state_bytes(model, adamw).optimizer
+    mup = tiny(**{"model.parametrization": "mup", "model.base_d_model": 8})
+    assert mup.model.parametrization == "mup"
+    with pytest.raises(ValueError, match="did you mean 'signum_mix'"):
+        tiny(**{"optimizer.name": "signum_mux"})
+    with pytest.raises(ValueError, match=r"options\.fast = 2"):
+        tiny(**{"optimizer.options.fast": 2})
+
+
+def test_the_text_is_fingerprinted_and_not_its_place(folder):
+    config = tiny()
+    moved = folder / "elsewhere"
+    moved.mkdir()
+    shutil.move("my_optimizer.py", moved)
+    tree = overrides.to_dict(config)
+    digests = extensions.digests(tree["extensions"])
+    tree["extensions"] = [f"{moved}/my_optimizer.py", *tree["extensions"][1:]]
+    again = overrides.from_dict(tree)
+    assert extensions.digests(again.extensions) == digests
+    assert overrides.fingerprint(again) == overrides.fingerprint(config)
+    assert not overrides.differences(again, config)
+    other = overrides.override(config, {"extensions": ["my_scores.py", "my_source.py"]})
+    assert overrides.fingerprint(other) != overrides.fingerprint(config)
+
+
+def test_a_config_names_a_file_beside_it(folder, monkeypatch):
+    place = folder / "configs"
+    place.mkdir()
+    shutil.move("my_optimizer.py", place)
+    (place / "mine.py").write_text(
+        "from gpt_jax.config import Config, OptimizerConfig\n\n\ndef get_config():\n"
+        "    return Config(\n        extensions=('my_optimizer.py',),\n"
+        "        optimizer=OptimizerConfig(name='signum_mix'),\n    )\n"
+    )
+    config = overrides.load(place / "mine.py")
+    assert config.extensions[0].startswith(str(place / "my_optimizer.py@"))
+    assert overrides.override(config, {"seed": 1}).extensions == config.extensions
+
+
+def test_a_sweep_carries_copies(folder, monkeypatch):
+    config = tiny()
+    SweepDirectory.create(folder / "sweep", "sweep", "sweep.py", [Trial(config, {})])
+    for name in ("my_optimizer", "my_scores", "my_source"):
+        (folder / f"{name}.py").unlink()
+    for table in (entries.OPTIMIZERS, entries.SCORES, entries.SOURCES):
+        monkeypatch.setattr(table, "_registered", {})
+    for name in ("_RUN", "_COPIES"):
+        monkeypatch.setattr(extensions, name, {})
+    assert SweepDirectory.open(folder / "sweep").entries[0].config == config
+
+
+def test_a_law_is_fitted(folder, capsys):
+    from gpt_jax.cli import main
+
+    rows = [f"{n},{5 - 0.1 * np.log(n)}" for n in (1e6, 1e7, 1e8, 1e9, 1e10)]
+    (folder / "runs.csv").write_text("\n".join(["n_params,loss", *rows]) + "\n")
+    given = ["--extension", "my_law.py", "--law", "log-n", "--bootstrap", "0", "--json", "fit.json"]
+    assert main(["fit", "runs.csv", *given]) == 0
+    found = json.loads((folder / "fit.json").read_text())["parameters"]
+    assert set(found) == {"c0", "c1"}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (None, "no extension mine.py"),
+        ("1 / 0\n", r"mine\.py, line 1: ZeroDivisionError"),
+        ("import reviews_of_mine\n", r"mine\.py, line 1: ModuleNotFoundError"),
+        (
+            "from gpt_jax.optim.entry import OPTIMIZERS\n"
+            "OPTIMIZERS.register(OPTIMIZERS.find('lion'))\n",
+            r"optimizer\.name = lion is known already",
+        ),
+    ],
+)
+def test_mistakes_are_one_line(folder, text, said):
+    if text is not None:
+        (folder / "mine.py").write_text(text)
+    with pytest.raises(ValueError, match=said) as caught:
+        overrides.override(Config(), {"extension": "mine.py"})
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_changed_is_refused(folder, monkeypatch):
+    tree = overrides.to_dict(tiny())
+    for name in ("_RUN", "_COPIES"):
+        monkeypatch.setattr(extensions, name, {})
+    with open("my_optimizer.py", "a") as stream:
+        stream.write("\n# changed\n")
+    with pytest.raises(ValueError, match=r"my_optimizer\.py has changed"):
+        overrides.from_dict(tree)
