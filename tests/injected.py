@@ -15,12 +15,13 @@ from typing import Any, NamedTuple
 
 import pytest
 
-NUMBERED = re.compile(r"\d+")
+NUMBERED = re.compile(r"[0-9a-f]*\d[0-9a-f]*")
+"""Numbers, and random names in hex digits."""
 TEMPORARY = re.compile(r"^\.(.*)\.#\.tmp$")
 
 
 class Operation(NamedTuple):
-    """What is done to a file, its name with every number as #."""
+    """What is done to a file, its name with every number, and random part, as #."""
 
     verb: str
     name: str
