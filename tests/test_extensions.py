@@ -44,8 +44,9 @@ def forgotten(monkeypatch):
     from gpt_jax.evaluate import tasks
     from gpt_jax.scaling import entry as laws
 
-    for table in (entries.OPTIMIZERS, entries.SCORES, entries.SOURCES):
+    for table in (entries.OPTIMIZERS, entries.SCORES, entries.SOURCES, entries.TOKENIZERS):
         monkeypatch.setattr(table, "_registered", {})
+        monkeypatch.setattr(table, "_origins", {})
     for module, name in ((extensions, "_RUN"), (extensions, "_COPIES"), (tasks, "REGISTERED")):
         monkeypatch.setattr(module, name, {})
     before = dict(laws.LAWS)
@@ -195,3 +196,36 @@ def test_a_file_that_changed_is_refused(folder, monkeypatch):
         stream.write("\n# changed\n")
     with pytest.raises(ValueError, match=r"my_optimizer\.py has changed"):
         overrides.from_dict(tree)
+
+
+WORDS = """
+import numpy as np
+from gpt_jax.data.tokenizers.entry import TOKENIZERS, TokenizerEntry
+from gpt_jax.data.tokenizers.plain import ByteTokenizer
+
+
+class Upper(ByteTokenizer):
+    @property
+    def spec(self):
+        return {"kind": "upper"}
+
+    def encode(self, text):
+        return super().encode(text.upper())
+
+
+make = lambda *_: Upper()
+TOKENIZERS.register(TokenizerEntry(name="upper", summary="", make=make, restore=make))
+"""
+
+
+def test_a_tokenizer_of_ones_own_is_saved_and_restored(folder):
+    from gpt_jax.data.tokenizers import from_spec, make_tokenizer, tokenizer_identity
+
+    with pytest.raises(ValueError, match=r"data\.tokenizer = upper; allowed: byte"):
+        make_tokenizer("upper")
+    (folder / "mine.py").write_text(WORDS)
+    config = overrides.override(Config(), {"extension": "mine.py", "data.tokenizer": "upper"})
+    made = make_tokenizer(config.data.tokenizer)
+    assert bytes(from_spec(made.spec).encode("ab").astype("u1")) == b"AB"
+    # Another text of the file is another corpus in the cache.
+    assert tokenizer_identity("upper") == f"upper {extensions.digests(config.extensions)[0]}"

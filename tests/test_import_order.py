@@ -52,8 +52,10 @@ data: batch documents files file_source libraries output permutation progress re
     source_entries source_entries.huggingface source_entries.jsonl source_entries.mixture
     source_entries.parquet source_entries.shards source_entries.stdlib source_entries.text
     source_entries.tfds sources splits
-    tokenizers.base tokenizers.plain tokenizers.tokenizer_json tokenizers.subword
-    tokenizers.vocabularies tokenizers parts shards stream grain_source streaming verified
+    tokenizers.base tokenizers.plain tokenizers.entry tokenizers.entries tokenizers.entries.byte
+    tokenizers.entries.char tokenizers.entries.ids tokenizers.tokenizer_json tokenizers.subword
+    tokenizers.entries.bpe tokenizers.vocabularies tokenizers.entries.gpt1 tokenizers.entries.gpt2
+    tokenizers parts shards stream grain_source streaming verified
     finished build corpora .
 parallel: . companions dispatch processes meeting sharding feed
 models: . entry activations activations.geglu activations.gelu activations.gelu_tanh
@@ -62,6 +64,7 @@ models: . entry activations activations.geglu activations.gelu activations.gelu_
     scores scores.alibi scores.sinks scores.soft_cap cpu kernels products execution layers experts
     ring attention transformer gpt trees vision
 objectives: . cross_entropy routers in_parts parts pretraining distillation
+    entry entries entries.label_smoothing entries.next_token
 adapt: difference interceptors low_rank adaptation .
 finetune: . embeddings noise recipes scores templates inputs checks heads packing reading examples
 inference: . chat filters retrieval settings sampling decode generate

@@ -375,7 +375,7 @@ def test_adafactor_on_a_stack_equals_each_layer_by_itself():
         np.testing.assert_allclose(ours[layer].reshape(128, 128), expected, rtol=1e-4, atol=1e-7)
 
 
-@pytest.mark.parametrize("name", ["adamw", "adafactor", "lion", "muon", "sgd"])
+@pytest.mark.parametrize("name", ["adamw", "adafactor", "lion", "muon", "normuon", "sgd"])
 def test_hyperparameters_may_be_mapped_over(name):
     """Trials packed with vmap move as they do one by one."""
     tree, grads = few_params(), few_params(seed=1)

@@ -76,6 +76,8 @@ NOT_BY_TYPE: dict[str, dict[str, Any]] = {
         "optimizer.name": "normuon",
         "optimizer.options": {"neuron_decay": 0.9},
     },
+    "train.objective": {"train.objective": "label_smoothing"},
+    "train.options": {"train.objective": "label_smoothing", "train.options": {"share": 0.2}},
     "schedule.name": {"schedule.name": "wsd"},
     "schedule.options": {"schedule.name": "power", "schedule.options": {"exponent": 0.4}},
     "adapt.targets": {"adapt.targets": ["up"]},

@@ -99,6 +99,11 @@ class Config:
                     f"a batch of {sequences} sequences is not divisible by "
                     f"compute.microbatches = {parts}"
                 )
+        if self.train.objective != "next_token" and not self.is_pretraining:
+            raise ValueError(
+                f"train.objective = {self.train.objective} is for pretraining: it does not go with "
+                f"task.name, adapt.method or distill.teacher"
+            )
         self._check_optimizer()
         self._check_adapt()
         self._check_distill()
@@ -139,13 +144,14 @@ class Config:
 
     def _check_names(self) -> None:
         """Raises ValueError for a name that no entry has, or options that its entry has not."""
-        for part in (self.model, self.data, self.task, self.optimizer, self.schedule):
+        for part in (self.model, self.data, self.train, self.optimizer, self.schedule):
             for table, name in entries.chosen(part):
                 table.check(name)
         for key, part in (
             ("optimizer", self.optimizer),
             ("schedule", self.schedule),
             ("data", self.data),
+            ("train", self.train),
         ):
             table, name = next(entries.chosen(part))
             if part.options or name not in table:

@@ -67,6 +67,10 @@ def unknown_option(key: str, owner: str, option: str, known: Sequence[str]) -> s
 E = TypeVar("E", bound=Entry)
 
 
+REGISTERING: list[str] = []
+"""Digests of the extensions that are being run, the innermost last."""
+
+
 class Table(Generic[E]):
     """The entries of one kind, by name."""
 
@@ -80,6 +84,7 @@ class Table(Generic[E]):
         """
         self.setting, self.folder, self.library = setting, folder, library
         self._registered: dict[str, E] = {}
+        self._origins: dict[str, str] = {}
 
     @functools.cached_property
     def _files(self) -> dict[str, str]:
@@ -102,6 +107,11 @@ class Table(Generic[E]):
                 f"{self.setting} = {entry.name} is known already; give yours another name"
             )
         self._registered[entry.name] = entry
+        self._origins[entry.name] = REGISTERING[-1] if REGISTERING else ""
+
+    def origin(self, name: str) -> str:
+        """Digest of the extension that registered an entry; empty for one of this package."""
+        return self._origins.get(name, "")
 
     def find(self, name: str) -> E:
         """The entry of that name. Raises ValueError with the names that are allowed."""
@@ -163,6 +173,8 @@ OPTIMIZERS: Table[Any] = Table(
     "optimizer.name", "gpt_jax.optim.entries", "gpt_jax.optim.from_optax:find"
 )
 SCHEDULES: Table[Any] = Table("schedule.name", "gpt_jax.optim.schedules")
+OBJECTIVES: Table[Any] = Table("train.objective", "gpt_jax.objectives.entries")
+TOKENIZERS: Table[Any] = Table("data.tokenizer", "gpt_jax.data.tokenizers.entries")
 SOURCES: Table[Any] = Table("data.source", "gpt_jax.data.source_entries")
 POSITIONS: Table[Any] = Table("model.position", "gpt_jax.models.positions")
 SCORES: Table[Any] = Table("model.scores", "gpt_jax.models.scores")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt_jax.config import python_file
+from gpt_jax.config.entries import REGISTERING
 from gpt_jax.storage.atomic import write_atomically
 from gpt_jax.storage.checksum import checksum, file_checksum
 
@@ -98,11 +99,14 @@ def _execute(file: Path, digest: str) -> None:
         raise ValueError(f"{file} is not a Python file (*.py)")
     module, loader = importlib.util.module_from_spec(spec), spec.loader
     sys.modules[name] = module
+    REGISTERING.append(digest)
     try:
         python_file.call(file, lambda: loader.exec_module(module))
     except BaseException:
         del sys.modules[name]
         raise
+    finally:
+        REGISTERING.pop()
 
 
 def run_added(changes: Mapping[str, Any]) -> None:

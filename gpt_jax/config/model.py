@@ -60,7 +60,7 @@ class ModelConfig:
     position: Annotated[str, OneOf(POSITIONS)] = "learned"
     """Where position comes from."""
     scores: Annotated[tuple[str, ...], OneOf(SCORES)] = setting((), added="2026-11-28")
-    """Changes of attention scores, one after another: soft_cap, sinks."""
+    """Changes of attention scores, one after another."""
     options: Options = fresh(HashableDict, added="2026-11-28")
     """Options of the entries named by position and scores, by name: model.options.soft_cap.cap=30.
     """

@@ -23,8 +23,8 @@ class OptimizerConfig:
     """The update rule."""
 
     name: Annotated[str, OneOf(OPTIMIZERS)] = "adamw"
-    """Update rule; muon and normuon orthogonalise matrices and leave the rest to adamw. A name of
-    optax or optax.contrib (adabelief, optax.adamw) is that library's rule."""
+    """Update rule; muon orthogonalises matrices and leaves the rest to adamw. A name of optax or
+    optax.contrib (adabelief, optax.adamw) is that library's rule."""
     learning_rate: PositiveFloat = setting(3e-4, use="lane")
     """Peak learning rate; of adafactor, relative to a parameter's root mean square."""
     b1: Probability = setting(0.9, use="lane")
@@ -44,8 +44,8 @@ class OptimizerConfig:
     ema_decay: Probability | None = None
     """Keep an exponential moving average of the parameters, and evaluate it."""
     options: Options = fresh(HashableDict, added="2026-11-28")
-    """Options of the update rule's own (normuon: neuron_decay, neuron_epsilon), or of an optax
-    optimizer, by name: optimizer.options.eps=1e-6."""
+    """Options of the update rule's own, or of an optax optimizer, by name:
+    optimizer.options.eps=1e-6."""
 
 
 @section

@@ -46,6 +46,7 @@ def summary(verb: str) -> str:
     lines += [
         f"  {name:<{width}}  {len(keys):>2}  {meanings[name]}" for name, keys in names.items()
     ]
+    lines += ["", "--extension FILE: run a Python file that registers entries of your own first"]
     return "\n".join(lines)
 
 

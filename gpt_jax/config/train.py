@@ -1,13 +1,17 @@
 """The duration of training, its batches and its loss. Must not import jax."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
+from gpt_jax.config.entries import OBJECTIVES, OneOf
 from gpt_jax.config.fields import (
+    HashableDict,
     NonNegative,
     NonNegativeFloat,
+    Options,
     Positive,
     PositiveFloat,
     check,
+    fresh,
     section,
     setting,
 )
@@ -25,6 +29,10 @@ class TrainConfig:
     """Sequences in the first batches when the batch size is ramped up."""
     ramp_tokens: NonNegative = setting(0, unit="tokens", use="loop")
     """Tokens over which the batch grows linearly to batch_sequences."""
+    objective: Annotated[str, OneOf(OBJECTIVES)] = setting("next_token", added="2026-11-28")
+    """What training on text alone minimises; tasks and teachers have objectives of their own."""
+    options: Options = fresh(HashableDict, added="2026-11-28")
+    """Options of the objective's own, by name (label_smoothing: share)."""
     z_loss: NonNegativeFloat = 0.0
     """Weight of the squared log-normaliser added to the loss (PaLM: 1e-4)."""
     router_load_balance_loss: NonNegativeFloat = setting(0.01, added="2026-11-25")

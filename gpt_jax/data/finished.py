@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt_jax.config import DataConfig
+from gpt_jax.config.entries import SOURCES
 from gpt_jax.data.documents import Source
 from gpt_jax.data.shards import FORMAT_VERSION, Corpus
 from gpt_jax.data.tokenizers import tokenizer_identity
@@ -51,6 +52,8 @@ def make_identity(data: DataConfig, source: Source) -> dict[str, Any]:
     by_hash = data.validation == "document" and data.validation_fraction > 0
     identity = earlier_identity(data, source) | {"source_identity": source.identity}
     identity |= {"options": data.options} if data.options else {}
+    origin = SOURCES.origin(data.source)  # another text of the extension may give other documents
+    identity |= {"extension": origin} if origin else {}
     return identity | ({"copies": "together"} if by_hash else {})
 
 

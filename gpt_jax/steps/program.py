@@ -5,8 +5,8 @@ Only what a config asks for is imported: pretraining needs none of finetune and 
 
 from gpt_jax.config import Config
 from gpt_jax.models.gpt import GPT
+from gpt_jax.objectives.entry import OBJECTIVES
 from gpt_jax.objectives.parts import Objective, TrainAll, Transform
-from gpt_jax.objectives.pretraining import LanguageModel
 from gpt_jax.steps.step import Steps
 
 
@@ -26,7 +26,9 @@ def make_objective(config: Config, model: GPT, teacher: GPT | None = None) -> Ob
 
         return Distillation(config.train, model, config.distill, teacher)
     if config.task.name == "language_model":
-        return LanguageModel(config.train, model)
+        entry = OBJECTIVES.find(config.train.objective)
+        options = entry.read_options(config.train.options, "train.options")
+        return entry.make(config, model, options)
     from gpt_jax.finetune.heads import TaskObjective
 
     return TaskObjective(config, model)

@@ -142,7 +142,11 @@ def _shape_key(config: Config) -> str:
     }
     fixed = overrides.draft(config, same)
     work = (fixed.model, fixed.compute, fixed.mesh, fixed.train.batch_sequences)
-    optimizer = (fixed.optimizer.name, fixed.optimizer.ema_decay is None)
+    optimizer = (
+        fixed.optimizer.name,
+        dict(fixed.optimizer.options),
+        fixed.optimizer.ema_decay is None,
+    )
     return repr((work, optimizer, fixed.data.separate_documents))
 
 

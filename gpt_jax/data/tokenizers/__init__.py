@@ -18,6 +18,7 @@ from gpt_jax.data.tokenizers.base import (
     Tokenizer,
     errors_named,
 )
+from gpt_jax.data.tokenizers.entry import TOKENIZERS, Making
 from gpt_jax.data.tokenizers.plain import ByteTokenizer, CharTokenizer, IdsTokenizer
 from gpt_jax.hints import did_you_mean
 from gpt_jax.storage.checksum import checksum
@@ -57,12 +58,6 @@ def make_tokenizer(
 
     Raises ValueError for an unknown name, missing files, or no texts where they are needed.
     """
-    if name == "byte":
-        return ByteTokenizer()
-    if name in ("gpt2", "gpt1"):
-        from gpt_jax.data.tokenizers import vocabularies
-
-        return vocabularies.load_gpt2(path) if name == "gpt2" else vocabularies.load_gpt1(path)
     if Path(name).name == SPEC_FILE:
         return _from_file(name, _read(name))
     if name.endswith(".json"):
@@ -73,19 +68,15 @@ def make_tokenizer(
         from gpt_jax.data.tokenizers.subword import SentencePieceTokenizer
 
         return SentencePieceTokenizer(_read(name), name)
-    if (match := re.fullmatch(r"ids:(\d{1,9})", name)) and int(match[1]):
-        return IdsTokenizer(int(match[1]))
-    size = bpe_size(name)
-    if name != "char" and size is None:
-        hint = did_you_mean(name, ["byte", "char", "gpt2", "gpt1", "bpe:4096"])
-        raise ValueError(f"data.tokenizer = {name}; allowed: {ALLOWED}{hint}")
-    if texts is None:
-        raise ValueError(f"data.tokenizer = {name} is learned from a corpus, and none was given")
-    if size is None:
-        return CharTokenizer.from_texts(texts())
-    from gpt_jax.data.tokenizers.subword import BytePairTokenizer
-
-    return BytePairTokenizer.train(texts(), size, progress)
+    kind, colon, argument = name.partition(":")
+    if kind in TOKENIZERS:
+        entry = TOKENIZERS.find(kind)
+        if re.fullmatch(entry.argument, argument) and bool(colon) == bool(entry.argument):
+            return entry.make(Making(name, argument, path, texts, progress))
+    own = [n for n in TOKENIZERS.names() if TOKENIZERS.origin(n)]
+    allowed = " | ".join([ALLOWED, *own])
+    hint = did_you_mean(name, ["byte", "char", "gpt2", "gpt1", "bpe:4096", *own])
+    raise ValueError(f"data.tokenizer = {name}; allowed: {allowed}{hint}")
 
 
 def bpe_size(name: str) -> int | None:
@@ -97,7 +88,8 @@ def bpe_size(name: str) -> int | None:
 def tokenizer_identity(name: str) -> str:
     """The name, and for a file its hash: what a corpus must be rebuilt for."""
     if not name.endswith((".json", ".model")):
-        return name
+        origin = TOKENIZERS.origin(name.partition(":")[0])
+        return f"{name} {origin}" if origin else name
     content = _read(name)
     if name.endswith(".json") and Path(name).name != SPEC_FILE:
         from gpt_jax.data.tokenizers.tokenizer_json import identity
@@ -131,17 +123,11 @@ def from_spec(spec: dict[str, Any], where: str = "a saved tokenizer") -> Tokeniz
 
 
 def _from_spec(spec: dict[str, Any], where: str) -> Tokenizer:
-    match spec.get("kind"):
-        case "byte":
-            return ByteTokenizer()
-        case "char":
-            return CharTokenizer(spec["characters"])
-        case "ids":
-            return IdsTokenizer(spec["vocab_size"], spec["end_of_text"])
-        case "bpe":
-            from gpt_jax.data.tokenizers.subword import BytePairTokenizer
-
-            return BytePairTokenizer(spec["tokens"])
+    kind = spec.get("kind")
+    entry = TOKENIZERS.find(kind) if isinstance(kind, str) and kind in TOKENIZERS else None
+    if entry is not None and entry.restore is not None:
+        return entry.restore(spec, where)
+    match kind:
         case "json":
             from gpt_jax.data.tokenizers.tokenizer_json import JsonTokenizer
 
@@ -150,7 +136,7 @@ def _from_spec(spec: dict[str, Any], where: str) -> Tokenizer:
             from gpt_jax.data.tokenizers.subword import SentencePieceTokenizer
 
             return SentencePieceTokenizer(base64.b64decode(spec["model"]), where)
-        case kind:
+        case _:
             raise ValueError(f"it is of unknown kind {kind!r}; was it made by a later version?")
 
 

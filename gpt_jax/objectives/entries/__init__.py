@@ -1,0 +1,1 @@
+"""Pretraining objectives that are known by name, a file each (`gpt_jax.objectives.entry`)."""
