@@ -24,6 +24,7 @@ from gpt_jax.storage.atomic import write_atomically, write_json
 HERE = Path(__file__).parent
 CONFIGS = HERE.parent.parent / "configs"
 COMPILED, README = HERE / "compiled.json", HERE / "README.md"
+FIGURE = HERE / "memory.png"
 GIB = 2.0**30
 
 GPT2 = ("gpt2_124m", "gpt2_355m", "gpt2_774m", "gpt2_1558m")
@@ -134,6 +135,31 @@ def compared(done: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def draw(done: dict[str, Any]) -> None:
+    """Closed form against compiler, a point for each program, with 12% to both sides."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    axes = figure.subplots()
+    markers = {"v4": "s", "v5p": "o", "v6e": "^", "2xv5p": "D"}
+    for chip, marker in markers.items():
+        found = [
+            (done[key(case)]["compiled_total_bytes"] / GIB, plan_of(case).memory.total / GIB)
+            for case in cases()
+            if case[1].split(":")[0] == chip and done.get(key(case), {}).get("compiled_fits")
+        ]
+        axes.plot(*zip(*found, strict=True), marker, ms=6, mfc="none", label=chip)
+    ends = (0.5, 60)
+    axes.plot(ends, ends, "-", color="0.6", lw=1, label="equal")
+    axes.fill_between(
+        ends, [0.88 * x for x in ends], [1.12 * x for x in ends], color="0.9", label="within 12%"
+    )
+    axes.set(xscale="log", yscale="log", xlim=ends, ylim=ends)
+    axes.set(xlabel="reserved by the compiler, GiB of one device", ylabel="closed form, GiB")
+    axes.legend(frameon=False)
+    figure.savefig(FIGURE, dpi=120)
+
+
 def planned() -> str:
     """The best plan that the search finds for each size, as `gpt-jax plan --search` prints it."""
     plans, pasted = [], []
@@ -157,6 +183,7 @@ def main() -> None:
     parser.add_argument("--no-compile", action="store_true", help="tables of what is there")
     if not parser.parse_args().no_compile:
         compile_missing()
+    draw(read())
     page = README.read_text()
     page = replace(page, "compared", compared(read()))
     write_atomically(README, replace(page, "planned", planned()))
