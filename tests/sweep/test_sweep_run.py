@@ -423,7 +423,7 @@ def workers_of(directory: Path) -> list[int]:
 def test_a_worker_that_dies_at_work_is_replaced(workspace, sweep_file, tmp_path):
     """As the kernel kills it when memory runs out: its trial is failed, the rest is done."""
     directory = tmp_path / "runs"
-    file = write_sweep(workspace, tmp_path, GRID, steps=400)
+    file = write_sweep(workspace, tmp_path, GRID, steps=100)
     process = subprocess.Popen(
         **command(workspace, file, directory),
         stdout=subprocess.PIPE,
