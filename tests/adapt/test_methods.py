@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from cover import covered
 
 from gpt_jax.adapt import adapted, difference, interceptors, low_rank, make_adaptation
 from gpt_jax.config import AdaptConfig, ComputeConfig, Config, ModelConfig, OptimizerConfig
@@ -134,8 +135,17 @@ def test_what_no_plain_model_computes_is_not_merged(name):
         adaptation.merge(adaptation.combine(frozen, trained))
 
 
-@pytest.mark.parametrize("layers", ["scan", "unroll"])
-@pytest.mark.parametrize("name", ["lora", "adalora", "adapter", "prefix", "prompt"])
+@pytest.mark.parametrize(
+    ("name", "layers"),
+    covered(
+        (("lora", "adalora", "adapter", "prefix", "prompt"), ("scan", "unroll")),
+        # Prefixes have one cache for all layers, or one each: both.
+        {
+            *(("lora", "scan"), ("adalora", "unroll"), ("adapter", "scan")),
+            *(("prefix", "scan"), ("prefix", "unroll"), ("prompt", "unroll")),
+        },
+    ),
+)
 def test_decoding_with_a_cache_computes_the_same(name, layers):
     adaptation, frozen, trained = made(name, moved=True)
     compute = ComputeConfig(dtype="float32", attention="reference", products="plain", layers=layers)
@@ -150,9 +160,17 @@ def test_decoding_with_a_cache_computes_the_same(name, layers):
     np.testing.assert_allclose(np.concatenate(found, axis=1), logits(name, moved=True), atol=2e-5)
 
 
-@pytest.mark.parametrize("attention", ["blockwise", "reference"])
-@pytest.mark.parametrize("products", ["plain", "cpu"])
-@pytest.mark.parametrize("name", ["lora", "adapter", "prefix"])
+@pytest.mark.parametrize(
+    ("name", "products", "attention"),
+    covered(
+        (("lora", "adapter", "prefix"), ("plain", "cpu"), ("blockwise", "reference")),
+        {  # every two of them meet
+            *(("lora", "cpu", "blockwise"), ("lora", "plain", "reference")),
+            *(("adapter", "plain", "blockwise"), ("adapter", "cpu", "reference")),
+            *(("prefix", "cpu", "blockwise"), ("prefix", "plain", "reference")),
+        },
+    ),
+)
 def test_any_kernel_and_form_of_products(name, attention, products):
     adaptation, frozen, trained = made(name, moved=True)
     compute = ComputeConfig(

@@ -4,12 +4,14 @@ import functools
 import math
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from cover import covered
 
 from gpt_jax.config import ComputeConfig, ModelConfig
 from gpt_jax.models import gpt
@@ -319,20 +321,31 @@ def test_gpt1_ends_in_its_last_blocks_norm():
     np.testing.assert_allclose(x_TD.std(-1), 1, atol=1e-3)
 
 
+CPU_FORMS: dict[str, dict[str, Any]] = {
+    "gpt2": {},
+    "alibi": {"n_kv_heads": 1, "position": "alibi", "norm": "rmsnorm", "bias": False},
+    "banded": {"layer_pattern": ("dense", "banded"), "window": 3, "position": "rotary"},
+    "untied": {"tied_embeddings": False, "qk_norm": True, "activation": "swiglu"},
+    "sinks": {
+        "scores": ("soft_cap", "sinks"),
+        "options": {"soft_cap": {"cap": 1.5}},
+        "n_kv_heads": 2,
+    },
+}
+WITH_SEGMENTS = ("alibi", "banded", "sinks")
+"""Masks of segments meet biases, windows and other scores; the others differ in no mask."""
+
+
 @pytest.mark.parametrize(
-    "changes",
-    [
-        {},
-        {"n_kv_heads": 1, "position": "alibi", "norm": "rmsnorm", "bias": False},
-        {"layer_pattern": ("dense", "banded"), "window": 3, "position": "rotary"},
-        {"tied_embeddings": False, "qk_norm": True, "activation": "swiglu"},
-        {"scores": ("soft_cap", "sinks"), "options": {"soft_cap": {"cap": 1.5}}, "n_kv_heads": 2},
-    ],
-    ids=["gpt2", "alibi", "banded", "untied", "sinks"],
+    ("name", "text"),
+    covered(
+        (tuple(CPU_FORMS), ("whole", "segments")),
+        {(name, "segments" if name in WITH_SEGMENTS else "whole") for name in CPU_FORMS},
+    ),
 )
-@pytest.mark.parametrize("segmented", [False, True])
-def test_the_cpu_form_of_products_has_the_plain_ones_loss_and_gradients(changes, segmented):
-    segments = np.repeat(SEGMENTS, len(TOKENS), axis=0) if segmented else None
+def test_the_cpu_form_of_products_has_the_plain_ones_loss_and_gradients(name, text):
+    changes = CPU_FORMS[name]
+    segments = np.repeat(SEGMENTS, len(TOKENS), axis=0) if text == "segments" else None
     targets = np.roll(TOKENS, -1, axis=1)
 
     def run(dtype, products):
