@@ -176,23 +176,28 @@ def test_padding_rows_count_nothing(tmp_path):
     config, model, params, _ = prepared("classify", tmp_path)
     rows = examples.load_rows(config, TOKENIZER, FOUND["classify"], "")
     batch = rows.rows(np.asarray([0, 1, -1, -1]))
-    padded, sums = task_loss(config, model, params, batch)
-    alone, sums_alone = task_loss(config, model, params, rows.rows(np.asarray([0, 1])))
+    loss = jax.jit(functools.partial(task_loss, config, model))
+    padded, sums = loss(params, batch)
+    alone, sums_alone = loss(params, rows.rows(np.asarray([0, 1])))
     np.testing.assert_allclose(padded, alone, rtol=1e-6)
     np.testing.assert_allclose(sums[:3], sums_alone[:3], rtol=1e-6)
 
 
 def test_preference_is_equation_7_and_zero_margin_where_training_begins(tmp_path):
     config, model, params, batch = prepared("prefer", tmp_path, preference_beta=0.5)
-    began = np.asarray(sequence_log_probabilities(config, model, params, batch))
+    score, outputs, objective = (
+        jax.jit(functools.partial(function, config, model))
+        for function in (sequence_log_probabilities, task_outputs, task_loss)
+    )
+    began = np.asarray(score(params, batch))
     n, K = began.shape
     read = batch.label_weights_BT.reshape(n, K, -1)
     labels = np.where(read > 0, began[..., None], 0).reshape(n, -1)
-    _, margins = task_outputs(config, model, params, batch._replace(labels_BT=labels))
+    _, margins = outputs(params, batch._replace(labels_BT=labels))
     np.testing.assert_allclose(margins, 0, atol=1e-4)
     moved = jax.tree.map(lambda x: 1.1 * x, params)
-    now = np.asarray(sequence_log_probabilities(config, model, moved, batch))
-    loss, sums = task_loss(config, model, moved, batch._replace(labels_BT=labels))
+    now = np.asarray(score(moved, batch))
+    loss, sums = objective(moved, batch._replace(labels_BT=labels))
     margin = 0.5 * ((now - began)[:, 0] - (now - began)[:, 1])
     assert np.abs(margin).max() > 0.01
     np.testing.assert_allclose(loss, np.log1p(np.exp(-margin)).sum(), rtol=1e-3)
