@@ -171,6 +171,7 @@ def configuration(site: Site, titles: dict[str, str], reference: list[Any]) -> d
     handler = {
         "paths": [str(site.root)],
         "options": {
+            "docstring_style": None,  # ours are sentences
             "show_root_heading": False,
             "show_root_toc_entry": False,
             "show_source": False,
