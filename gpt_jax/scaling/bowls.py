@@ -148,7 +148,7 @@ def law_through(cells: Sequence[Cell], hyper: str) -> PowerLaw:
 def fit_surface(grid: Grid, window: float = WINDOW) -> dict[str, PowerLaw]:
     """All laws by one surface: floors of cells, one curvature, minima on the laws.
 
-    Intervals are of a sandwich over cells, with Student's t of cells less parameters.
+    Intervals are of a jackknife over cells, with Student's t of cells less the law's parameters.
     """
     from scipy.optimize import least_squares
 
@@ -183,14 +183,12 @@ def fit_surface(grid: Grid, window: float = WINDOW) -> dict[str, PowerLaw]:
         start += [float(logs[:, k].mean()), *[0.0] * (size - 1)]
     start += [0.05 * float(i == j) for i, j in zip(*lower, strict=True)]
     found = least_squares(residuals, start, method="lm", max_nfev=4000)
-    scores = np.stack([found.jac[owner == k].T @ found.fun[owner == k] for k in range(len(cells))])
-    bread = np.linalg.pinv(found.jac.T @ found.jac)
-    covariance = bread @ (scores.T @ scores) @ bread
+    covariance = _over_cells(found.jac, found.fun, owner)
     laws, at = {}, 0
     for name, centre, size in zip(names, centres, sizes, strict=True):
         part = found.x[at : at + size].copy()
-        freedom = max(1, len(cells) - sum(sizes))
-        block = covariance[at : at + size, at : at + size] * len(cells) / freedom
+        freedom = max(1, len(cells) - size)
+        block = covariance[at : at + size, at : at + size]
         # From the centre of the variables to where they are 1.
         shift = np.append(1.0, -centre)
         part[0] = shift @ found.x[at : at + size]
@@ -198,6 +196,23 @@ def fit_surface(grid: Grid, window: float = WINDOW) -> dict[str, PowerLaw]:
         laws[name] = _law(name, part, errors, freedom)
         at += size
     return laws
+
+
+def _over_cells(jacobian: Array, residuals: Array, owner: Array) -> Array:
+    """(P, P) covariance of the parameters, whatever the errors within a cell have in common.
+
+    A cell's residuals are taken as those of a fit without it, (I - H) \\ r with H its leverage: of
+    few cells each pulls the fit towards itself (CR3: Bell and McCaffrey 2002).
+    """
+    bread = np.linalg.pinv(jacobian.T @ jacobian)
+    scores = []
+    for k in range(int(owner.max()) + 1):
+        rows = jacobian[owner == k]
+        left = np.eye(len(rows)) - rows @ bread @ rows.T
+        scores.append(rows.T @ np.linalg.lstsq(left, residuals[owner == k], rcond=1e-9)[0])
+    total = np.stack(scores)
+    share = (len(scores) - 1) / len(scores)
+    return share * bread @ (total.T @ total) @ bread
 
 
 def _law(hyper: str, solved: Array, errors: Array, freedom: int) -> PowerLaw:

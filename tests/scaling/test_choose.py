@@ -82,6 +82,35 @@ def test_plan_leaves_less_variance_than_as_dear_random_runs(study):
         assert chosen[-1].after < left**0.5
 
 
+def test_a_learning_rate_is_a_dimension_where_cells_have_several(tmp_path, capsys):
+    """Planted bowls whose best learning rate falls with N: it comes out at the target, and the
+    runs that are written have learning rates."""
+    path = tmp_path / "runs.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["n_params", "n_tokens", "loss", "learning_rate"])
+        for n in np.geomspace(1e7, 1e9, 4):
+            for d in np.geomspace(3e8, 3e10, 3):
+                for rate in np.geomspace(1e-4, 1e-2, 5):
+                    bowl = 0.02 * np.log(rate / (1e-3 * (n / 1e8) ** -0.3)) ** 2
+                    writer.writerow([n, d, planted(n, d) * np.exp(bowl), rate])
+    out, document = tmp_path / "chosen.py", tmp_path / "next.json"
+    target = ["--budget", "1e21", "--target", "1e21", "--most", "3"]
+    command = ["next", str(path), *target, "--json", str(document)]
+    assert main([*command, "--out", str(out)]) == 0
+    assert "differ in learning rate, which is varied" in capsys.readouterr().out
+    found = json.loads(document.read_text())
+    best = 1e-3 * (found["n_params"] / 1e8) ** -0.3
+    assert found["learning_rate"] == pytest.approx(best, rel=0.8)  # steps of the search are 1.78
+    assert all(",lr=" in run["run"] for run in found["runs"])
+    trials = read_sweep(out, {}).trials
+    rates = [float(run["run"].partition(",lr=")[2]) for run in found["runs"]]
+    assert [t.config.optimizer.learning_rate for t in trials] == pytest.approx(rates, rel=0.01)
+    assert main([*command, "--vary", "none"]) == 0
+    assert "differ in learning rate" not in capsys.readouterr().out
+    assert json.loads(document.read_text())["learning_rate"] is None
+
+
 def test_command_chooses_and_writes_a_sweep(tmp_path, study, capsys):
     x, loss, _, _ = study
     path = tmp_path / "runs.csv"
