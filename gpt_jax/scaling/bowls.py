@@ -148,7 +148,7 @@ def law_through(cells: Sequence[Cell], hyper: str) -> PowerLaw:
 def fit_surface(grid: Grid, window: float = WINDOW) -> dict[str, PowerLaw]:
     """All laws by one surface: floors of cells, one curvature, minima on the laws.
 
-    Intervals are of a jackknife over cells, with Student's t of cells less the law's parameters.
+    Intervals are of a sandwich over cells, with Student's t of cells less the law's parameters.
     """
     from scipy.optimize import least_squares
 
@@ -201,18 +201,20 @@ def fit_surface(grid: Grid, window: float = WINDOW) -> dict[str, PowerLaw]:
 def _over_cells(jacobian: Array, residuals: Array, owner: Array) -> Array:
     """(P, P) covariance of the parameters, whatever the errors within a cell have in common.
 
-    A cell's residuals are taken as those of a fit without it, (I - H) \\ r with H its leverage: of
-    few cells each pulls the fit towards itself (CR3: Bell and McCaffrey 2002).
+    Of few cells each pulls the fit towards itself: its residuals r count as (I - H)^(-1/2) r, with
+    H its leverage, which makes the sandwich unbiased for equal errors (CR2: Bell and McCaffrey
+    2002).
     """
     bread = np.linalg.pinv(jacobian.T @ jacobian)
     scores = []
     for k in range(int(owner.max()) + 1):
         rows = jacobian[owner == k]
-        left = np.eye(len(rows)) - rows @ bread @ rows.T
-        scores.append(rows.T @ np.linalg.lstsq(left, residuals[owner == k], rcond=1e-9)[0])
+        values, axes = np.linalg.eigh(np.eye(len(rows)) - rows @ bread @ rows.T)
+        known = values > 1e-9  # a direction in which the cell alone decides has no residual
+        turned = (axes.T @ residuals[owner == k])[known] / np.sqrt(values[known])
+        scores.append(rows.T @ (axes[:, known] @ turned))
     total = np.stack(scores)
-    share = (len(scores) - 1) / len(scores)
-    return share * bread @ (total.T @ total) @ bread
+    return bread @ (total.T @ total) @ bread
 
 
 def _law(hyper: str, solved: Array, errors: Array, freedom: int) -> PowerLaw:
