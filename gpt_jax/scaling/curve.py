@@ -35,8 +35,9 @@ PRIOR = {"C": (0.0, 1.0), "beta": (0.5, 0.1), "gamma": (0.5, 0.1)}
 stop after some steps. Few curves leave the three to each other, and their least error then
 predicts longer runs badly."""
 NOISE = 1e-3 * AWAY**0.5
-"""Error of log loss that costs the objective as much as one width of the prior. The factor AWAY^0.5
-is there because neighbouring residuals are correlated: AWAY evaluations count as one."""
+"""Error of log loss, at most, that costs the objective as much as one width of the prior; cleaner
+residuals make the prior count less (`_noise_of`). The factor AWAY^0.5 is there because neighbouring
+residuals are correlated: AWAY evaluations count as one."""
 PRIOR_STEP = 1e-4
 """Scale of the prior's rows: far within Huber's delta."""
 
@@ -202,23 +203,49 @@ def fit_curves(
     law = MultiPower(tuple(make_blocks(curve) for curve in known), fixed)
     measured = np.log(np.concatenate([curve.loss for curve in known]))
     rows = np.append(measured, np.zeros(len(PRIOR)))
-    weights = np.append(np.ones(measured.size), np.full(len(PRIOR), (NOISE / PRIOR_STEP) ** 2))
+    sizes = [curve.loss.size for curve in known]
+
+    def weights(noise: float) -> Array:
+        return np.append(np.ones(measured.size), np.full(len(PRIOR), (noise / PRIOR_STEP) ** 2))
+
     if measured.size <= len(SYMBOLS) - len(fixed):
         raise ValueError(f"{measured.size} evaluations; the law has {len(SYMBOLS)} parameters")
     starts = _starts(law, np.exp(measured)) if like is None else like[None]
-    rough = minimise(law, {}, rows, starts, 10 * DELTA, weights=weights, iterations=60)
+    rough = minimise(law, {}, rows, starts, 10 * DELTA, weights=weights(NOISE), iterations=60)
     best = rough.theta[np.argsort(rough.objective)[:2]]
-    fine = minimise(law, {}, rows, best, DELTA, weights=weights, iterations=400)
+    off = measured - law.log_loss(best[:1], {})[0][0, : measured.size]
+    noise = min(NOISE, _noise_of(off, sizes)[0])
+    fine = minimise(law, {}, rows, best, DELTA, weights=weights(noise), iterations=400)
     theta = fine.theta[fine.objective.argmin()]
     spread = _spread(
         MultiPower(law.blocks, law.held, prior=False),
         theta,
         measured,
-        [c.loss.size for c in known],
+        sizes,
         n_refits,
         seed,
+        noise,
     )
     return CurveFit(theta, spread, float(fine.objective.min()), tuple(known))
+
+
+def _noise_of(residuals: Array, sizes: Sequence[int]) -> tuple[float, float, float]:
+    """Scatter of evaluations as if they were independent, how many count as one, and how many by
+    what stretches of them share within.
+
+    From the sums of stretches of AWAY residuals. Stretches miss what their ends share; of noise
+    whose correlation falls exponentially, where f count as one, (f^2 - 1) / (2 AWAY).
+    """
+    sums = []
+    for size, end in zip(sizes, np.cumsum(sizes), strict=True):
+        own = residuals[end - size : end]
+        length = min(AWAY, size)
+        sums.append(own[: size // length * length].reshape(-1, length).sum(1) / length**0.5)
+    scatter = float((np.concatenate(sums) ** 2).mean()) ** 0.5
+    within = max(1.0, scatter**2 / max(float((residuals**2).mean()), 1e-300))
+    inside = 1 - 2 * (within - 1 / (2 * AWAY)) / AWAY
+    count = AWAY * (1 - max(inside, 0.0) ** 0.5)
+    return scatter * (count / within) ** 0.5, count, within
 
 
 def quality(fit: CurveFit, curve: Curve) -> dict[str, float]:
@@ -285,7 +312,7 @@ def _spread(
     sizes: list[int],
     n_refits: int,
     seed: int,
-    prior: bool = True,
+    prior_noise: float,
 ) -> Array:
     """(F, P): theta of refits less theta, one Gauss-Newton step to resampled residuals.
 
@@ -296,7 +323,10 @@ def _spread(
     predicted, gradient = law.log_loss(theta[None], {})
     jacobian, residual = gradient[0].T, measured - predicted[0]
     free = np.setdiff1d(np.arange(theta.size), [index for index, _ in law.held])
-    inflate = np.sqrt(residual.size / max(1, residual.size - free.size))
+    # A fit takes as many of the independent evaluations as it has parameters.
+    _, shared, within = _noise_of(residual, sizes)
+    freedom = max(1.0, residual.size / shared - free.size)
+    inflate = (residual.size / freedom / within) ** 0.5
     rng = np.random.default_rng(seed)
     ends = np.cumsum(sizes)
     parts = []
@@ -308,15 +338,15 @@ def _spread(
         index = (first[:, :, None] + np.arange(length)).reshape(n_refits, -1)[:, :size]
         signs = np.repeat(rng.choice([-1.0, 1.0], (n_refits, count)), length, 1)[:, :size]
         parts.append(own[index] * signs)
-    noise = inflate * np.concatenate(parts, 1)
-    columns = jacobian[:, free]
-    if prior:
-        # The prior's rows, as uncertain as it says.
-        rows = np.zeros((len(PRIOR), theta.size))
-        for k, (symbol, (_, width)) in enumerate(PRIOR.items()):
-            rows[k, SYMBOLS.index(symbol)] = NOISE / width
-        columns = np.concatenate([columns, rows[:, free]])
-        noise = np.append(noise, NOISE * rng.standard_normal((n_refits, len(PRIOR))), 1)
+    # Few evaluations say little of their own scatter: Student's t.
+    unknown = (freedom / rng.chisquare(freedom, n_refits)) ** 0.5
+    noise = inflate * unknown[:, None] * np.concatenate(parts, 1)
+    # The prior's rows, as uncertain as it says.
+    rows = np.zeros((len(PRIOR), theta.size))
+    for k, (symbol, (_, width)) in enumerate(PRIOR.items()):
+        rows[k, SYMBOLS.index(symbol)] = prior_noise / width
+    columns = np.concatenate([jacobian[:, free], rows[:, free]])
+    noise = np.append(noise, prior_noise * rng.standard_normal((n_refits, len(PRIOR))), 1)
     scale = np.maximum(np.linalg.norm(columns, axis=0), 1e-300)
     solved = np.linalg.lstsq(columns / scale, noise.T, rcond=1e-10)[0].T / scale
     spread = np.zeros((n_refits, theta.size))
