@@ -338,8 +338,9 @@ def _spread(
         index = (first[:, :, None] + np.arange(length)).reshape(n_refits, -1)[:, :size]
         signs = np.repeat(rng.choice([-1.0, 1.0], (n_refits, count)), length, 1)[:, :size]
         parts.append(own[index] * signs)
-    # Few evaluations say little of their own scatter: Student's t.
-    unknown = (freedom / rng.chisquare(freedom, n_refits)) ** 0.5
+    # The scatter itself is known from so many stretches only: Student's t.
+    stretches = residual.size / AWAY
+    unknown = (stretches / rng.chisquare(stretches, n_refits)) ** 0.5
     noise = inflate * unknown[:, None] * np.concatenate(parts, 1)
     # The prior's rows, as uncertain as it says.
     rows = np.zeros((len(PRIOR), theta.size))
