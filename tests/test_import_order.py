@@ -21,6 +21,7 @@ hints
 runtime
 output
 failures
+pasting
 storage: . atomic checksum csv_cells json_files locks optional compressed paths tables
 pages
 config: fields entries adapt data distill how model optimizer python_file extensions task train
@@ -81,8 +82,9 @@ evaluate: . cache detokenize formats generated requests results encode responses
 train: . task_data experiment judge recorder start dry_run task_report loop
 plan: . hlo compiled table text
 sweep: . grid budget ladder lanes law_values machine measure naming page_numbers page_fits
-    trial branches load cost plan_text plan store hopeless stopping attempt packs status table
-    missing stopped figures to_loss laws page_runs sections page report view slurm worker launch
+    trial branches load cost plan_text inputs plan store hopeless stopping attempt packs status
+    table missing stopped figures to_loss laws page_runs sections page report view slurm worker
+    launch
 verbs: . next_steps compress coord_check data doctor evaluate export fit compare fit_chain fit_curve
     fit_hyperparameters fit_mixture generate import_ inspect next plan predict runs serve sweep
     table train finetune

@@ -73,7 +73,7 @@ def wsd_branches(
         trunk, *cut = _point(base, point, own, fraction, derive, [name, *mine])
         trunks.append(trunk)
         branches += cut
-    return one_of_each([*trunks, *branches])
+    return one_of_each([*trunks, *branches], tell=False)
 
 
 def _budgets(totals: Totals | None) -> list[dict[str, Any]]:

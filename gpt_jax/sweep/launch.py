@@ -14,16 +14,17 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from gpt_jax import failures
+from gpt_jax import failures, pasting
 from gpt_jax.config import overrides
+from gpt_jax.output import say
 from gpt_jax.runtime import INTERRUPTED
 from gpt_jax.storage import paths
 from gpt_jax.sweep.load import load_sweep
-from gpt_jax.sweep.status import count, progress, summary, table
+from gpt_jax.sweep.status import TrialProgress, count, progress, summary, table
 from gpt_jax.sweep.store import RETRIED, SweepDirectory
 from gpt_jax.sweep.trial import Trial
 from gpt_jax.sweep.view import make_view
@@ -124,7 +125,14 @@ def run(arguments: argparse.Namespace) -> int:
     directory = Path(arguments.workdir or Path("runs") / name)
     paths.check_run_directory(directory)
     grouped = [_in_group(trial, name) for trial in trials]
+    before = SweepDirectory.begun_in(directory)
     sweep = SweepDirectory.create(directory, name, arguments.sweep, grouped)
+    kept = {entry.fingerprint for entry in sweep.entries}
+    if dropped := [entry.name for entry in before if entry.fingerprint not in kept]:
+        say(
+            f"{len(dropped):,} trials of {directory} are no longer in {arguments.sweep} (first "
+            f"{dropped[0]}): they are left out; runs of theirs stay in {directory / 'trials'}"
+        )
     if arguments.only:
         sweep = sweep.only(arguments.only)
     if arguments.launcher == "slurm":
@@ -141,9 +149,28 @@ def run(arguments: argparse.Namespace) -> int:
     if stop:
         print("stopped: the same command continues", file=sys.stderr)
         return INTERRUPTED
-    shown = arguments.sweep if arguments.workdir is None else sweep.path
-    print(f"next: gpt-jax sweep report {shown}")
+    print(pasting.shown(_next(sweep, arguments, final)))
     return 1 if count(final)["failed"] or count(final)["damaged"] else 0
+
+
+def _next(
+    sweep: SweepDirectory, arguments: argparse.Namespace, trials: Sequence[TrialProgress]
+) -> list[tuple[str, str]]:
+    """The report, and how trials that went wrong are taken up again, as they were asked for."""
+    shown = arguments.sweep if arguments.workdir is None else sweep.path
+    found = [(pasting.command("sweep", "report", shown), "figures, fits and a table")]
+    words = ["sweep", "run", str(arguments.sweep)]
+    if arguments.workdir is not None:
+        words += ["--workdir", str(arguments.workdir)]
+    if arguments.launcher != "local":
+        words += ["--launcher", arguments.launcher]
+    changes = overrides.parse_arguments(arguments.rest)
+    counts = count(trials)
+    for state in ("failed", "damaged", "diverged"):
+        if n := counts[state]:
+            again = pasting.command(*words, "--retry", state, changes=changes)
+            found.append((again, f"take up again what is {state}: {n:,}"))
+    return found
 
 
 def finish_sample(sweep: SweepDirectory, arguments: argparse.Namespace, stop: list[int]) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from gpt_jax.config import Config, overrides
 from gpt_jax.storage import csv_cells
 from gpt_jax.storage.atomic import write_atomically
-from gpt_jax.sweep import plan_text
+from gpt_jax.sweep import inputs, plan_text
 from gpt_jax.sweep.cost import COLUMNS, Row, cost_rows
 from gpt_jax.sweep.load import read_sweep
 from gpt_jax.sweep.machine import Machine, named_chips, this_machine
@@ -77,6 +77,8 @@ def run(arguments: argparse.Namespace) -> int:
     if said := plan_text.laws(sweep.trials):
         print(said)
     print(plan_text.footnotes(rows))
+    for line in inputs.problems(sweep.trials):
+        print(line)
     if arguments.csv:
         write_csv(rows, arguments.csv)
         print(f"written: {arguments.csv}")

@@ -144,6 +144,14 @@ class SweepDirectory:
         write_json(path / "sweep.json", {"name": name, "file": file, "trials": document})
         return sweep
 
+    @staticmethod
+    def begun_in(path: Path) -> list[Entry]:
+        """Trials of a sweep that was begun there and have runs; none without one."""
+        if not (path / "sweep.json").is_file() or not (path / "trials").is_dir():
+            return []
+        entries = SweepDirectory.open(path).entries
+        return [entry for entry in entries if (path / "trials" / entry.name).is_dir()]
+
     def _rename_old(self) -> None:
         """Trials are named by what varies: where a longer grid names one anew, its run follows."""
         if not (self.path / "sweep.json").exists():

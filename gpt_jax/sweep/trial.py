@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from gpt_jax.config import Config, overrides
+from gpt_jax.output import say
 from gpt_jax.sweep.budget import PREFIX, Budget, parse_budget
 from gpt_jax.sweep.grid import Changes, Grid
 from gpt_jax.sweep.law_values import Applied, Law, recorded, split_laws
@@ -159,14 +160,17 @@ def _plain(value: Any) -> Any:
     return int(value) if isinstance(value, numbers.Integral) else float(value)
 
 
-def one_of_each(cells: Iterable[Cell]) -> list[Cell]:
+def one_of_each(cells: Iterable[Cell], tell: bool = True) -> list[Cell]:
     """The cells without those that compute what an earlier one computes.
+
+    tell: say on stderr how many were left out.
 
     Raises ValueError where what was varied is not part of what is computed.
     """
+    all_cells = list(cells)
     kept: list[Cell] = []
     first: dict[str, Trial] = {}
-    for cell in cells:
+    for cell in all_cells:
         if isinstance(cell, Trial):
             print_ = overrides.fingerprint(cell.config)
             if print_ in first:
@@ -174,6 +178,9 @@ def one_of_each(cells: Iterable[Cell]) -> list[Cell]:
                 continue
             first[print_] = cell
         kept.append(cell)
+    n = len(all_cells) - len(kept)
+    if n and tell:
+        say(f"{n:,} of {len(all_cells):,} trials compute what an earlier one does: left out")
     return kept
 
 

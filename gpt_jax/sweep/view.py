@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from gpt_jax.runs.tracking import format_seconds
+from gpt_jax.sweep.plan_text import NAME_WIDTH, shorten
 from gpt_jax.sweep.status import TrialProgress, count, label
 
 LINE_SECONDS = 30.0
 """Between plain lines on trials that go on."""
+OTHER_COLUMNS = 52
+"""Columns of a terminal beside the names of trials: bar, share, loss, time."""
 SHOWN = 12
 """Running trials shown at once."""
 
@@ -32,19 +35,25 @@ def make_view(path: Path, trials: Sequence[TrialProgress]) -> View:
 
 
 class Clock:
-    """When the sweep will be done, from the FLOPs done since this process began to watch."""
+    """When the sweep will be done, from the FLOPs done since this process saw the first ones."""
 
     def __init__(self, trials: Sequence[TrialProgress]):
-        self._began, self._before = time.monotonic(), _done(trials)
+        self._began: float | None = None
+        self._before = _done(trials)
 
     def seconds_left(self, trials: Sequence[TrialProgress]) -> float | None:
-        """None before anything was done."""
-        since = _done(trials) - self._before
+        """None before a second step was seen: start and compilation are no part of the pace."""
+        done, now = _done(trials), time.monotonic()
+        if self._began is None:
+            if done > self._before:
+                self._began, self._before = now, done
+            return None
+        since = done - self._before
         given_up = ("stopped", "diverged", "failed", "damaged")
         left = sum(t.flops * (1 - t.share) for t in trials if t.state not in given_up)
         if since <= 0:
             return None
-        return left / since * (time.monotonic() - self._began)
+        return left / since * (now - self._began)
 
     def text(self, trials: Sequence[TrialProgress]) -> str:
         """3 of 8 done, 1 running, 1 diverged   ETA 1:23"""
@@ -130,10 +139,14 @@ class LiveView:
 
         grid = Table.grid(padding=(0, 1))
         running = [t for t in trials if t.state == "running"]
+        room = max(NAME_WIDTH, self._live.console.width - OTHER_COLUMNS)
+        names = [trial.entry.name for trial in running[:SHOWN]]
+        short = dict(zip(names, shorten(what_varies(names), room), strict=True))
+        grid.add_column(no_wrap=True, min_width=max(map(len, short.values()), default=0))
         for trial in running[:SHOWN]:
             left = trial.seconds_left
             grid.add_row(
-                Text(trial.entry.name),
+                Text(short[trial.entry.name]),
                 ProgressBar(total=1.0, completed=trial.share, width=20),
                 Text(f"{trial.share:.0%}", justify="right"),
                 Text("" if trial.loss is None else f"loss {trial.loss:.4f}"),
@@ -145,6 +158,15 @@ class LiveView:
         whole.add_row(grid)
         whole.add_row(Text(f"{self._path}: {self._clock.text(trials)}", style="bold"))
         return whole
+
+
+def what_varies(names: Sequence[str]) -> list[str]:
+    """Names of trials without the settings that all of them share; whole where they share all."""
+    if len(set(names)) < 2:
+        return list(names)
+    parts = [name.split(",") for name in names]
+    shared = set.intersection(*map(set, parts))
+    return [",".join(part for part in of if part not in shared) for of in parts]
 
 
 def describe(trial: TrialProgress) -> str:

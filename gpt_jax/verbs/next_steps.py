@@ -1,11 +1,9 @@
-"""Commands that are printed at the end of another, to be pasted: what they do stands behind a #.
+"""Commands that are printed at the end of another: a prompt that fits the run, and guides.
 
 Must not import jax.
 """
 
 import os
-import shlex
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import gpt_jax
@@ -14,21 +12,6 @@ from gpt_jax.data.corpora import prepare_mixture
 
 WORDS, TOKENS, CHARACTERS = 3, 96, 40
 """Length of a suggested prompt, at most: words, of the first tokens held out."""
-WIDEST = 88
-"""Width of the commands beyond which what they do is not aligned with the others."""
-
-
-def shown(commands: Sequence[tuple[str, str]]) -> str:
-    """Lines under `next:`: each command, and what it does behind a #."""
-    width = max((len(command) for command, _ in commands if len(command) <= WIDEST), default=0)
-    lines = [f"  {command:<{width}}  # {what}" for command, what in commands]
-    return "\n".join(["next:", *lines])
-
-
-def command(*words: str | Path, changes: Mapping[str, str] | None = None) -> str:
-    """A command line for a shell: `gpt-jax`, the words, and overrides as options."""
-    options = [word for key, value in (changes or {}).items() for word in (f"--{key}", value)]
-    return " ".join(["gpt-jax", *(shlex.quote(str(word)) for word in [*words, *options])])
 
 
 def guide(package: str) -> str:
