@@ -12,10 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from gpt_jax import cli
+from gpt_jax import cli, pasting
 from gpt_jax.config import overrides
 from gpt_jax.published.tables import find_table
-from gpt_jax.verbs import next_steps
 
 ROOT = Path(__file__).parent.parent
 GUIDES = [
@@ -149,8 +148,8 @@ def test_what_cannot_be_pasted_is_found(line, tmp_path, capsys):
 
 def test_next_commands_keep_their_words_in_a_shell(tmp_path):
     changes = {"data.path": "my folder", "evaluate.sample_prompt": "it's $HOME", "name": "a#b"}
-    command = next_steps.command("train", "my config.py", changes=changes)
-    text = next_steps.shown([(command, "it's prose"), ("gpt-jax doctor", "what runs")])
+    command = pasting.command("train", "my config.py", changes=changes)
+    text = pasting.shown([(command, "it's prose"), ("gpt-jax doctor", "what runs")])
     first, second = words_of([line.strip() for line in text.splitlines()[1:]], tmp_path)
     assert first == [
         ["train", "my config.py", *[w for k, v in changes.items() for w in (f"--{k}", v)]]

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gpt_jax import pasting
 from gpt_jax.config import AdaptConfig, Config
 from gpt_jax.data.tokenizers import Tokenizer
 from gpt_jax.runs import checkpoint_files
@@ -13,7 +14,6 @@ from gpt_jax.runs.checkpoint_files import parse_which
 from gpt_jax.runs.directory import RunDirectory, load_run, write_model
 from gpt_jax.runs.tracking import Record
 from gpt_jax.storage.optional import require
-from gpt_jax.verbs import next_steps
 
 if TYPE_CHECKING:
     import jax
@@ -92,8 +92,8 @@ def run(arguments: argparse.Namespace) -> int:
         f"{target.path}: {after:,} bytes of parameters, {after / before:.1%} of the {before:,} "
         f"of {arguments.directory}"
     )
-    score = next_steps.command("eval", target.path, "--text", "FILE")
-    print(next_steps.shown([(score, "what it lost")]))
+    score = pasting.command("eval", target.path, "--text", "FILE")
+    print(pasting.shown([(score, "what it lost")]))
     return 0
 
 

@@ -5,6 +5,7 @@ import base64
 import sys
 from pathlib import Path
 
+from gpt_jax import pasting
 from gpt_jax.config import Config, DataConfig
 from gpt_jax.cost import flops
 from gpt_jax.data.tokenizers import IdsTokenizer
@@ -16,7 +17,6 @@ from gpt_jax.interop.tokenizer_reading import TOKENIZER
 from gpt_jax.runs.directory import RunDirectory, write_model
 from gpt_jax.storage.atomic import write_atomically
 from gpt_jax.storage.optional import require
-from gpt_jax.verbs import next_steps
 
 WANTED = ("*.safetensors", "*.json", "*.jinja", "merges.txt", "tokenizer.model")
 """Files of a published model that are downloaded: no pickles, no other formats."""
@@ -65,8 +65,8 @@ def run(arguments: argparse.Namespace) -> int:
         f"imported {arguments.source} ({imported.model_type}, {n_params:,} parameters) into "
         f"{directory}"
     )
-    ask = next_steps.command("generate", directory, "--prompt", "Once")
-    print(next_steps.shown([(ask, "continue a prompt")]))
+    ask = pasting.command("generate", directory, "--prompt", "Once")
+    print(pasting.shown([(ask, "continue a prompt")]))
     return 0
 
 

@@ -5,7 +5,7 @@ import json
 import shlex
 from pathlib import Path
 
-from gpt_jax import failures
+from gpt_jax import failures, pasting
 from gpt_jax.config import Config, overrides, settings_help
 from gpt_jax.config.timetable import make_timetable
 from gpt_jax.output import say
@@ -132,7 +132,7 @@ def _train(config: Config, directory: Path, arguments: argparse.Namespace) -> in
     if config.evaluate.sample_tokens and not was_done and processes.place(arguments) is None:
         _print_sample(config, directory, prompt)
     commands, guides = _next(config, arguments, directory, prompt)
-    print(f"\n{next_steps.shown(commands)}")
+    print(f"\n{pasting.shown(commands)}")
     print(f"guides: {', '.join(guides)}")
     print(f"{directory / 'metrics.jsonl'} holds every step; result.json and config.json the rest")
     return 0
@@ -195,22 +195,22 @@ def _next(
     """Commands that can follow, with the settings that were given; and guides."""
     changes = overrides.parse_arguments(arguments.rest)
     start = again_words(arguments)
-    same = next_steps.command(*start, "--workdir", directory, changes=changes)
+    same = pasting.command(*start, "--workdir", directory, changes=changes)
     found = [(same, "continue it, or hear that it is done")]
     anew = {key: value for key, value in changes.items() if key != "name"}
     if _continues_text(config):
-        ask = next_steps.command("generate", directory, "--prompt", prompt or "Once")
+        ask = pasting.command("generate", directory, "--prompt", prompt or "Once")
         found.insert(0, (ask, "continue a prompt"))
         anew |= {"name": "wider", "model.d_model": str(2 * config.model.d_model)}
         guides = [("evaluate", "score it"), ("finetune", "adapt it"), ("sweep", "train a grid")]
     else:
-        label = next_steps.command("predict", directory, "--input", "FILE.jsonl")
+        label = pasting.command("predict", directory, "--input", "FILE.jsonl")
         found.insert(0, (label, "label new examples"))
         rate = f"{config.optimizer.learning_rate / 2:g}"
         anew |= {"name": "slower", "optimizer.learning_rate": rate}
         guides = [("finetune", "tasks, adapters"), ("serve", "answer requests")]
-    found.append((next_steps.command(*start, changes=anew), "change a setting"))
-    found.append((next_steps.command(start[0], "--help", "all"), "every setting"))
+    found.append((pasting.command(*start, changes=anew), "change a setting"))
+    found.append((pasting.command(start[0], "--help", "all"), "every setting"))
     if config.tracking.wandb and config.tracking.wandb_mode == "offline":
         for run in sorted((directory / "wandb").glob("offline-run-*")):
             found.append((f"wandb sync {shlex.quote(str(run))}", "show it in Weights & Biases"))
