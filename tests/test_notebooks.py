@@ -113,7 +113,8 @@ def test_the_first_cells_in_an_empty_environment(path, how, tmp_path):
     run([programs / "pip", "install", "-q", "ipython"])
     repository, here = path.parents[2], tmp_path / "empty"
     here.mkdir()
-    source = f"git+file://{repository}"
+    address = "https://example.org/gpt_jax.git"  # git finds this checkout behind it
+    source = f"git+{address}"
     if how == "clone":
         source = "gpt_jax"
         run(["git", "clone", "-q", str(repository), "empty/gpt_jax"])
@@ -122,8 +123,11 @@ def test_the_first_cells_in_an_empty_environment(path, how, tmp_path):
         [programs / "ipython", "cells.ipy"],
         cwd=here,
         env={
-            "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
+            "PATH": os.pathsep.join([str(programs), "/usr/local/bin", "/usr/bin", "/bin"]),
             "HOME": str(tmp_path),
+            "GIT_CONFIG_COUNT": "1",
+            "GIT_CONFIG_KEY_0": f"url.file://{repository}.insteadOf",
+            "GIT_CONFIG_VALUE_0": address,
             "GPT_JAX_SOURCE": source,
         },
         capture_output=True,
