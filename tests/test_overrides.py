@@ -33,6 +33,8 @@ IMAGES = {
 }
 EXTENSION = str(Path(__file__).parent.parent / "configs" / "extensions" / "my_source.py")
 CSV = {"extensions": [EXTENSION], "data.source": "csv", "data.path": "x"}
+ROTARY = {"model.position": "rotary"}
+LLAMA3 = ROTARY | {"model.rotary_scaling": "llama3", "model.rotary_trained_len": 64}
 NOT_BY_TYPE: dict[str, dict[str, Any]] = {
     "extensions": {"extensions": [EXTENSION]},
     "data.options": CSV | {"data.options": {"column": "x"}},
@@ -47,6 +49,18 @@ NOT_BY_TYPE: dict[str, dict[str, Any]] = {
     "model.n_kv_heads": {"model.n_kv_heads": 4},
     "model.n_heads": {"model.n_heads": 6},
     "model.layer_pattern": {"model.layer_pattern": ["dense", "dense"]},
+    "model.expert_gates": {"model.n_experts": 8, "model.expert_gates": "plain"},
+    "model.biases": {"model.biases": ["qkv", "norm"]},
+    "model.parallel_norms": {"model.parallel_block": True, "model.parallel_norms": "separate"},
+    "model.qk_norm_over": {"model.qk_norm": True, "model.qk_norm_over": "heads"},
+    "model.rotary_size": ROTARY | {"model.rotary_size": 16},
+    "model.rotary_base_banded": ROTARY
+    | {"model.layer_pattern": ["banded"], "model.window": 8, "model.rotary_base_banded": 500.0},
+    "model.rotary_scaling": ROTARY | {"model.rotary_scaling": "linear"},
+    "model.rotary_factor": ROTARY | {"model.rotary_scaling": "linear", "model.rotary_factor": 4.0},
+    "model.rotary_amplitude": ROTARY | {"model.rotary_amplitude": 1.25},
+    "model.rotary_trained_len": LLAMA3,
+    "model.rotary_turns": LLAMA3 | {"model.rotary_turns": [2.0, 8.0]},
     "model.parametrization": MUP,
     "model.base_d_model": MUP,
     "model.base_n_layers": MUP | {"model.parametrization": "completep", "model.base_n_layers": 2},

@@ -1,5 +1,6 @@
 """The architecture of a model, and which combinations of its parts exist. Must not import jax."""
 
+import dataclasses
 import math
 from typing import Annotated, Literal
 
@@ -15,6 +16,15 @@ from gpt_jax.config.fields import (
     section,
     setting,
 )
+
+TODAY = "2026-11-28"
+"""Day on which what published families vary became options."""
+
+ROTARY_TURNS = {"llama3": (1.0, 4.0), "yarn": (1.0, 32.0)}
+"""rotary_turns by rotary_scaling where the config gives none."""
+
+Biased = Literal["qkv", "out", "mlp", "norm"]
+"""Parts that may have biases."""
 
 
 @section
@@ -45,16 +55,28 @@ class ModelConfig:
     """Experts that each token is sent to: the ones with the highest router probabilities."""
     expert_capacity_factor: PositiveFloat | None = setting(None, added="2026-11-25")
     """Tokens that an expert takes of a sequence, over an even share; none = all (dropless)."""
+    expert_gates: Literal["normalized", "plain"] = setting("normalized", added=TODAY)
+    """Gates of the chosen experts: their probabilities over their sum (Mixtral), or as they are."""
     norm: Annotated[str, OneOf(NORMS)] = "layernorm"
     """Normalisation layer."""
-    norm_position: Literal["pre", "post"] = "pre"
-    """pre: before each sub-block (GPT-2); post: after each residual addition (GPT-1)."""
+    norm_gain: Literal["plain", "one_plus", "none"] = setting("plain", added=TODAY)
+    """Gain w, or 1 + w (Gemma), or neither gain nor bias (OLMo)."""
+    norm_position: Literal["pre", "post", "output", "sandwich"] = "pre"
+    """pre: before each sub-block (GPT-2); post: after each residual addition (GPT-1); output: of
+    each sub-block's output, before it is added (OLMo 2); sandwich: pre and output (Gemma 2)."""
     norm_epsilon: PositiveFloat = 1e-5
     """Added to the variance."""
     final_norm: bool = True
     """Normalise after the last block (GPT-2 and GPT-3; not GPT-1)."""
+    embedding_norm: bool = setting(False, added=TODAY)
+    """Normalise the sum of embeddings (BLOOM)."""
+    embedding_multiplier: PositiveFloat = setting(1.0, added=TODAY)
+    """Factor of the token embeddings as they are looked up; Gemma's is sqrt(d_model)."""
     bias: bool = True
     """Biases in projections and norms."""
+    biases: tuple[Biased, ...] | None = setting(None, added=TODAY)
+    """Where biases are, if not everywhere: queries, keys and values; attention's output; MLP;
+    norms. none = everywhere or nowhere (model.bias)."""
     activation: Annotated[str, OneOf(ACTIVATIONS)] = "gelu_tanh"
     """MLP non-linearity; gelu is the exact form; swiglu and geglu add a gate projection."""
     position: Annotated[str, OneOf(POSITIONS)] = "learned"
@@ -66,14 +88,40 @@ class ModelConfig:
     """
     rotary_base: PositiveFloat = 10_000.0
     """Base of the rotary wavelengths."""
-    layer_pattern: tuple[Literal["dense", "banded"], ...] = ("dense",)
-    """Attention per layer, repeated over depth; GPT-3 alternates dense,banded."""
+    rotary_base_banded: PositiveFloat | None = setting(None, added=TODAY)
+    """Base in banded layers, whose wavelengths are then not scaled (Gemma 3); none = as others."""
+    rotary_size: Positive | None = setting(None, added=TODAY)
+    """First dims of a head that are rotated (GPT-NeoX, GPT-J); none = all."""
+    rotary_scaling: Literal["none", "linear", "llama3", "yarn"] = setting("none", added=TODAY)
+    """Longer wavelengths, for a context longer than the one trained with first."""
+    rotary_factor: PositiveFloat = setting(1.0, added=TODAY)
+    """Factor of the wavelengths: of all (linear), or of the long ones (llama3, yarn)."""
+    rotary_trained_len: Positive | None = setting(None, unit="tokens", added=TODAY)
+    """Context length before scaling, which llama3 and yarn need."""
+    rotary_turns: tuple[PositiveFloat, PositiveFloat] | None = setting(None, added=TODAY)
+    """Turns over rotary_trained_len below which a wavelength is long, and above which it is kept;
+    none = 1,4 (llama3) or 1,32 (yarn)."""
+    rotary_amplitude: PositiveFloat | None = setting(None, added=TODAY)
+    """Factor of rotated queries and keys; none = 1, or under yarn 0.1 ln(rotary_factor) + 1."""
+    layer_pattern: tuple[Literal["dense", "banded", "nope"], ...] = ("dense",)
+    """Attention per layer, repeated over depth; GPT-3 alternates dense,banded; nope is dense
+    without rotary positions (SmolLM3)."""
     window: Positive | None = setting(None, unit="tokens")
     """Tokens a banded layer sees, itself included (sliding window)."""
     parallel_block: bool = False
     """Attention and MLP read the same normed input and are added together (GPT-J, PaLM)."""
+    parallel_norms: Literal["shared", "separate"] = setting("shared", added=TODAY)
+    """Norms of a parallel block: one, or one each for attention and MLP (GPT-NeoX)."""
     qk_norm: bool = False
-    """Normalise queries and keys per head."""
+    """Normalise queries and keys (RMSNorm)."""
+    qk_norm_over: Literal["head", "heads"] = setting("head", added=TODAY)
+    """Normalise each head by itself with one gain for all (Qwen3), or all heads as one (OLMo 2)."""
+    qkv_clip: PositiveFloat | None = setting(None, added=TODAY)
+    """Queries, keys and values are clipped to +- this, before positions (OLMo)."""
+    score_divisor: PositiveFloat | None = setting(None, added=TODAY)
+    """Attention scores are q k over this; none = sqrt(head size)."""
+    scores_over_layer: bool = setting(False, added=TODAY)
+    """Divide the scores of layer i by i besides, the first being 1 (GPT-2 as trained by CRFM)."""
     tied_embeddings: bool = True
     """The output projection is the token embedding."""
     logit_soft_cap: PositiveFloat | None = None
@@ -125,10 +173,55 @@ class ModelConfig:
             POSITIONS.find(self.position).check(self)
         if len(set(self.scores)) < len(self.scores):
             raise ValueError(f"model.scores = {','.join(self.scores)} names one of them twice")
-        if self.parallel_block and self.norm_position == "post":
+        if self.parallel_block and self.norm_position != "pre":
             raise ValueError("model.parallel_block needs model.norm_position = pre")
+        self._check_rotary()
+        self._check_meaning()
         self._check_experts()
         return self
+
+    def _check_rotary(self) -> None:
+        if self.rotary_scaling in ("llama3", "yarn") and self.rotary_trained_len is None:
+            raise ValueError(
+                f"model.rotary_scaling = {self.rotary_scaling} needs model.rotary_trained_len"
+            )
+        if self.rotary_turns is not None and not self.rotary_turns[0] < self.rotary_turns[1]:
+            raise ValueError(
+                f"model.rotary_turns = {self.rotary_turns[0]},{self.rotary_turns[1]}; the first "
+                "must be less"
+            )
+
+    def _check_meaning(self) -> None:
+        """Refuses options that would change nothing, with what they need."""
+        scaled = self.rotary_scaling != "none"
+        by_turns = self.rotary_scaling in ("llama3", "yarn")
+        rotary = self.position == "rotary"
+        for name, has_meaning, needs in (
+            ("rotary_size", rotary, "position = rotary"),
+            ("rotary_scaling", rotary, "position = rotary"),
+            ("rotary_amplitude", rotary, "position = rotary"),
+            ("rotary_factor", scaled, "rotary_scaling"),
+            ("rotary_trained_len", by_turns, "rotary_scaling = llama3 or yarn"),
+            ("rotary_turns", by_turns, "rotary_scaling = llama3 or yarn"),
+            (
+                "rotary_base_banded",
+                rotary and "banded" in self.layer_pattern,
+                "position = rotary and a layer_pattern with banded",
+            ),
+            ("parallel_norms", self.parallel_block, "parallel_block = true"),
+            ("qk_norm_over", self.qk_norm, "qk_norm = true"),
+            ("expert_gates", self.n_experts is not None, "n_experts"),
+            ("biases", self.bias, "bias = true"),
+        ):
+            value = getattr(self, name)
+            default = type(self).__pydantic_fields__[name].default  # type: ignore[attr-defined]
+            if not has_meaning and value != default:
+                shown = ",".join(map(str, value)) if isinstance(value, tuple) else value
+                raise ValueError(f"model.{name} = {shown} needs model.{needs}")
+        if "nope" in self.layer_pattern and not rotary:
+            raise ValueError("model.layer_pattern has nope layers; set model.position = rotary")
+        if self.biases == ():
+            raise ValueError("model.biases is empty; set model.bias = false")
 
     def _check_experts(self) -> None:
         chosen, factor = self.n_experts_per_token, self.expert_capacity_factor
@@ -174,6 +267,32 @@ class ModelConfig:
     def gated(self) -> bool:
         """Whether an MLP has a gate projection."""
         return bool(ACTIVATIONS.find(self.activation).gated)
+
+    def has_bias(self, part: Biased) -> bool:
+        """Whether the projections of a part, or the norms, have biases."""
+        if part == "norm" and (self.norm_gain == "none" or not NORMS.find(self.norm).has_bias):
+            return False
+        return self.bias and (self.biases is None or part in self.biases)
+
+    def of_layer(self, kind: str) -> "ModelConfig":
+        """The config with the rotary positions of one kind of `layer_pattern` in place of those of
+        the others."""
+        if kind != "banded" or self.rotary_base_banded is None:
+            return self
+        return dataclasses.replace(
+            self,
+            rotary_base=self.rotary_base_banded,
+            rotary_base_banded=None,
+            rotary_scaling="none",
+            rotary_factor=1.0,
+            rotary_trained_len=None,
+            rotary_turns=None,
+            rotary_amplitude=None,
+        )
+
+    def window_of(self, kind: str) -> int | None:
+        """Tokens that a layer of a kind in `layer_pattern` sees; None = all before."""
+        return self.window if kind == "banded" else None
 
     @property
     def expert_capacity(self) -> int | None:

@@ -176,12 +176,11 @@ def _ring_pairs(model: ModelConfig, n_parts: int) -> int:
     Whole pairs of its 2 n_parts chunks: those of which some key is seen.
     """
     chunk = model.seq_len // (2 * n_parts)
-    window = {"dense": model.seq_len, "banded": model.window or model.seq_len}
     repeats = model.n_layers // len(model.layer_pattern)
     n_pairs = 0
     for kind in model.layer_pattern:
         for distance in range(2 * n_parts):
-            seen = (distance - 1) * chunk + 1 < window[kind]
+            seen = (distance - 1) * chunk + 1 < (model.window_of(kind) or model.seq_len)
             n_pairs += (2 * n_parts - distance) * seen
     return repeats * n_pairs * chunk**2
 

@@ -11,7 +11,7 @@ import math
 from typing import Literal, get_args
 
 from gpt_jax.config import ModelConfig, OptimizerConfig
-from gpt_jax.config.entries import NORMS, OPTIMIZERS, POSITIONS, SCORES
+from gpt_jax.config.entries import OPTIMIZERS, POSITIONS, SCORES
 
 Shape = tuple[int, ...]
 
@@ -46,6 +46,8 @@ def parameter_shapes(model: ModelConfig) -> dict[str, Shape]:
     rows = position_rows(model)
     if rows:
         shapes["embedding/positions"] = (rows, D)
+    if model.embedding_norm:
+        shapes |= _norm("embedding/norm", model)
     period = len(model.layer_pattern)
     for member in range(period):
         for name, shape in _block_shapes(model).items():
@@ -61,22 +63,38 @@ def _block_shapes(model: ModelConfig) -> dict[str, Shape]:
     """{path: shape} of one layer."""
     D, N, K = model.d_model, model.n_heads, model.kv_heads
     H, F = model.d_head, model.d_ff
-    shapes = _norm("attention_norm", model)
-    shapes |= _projection("attention/query", (D,), (N, H), model)
-    shapes |= _projection("attention/key", (D,), (K, H), model)
-    shapes |= _projection("attention/value", (D,), (K, H), model)
-    shapes |= _projection("attention/out", (N, H), (D,), model)
+    shapes: dict[str, Shape] = {}
+    for name in norm_names(model):
+        shapes |= _norm(name, model)
+    qkv, mlp = model.has_bias("qkv"), model.has_bias("mlp")
+    shapes |= _projection("attention/query", (D,), (N, H), qkv)
+    shapes |= _projection("attention/key", (D,), (K, H), qkv)
+    shapes |= _projection("attention/value", (D,), (K, H), qkv)
+    shapes |= _projection("attention/out", (N, H), (D,), model.has_bias("out"))
     shapes |= _score_shapes(model)
-    if model.qk_norm:
-        shapes |= {"attention/query_norm/scale": (H,), "attention/key_norm/scale": (H,)}
-    if not model.parallel_block:
-        shapes |= _norm("mlp_norm", model)
+    if model.qk_norm and model.norm_gain != "none":
+        if model.qk_norm_over == "head":
+            shapes |= {"attention/query_norm/scale": (H,), "attention/key_norm/scale": (H,)}
+        else:
+            shapes["attention/query_heads_norm/scale"] = (N, H)
+            shapes["attention/key_heads_norm/scale"] = (K, H)
     if model.n_experts is not None:
         return shapes | _expert_shapes(model, model.n_experts)
-    shapes |= _projection("mlp/up", (D,), (F,), model)
+    shapes |= _projection("mlp/up", (D,), (F,), mlp)
     if model.gated:
-        shapes |= _projection("mlp/gate", (D,), (F,), model)
-    return shapes | _projection("mlp/down", (F,), (D,), model)
+        shapes |= _projection("mlp/gate", (D,), (F,), mlp)
+    return shapes | _projection("mlp/down", (F,), (D,), mlp)
+
+
+def norm_names(model: ModelConfig) -> tuple[str, ...]:
+    """The norms of a layer's residual stream and sub-blocks."""
+    before: tuple[str, ...] = ("attention_norm", "mlp_norm")
+    after = ("attention_out_norm", "mlp_out_norm")
+    if model.parallel_block and model.parallel_norms == "shared":
+        before = before[:1]
+    if model.norm_position == "output":
+        return after
+    return before + after if model.norm_position == "sandwich" else before
 
 
 def position_rows(model: ModelConfig) -> int:
@@ -104,21 +122,23 @@ def _expert_shapes(model: ModelConfig, E: int) -> dict[str, Shape]:
         if name == "gate" and not model.gated:
             continue
         shapes[f"mlp/experts/{name}/kernel"] = (E, inputs, outputs)
-        if model.bias:
+        if model.has_bias("mlp"):
             shapes[f"mlp/experts/{name}/bias"] = (E, outputs)
     return shapes
 
 
 def _norm(name: str, model: ModelConfig) -> dict[str, Shape]:
+    if model.norm_gain == "none":
+        return {}
     shapes: dict[str, Shape] = {f"{name}/scale": (model.d_model,)}
-    if model.bias and NORMS.find(model.norm).has_bias:
+    if model.has_bias("norm"):
         shapes[f"{name}/bias"] = (model.d_model,)
     return shapes
 
 
-def _projection(name: str, inputs: Shape, outputs: Shape, model: ModelConfig) -> dict[str, Shape]:
+def _projection(name: str, inputs: Shape, outputs: Shape, bias: bool) -> dict[str, Shape]:
     shapes = {f"{name}/kernel": inputs + outputs}
-    if model.bias:
+    if bias:
         shapes[f"{name}/bias"] = outputs
     return shapes
 
@@ -322,21 +342,19 @@ def _expert_products(model: ModelConfig) -> tuple[int, int]:
 def visible_pairs(model: ModelConfig) -> int:
     """Pairs of a query and a key that it sees, in one sequence, summed over layers."""
     T = model.seq_len
-    pairs = {"dense": T * (T + 1) // 2}
-    if model.window is not None:
-        W = min(model.window, T)
-        pairs["banded"] = W * (W + 1) // 2 + (T - W) * W
-    repeats = model.n_layers // len(model.layer_pattern)
-    return repeats * sum(pairs[kind] for kind in model.layer_pattern)
+    pairs = 0
+    for kind in model.layer_pattern:
+        W = min(model.window_of(kind) or T, T)
+        pairs += W * (W + 1) // 2 + (T - W) * W
+    return model.n_layers // len(model.layer_pattern) * pairs
 
 
 def squares(model: ModelConfig) -> int:
     """Pairs of a query and a key in one sequence, summed over layers, as conventions count them
     that do not halve for causality: T x T, in a banded layer T x its window."""
     T = model.seq_len
-    keys = {"dense": T, "banded": min(model.window or T, T)}
-    repeats = model.n_layers // len(model.layer_pattern)
-    return repeats * sum(T * keys[kind] for kind in model.layer_pattern)
+    keys = sum(min(model.window_of(kind) or T, T) for kind in model.layer_pattern)
+    return model.n_layers // len(model.layer_pattern) * T * keys
 
 
 def training_flops_per_sequence(model: ModelConfig, convention: Convention = "exact") -> int:

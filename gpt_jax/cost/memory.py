@@ -267,7 +267,8 @@ def _cpu_values_per_token(config: Config) -> float:
         block = block_length(compute.attention_block, model.seq_len, "tpu")
         seen = min(seen, 2 * block)
     attention = model.n_heads * model.d_head + SCORE_COPIES * model.n_heads * seen
-    layer = RESIDUAL_COPIES * model.d_model + products + attention + hidden
+    copies = RESIDUAL_COPIES + (2 if model.norm_position == "sandwich" else 0)
+    layer = copies * model.d_model + products + attention + hidden
     unrolled = compute.layers == "unroll" or (
         compute.layers == "auto" and model.n_layers <= UNROLL_UP_TO
     )

@@ -95,12 +95,15 @@ def _tensor(config: Config, mesh: MeshSizes) -> float:
     Passes of a layer's activations, as in programs compiled for v5p. Forward, the inputs of
     attention and MLP are gathered and their outputs scattered: 4. Backward, the same of gradients,
     and the inputs gathered again for the gradients of weights: 6. Where all is recomputed, one
-    gather and one scatter more. A parallel block has one input: 6, and one gather more.
+    gather and one scatter more. A parallel block has one input: 6, and one gather more. With two
+    norms it has two inputs: 9, and two gathers more (counted, not seen in a program).
     """
-    parallel = config.model.parallel_block
-    a_layer = 6.0 if parallel else 10.0
+    model = config.model
+    parallel = model.parallel_block
+    two_inputs = parallel and model.parallel_norms == "separate"
+    a_layer = 9.0 if two_inputs else 6.0 if parallel else 10.0
     if config.compute.remat in ("full", "offload"):
-        a_layer += 1 if parallel else 2
+        a_layer += 1 if parallel and not two_inputs else 2
     logits_and_embedding = 4
     sent = (a_layer * config.model.n_layers + logits_and_embedding) * _stream(config, mesh)
     return sent * (mesh.tensor - 1) / mesh.tensor

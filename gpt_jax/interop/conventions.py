@@ -12,24 +12,21 @@ from typing import Any
 from gpt_jax.data.tokenizers import Conventions, Tokenizer, errors_named
 from gpt_jax.data.tokenizers.subword import BytePairTokenizer, SentencePieceTokenizer
 from gpt_jax.data.tokenizers.tokenizer_json import JsonTokenizer, token_name
+from gpt_jax.interop.family import find_family
+from gpt_jax.interop.gpt_like import END
 from gpt_jax.interop.safetensors_files import read_json
 
 NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 LISTED = ("additional_special_tokens", "extra_special_tokens")
-END = "<|endoftext|>"
-DEFAULT_NAMES = {
-    "gpt2": {"bos_token": END, "eos_token": END, "unk_token": END},
-    "openai-gpt": {"unk_token": "<unk>"},
-    "llama": {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"},
+CLASSES = {
+    "GPT2Tokenizer": "gpt2",
+    "OpenAIGPTTokenizer": "openai-gpt",
+    "LlamaTokenizer": "llama",
+    "GPTNeoXTokenizer": "gpt_neox",
+    "BloomTokenizer": "bloom",
+    "GemmaTokenizer": "gemma",
 }
-"""The special tokens of a family's tokenizer class, where a folder names none."""
-CLASSES = {"GPT2Tokenizer": "gpt2", "OpenAIGPTTokenizer": "openai-gpt", "LlamaTokenizer": "llama"}
-DEFAULT_IDS = {
-    "gpt2": {"bos_token_id": 50256, "eos_token_id": 50256},
-    "openai-gpt": {},
-    "llama": {"bos_token_id": 1, "eos_token_id": 2},
-}
-"""Defaults of a family's config.json."""
+"""Tokenizer classes with special tokens of their own -> the model_type whose they are."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +60,7 @@ class FolderFacts:
         given = dict(self.tokenizer)
         if "added_tokens_decoder" not in given:  # the map is of earlier versions
             given |= self.special
-        names = dict(DEFAULT_NAMES.get(self.family, {}))
+        names = dict(find_family(self.family).end_names) if self.family else {}
         for key in NAMED:
             if key in given:
                 name = token_name(given[key])
@@ -139,7 +136,8 @@ def _id(tokenizer: Tokenizer, name: str | None) -> int | None:
 
 def _ids(facts: FolderFacts, key: str, n_rows: int) -> tuple[int, ...]:
     """Ids of generation_config.json, else config.json, else the family's own."""
-    sources = (facts.generation, facts.config, DEFAULT_IDS.get(facts.model_type, {}))
+    defaults = find_family(facts.model_type).default_ids
+    sources: tuple[Mapping[str, Any], ...] = (facts.generation, facts.config, defaults)
     found = next((s[key] for s in sources if s.get(key) is not None), ())
     ids = found if isinstance(found, list | tuple) else (found,)
     if not all(type(i) is int for i in ids):

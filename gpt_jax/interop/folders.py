@@ -19,7 +19,7 @@ from gpt_jax.config import ModelConfig
 from gpt_jax.data.tokenizers import Tokenizer
 from gpt_jax.interop import names
 from gpt_jax.interop.conventions import facts_of, read_facts
-from gpt_jax.interop.families import FAMILIES, family_of_config, read_config
+from gpt_jax.interop.family import family_of_config, read_config
 from gpt_jax.interop.names import Tensor, Tree
 from gpt_jax.interop.safetensors_files import (
     FolderWeights,
@@ -30,8 +30,14 @@ from gpt_jax.interop.safetensors_files import (
 from gpt_jax.interop.tokenizer_files import write_tokenizer
 from gpt_jax.interop.tokenizer_reading import read_tokenizer
 
-HEAD = "lm_head.weight"
-BUFFERS = (".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq")
+HEADS = ("lm_head.weight", "embed_out.weight")
+BUFFERS = (
+    ".attn.bias",
+    ".attn.masked_bias",
+    ".attention.bias",
+    ".attention.masked_bias",
+    ".rotary_emb.inv_freq",
+)
 """Constants that earlier releases saved beside the weights: causal masks, rotary frequencies."""
 
 
@@ -54,9 +60,8 @@ def read_folder(folder: Path, tokenizer: str = "") -> Imported:
     Raises ValueError, one line, for whatever is missing, damaged, or not computed here.
     """
     refuse_pickled_only(folder)
-    model_type, config = read_config(read_json(folder / "config.json"), f"{folder}/config.json")
-    family = FAMILIES[model_type]
-    found = read_tokenizer(read_facts(folder, model_type), config.vocab_size, tokenizer)
+    family, config = read_config(read_json(folder / "config.json"), f"{folder}/config.json")
+    found = read_tokenizer(read_facts(folder, family.model_type), config.vocab_size, tokenizer)
     if found.vocab_size > config.vocab_size:
         raise ValueError(
             f"the tokenizer has {found.vocab_size:,} ids, more than vocab_size = "
@@ -65,18 +70,19 @@ def read_folder(folder: Path, tokenizer: str = "") -> Imported:
     weights = FolderWeights(folder, skip=BUFFERS)
     prefix = family.prefix if any(name.startswith(family.prefix) for name in weights) else ""
     table = family.table(config, prefix)
-    if config.tied_embeddings and HEAD in weights:
-        if not np.array_equal(weights[HEAD], weights[table[0].name]):
+    tied = [name for name in HEADS if name in weights] if config.tied_embeddings else []
+    for name in tied:
+        if not np.array_equal(weights[name], weights[table[0].name]):
             raise ValueError(
-                f"{folder}: {HEAD} is not {table[0].name}, but config.json ties them; set "
+                f"{folder}: {name} is not {table[0].name}, but config.json ties them; set "
                 "tie_word_embeddings to false there"
             )
-        weights = FolderWeights(folder, skip=(*BUFFERS, HEAD))
+        weights = FolderWeights(folder, skip=(*BUFFERS, *HEADS))
     try:
         params = names.read(table, weights, config)
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from None
-    return Imported(model_type, config, params, found)
+    return Imported(family.model_type, config, params, found)
 
 
 def refuse_pickled_only(folder: Path) -> None:
@@ -89,15 +95,21 @@ def refuse_pickled_only(folder: Path) -> None:
 
 
 def write_folder(
-    folder: Path, config: ModelConfig, params: Tree, tokenizer: Tokenizer, shard_bytes: int
+    folder: Path,
+    config: ModelConfig,
+    params: Tree,
+    tokenizer: Tokenizer,
+    shard_bytes: int,
+    model_type: str = "",
 ) -> str:
     """Write what `transformers` loads; returns the model_type.
+
+    model_type: of the family that the model came from, which is taken if it carries the config.
 
     The folder appears whole or not at all. Rows of padded ids are left out: they have probability
     zero. Raises ValueError for a model that no family carries, and for a folder that is not empty.
     """
-    model_type = family_of_config(config)
-    family = FAMILIES[model_type]
+    family = family_of_config(config, model_type)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder} is there and not empty; choose another --to")
     params, config = _without_padding(_on_host(params), config)
@@ -109,14 +121,14 @@ def write_folder(
         sizes = {tensor.name: 4 * math.prod(tensor.shape) for tensor in table}
         write_weights(unfinished, sizes, _arrays(table, params, config), shard_bytes)
         end, _ = facts_of(tokenizer)
-        facts = {"architectures": [family.architecture], "model_type": model_type}
+        facts = {"architectures": [family.architecture], "model_type": family.model_type}
         facts |= family.write(config) | end | {"torch_dtype": "float32", "dtype": "float32"}
         _write_json(unfinished / "config.json", facts)
         _write_json(unfinished / "generation_config.json", end)
         os.replace(unfinished, folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
-    return model_type
+    return family.model_type
 
 
 def _arrays(

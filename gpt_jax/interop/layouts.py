@@ -1,117 +1,198 @@
-"""Where GPT-1, GPT-2 and Llama checkpoints keep each of our parameters: tables of names.
+"""Where checkpoints keep each of our parameters: tables of names, by the forms that families share.
 
 Must not import jax.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
 from gpt_jax.config import ModelConfig
-from gpt_jax.config.entries import NORMS
+from gpt_jax.cost.flops import norm_names
 from gpt_jax.interop.names import Part, Tensor
 
 Matrices = Literal["out_in", "in_out"]
 """How a projection is stored: as torch's Linear (nanoGPT, Llama), or as the releases' Conv1D."""
 
+Names = Mapping[str, str]
+"""Our name of a module -> theirs."""
+
+LLAMA_NORMS = {"attention_norm": "input_layernorm", "mlp_norm": "post_attention_layernorm"}
+OLMO2_NORMS = {
+    "attention_out_norm": "post_attention_layernorm",
+    "mlp_out_norm": "post_feedforward_layernorm",
+}
+GEMMA2_NORMS = {
+    "attention_norm": "input_layernorm",
+    "attention_out_norm": "post_attention_layernorm",
+    "mlp_norm": "pre_feedforward_layernorm",
+    "mlp_out_norm": "post_feedforward_layernorm",
+}
+EXPERTS = {"gate": "gate_proj", "up": "up_proj", "down": "down_proj"}
+
 
 def gpt2_table(config: ModelConfig, matrices: Matrices, prefix: str) -> list[Tensor]:
     """GPT-2's names; rows of the embedding for `config.padded_vocab_size` ids."""
-    width = config.d_model
-    table = [
-        _table_of(f"{prefix}wte.weight", "embedding/tokens", config.padded_vocab_size, width),
-        _table_of(f"{prefix}wpe.weight", "embedding/positions", config.seq_len, width),
-    ]
+    table = [tokens(config, f"{prefix}wte"), positions(config, f"{prefix}wpe")]
     for layer in range(config.n_layers):
         table += _gpt_block(config, f"{prefix}h.{layer}.", layer, matrices == "out_in")
-    return [*table, *_norm(f"{prefix}ln_f", "final_norm", config, None), *_head(config)]
+    return [*table, *norm(f"{prefix}ln_f", "final_norm", config), *head(config)]
 
 
 def gpt1_table(config: ModelConfig, prefix: str) -> list[Tensor]:
     """GPT-1's names, as `transformers` writes them: Conv1D storage, no final norm."""
-    width = config.d_model
-    tokens = f"{prefix}tokens_embed.weight"
     table = [
-        _table_of(tokens, "embedding/tokens", config.padded_vocab_size, width),
-        _table_of(f"{prefix}positions_embed.weight", "embedding/positions", config.seq_len, width),
+        tokens(config, f"{prefix}tokens_embed"),
+        positions(config, f"{prefix}positions_embed"),
     ]
     for layer in range(config.n_layers):
         table += _gpt_block(config, f"{prefix}h.{layer}.", layer, transposed=False)
-    return [*table, *_head(config)]
+    return [*table, *head(config)]
 
 
-def llama_table(config: ModelConfig, prefix: str) -> list[Tensor]:
-    """Llama's names as `transformers` writes them, rotary dims paired i with i + H/2, as ours.
+def llama_table(
+    config: ModelConfig,
+    prefix: str,
+    norms: Names = LLAMA_NORMS,
+    out: str = "o_proj",
+    experts: Names = EXPERTS,
+    mlp: str = "mlp",
+) -> list[Tensor]:
+    """Llama's names as `transformers` writes them, rotary dims paired i with i + H/2, as ours, and
+    those of the families that follow it.
 
     (The files that Meta distributes pair 2i with 2i + 1; `transformers` reordered them.)
     """
-    width, hidden, size = config.d_model, config.d_ff, config.d_head
-    table = [
-        _table_of(
-            f"{prefix}embed_tokens.weight", "embedding/tokens", config.padded_vocab_size, width
-        )
-    ]
+    table = [tokens(config, f"{prefix}embed_tokens")]
     for layer in range(config.n_layers):
         name = f"{prefix}layers.{layer}."
-        attention = {
-            "q_proj": ("query", (width,), (config.n_heads, size)),
-            "k_proj": ("key", (width,), (config.kv_heads, size)),
-            "v_proj": ("value", (width,), (config.kv_heads, size)),
-            "o_proj": ("out", (config.n_heads, size), (width,)),
-        }
-        mlp = {
-            "gate_proj": ("gate", (width,), (hidden,)),
-            "up_proj": ("up", (width,), (hidden,)),
-            "down_proj": ("down", (hidden,), (width,)),
-        }
-        table += _norm(f"{name}input_layernorm", "attention_norm", config, layer)
-        table += _norm(f"{name}post_attention_layernorm", "mlp_norm", config, layer)
-        for theirs, (ours, n_in, n_out) in attention.items():
-            parts = (Part(f"attention/{ours}", n_in, n_out),)
-            table += _projection(f"{name}self_attn.{theirs}", parts, config, True, layer)
-        for theirs, (ours, n_in, n_out) in mlp.items():
-            parts = (Part(f"mlp/{ours}", n_in, n_out),)
-            table += _projection(f"{name}mlp.{theirs}", parts, config, True, layer)
-    return [*table, *_norm(f"{prefix}norm", "final_norm", config, None), *_head(config)]
+        for ours in norm_names(config):
+            table += norm(f"{name}{norms[ours]}", ours, config, layer)
+        table += attention(config, f"{name}self_attn.", layer, out)
+        if config.n_experts is None:
+            table += gated_mlp(config, f"{name}{mlp}.", layer)
+        else:
+            table += expert_mlp(config, f"{name}{mlp}.", layer, experts)
+    return [*table, *norm(f"{prefix}norm", "final_norm", config), *head(config)]
+
+
+def attention(config: ModelConfig, name: str, layer: int, out: str = "o_proj") -> Iterator[Tensor]:
+    """Projections of their own for queries, keys, values and the output; norms of heads."""
+    width, size = (config.d_model,), config.d_head
+    heads, kv_heads = (config.n_heads, size), (config.kv_heads, size)
+    for theirs, ours, shapes, part in (
+        ("q_proj", "query", (width, heads), "qkv"),
+        ("k_proj", "key", (width, kv_heads), "qkv"),
+        ("v_proj", "value", (width, kv_heads), "qkv"),
+        (out, "out", (heads, width), "out"),
+    ):
+        bias = config.has_bias("out" if part == "out" else "qkv")
+        yield from projection(f"{name}{theirs}", [Part(f"attention/{ours}", *shapes)], bias, layer)
+    if config.qk_norm and config.norm_gain != "none":
+        of = "norm" if config.qk_norm_over == "head" else "heads_norm"
+        shapes_of = {"query": heads, "key": kv_heads}
+        for ours, shape in shapes_of.items():
+            size_of = (size,) if of == "norm" else shape
+            scale = Part(f"attention/{ours}_{of}/scale", (), size_of)
+            yield Tensor(f"{name}{ours[0]}_norm.weight", (scale,), layer=layer)
+
+
+def gated_mlp(config: ModelConfig, name: str, layer: int) -> Iterator[Tensor]:
+    width, hidden, bias = (config.d_model,), (config.d_ff,), config.has_bias("mlp")
+    yield from projection(f"{name}gate_proj", [Part("mlp/gate", width, hidden)], bias, layer)
+    yield from projection(f"{name}up_proj", [Part("mlp/up", width, hidden)], bias, layer)
+    yield from projection(f"{name}down_proj", [Part("mlp/down", hidden, width)], bias, layer)
+
+
+def plain_mlp(config: ModelConfig, up: str, down: str, layer: int) -> Iterator[Tensor]:
+    """An MLP without a gate, stored as torch's Linear."""
+    width, hidden, bias = (config.d_model,), (config.d_ff,), config.has_bias("mlp")
+    yield from projection(up, [Part("mlp/up", width, hidden)], bias, layer)
+    yield from projection(down, [Part("mlp/down", hidden, width)], bias, layer)
+
+
+def expert_mlp(config: ModelConfig, name: str, layer: int, experts: Names) -> Iterator[Tensor]:
+    """A router, and each expert's matrices in tensors of their own."""
+    width, hidden, n_experts = (config.d_model,), (config.d_ff,), config.n_experts or 0
+    router = Part("mlp/router", width, (n_experts,))
+    yield from projection(f"{name}gate", [router], False, layer)
+    for i in range(n_experts):
+        for ours, theirs in experts.items():
+            shapes = (hidden, width) if ours == "down" else (width, hidden)
+            part = Part(f"mlp/experts/{ours}", *shapes, expert=i)
+            yield from projection(f"{name}experts.{i}.{theirs}", [part], False, layer)
+
+
+def fused_by_head(config: ModelConfig, name: str, layer: int) -> Iterator[Tensor]:
+    """Queries, keys and values in one matrix, head by head (GPT-NeoX, BLOOM)."""
+    heads = (config.n_heads, config.d_head)
+    parts = [Part(f"attention/{x}", (config.d_model,), heads) for x in ("query", "key", "value")]
+    yield from projection(name, parts, config.has_bias("qkv"), layer, by_head=True)
+
+
+def attention_out(config: ModelConfig, name: str, layer: int) -> Iterator[Tensor]:
+    part = Part("attention/out", (config.n_heads, config.d_head), (config.d_model,))
+    yield from projection(name, [part], config.has_bias("out"), layer)
 
 
 def _gpt_block(config: ModelConfig, name: str, layer: int, transposed: bool) -> Iterator[Tensor]:
     """One layer of GPT-1 or GPT-2: queries, keys and values in one matrix."""
     width, hidden = (config.d_model,), (config.d_ff,)
     heads = (config.n_heads, config.d_head)
-    qkv = tuple(Part(f"attention/{x}", width, heads) for x in ("query", "key", "value"))
-    yield from _norm(f"{name}ln_1", "attention_norm", config, layer)
-    yield from _norm(f"{name}ln_2", "mlp_norm", config, layer)
+    qkv = [Part(f"attention/{x}", width, heads) for x in ("query", "key", "value")]
+    yield from norm(f"{name}ln_1", "attention_norm", config, layer)
+    yield from norm(f"{name}ln_2", "mlp_norm", config, layer)
     for theirs, parts in {
         "attn.c_attn": qkv,
-        "attn.c_proj": (Part("attention/out", heads, width),),
-        "mlp.c_fc": (Part("mlp/up", width, hidden),),
-        "mlp.c_proj": (Part("mlp/down", hidden, width),),
+        "attn.c_proj": [Part("attention/out", heads, width)],
+        "mlp.c_fc": [Part("mlp/up", width, hidden)],
+        "mlp.c_proj": [Part("mlp/down", hidden, width)],
     }.items():
-        yield from _projection(f"{name}{theirs}", parts, config, transposed, layer)
+        yield from projection(f"{name}{theirs}", parts, config.bias, layer, transposed)
 
 
-def _projection(
-    name: str, parts: tuple[Part, ...], config: ModelConfig, transposed: bool, layer: int
+def projection(
+    name: str,
+    parts: list[Part],
+    bias: bool,
+    layer: int,
+    transposed: bool = True,
+    by_head: bool = False,
 ) -> Iterator[Tensor]:
-    kernels = tuple(Part(f"{p.path}/kernel", p.inputs, p.outputs) for p in parts)
-    yield Tensor(f"{name}.weight", kernels, transposed, layer)
-    if config.bias:
-        biases = tuple(Part(f"{p.path}/bias", (), p.outputs) for p in parts)
-        yield Tensor(f"{name}.bias", biases, layer=layer)
+    """A kernel of one or several of our projections, and its bias if it has one."""
+    kernels, biases = [], []
+    for part in parts:
+        rest = (part.expert, part.paired)
+        kernels.append(Part(f"{part.path}/kernel", part.inputs, part.outputs, *rest))
+        biases.append(Part(f"{part.path}/bias", (), part.outputs, *rest))
+    yield Tensor(f"{name}.weight", tuple(kernels), transposed, layer, by_head)
+    if bias:
+        yield Tensor(f"{name}.bias", tuple(biases), layer=layer, by_head=by_head)
 
 
-def _norm(name: str, path: str, config: ModelConfig, layer: int | None) -> Iterator[Tensor]:
+def norm(name: str, path: str, config: ModelConfig, layer: int | None = None) -> Iterator[Tensor]:
+    """Gain and bias of a norm over the width, as far as it has them."""
     width = (config.d_model,)
-    yield Tensor(f"{name}.weight", (Part(f"{path}/scale", (), width),), layer=layer)
-    if config.bias and NORMS.find(config.norm).has_bias:
+    if config.norm_gain != "none":
+        yield Tensor(f"{name}.weight", (Part(f"{path}/scale", (), width),), layer=layer)
+    if config.has_bias("norm"):
         yield Tensor(f"{name}.bias", (Part(f"{path}/bias", (), width),), layer=layer)
 
 
-def _head(config: ModelConfig) -> Iterator[Tensor]:
+def head(config: ModelConfig, name: str = "lm_head", also: str = "") -> Iterator[Tensor]:
+    """The untied output projection; also: another name that it may have in a folder."""
     if not config.tied_embeddings:
         kernel = Part("head/kernel", (config.d_model,), (config.padded_vocab_size,))
-        yield Tensor("lm_head.weight", (kernel,), transposed=True)
+        other = (f"{also}.weight",) if also else ()
+        yield Tensor(f"{name}.weight", (kernel,), transposed=True, aliases=other)
 
 
-def _table_of(name: str, path: str, rows: int, width: int) -> Tensor:
-    return Tensor(name, (Part(path, (rows,), (width,)),))
+def tokens(config: ModelConfig, name: str) -> Tensor:
+    return _rows(f"{name}.weight", "embedding/tokens", config.padded_vocab_size, config)
+
+
+def positions(config: ModelConfig, name: str, spare_rows: int = 0) -> Tensor:
+    return _rows(f"{name}.weight", "embedding/positions", config.seq_len, config, spare_rows)
+
+
+def _rows(name: str, path: str, rows: int, config: ModelConfig, spare_rows: int = 0) -> Tensor:
+    return Tensor(name, (Part(path, (rows,), (config.d_model,)),), spare_rows=spare_rows)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from gpt_jax.config import ModelConfig
-from gpt_jax.interop.families import FAMILIES, family_of_config
+from gpt_jax.interop.family import family_of_config
 from gpt_jax.interop.names import Tensor, Tree
 
 Factors = tuple[NDArray[Any], NDArray[Any], float]
@@ -32,7 +32,7 @@ def write_adapter(folder: Path, config: ModelConfig, params: Tree, base_name: st
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder} is there and not empty; choose another --to")
-    family = FAMILIES[family_of_config(config)]
+    family = family_of_config(config)
     tensors, ranks, alphas = {}, {}, {}
     in_out = False
     for tensor in family.table(config, family.prefix):
@@ -79,24 +79,22 @@ def _factors(tensor: Tensor, params: Tree, config: ModelConfig) -> Factors | Non
         return None
     group, member = divmod(tensor.layer, len(config.layer_pattern))
     n_outputs = sum(math.prod(part.outputs) for part in tensor.parts)
-    rows, columns, scale, first = [], [], 1.0, 0
-    for part in tensor.parts:
+    rows, columns, scale = [], [], 1.0
+    for part, outputs in zip(tensor.parts, tensor.columns(), strict=True):
         node: Any = params["blocks"][str(member)]
         for name in part.path.split("/")[:-1]:
             node = node[name]
-        width = math.prod(part.outputs)
         if "lora_a" in node:
             a, b = (np.asarray(node[name][group], np.float32) for name in ("lora_a", "lora_b"))
             rank = len(b)
-            b = b.reshape(rank, width)
+            b = b.reshape(rank, math.prod(part.outputs))
             if "lora_lambda" in node:
                 b = np.asarray(node["lora_lambda"][group])[:, None] * b
             placed = np.zeros((n_outputs, rank), np.float32)
-            placed[first : first + width] = b.T
+            placed[outputs] = b.T
             rows.append(a.reshape(-1, rank).T)
             columns.append(placed)
             scale = float(node["lora_scale"][group])
-        first += width
     if not rows:
         return None
     return np.concatenate(rows), np.concatenate(columns, axis=1), scale

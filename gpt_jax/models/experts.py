@@ -65,7 +65,9 @@ class Experts(nn.Module):
         if layout is not None:
             logits_BTE = layout.constrain_even(logits_BTE, "act_batch", "act_seq", None)
         self.sow(ROUTERS, "logits", logits_BTE)
-        gates_BTK, choices_BTK = choose(logits_BTE, config.n_experts_per_token)
+        gates_BTK, choices_BTK = choose(
+            logits_BTE, config.n_experts_per_token, config.expert_gates == "normalized"
+        )
         compute = dropless if decoding or config.expert_capacity is None else with_capacity
         if layout is None or layout.mesh.size == 1 or not _is_even(layout, x_BTD):
             return compute(x_BTD, gates_BTK, choices_BTK, weights, Setting(config, how))
@@ -86,7 +88,7 @@ class ExpertWeights(nn.Module):
 
         def of(name: str, shape: tuple[int, ...], axes: Axes) -> tuple[jax.Array, jax.Array | None]:
             std = projection_std(config, shape[1], residual=name == "down")
-            return KernelAndBias(shape, axes, std, config.bias, name=name)()
+            return KernelAndBias(shape, axes, std, config.has_bias("mlp"), name=name)()
 
         weights = {name: of(name, *into) for name in (("up", "gate") if config.gated else ("up",))}
         return weights | {"down": of("down", *out)}
@@ -123,12 +125,15 @@ class Setting:
     """Devices that split the hidden units, whose results are still to be added."""
 
 
-def choose(logits: jax.Array, n_choices: int) -> tuple[jax.Array, jax.Array]:
+def choose(
+    logits: jax.Array, n_choices: int, normalized: bool = True
+) -> tuple[jax.Array, jax.Array]:
     """(gates, experts) [..., K] of router logits [..., E] in float32, the best first.
 
     Gates are the chosen probabilities over their sum (GShard, Mixtral: a softmax over the chosen
-    logits); a single choice keeps its probability (Switch, equation 2): over its sum it would be 1,
-    and the router would learn nothing. By K maxima: XLA would gather what `top_k` sorts from all
+    logits) if `normalized`, else as they are (OLMoE, arXiv:2409.02060); a single choice keeps its
+    probability (Switch, equation 2): over its sum it would be 1, and the router would learn
+    nothing. By K maxima: XLA would gather what `top_k` sorts from all
     devices.
     """
     probabilities = jax.nn.softmax(logits, axis=-1)
@@ -139,7 +144,7 @@ def choose(logits: jax.Array, n_choices: int) -> tuple[jax.Array, jax.Array]:
         gates.append(jnp.sum(jnp.where(is_best, probabilities, 0.0), axis=-1))
         left = jnp.where(is_best, -1.0, left)
     chosen = jnp.stack(gates, axis=-1)
-    if n_choices > 1:
+    if n_choices > 1 and normalized:
         chosen /= jnp.sum(chosen, axis=-1, keepdims=True)
     return chosen, jnp.stack(experts, axis=-1)
 

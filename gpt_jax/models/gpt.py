@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from gpt_jax.config import ComputeConfig, ModelConfig
 from gpt_jax.models.execution import Execution, decide_execution
 from gpt_jax.models.kernels import Kernel
-from gpt_jax.models.layers import ROUTERS, Norm
+from gpt_jax.models.layers import ROUTERS, make_norm
 from gpt_jax.models.transformer import ACTIVATIONS, Cache, Transformer, output_logits
 from gpt_jax.optim.parametrization import output_multiplier
 from gpt_jax.parallel.sharding import Axes, Layout
@@ -214,8 +214,8 @@ class GPT:
         config, how = self.config, self.execution.how
         x_BTD = stream_BTD
         if config.final_norm:
-            norm = Norm(config.norm, config.norm_epsilon, config.bias, how)
-            x_BTD = cast(jax.Array, norm.apply({"params": params["final_norm"]}, x_BTD))
+            of_norm = params.get("final_norm", {})  # without gain and bias there are none
+            x_BTD = cast(jax.Array, make_norm(config, how)().apply({"params": of_norm}, x_BTD))
         x_BTD = output_multiplier(config) * x_BTD
         return self.logits(x_BTD, self.output_weights(params))[..., : config.vocab_size]
 

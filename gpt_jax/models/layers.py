@@ -31,7 +31,7 @@ def parameter(
 
 
 class Norm(nn.Module):
-    """A normalisation of `gpt_jax.models.norms` over the last dim, with its gain and bias.
+    """A normalisation of `gpt_jax.models.norms` over the last dims, with its gain and bias.
 
     Computed in float32, returned in the input's type.
     """
@@ -40,19 +40,40 @@ class Norm(nn.Module):
     epsilon: float
     bias: bool
     how: Precision
+    gain: str = "plain"
+    """model.norm_gain"""
     axes: Axes = ("embed",)
+    """Logical names of the dims that are normalised together."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        size = x.shape[-1:]
-        scale = parameter(self, "scale", nn.initializers.ones, size, self.axes)
+        size = x.shape[-len(self.axes) :]
         y = x.astype(jnp.float32)
         entry = NORMS.find(self.kind)
-        y = entry.normalise(y, self.epsilon)
-        y = cpu.scale_columns(y, scale) if self.how.cpu else y * scale
+        rows = y.reshape(*y.shape[: -len(size)], -1)
+        y = entry.normalise(rows, self.epsilon).reshape(y.shape)
+        if self.gain != "none":
+            y = self._scaled(y, size)
         if self.bias and entry.has_bias:
             y = y + parameter(self, "bias", nn.initializers.zeros, size, self.axes)
         return y.astype(x.dtype)
+
+    def _scaled(self, y: jax.Array, size: tuple[int, ...]) -> jax.Array:
+        one_plus = self.gain == "one_plus"
+        init = nn.initializers.zeros if one_plus else nn.initializers.ones
+        scale = parameter(self, "scale", init, size, self.axes)
+        scale = 1 + scale if one_plus else scale
+        if not self.how.cpu:
+            return y * scale
+        rows = y.reshape(*y.shape[: -len(size)], -1)
+        return cpu.scale_columns(rows, scale.reshape(-1)).reshape(y.shape)
+
+
+def make_norm(config: ModelConfig, how: Precision) -> functools.partial[Norm]:
+    """The norm of a model's residual stream, still without a name."""
+    return functools.partial(
+        Norm, config.norm, config.norm_epsilon, config.has_bias("norm"), how, config.norm_gain
+    )
 
 
 class Projection(nn.Module):
@@ -120,7 +141,7 @@ class MLP(nn.Module):
         def into(name: str) -> Projection:
             std = projection_std(config, config.d_model, residual=False)
             inner = ((config.d_model,), (config.d_ff,), ("embed",), ("mlp",))
-            return Projection(*inner, std, config.bias, self.how, name=name)
+            return Projection(*inner, std, config.has_bias("mlp"), self.how, name=name)
 
         def constrain(y_BTF: jax.Array) -> jax.Array:
             """Hidden units split over the tensor axis: XLA may gather whole kernels otherwise."""
@@ -136,7 +157,8 @@ class MLP(nn.Module):
             hidden_BTF = activation(hidden_BTF)
         std = projection_std(config, config.d_ff, residual=True)
         outer = ((config.d_ff,), (config.d_model,), ("mlp",), ("embed",))
-        return Projection(*outer, std, config.bias, self.how, name="down")(hidden_BTF)
+        bias = config.has_bias("mlp")
+        return Projection(*outer, std, bias, self.how, name="down")(hidden_BTF)
 
 
 class Embedding(nn.Module):
@@ -154,6 +176,8 @@ class Embedding(nn.Module):
         if self.position.table is not None:
             shape = (self.position.table(config, self.position_options), config.d_model)
             self.positions = parameter(self, "positions", init, shape, (None, "embed"))
+        if config.embedding_norm:
+            self.norm = make_norm(config, self.how)()
 
     def table(self) -> jax.Array:
         """The token embeddings [padded V, D]."""
@@ -165,12 +189,16 @@ class Embedding(nn.Module):
         """prefix_BPD: takes the place of the first P positions' tokens in each row."""
         config = self.config
         x_BTD = self.look_up(tokens_BT, positions_BT)
+        if config.embedding_multiplier != 1:
+            x_BTD = config.embedding_multiplier * x_BTD
         if prefix_BPD is not None:
             x_BTD = put_in_front(prefix_BPD, x_BTD, positions_BT)
         position = self.position
         if position.embed is not None:
             rows = self._by_width(self.positions)[positions_BT] if position.table else None
             x_BTD = position.embed(x_BTD, positions_BT, rows, config, self.position_options)
+        if config.embedding_norm:
+            x_BTD = self.norm(x_BTD)
         x_BTD = x_BTD.astype(self.how.activations)
         if self.layout is not None:
             x_BTD = self.layout.constrain_even(x_BTD, "act_batch", "act_seq", "act_looked_up")

@@ -20,6 +20,7 @@ from gpt_jax.models.layers import (
     Head,
     Norm,
     Projection,
+    make_norm,
     parameter,
     projection_std,
 )
@@ -46,7 +47,8 @@ class Attention(nn.Module):
     config: ModelConfig
     execution: Execution
     layout: Layout | None
-    window: int | None
+    kind: str
+    """The layer's in `layer_pattern`."""
 
     @nn.compact
     def __call__(
@@ -56,9 +58,13 @@ class Attention(nn.Module):
         segments_BT: jax.Array | None,
         cache: dict[str, jax.Array] | None,
         train: bool,
+        layer: jax.Array | None = None,
     ) -> tuple[jax.Array, dict[str, jax.Array] | None]:
+        """layer: its index, from 0; only where the config scales scores by it."""
         q_BTNH, k_BTKH, v_BTKH = self.project_heads(x_BTD)
         q_BTNH, k_BTKH = self.encode_positions(q_BTNH, k_BTKH, positions_BT)
+        if layer is not None:
+            q_BTNH = (q_BTNH / (layer + 1)).astype(q_BTNH.dtype)
         pattern = self._pattern(train)
         if self.is_mutable_collection(ACTIVATIONS):
             self.sow(ACTIVATIONS, "scores", attention.causal_scores(q_BTNH, k_BTKH, pattern))
@@ -78,14 +84,14 @@ class Attention(nn.Module):
 
     def project_heads(self, x_BTD: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Queries [B, T, N, H], keys and values [B, T, K, H], normalised if the config says so."""
-        config, how = self.config, self.execution.how
+        config, how, bias = self.config, self.execution.how, self.config.has_bias("qkv")
 
         def heads(name: str, n_heads: int, axis: str) -> jax.Array:
             std = projection_std(config, config.d_model, residual=False)
             outputs, axes = (n_heads, config.d_head), (axis, "head_dim")
-            y = Projection(
-                (config.d_model,), outputs, ("embed",), axes, std, config.bias, how, name=name
-            )(x_BTD)
+            y = Projection((config.d_model,), outputs, ("embed",), axes, std, bias, how, name=name)(
+                x_BTD
+            )
             return self._constrain(y, "act_batch", "act_seq", f"act_{axis}", None)
 
         q_BTNH = heads("query", config.n_heads, "heads")
@@ -93,9 +99,17 @@ class Attention(nn.Module):
         v_BTKH = heads("value", config.kv_heads, "kv_heads")
         if config.qk_norm:
             norm = functools.partial(
-                Norm, "rmsnorm", config.norm_epsilon, bias=False, how=how, axes=("head_dim",)
+                Norm, "rmsnorm", config.norm_epsilon, bias=False, how=how, gain=config.norm_gain
             )
-            q_BTNH, k_BTKH = norm(name="query_norm")(q_BTNH), norm(name="key_norm")(k_BTKH)
+            if config.qk_norm_over == "head":
+                norm = functools.partial(norm, axes=("head_dim",))
+                q_BTNH, k_BTKH = norm(name="query_norm")(q_BTNH), norm(name="key_norm")(k_BTKH)
+            else:
+                q_BTNH = norm(axes=("heads", "head_dim"), name="query_heads_norm")(q_BTNH)
+                k_BTKH = norm(axes=("kv_heads", "head_dim"), name="key_heads_norm")(k_BTKH)
+        if config.qkv_clip is not None:
+            limits = -config.qkv_clip, config.qkv_clip
+            q_BTNH, k_BTKH, v_BTKH = (jnp.clip(x, *limits) for x in (q_BTNH, k_BTKH, v_BTKH))
         return q_BTNH, k_BTKH, v_BTKH
 
     def encode_positions(
@@ -103,11 +117,12 @@ class Attention(nn.Module):
     ) -> tuple[jax.Array, jax.Array]:
         """Queries and keys with their positions in them, where the encoding puts them there."""
         entry, options = position_of(self.config)
-        if entry.turn is None:
+        if entry.turn is None or self.kind == "nope":
             return q_BTNH, k_BTKH
+        config = self.config.of_layer(self.kind)
         return (
-            entry.turn(q_BTNH, positions_BT, self.config, options),
-            entry.turn(k_BTKH, positions_BT, self.config, options),
+            entry.turn(q_BTNH, positions_BT, config, options),
+            entry.turn(k_BTKH, positions_BT, config, options),
         )
 
     def attend_whole(
@@ -153,7 +168,7 @@ class Attention(nn.Module):
             changes.append(entry.change(config, options, made()))
         slopes = [change.slopes for change in changes if change.slopes is not None]
         return attention.Pattern(
-            window=self.window,
+            window=config.window_of(self.kind),
             slopes=tuple(map(sum, zip(*slopes, strict=True))) if slopes else None,
             dropout=config.dropout_attention if train else 0.0,
             divisor=parametrization.score_divisor(config),
@@ -170,7 +185,7 @@ class Attention(nn.Module):
             ("heads", "head_dim"),
             ("embed",),
             projection_std(config, config.n_heads * config.d_head, residual=True),
-            config.bias,
+            config.has_bias("out"),
             self.execution.how,
             name="out",
         )(out_BTNH)
@@ -211,39 +226,37 @@ def _write(cache_CSH: jax.Array, new_BTKH: jax.Array, positions_BT: jax.Array) -
 
 
 class Block(nn.Module):
-    """One layer: attention and MLP with residual additions, pre- or post-norm, or in parallel."""
+    """One layer: attention and MLP, with norms and residual additions as the config says."""
 
     config: ModelConfig
     execution: Execution
     layout: Layout | None
-    window: int | None
+    kind: str
+    """The layer's in `layer_pattern`."""
 
     @nn.compact
-    def __call__(self, x_BTD, positions_BT, segments_BT, cache, train: bool):
+    def __call__(
+        self, x_BTD, positions_BT, segments_BT, cache, train: bool, layer: jax.Array | None = None
+    ):
         config = self.config
-        how = self.execution.how
-        norm = functools.partial(Norm, config.norm, config.norm_epsilon, config.bias, how)
-        attend = Attention(config, self.execution, self.layout, self.window, name="attention")
-        mlp: Callable[[jax.Array], jax.Array]
-        if config.n_experts is None:
-            mlp = MLP(config, self.execution.how, self.layout, name="mlp")
-        else:
-            from gpt_jax.models.experts import Experts
-
-            experts = Experts(config, self.execution.how, self.layout, name="mlp")
-            mlp = functools.partial(experts, decoding=cache is not None)
-
+        norm = make_norm(config, self.execution.how)
+        attend = Attention(config, self.execution, self.layout, self.kind, name="attention")
+        mlp = self._mlp(decoding=cache is not None)
         multiplier = parametrization.residual_multiplier(config)
+        after = config.norm_position in ("output", "sandwich")
 
         def attended(x: jax.Array) -> tuple[jax.Array, dict[str, jax.Array] | None]:
-            y, new_cache = attend(x, positions_BT, segments_BT, cache, train)
+            y, new_cache = attend(x, positions_BT, segments_BT, cache, train, layer)
             self.sow(ACTIVATIONS, "attention_output", y)
-            return y, new_cache
+            return normed_after(y, "attention"), new_cache
 
         def fed_forward(x: jax.Array) -> jax.Array:
             y = mlp(x)
             self.sow(ACTIVATIONS, "mlp_output", y)
-            return y
+            return normed_after(y, "mlp")
+
+        def normed_after(y: jax.Array, part: str) -> jax.Array:
+            return norm(name=f"{part}_out_norm")(y) if after else y
 
         def drop(y: jax.Array) -> jax.Array:
             """Scales a sub-block's output by the residual multiplier and applies dropout."""
@@ -255,10 +268,16 @@ class Block(nn.Module):
                 return y
             return self.layout.constrain_stream(y)
 
+        if config.norm_position == "output":
+            y_BTD, cache = attended(x_BTD)
+            x_BTD = constrain(x_BTD + drop(y_BTD))
+            return constrain(x_BTD + drop(fed_forward(x_BTD))), cache
         attention_norm = norm(name="attention_norm")
         if config.parallel_block:
             normed = attention_norm(x_BTD)
             y_BTD, cache = attended(normed)
+            if config.parallel_norms == "separate":
+                normed = norm(name="mlp_norm")(x_BTD)
             return constrain(x_BTD + drop(y_BTD + fed_forward(normed))), cache
         mlp_norm = norm(name="mlp_norm")
         if config.norm_position == "post":
@@ -268,6 +287,14 @@ class Block(nn.Module):
         y_BTD, cache = attended(attention_norm(x_BTD))
         x_BTD = constrain(x_BTD + drop(y_BTD))
         return constrain(x_BTD + drop(fed_forward(mlp_norm(x_BTD)))), cache
+
+    def _mlp(self, decoding: bool) -> Callable[[jax.Array], jax.Array]:
+        config, how = self.config, self.execution.how
+        if config.n_experts is None:
+            return MLP(config, how, self.layout, name="mlp")
+        from gpt_jax.models.experts import Experts
+
+        return functools.partial(Experts(config, how, self.layout, name="mlp"), decoding=decoding)
 
 
 GROUP_INPUT = "group_input"
@@ -283,15 +310,19 @@ class LayerGroup(nn.Module):
     train: bool
 
     @nn.compact
-    def __call__(self, x_BTD, cache: Cache | None, positions_BT, segments_BT):
+    def __call__(
+        self, x_BTD, cache: Cache | None, positions_BT, segments_BT, group: jax.Array | None
+    ):
+        """group: its index, where the config scales scores by layer."""
         new_cache = []
         if self.execution.remat == "offload":
             x_BTD = checkpoint_name(x_BTD, GROUP_INPUT)
         for i, kind in enumerate(self.config.layer_pattern):
-            window = self.config.window if kind == "banded" else None
-            layer = Block(self.config, self.execution, self.layout, window, name=str(i))
+            block = Block(self.config, self.execution, self.layout, kind, name=str(i))
             layer_cache = None if cache is None else cache[i]
-            x_BTD, layer_cache = layer(x_BTD, positions_BT, segments_BT, layer_cache, self.train)
+            layer = None if group is None else group * len(self.config.layer_pattern) + i
+            seen = (positions_BT, segments_BT, layer_cache, self.train, layer)
+            x_BTD, layer_cache = block(x_BTD, *seen)
             self.sow(ACTIVATIONS, f"stream_{i}", x_BTD)
             new_cache.append(layer_cache)
         return x_BTD, None if cache is None else new_cache
@@ -336,9 +367,7 @@ class Transformer(nn.Module):
         if in_ring:
             x_BTD = self._zigzag(x_BTD, back=True)
         if config.final_norm:
-            how = self.execution.how
-            norm = Norm(config.norm, config.norm_epsilon, config.bias, how, name="final_norm")
-            x_BTD = norm(x_BTD)
+            x_BTD = make_norm(config, self.execution.how)(name="final_norm")(x_BTD)
         multiplier = parametrization.output_multiplier(config)
         x_BTD = x_BTD if multiplier == 1 else multiplier * x_BTD
         return self._logits(x_BTD, embedding) if logits else x_BTD, cache
@@ -365,12 +394,13 @@ class Transformer(nn.Module):
             group,
             variable_axes={"params": 0, ACTIVATIONS: 0, ROUTERS: 0},
             split_rngs={"params": True, "dropout": True},
-            in_axes=(0, nn.broadcast, nn.broadcast),
+            in_axes=(0, nn.broadcast, nn.broadcast, 0),
             length=n_groups,
             unroll=n_groups if self.execution.unroll else 1,
             metadata_params={nn.PARTITION_NAME: "layer"},
         )(self.config, self.execution, self.layout, train, name="blocks")
-        return layers(x_BTD, cache, positions_BT, segments_BT)
+        groups = jnp.arange(n_groups) if self.config.scores_over_layer else None
+        return layers(x_BTD, cache, positions_BT, segments_BT, groups)
 
     def _layer_by_layer(self, x_BTD, cache: Cache | None, positions_BT, segments_BT):
         """The same, not to be trained, with arrays of their own for each group
@@ -380,7 +410,8 @@ class Transformer(nn.Module):
         for i in range(self.config.n_layers // period):
             group = LayerGroup(self.config, self.execution, self.layout, False, name=f"blocks_{i}")
             group_cache = None if cache is None else cache[i * period : (i + 1) * period]
-            x_BTD, group_cache = group(x_BTD, group_cache, positions_BT, segments_BT)
+            index = jnp.asarray(i) if self.config.scores_over_layer else None
+            x_BTD, group_cache = group(x_BTD, group_cache, positions_BT, segments_BT, index)
             new_cache += group_cache or []
         return x_BTD, None if cache is None else new_cache
 

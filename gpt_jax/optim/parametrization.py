@@ -157,13 +157,15 @@ def residual_init_layers(model: ModelConfig) -> int:
 
 
 def score_divisor(model: ModelConfig) -> float:
-    """Attention scores are q k over this: sqrt(H), but H / sqrt(base H) if heads grow.
+    """Attention scores are q k over this: model.score_divisor or sqrt(H), times sqrt(H / base H) if
+    heads grow.
 
     TP5 definition 4.1: 1 / H instead of 1 / sqrt(H), with the constant that makes them equal at the
     base.
     """
     H = model.d_head
-    return math.sqrt(H) * math.sqrt(H / (model.base_head_size or H))
+    at_base = model.score_divisor or math.sqrt(H)
+    return at_base * math.sqrt(H / (model.base_head_size or H))
 
 
 def output_multiplier(model: ModelConfig) -> float:

@@ -5,10 +5,11 @@ import re
 import sys
 from pathlib import Path
 
-from gpt_jax.interop.families import family_of_config
+from gpt_jax.interop.family import family_of_config
 from gpt_jax.runs import checkpoint_files
 from gpt_jax.runs.checkpoint_files import parse_which
 from gpt_jax.runs.directory import RunDirectory, load_run
+from gpt_jax.storage.json_files import read_object
 
 UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
@@ -17,9 +18,9 @@ example:
   gpt-jax export runs/mine --format huggingface --to exported/mine
 
 writes config.json, generation_config.json, safetensors (float32) and tokenizer files, so that
-AutoModelForCausalLM and AutoTokenizer load the folder. The architecture picks the model_type:
-gpt2, openai-gpt (post-norm) or llama (rotary positions, RMSNorm, SwiGLU or GeGLU). What none of
-them can carry is refused by name. Of a run of LoRA the merged model is written, or with
+AutoModelForCausalLM and AutoTokenizer load the folder. The architecture picks the model_type, of
+those that `gpt-jax import --families` lists; an imported run keeps the one that it came from. What
+none of them can carry is refused by name. Of a run of LoRA the merged model is written, or with
 
   gpt-jax export runs/tuned --format peft --to exported/adapter --base-name exported/base
 
@@ -68,7 +69,8 @@ def run(arguments: argparse.Namespace) -> int:
             "the task's head, or image encoder, is left out: the format has none", file=sys.stderr
         )
     print(f"writing {arguments.to}", file=sys.stderr)
-    model_type = write_folder(arguments.to, config.model, params, tokenizer, shard_bytes)
+    came_from = str(read_object(RunDirectory(arguments.directory).config).get("model_type", ""))
+    model_type = write_folder(arguments.to, config.model, params, tokenizer, shard_bytes, came_from)
     print(f"exported {arguments.directory} to {arguments.to} as {model_type}")
     return 0
 

@@ -12,6 +12,7 @@ from gpt_jax.data.tokenizers import IdsTokenizer
 from gpt_jax.data.tokenizers.base import SPEC_FILE
 from gpt_jax.data.tokenizers.subword import BytePairTokenizer
 from gpt_jax.data.tokenizers.tokenizer_json import JsonTokenizer
+from gpt_jax.interop.family_table import family_table
 from gpt_jax.interop.folders import Imported, read_folder, refuse_pickled_only
 from gpt_jax.interop.tokenizer_reading import TOKENIZER
 from gpt_jax.runs.directory import RunDirectory, write_model
@@ -26,9 +27,11 @@ examples:
   gpt-jax import openai-community/gpt2 --workdir runs/gpt2
   gpt-jax import openai-community/openai-gpt --workdir runs/gpt1
   gpt-jax import path/to/folder --workdir runs/mine
+  gpt-jax import EleutherAI/pythia-160m --workdir runs/pythia-160m
+  gpt-jax import --families                                the families that are read, as a table
   gpt-jax generate runs/gpt2 --prompt 'Hello'
 
-A folder holds config.json (model_type gpt2, openai-gpt or llama), safetensors (one file, or
+A folder holds config.json (of a model_type that --families lists), safetensors (one file, or
 sharded with an index) and tokenizer files. Weights become float32. Nothing is unpickled.
 
 How its texts begin and end comes with it, and stays with the run: tokens before every text (BOS),
@@ -37,7 +40,9 @@ generate, serve, eval and predict, and written again by export."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", metavar="MODEL", help="a local folder, or OWNER/NAME on the hub")
+    parser.add_argument(
+        "source", metavar="MODEL", nargs="?", help="a local folder, or OWNER/NAME on the hub"
+    )
     parser.add_argument("--workdir", type=Path, help="the run's directory (default: runs/NAME)")
     parser.add_argument(
         "--tokenizer",
@@ -46,10 +51,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="instead of the folder's: byte, gpt2, gpt1, a tokenizer.json or .model file, or ids: "
         "texts are numbers, for a model of symbols",
     )
+    parser.add_argument(
+        "--families", action="store_true", help="print the families that are read, and stop"
+    )
     parser.epilog = EPILOG
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if arguments.families:
+        print(family_table())
+        return 0
+    if arguments.source is None:
+        raise ValueError("name a model: a local folder, or OWNER/NAME on the hub")
     name = Path(arguments.source).resolve().name
     directory = arguments.workdir or Path("runs") / name
     target = RunDirectory(directory)

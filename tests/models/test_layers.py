@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from gpt_jax.models import cpu as cpu_forms
 from gpt_jax.models.entry import ACTIVATIONS
 from gpt_jax.models.layers import Norm
-from gpt_jax.models.positions.rotary import rotate
+from gpt_jax.models.positions.rotary import frequencies, rotate
 from gpt_jax.models.positions.sinusoidal import sinusoids
 from gpt_jax.models.products import precision
 from gpt_jax.models.scores.alibi import alibi_slopes
@@ -78,7 +78,9 @@ def test_activations(name):
 def test_rotary_turns_pairs_by_position():
     positions = np.array([[0, 1, 5], [3, 2, 700]])
     x = np.random.default_rng(1).normal(size=(2, 3, 1, 6)).astype(np.float32)
-    turned = np.asarray(rotate(jnp.asarray(x), jnp.asarray(positions), base=100.0))
+    turned = np.asarray(
+        rotate(jnp.asarray(x), jnp.asarray(positions), frequencies(x.shape[-1], 100.0))
+    )
     for row, t, pair in np.ndindex(2, 3, 3):
         angle = positions[row, t] * 100.0 ** (-2 * pair / 6)
         number = complex(x[row, t, 0, pair], x[row, t, 0, pair + 3]) * np.exp(1j * angle)
@@ -91,7 +93,8 @@ def test_rotary_scores_depend_on_the_distance_alone():
 
     def score(q_position, k_position):
         at = [jnp.array([[q_position]]), jnp.array([[k_position]])]
-        return float(jnp.vdot(rotate(q, at[0], 10_000.0), rotate(k, at[1], 10_000.0)))
+        turning = frequencies(q.shape[-1], 10_000.0)
+        return float(jnp.vdot(rotate(q, at[0], turning), rotate(k, at[1], turning)))
 
     assert score(7, 3) == pytest.approx(score(104, 100), abs=1e-4)
     assert score(7, 3) != pytest.approx(score(7, 4), abs=1e-2)
