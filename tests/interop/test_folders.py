@@ -328,8 +328,8 @@ def test_configs_that_do_not_fit(folder, changes, said, capsys, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"rope_parameters": {"rope_type": "yarn", "factor": 4.0}}, "rope_type = yarn"),
-        ({"mlp_bias": True}, "attention_bias = False with mlp_bias = True"),
+        ({"rope_parameters": {"rope_type": "dynamic", "factor": 4.0}}, "rope_type = dynamic"),
+        ({"mlp_bias": True}, "the weights have no model.layers.0.mlp.gate_proj.bias"),
         ({"hidden_act": "relu"}, "hidden_act = relu is not computed here"),
     ],
 )

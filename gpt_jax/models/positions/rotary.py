@@ -60,7 +60,7 @@ def frequencies_of(model: ModelConfig) -> "jax.Array":
     if model.rotary_scaling == "linear":
         return plain / model.rotary_factor
     kept = _kept(model, size).astype(np.float32)
-    return kept * plain + (1 - kept) * plain / model.rotary_factor
+    return plain * (kept + (1 - kept) / model.rotary_factor)
 
 
 def amplitude_of(model: ModelConfig) -> float:
