@@ -125,7 +125,7 @@ def as_list(value: Any) -> list[str]:
 
 
 def digests(value: Iterable[str]) -> list[str]:
-    """What a fingerprint covers of `extensions`."""
+    """The part of `extensions` that a fingerprint covers: the digests."""
     return [path.rpartition("@")[2] for path in value]
 
 

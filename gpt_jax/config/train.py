@@ -30,7 +30,7 @@ class TrainConfig:
     ramp_tokens: NonNegative = setting(0, unit="tokens", use="loop")
     """Tokens over which the batch grows linearly to batch_sequences."""
     objective: Annotated[str, OneOf(OBJECTIVES)] = setting("next_token", added="2026-11-28")
-    """What training on text alone minimises; tasks and teachers have objectives of their own."""
+    """Objective of training on text alone; tasks and teachers have objectives of their own."""
     options: Options = fresh(HashableDict, added="2026-11-28")
     """Options of the objective's own, by name (label_smoothing: share)."""
     z_loss: NonNegativeFloat = 0.0

@@ -1,4 +1,4 @@
-"""What a data source is to the rest of the package: the fields of its entry. Must not import jax.
+"""Fields of the entry of a data source. Must not import jax.
 
 `gpt_jax/data/source_entries/` holds one file for each; `SOURCES.register` adds one from elsewhere.
 """

@@ -1,4 +1,4 @@
-"""What a family of published models is: config.json against `ModelConfig`, and where weights are.
+"""A family of published models: config.json against `ModelConfig`, and where weights are.
 
 `gpt_jax/interop/families/` holds one file for each `model_type`, imported when it is asked for.
 What a family cannot carry is refused by name. Must not import jax.
@@ -54,7 +54,7 @@ class Family(Entry):
     sizes: tuple[Size, ...] = ()
     """Published models whose number of parameters ours equals, with the unused ones."""
     refused: str = ""
-    """What the family's config.json can say that is refused, for the table of families."""
+    """Settings of the family's config.json that are refused, for the table of families."""
 
     @property
     def model_type(self) -> str:

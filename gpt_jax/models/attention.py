@@ -45,7 +45,7 @@ class Pattern(NamedTuple):
     divisor: float | None = None
     """Scores are q k divided by this; none = sqrt(H)."""
     changes: tuple[Change, ...] = ()
-    """What entries of `gpt_jax.models.scores` do besides penalties by distance, in order."""
+    """Changes by entries of `gpt_jax.models.scores` besides penalties by distance, in order."""
     cpu_form: bool = True
     """Whether the CPU's form computes all changes."""
 

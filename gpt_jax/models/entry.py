@@ -1,5 +1,6 @@
-"""What positions, changes of attention scores, activations and norms are to the rest of the
-package: the fields of their entries. Must not import jax.
+"""Fields of the entries of positions, changes of attention scores, activations and norms.
+
+Must not import jax.
 
 `gpt_jax/models/positions`, `scores`, `activations` and `norms` hold one file for each, which
 imports jax where it computes.
@@ -39,11 +40,11 @@ class Parameter(NamedTuple):
 
 
 class Change(NamedTuple):
-    """What an entry does to attention, its parameters in hand. Dims: B batch, T query position, S
+    """An entry's effect on attention, its parameters in hand. Dims: B batch, T query position, S
     key position, N heads, H head size. Scores are q k / divisor, float32."""
 
     slopes: tuple[float, ...] | None = None
-    """Of each head: score - slope * distance."""
+    """Slope of each head: score - slope * distance."""
     elementwise: "Callable[[jax.Array], jax.Array] | None" = None
     """A function of each score, without parameters."""
     scores: "Callable[[jax.Array, jax.Array], jax.Array] | None" = None

@@ -1,4 +1,4 @@
-"""What a pretraining objective is to the rest of the package: the fields of its entry. Must not
+"""Fields of the entry of a pretraining objective. Must not
 import jax at its top.
 
 `gpt_jax/objectives/entries/` holds one file for each; `OBJECTIVES.register` adds one.
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectiveEntry(Entry):
-    """What training on text alone minimises: what `train.objective` can name."""
+    """The objective of training on text alone, which `train.objective` can name."""
 
     make: "Callable[[Config, GPT, Any], Objective]"
     """(config, model, the entry's own options) -> the objective."""

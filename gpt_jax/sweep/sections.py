@@ -57,7 +57,7 @@ class Section:
 
     title: str
     name: str
-    """Of its JSON file and figures"""
+    """Name of its JSON file and figures"""
     lines: Sequence[str]
     notes: Sequence[str]
     warnings: Sequence[str]
@@ -214,7 +214,7 @@ def _runs_of(trials: Sequence[Measured], key: str, value: Any, directory: Path) 
 
 
 def _next(trials: Sequence[Measured], rows: Sequence[Row]) -> Iterator[Section | str]:
-    """What each missing trial buys of the loss beyond the sweep; nothing where none is missing."""
+    """The gain of each missing trial for the loss beyond the sweep, if any is missing."""
     if not any(row["point"] == FINAL and row["state"] in OPEN for row in rows):
         return
     try:

@@ -1,4 +1,4 @@
-"""What stopping trials early saved, and how often it was wrong. Must not import jax."""
+"""Compute that stopping trials early saved, and how often it was wrong. Must not import jax."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -19,9 +19,9 @@ class StoppedTrial:
     run: str
     stop: Stop
     flops: float
-    """Of the whole trial"""
+    """FLOPs of the whole trial"""
     final_loss: float | None
-    """Of one that was finished after all"""
+    """Final loss of one that was finished after all"""
     wrong: bool
     """It was finished, and beat the loss that it was said not to beat"""
 
@@ -37,7 +37,7 @@ class Stopped:
 
     trials: tuple[StoppedTrial, ...]
     flops: float
-    """Of the whole sweep, as if no trial had been stopped"""
+    """FLOPs of the whole sweep, as if no trial had been stopped"""
 
     @property
     def saved(self) -> float:

@@ -75,7 +75,7 @@ class Measured:
     """(steps, 2): tokens, training loss"""
     validations: tuple[Record, ...] = ()
     stop: Stop | None = None
-    """Of a trial that was ever stopped early, also if it was finished since"""
+    """The note of a trial that was ever stopped early, also if it was finished since"""
     metrics: Path | None = None
     """metrics.jsonl"""
 

@@ -28,7 +28,7 @@ examples:
   gpt-jax import openai-community/openai-gpt --workdir runs/gpt1
   gpt-jax import path/to/folder --workdir runs/mine
   gpt-jax import EleutherAI/pythia-160m --workdir runs/pythia-160m
-  gpt-jax import --families                                the families that are read, as a table
+  gpt-jax import --families                                # the families that are read, as a table
   gpt-jax generate runs/gpt2 --prompt 'Hello'
 
 A folder holds config.json (of a model_type that --families lists), safetensors (one file, or

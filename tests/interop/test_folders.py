@@ -44,7 +44,7 @@ def refused(capsys, *arguments):
     assert cli.main(list(map(str, arguments))) == 2
     error = capsys.readouterr().err
     *progress, last = error.splitlines()
-    assert all(line.startswith(("reading", "writing")) for line in progress)
+    assert all(line.startswith(("reading", "writing", "checkpoint")) for line in progress)
     assert last.startswith("gpt-jax: ")
     return last
 
@@ -283,7 +283,7 @@ def test_refusals_of_export(tmp_path, capsys):
         capsys, "export", run.path, "--to", target, "--shard-size", "5 apples"
     )
     sound = make_run(tmp_path / "sound", GPT2)
-    assert "allowed: latest, best" in refused(
+    assert "allowed: auto, latest, best" in refused(
         capsys, "export", sound.path, "--to", target, "--checkpoint", "newest"
     )
 

@@ -1,4 +1,4 @@
-"""What a tokenizer is to the rest of the package: the fields of its entry. Must not import jax.
+"""Fields of the entry of a tokenizer. Must not import jax.
 
 `gpt_jax/data/tokenizers/entries/` holds one file for each that has a name; `TOKENIZERS.register`
 adds one. Files of other libraries (tokenizer.json, .model) are read by their endings.
@@ -14,12 +14,12 @@ from gpt_jax.data.tokenizers.base import Tokenizer
 
 
 class Making(NamedTuple):
-    """What a tokenizer is made from."""
+    """The parts that a tokenizer is made from."""
 
     name: str
     """data.tokenizer, whole."""
     argument: str
-    """What follows the colon in data.tokenizer; empty without one."""
+    """Text after the colon of data.tokenizer; empty without one."""
     path: str
     """data.tokenizer_path."""
     texts: Callable[[], Iterable[str]] | None

@@ -3,7 +3,6 @@
 Must not import jax.
 """
 
-import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 from gpt_jax.published.runs.entry import File, Form, RunsEntry
 from gpt_jax.runtime import cache_directory
 from gpt_jax.storage.atomic import write_json
+from gpt_jax.storage.checksum import checksum, file_checksum
 from gpt_jax.storage.optional import require
 
 DIGESTS = "digests.json"
@@ -78,7 +78,7 @@ def _in_folder(entry: RunsEntry, folder: Path) -> Found:
         if all(path.is_file() for path in paths):
             for file, path in zip(form.files, paths, strict=True):
                 if file.sha256 is not None:
-                    _require_digest(file.sha256, digest_of(path), str(path))
+                    _require_digest(file.sha256, file_checksum(path), str(path))
             return Found(form, paths)
     wanted = " or ".join(_few([file.name for file in form.files]) for form in entry.forms)
     raise ValueError(f"--from {folder}: {entry.name} needs {wanted} there")
@@ -94,12 +94,12 @@ def _download(file: File, folder: Path) -> dict[str, str]:
     """Have the file in the folder with the right digest; {name: digest} if it is trusted now."""
     path = folder / file.name
     known = file.sha256 or read_digests(folder).get(file.name)
-    if path.is_file() and known is not None and digest_of(path) == known:
+    if path.is_file() and known is not None and file_checksum(path) == known:
         return {}
     _retrieve(file, folder, known)
     if known is not None:
         return {}
-    new = {file.name: digest_of(path)}
+    new = {file.name: file_checksum(path)}
     write_json(folder / DIGESTS, {**read_digests(folder), **new})
     return new
 
@@ -109,7 +109,7 @@ def _trusted(new: dict[str, str], kept: Path) -> str:
     name, digest = next(iter(new.items()))
     if len(new) == 1:
         return f"{name}: trusted on first use, SHA-256 {digest} (kept in {kept})"
-    together = hashlib.sha256("".join(new.values()).encode()).hexdigest()
+    together = checksum("".join(new.values()))
     return (
         f"{len(new)} files: trusted on first use, SHA-256 of their SHA-256s {together} "
         f"(each is kept in {kept})"
@@ -128,7 +128,7 @@ def _retrieve(file: File, folder: Path, known: str | None) -> None:
             continue
         try:
             if known is not None:
-                _require_digest(known, digest_of(part), url)
+                _require_digest(known, file_checksum(part), url)
         except ValueError as error:
             failures.append(str(error))
         else:
@@ -181,9 +181,3 @@ def read_digests(folder: Path) -> dict[str, str]:
     except json.JSONDecodeError:
         raise ValueError(f"{path} is damaged; remove it to trust the files anew") from None
     return {str(name): str(digest) for name, digest in kept.items()}
-
-
-def digest_of(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
