@@ -14,6 +14,7 @@ from gpt_jax.adapt.interceptors import adapted
 from gpt_jax.config import AdaptConfig
 from gpt_jax.models.gpt import GPT
 from gpt_jax.models.trees import Flat, Tree, flatten, join, split, unflatten
+from gpt_jax.optim.roles import input_dims
 from gpt_jax.parallel.sharding import Axes
 
 ALWAYS = re.compile(r"task_head/.*|embedding/special|vision/.*")
@@ -219,7 +220,7 @@ def _axes(path: str, known: Flat) -> Axes:
     if name in (difference.DIFFERENCE, difference.GATE):
         return known[module]
     kernel = known.get(f"{module}/kernel", ())
-    n_inputs = 1 + low_rank.input_dims(f"{module}/kernel") if kernel else 0
+    n_inputs = 1 + input_dims(f"{module}/kernel") if kernel else 0
     return {
         "lora_a": (*kernel[:n_inputs], None),
         "lora_b": (*kernel[:1], None, *kernel[n_inputs:]),

@@ -26,7 +26,10 @@ def adapted(model: GPT, config: AdaptConfig) -> GPT:
 
 
 def low_rank(
-    method: Callable[..., Any], args: tuple, kwargs: dict[str, Any], context: InterceptorContext
+    method: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    context: InterceptorContext,
 ) -> Any:
     """Add LoRA's term (Hu et al. 2021, equation 3) to a projection's matmul, or AdaLoRA's with its
     diagonal (Zhang et al. 2023, equation 3): of activations, so that no gradient of the kernel's
@@ -53,7 +56,10 @@ def low_rank(
 
 
 def bottleneck_adapters(
-    method: Callable[..., Any], args: tuple, kwargs: dict[str, Any], context: InterceptorContext
+    method: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    context: InterceptorContext,
 ) -> Any:
     """Send a block's attention and MLP outputs through its adapters (Houlsby et al. 2019)."""
     out, module = method(*args, **kwargs), context.module
@@ -80,7 +86,10 @@ def _bottleneck(
 
 
 def prefix_tuning(
-    method: Callable[..., Any], args: tuple, kwargs: dict[str, Any], context: InterceptorContext
+    method: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    context: InterceptorContext,
 ) -> Any:
     """Give every query trained keys and values to see (Li and Liang 2021, equation 2)."""
     module = context.module
@@ -121,7 +130,10 @@ def _extend_cache(prefix_PKH: jax.Array, x_CSH: jax.Array, n_batch: int) -> jax.
 
 
 def prompt_tuning(
-    method: Callable[..., Any], args: tuple, kwargs: dict[str, Any], context: InterceptorContext
+    method: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    context: InterceptorContext,
 ) -> Any:
     """Put trained embeddings at the first positions (Lester et al. 2021, section 2)."""
     x_BTD, module = method(*args, **kwargs), context.module

@@ -205,7 +205,7 @@ class Scorer:
         banned_V[list(self.banned)] = True
         return jax.device_put(banned_V, self.layout.everywhere)
 
-    def _read(self, batch: list[tuple[int, Window]], scored: Any) -> Iterator[tuple]:
+    def _read(self, batch: list[tuple[int, Window]], scored: Any) -> Iterator[tuple[Any, ...]]:
         """(part, log-probability, greedy, allowed) of each row."""
         sums, greedy, allowed = (np.asarray(x) for x in jax.device_get(scored))
         for row, part in enumerate(batch):

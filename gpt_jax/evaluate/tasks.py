@@ -144,7 +144,9 @@ class Task:
         return (*self.files, *(f"{self.name}{ending}" for ending in ENDINGS))
 
 
-def prompts(task: Task, items: Sequence[Item], pool: Sequence[Item], shots: int, seed: int):
+def prompts(
+    task: Task, items: Sequence[Item], pool: Sequence[Item], shots: int, seed: int
+) -> list[str]:
     """Prompt prefix of each item: instruction and demonstrations, drawn anew for each item.
 
     pool: where demonstrations are drawn from, without the item itself. The draw depends on the

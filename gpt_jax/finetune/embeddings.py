@@ -11,7 +11,10 @@ from gpt_jax.models.layers import Embedding
 
 
 def special_tokens(
-    method: Callable[..., Any], args: tuple, kwargs: dict[str, Any], context: InterceptorContext
+    method: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    context: InterceptorContext,
 ) -> Any:
     """Look ids beyond the padded vocabulary up in `embedding/special`, where parameters have it."""
     module = context.module
@@ -32,7 +35,10 @@ def moved(move_BTD: jax.Array) -> Interceptor:
     """An interceptor that adds `move_BTD` to the embeddings (adversarial training)."""
 
     def intercept(
-        method: Callable[..., Any], args: tuple, kwargs: dict[str, Any], context: InterceptorContext
+        method: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        context: InterceptorContext,
     ) -> Any:
         y = method(*args, **kwargs)
         is_look_up = isinstance(context.module, Embedding) and context.method_name == "look_up"

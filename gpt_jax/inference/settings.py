@@ -24,7 +24,9 @@ class SamplingConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        def require(name: str, value: float | None, allowed: str, fits: Callable) -> None:
+        def require(
+            name: str, value: float | None, allowed: str, fits: Callable[[float], bool]
+        ) -> None:
             if value is not None and not fits(value):
                 option = name.replace("_", "-")
                 raise ValueError(f"{name} = {value}; allowed: {allowed}; set by --{option}")

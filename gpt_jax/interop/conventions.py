@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from gpt_jax.data.tokenizers import Conventions, Tokenizer, errors_named
+from gpt_jax.data.tokenizers import Conventions, Tokenizer
+from gpt_jax.data.tokenizers.base import errors_named
 from gpt_jax.data.tokenizers.subword import BytePairTokenizer, SentencePieceTokenizer
 from gpt_jax.data.tokenizers.tokenizer_json import JsonTokenizer, token_name
 from gpt_jax.interop.family import find_family

@@ -106,7 +106,7 @@ def bias_choices(config: ModelConfig, *groups: Sequence[str]) -> dict[str, tuple
     """Allowed bias and biases of a family whose groups of parts have biases together or not."""
     norm = ("norm",) if config.norm == "layernorm" else ()
     parts = ("qkv", "out", "mlp", *norm)
-    has = {part: config.has_bias(part) for part in parts}  # type: ignore[arg-type]
+    has = {part: config.has_bias(part) for part in parts}
     free = {part for group in groups if len({has[p] for p in group}) == 1 for part in group}
     if any(has[part] for part in parts if part not in free):
         return {"bias": (False,)}

@@ -4,7 +4,8 @@ import json
 import sys
 from typing import Any
 
-from gpt_jax.data.tokenizers import IdsTokenizer, Tokenizer, errors_named, make_tokenizer
+from gpt_jax.data.tokenizers import IdsTokenizer, Tokenizer, make_tokenizer
+from gpt_jax.data.tokenizers.base import errors_named
 from gpt_jax.data.tokenizers.subword import SentencePieceTokenizer, gpt1_tokenizer
 from gpt_jax.data.tokenizers.tokenizer_json import (
     JsonTokenizer,
@@ -139,7 +140,9 @@ def _completed(facts: FolderFacts, text: str, where: str, n_rows: int) -> JsonTo
     return JsonTokenizer(text, where, None if end == named_end(vocabulary_of(parsed)) else end)
 
 
-def _within(content: dict[str, Any], text: str, n_rows: int) -> tuple[dict[str, Any], str, list]:
+def _within(
+    content: dict[str, Any], text: str, n_rows: int
+) -> tuple[dict[str, Any], str, list[Any]]:
     """The content without added tokens that the model has no row for; their names."""
     beyond = {t["content"] for t in added_tokens(content) if t["id"] >= n_rows}
     if not beyond:

@@ -360,7 +360,7 @@ def _held_out_line(what: str, found: Extrapolation, by_user: bool) -> str:
     measured, predicted = found.measured[found.dearest], found.predicted[found.dearest]
     edges = ", ".join(f"{v:.5g}" for v in found.intervals[found.dearest])
     interval = f" (95% [{edges}])" if edges else ""
-    size = (lambda v: f"{v:.2%}") if found.relative else (lambda v: f"{v:.3g}")
+    size = "{:.2%}".format if found.relative else "{:.3g}".format
     rows = "row" if found.n_held_out == 1 else "rows"
     which = "dearest" if not by_user else f"{rows} outside of --where"
     line = (

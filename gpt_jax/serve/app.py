@@ -302,7 +302,7 @@ class _Stream(StreamingResponse):
 
 
 async def _told(
-    served: Served, n_choices: int, events: asyncio.Queue
+    served: Served, n_choices: int, events: asyncio.Queue[tuple[int, Event]]
 ) -> AsyncIterator[tuple[int, Event]]:
     """The events of all choices until each has ended."""
     began, first, left = time.monotonic(), True, n_choices
@@ -351,7 +351,11 @@ def _too_many(message: str) -> ApiError:
 
 
 async def _whole(
-    http: HttpRequest, form: Form, told: AsyncIterator, n_choices: int, n_prompt: int
+    http: HttpRequest,
+    form: Form,
+    told: AsyncIterator[tuple[int, Event]],
+    n_choices: int,
+    n_prompt: int,
 ) -> Response:
     texts, tokens = [""] * n_choices, [list[Token]() for _ in range(n_choices)]
     reasons: list[str | None] = [None] * n_choices
@@ -370,7 +374,7 @@ async def _whole(
 
 
 async def _lines(
-    form: Form, told: AsyncIterator, n_prompt: int, includes_usage: bool
+    form: Form, told: AsyncIterator[tuple[int, Event]], n_prompt: int, includes_usage: bool
 ) -> AsyncIterator[str]:
     """Server-sent events."""
     head, n_tokens, begun = form.head(True), 0, set[int]()

@@ -53,11 +53,13 @@ class CompletionForm(Form):
     whole = parts = "text_completion"
     prefix = "cmpl"
 
-    def choice(self, index, text, tokens, reason):
+    def choice(
+        self, index: int, text: str, tokens: Sequence[Token], reason: str | None
+    ) -> dict[str, Any]:
         logprobs = None if self.asked.logprobs is None else self._logprobs(tokens)
         return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason}
 
-    def part(self, index, event, is_first):
+    def part(self, index: int, event: Event, is_first: bool) -> dict[str, Any]:
         return self.choice(index, event.text, event.tokens, event.finish_reason)
 
     def _logprobs(self, tokens: Sequence[Token]) -> dict[str, Any]:
@@ -87,13 +89,15 @@ class CompletionForm(Form):
 class ChatForm(Form):
     whole, parts, prefix = "chat.completion", "chat.completion.chunk", "chatcmpl"
 
-    def choice(self, index, text, tokens, reason):
+    def choice(
+        self, index: int, text: str, tokens: Sequence[Token], reason: str | None
+    ) -> dict[str, Any]:
         message = {"role": LEARNED, "content": text}
         return self._with_logprobs(
             {"index": index, "message": message, "finish_reason": reason}, tokens
         )
 
-    def part(self, index, event, is_first):
+    def part(self, index: int, event: Event, is_first: bool) -> dict[str, Any]:
         delta = {"content": event.text} | ({"role": LEARNED} if is_first else {})
         choice = {"index": index, "delta": delta, "finish_reason": event.finish_reason}
         return self._with_logprobs(choice, event.tokens)

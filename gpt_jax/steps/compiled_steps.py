@@ -47,7 +47,9 @@ def state_shardings(steps: Steps, layout: Layout, shapes: TrainState | None = No
     )
 
 
-def optimizer_shardings(opt_state: Any, abstract_params: Params, params: Params, layout: Layout):
+def optimizer_shardings(
+    opt_state: Any, abstract_params: Params, params: Params, layout: Layout
+) -> Any:
     """Shardings of an optimizer state: an array that has its parameter's shape lies as it does.
 
     An optimizer keeps moments in copies of the parameter tree, so the end of an array's path names
@@ -59,7 +61,7 @@ def optimizer_shardings(opt_state: Any, abstract_params: Params, params: Params,
         for (path, abstract), sharding in zip(shapes, jax.tree.leaves(params), strict=True)
     }
 
-    def place(path: tuple, leaf: jax.ShapeDtypeStruct):
+    def place(path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> Any:
         for start in range(len(path)):
             shape, sharding = homes.get(path[start:], (None, None))
             if shape == leaf.shape:
@@ -153,7 +155,7 @@ def compile_steps(
 
 SHARED_PROGRAMS = 4
 """Compiled programs that this process keeps for configs that share one."""
-_PROGRAMS: OrderedDict[tuple, tuple[Any, Any, Any]] = OrderedDict()
+_PROGRAMS: OrderedDict[tuple[Any, ...], tuple[Any, Any, Any]] = OrderedDict()
 
 
 def _jit_program(

@@ -11,7 +11,7 @@ Must not import flax.
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ import numpy as np
 import optax
 
 from gpt_jax.config import ComputeConfig, Config
-from gpt_jax.models.gpt import make_gpt
+from gpt_jax.models.gpt import Params, make_gpt
 from gpt_jax.objectives.cross_entropy import cross_entropy_sums
 from gpt_jax.optim.updates import make_optimizer
 
@@ -192,17 +192,17 @@ def measure(config: Config, setting: Setting) -> dict[str, np.ndarray]:
     )
     tokens_BT, targets_BT = map(jnp.asarray, random_batch(config, setting.n_sequences, seq_len))
 
-    def loss(params):
+    def loss(params: Params) -> tuple[jax.Array, Any]:
         activations = model.activations(params, tokens_BT)
         ones_BT = jnp.ones(targets_BT.shape)
         sums = cross_entropy_sums(activations["logits"], targets_BT, ones_BT)
         return sums.cross_entropy / sums.weight, activations
 
-    def optimizer(params):
+    def optimizer(params: Params) -> optax.GradientTransformation:
         rate = config.optimizer.learning_rate
         return make_optimizer(config.optimizer, params, rate, model=config.model)
 
-    def step(carry, index):
+    def step(carry: Any, index: jax.Array) -> tuple[Any, Any]:
         params, opt_state, start = carry
         gradients, now = jax.grad(loss, has_aux=True)(params)
         changes = jax.tree.map(jnp.subtract, now, start)
@@ -211,7 +211,7 @@ def measure(config: Config, setting: Setting) -> dict[str, np.ndarray]:
         return (optax.apply_updates(params, updates), opt_state, start), _sizes(changes, targets_BT)
 
     @jax.jit
-    def run(key):
+    def run(key: jax.Array) -> Any:
         params = model.init(key)
         # The change from nothing is the size at the start.
         nothing = jax.tree.map(jnp.zeros_like, jax.eval_shape(loss, params)[1])

@@ -204,7 +204,7 @@ class Steps:
         """
         transform, objective = self.transform, self.objective
 
-        def total(params: Params, part: Batch, key: jax.Array | None):
+        def total(params: Params, part: Batch, key: jax.Array | None) -> tuple[Any, LossSums]:
             # Dropout draws from the key itself, a transform from one that follows from it.
             drawn = None if key is None else jax.random.fold_in(key, TRANSFORM)
             whole = transform.combine(frozen or {}, params, drawn)
@@ -218,7 +218,7 @@ class Steps:
         if n_parts == 1:
             return gradient(params, batch, key)
 
-        def add_part(carry, part_and_index):
+        def add_part(carry: Any, part_and_index: Any) -> tuple[Any, None]:
             part, index = part_and_index
             part_key = None if key is None else jax.random.fold_in(key, index)
             return jax.tree.map(jnp.add, carry, gradient(params, part, part_key)), None

@@ -46,7 +46,11 @@ class RunRecorder:
         kept = steps_to_keep(experiment, done_steps)
         checkpoints.keep(kept)
         every = timetable.due(config.checkpoint.every_tokens)
-        self.save_due = lambda done: done in kept or every(done)
+
+        def save_due(done: int) -> bool:
+            return done in kept or every(done)
+
+        self.save_due = save_due
         self.validation_due = timetable.due(config.evaluate.every_tokens)
         validations = self.log.history.validations
         self.losses = [loss for _, loss in finite_values(validations, "validation_loss")]

@@ -51,7 +51,9 @@ def _normuon(build: Build) -> "optax.GradientTransformation":
 
     h, options = build.numbers, build.options
 
-    def one(path: tuple[Any, ...], momentum: jax.Array, squares_GO: jax.Array):
+    def one(
+        path: tuple[Any, ...], momentum: jax.Array, squares_GO: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
         """(update, new mean of squares) of one parameter: lines 5 to 9 of the algorithm."""
         ortho_GIO = _orthogonalised(as_matrices(path, momentum), h.epsilon)
         mean_GO = jnp.mean(jnp.square(ortho_GIO), axis=1)  # over the inputs of each neuron
