@@ -50,6 +50,7 @@ def one_line(error: ValueError, *names: str) -> None:
 
 
 @MANY
+@example({"task.train": "9" * 5000})
 @example({"task.train": "\ud7fc"})  # which no terminal shows, in a message of a section's check
 @given(st.dictionaries(st.sampled_from(KEYS), TEXTS, min_size=1, max_size=3))
 def test_overrides_as_typed(changes):

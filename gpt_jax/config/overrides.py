@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import inspect
 import json
+import re
 import sysconfig
 import types
 import typing
@@ -27,6 +28,8 @@ from gpt_jax.storage.json_files import read_object
 
 SHOWN = 200
 """Characters of a mistaken value that a message repeats."""
+LONGEST_WORD = 300
+"""Characters without a blank in a message: more than any list of allowed values has."""
 
 SHIPPED = (
     Path(__file__).resolve().parent.parent.parent / "configs",
@@ -462,10 +465,12 @@ def _in_a_line(text: str) -> str:
 def _reason(item: Any) -> str:
     """The words of one of pydantic's errors: ours, where a check of ours refused the value.
 
-    Characters that a terminal does not show, of a value that the words repeat, are escaped.
+    Of a value that the words repeat, characters that a terminal does not show are escaped, and the
+    rest of what is longer than any name is cut.
     """
     words = str(item["msg"]).removeprefix("Value error, ")
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in words)
+    escaped = "".join(c if c.isprintable() else repr(c)[1:-1] for c in words)
+    return re.sub(rf"(\S{{{LONGEST_WORD}}})\S+", r"\1...", escaped)
 
 
 def _one_line(error: ValidationError) -> str:

@@ -575,6 +575,8 @@ def test_progress_lines_where_there_is_no_terminal(text_config, tmp_path, capsys
     monkeypatch.setattr(progress_module, "SECONDS_BETWEEN_LINES", 0.0)
     build(text_config, tmp_path / "out")
     error = capsys.readouterr().err
+    learning, error = error.split("\n", 1)
+    assert learning.startswith("learning a vocabulary")
     assert error.startswith("tokenizing: ")
     assert error.endswith("(100%)\n")
     assert "\x1b" not in error
