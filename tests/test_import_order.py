@@ -83,7 +83,8 @@ serve: . batching engine forms protocol access prompts app server
 evaluate: . cache detokenize formats generated requests results encode responses scoring tasks
     formats.form formats.completions formats.files formats.questions formats.written catalog items
     measures ticker evaluator bias harness validation examples
-train: . task_data experiment judge recorder start dry_run task_report loop
+train: . task_data experiment judge recorder start lanes watch dry_run
+    task_report loop
 plan: . hlo compiled table text
 sweep: . grid budget ladder lanes law_values machine measure naming page_numbers page_fits
     trial branches load cost plan_text inputs plan store hopeless stopping attempt packs status

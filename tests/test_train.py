@@ -41,6 +41,7 @@ from gpt_jax.runs.checkpoint import Checkpoints, restore_params
 from gpt_jax.runs.checkpoint_files import saved_steps
 from gpt_jax.runs.directory import RunDirectory, load_run
 from gpt_jax.runs.tracking import read_records
+from gpt_jax.train import lanes as train_lanes
 from gpt_jax.train import loop as train_loop
 from gpt_jax.train.experiment import prepare
 
@@ -164,13 +165,13 @@ def test_steps_handed_over_together_are_recorded_as_by_themselves(
 ):
     """Calls of up to 7 steps end where a checkpoint or a validation is due or the batch grows."""
     sizes: list[int] = []
-    put_count = train_loop.put_count
+    put_count = train_lanes.put_count
 
     def counting(n: int, sharding: Any) -> jax.Array:
         sizes.append(n)
         return put_count(n, sharding)
 
-    monkeypatch.setattr(train_loop, "put_count", counting)
+    monkeypatch.setattr(train_lanes, "put_count", counting)
     assert here(tmp_path / "run", "--compute.steps_per_dispatch", "7") == 0
     ends = set(np.cumsum(sizes).tolist())
     assert max(sizes) == 7

@@ -93,26 +93,38 @@ def generate_tokens(
     texts = [_checked(prompt, known) for prompt in prompts]
     rows = _start(model, texts, sampling.max_new_tokens)
     params = decoding_params(model, params)
+    n_steps = STEPS_A_DISPATCH if on_token else sampling.max_new_tokens
+    drawn_below = known if vocab_size is None else min(vocab_size, known)
     keys_B = _row_keys(*_row_identities(texts, len(rows.done_B)), np.uint32(sampling.seed))
     decode = functools.partial(
         _decode,
         model,
         params,
         keys_B=keys_B,
-        n_steps=STEPS_A_DISPATCH if on_token else sampling.max_new_tokens,
-        # Seed and length are data: they must not make another compiled program.
-        sampling=dataclasses.replace(sampling, seed=0, max_new_tokens=1),
-        vocab_size=known if vocab_size is None else min(vocab_size, known),
+        n_steps=n_steps,
+        sampling=_without_length(sampling),
+        vocab_size=drawn_below,
         ends_E=_ends(end_of_text),
     )
+    return _until_done(model, params, rows, decode, len(texts), on_token, prefix_BPD)
+
+
+def _until_done(
+    model: GPT,
+    params: Params,
+    rows: Rows,
+    decode: Callable[..., Rows],
+    n_texts: int,
+    on_token: OnToken | None,
+    prefix_BPD: jax.Array | None,
+) -> list[NDArray[np.int32]]:
+    """What each row is continued with, prefilling where it begins and where its context is full."""
     n_slots = rows.cache[0]["key"].shape[-2]
     begin_B = np.array(rows.length_B)
     # Decoding reads a row's last token itself: prompts of one token need no prefill.
     fill_B, width = begin_B > 1, min(round_up(int(begin_B.max())), n_slots)
-    outputs: list[list[int]] = [[] for _ in texts]
-    if prefix_BPD is not None:
-        padding = len(rows.done_B) - len(prefix_BPD)
-        prefix_BPD = jnp.pad(prefix_BPD, ((0, padding), (0, 0), (0, 0)))
+    outputs: list[list[int]] = [[] for _ in range(n_texts)]
+    prefix_BPD = _for_rows(prefix_BPD, len(rows.done_B))
     while True:
         if fill_B.any():
             rows = _prefill(model, params, rows, fill_B, width, prefix_BPD)
@@ -124,6 +136,18 @@ def generate_tokens(
             return [np.array(output, np.int32) for output in outputs]
         fill_B, width = np.array(~rows.done_B & rows.full_B), max(1, n_slots // 2)
         rows = rows._replace(start_B=np.where(fill_B, rows.length_B - width, rows.start_B))
+
+
+def _without_length(sampling: SamplingConfig) -> SamplingConfig:
+    """Seed and length are data: they must not make another compiled program."""
+    return dataclasses.replace(sampling, seed=0, max_new_tokens=1)
+
+
+def _for_rows(prefix_BPD: jax.Array | None, n_rows: int) -> jax.Array | None:
+    """Prefixes for all rows of a program: zeros for those that it has too many."""
+    if prefix_BPD is None:
+        return None
+    return jnp.pad(prefix_BPD, ((0, n_rows - len(prefix_BPD)), (0, 0), (0, 0)))
 
 
 def _ends(end_of_text: int | Sequence[int] | None) -> NDArray[np.int32]:

@@ -42,10 +42,7 @@ def generate_text(
 
     Raises ValueError for an empty stop string, n_samples below 1 or a prompt that is not allowed.
     """
-    if n_samples < 1:
-        raise ValueError(f"samples = {n_samples}; allowed: 1 or more; set by --samples")
-    if "" in stop:
-        raise ValueError("a stop string is empty; leave --stop out to stop nowhere")
+    _check(n_samples, stop)
     shown = [filters.prompt(prompt) for prompt in prompts for _ in range(n_samples)]
     if encode is None:
         encoded = [encode_prompt(tokenizer, prompt) for prompt in shown]
@@ -77,6 +74,13 @@ def generate_text(
     if stream and not printer:
         stream.write(joined(shown, texts) + "\n")
     return texts
+
+
+def _check(n_samples: int, stop: Sequence[str]) -> None:
+    if n_samples < 1:
+        raise ValueError(f"samples = {n_samples}; allowed: 1 or more; set by --samples")
+    if "" in stop:
+        raise ValueError("a stop string is empty; leave --stop out to stop nowhere")
 
 
 def joined(prompts: Sequence[str], texts: Sequence[str]) -> str:

@@ -234,8 +234,36 @@ async def _answer(
     """Submit every choice, and answer when all are done, or as they come."""
     n_choices = len(prompts) * asked.n
     _check_rate(served, key, n_choices)  # again: others came while the prompts were encoded
-    loop = asyncio.get_running_loop()
     events: asyncio.Queue[tuple[int, Event]] = asyncio.Queue()
+    submitted = _submit(served, asked, prompts, max_tokens, stops, events)
+    served.at_work[key] = served.at_work.get(key, 0) + n_choices
+    n_prompt = sum(len(ids) for ids in prompts)
+
+    def release() -> None:
+        _cancel(submitted)
+        served.at_work[key] -= n_choices
+
+    told = _told(served, n_choices, events)
+    if served.filters:
+        told = _filtered(served.filters, told)
+    if asked.stream:
+        return _Stream(_lines(form, told, n_prompt, asked.stream_options.include_usage), release)
+    try:
+        return await _whole(http, form, told, n_choices, n_prompt)
+    finally:
+        release()
+
+
+def _submit(
+    served: Served,
+    asked: CompletionRequest | ChatRequest,
+    prompts: list[np.ndarray],
+    max_tokens: int,
+    stops: tuple[str, ...],
+    events: asyncio.Queue[tuple[int, Event]],
+) -> list[Request]:
+    """Hand every choice to the engine, which tells `events` of it; all of them, or none."""
+    loop = asyncio.get_running_loop()
     base = secrets.randbits(32) if asked.seed is None else asked.seed
     submitted: list[Request] = []
 
@@ -246,7 +274,7 @@ async def _answer(
         return tell
 
     try:
-        for index in range(n_choices):
+        for index in range(len(prompts) * asked.n):
             request = Request(
                 ids=prompts[index // asked.n],
                 max_tokens=max_tokens,
@@ -269,22 +297,7 @@ async def _answer(
     except Busy as busy:
         _cancel(submitted)
         raise _too_many(str(busy)) from None
-    served.at_work[key] = served.at_work.get(key, 0) + n_choices
-    n_prompt = sum(len(ids) for ids in prompts)
-
-    def release() -> None:
-        _cancel(submitted)
-        served.at_work[key] -= n_choices
-
-    told = _told(served, n_choices, events)
-    if served.filters:
-        told = _filtered(served.filters, told)
-    if asked.stream:
-        return _Stream(_lines(form, told, n_prompt, asked.stream_options.include_usage), release)
-    try:
-        return await _whole(http, form, told, n_choices, n_prompt)
-    finally:
-        release()
+    return submitted
 
 
 class _Stream(StreamingResponse):

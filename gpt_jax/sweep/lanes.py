@@ -1,17 +1,17 @@
-"""Several trials of one shape advanced together: as one vectorised program, or step by step.
+"""Lanes of a pack: several trials of one shape as one vectorised program, or in turns.
 
-A lane is one trial's state and settings. `VectorLanes` maps the training step over them with
-`jax.vmap`, so that a device sees one program with a trial dim in front, which may lie along its own
-mesh axis. `TurnLanes` gives each lane its turn with the compiled step of a single run: bit for bit
-what `gpt-jax train` computes. Accelerators gain from the first, a CPU mostly from the second, since
-XLA's batched products are slower there than single ones: `choose_lanes` measures it.
+`VectorLanes` maps the training step over the trials with `jax.vmap`, so that a device sees one
+program with a trial dim in front, which may be sharded along its own mesh axis. `TurnLanes`
+(`gpt_jax.train.lanes`) gives each trial its turn with the compiled step of a single run: bit for
+bit what `gpt-jax train` computes. Accelerators gain from the first, a CPU mostly from the second,
+since XLA's batched matmuls are slower there than single ones: `choose_lanes` measures it.
 """
 
 import dataclasses
 import functools
 import time
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,12 +22,13 @@ from gpt_jax.config.meshes import least_devices
 from gpt_jax.data.batch import Batch
 from gpt_jax.evaluate.validation import Validation, validate_lanes
 from gpt_jax.models.gpt import make_gpt
-from gpt_jax.parallel.feed import put_batch, put_count
+from gpt_jax.parallel.feed import put_count
 from gpt_jax.parallel.sharding import TRIAL_AXIS, Layout, stack_layout, stacked
 from gpt_jax.steps.compiled_steps import program_config, state_shardings
 from gpt_jax.steps.program import make_steps
 from gpt_jax.steps.step import Metrics, TrainState, evaluation_params, make_settings
 from gpt_jax.train.experiment import CorpusData, Experiment
+from gpt_jax.train.lanes import Columns, Lanes, TurnLanes, as_columns
 
 TIMED_CALLS = 4
 WORTH = 20.0
@@ -36,55 +37,14 @@ CPU it seldom gains a tenth."""
 CLEARLY_FASTER = 0.95
 
 
-class Lanes(Protocol):
-    """K trials that take their steps together."""
+class _Placed(NamedTuple):
+    """Batches of some steps on the devices."""
 
-    def train(self, batches: Sequence[Batch], n_steps: int, alive: Sequence[int]) -> list[Metrics]:
-        """`Steps.train_many` of every lane, on its batches (one Batch: those of all).
-
-        Lanes that are not alive may rest. Returns one Metrics of [lanes, K] arrays, or one of [K]
-        arrays for each lane.
-        """
-        ...
-
-    def state(self, lane: int) -> TrainState:
-        """The state of a lane, as a single run has it."""
-        ...
-
-    def validate(self, max_sequences: int | None) -> list[Validation]:
-        """Validation of each lane."""
-        ...
-
-
-class TurnLanes:
-    """Lanes that take turns, each with the compiled step of a single run."""
-
-    def __init__(self, experiments: Sequence[Experiment], states: Sequence[TrainState]):
-        self._experiments, self._states = experiments, list(states)
-        self._last: list[Metrics | None] = [None] * len(states)
-
-    def train(self, batches: Sequence[Batch], n_steps: int, alive: Sequence[int]) -> list[Metrics]:
-        """Handed to the devices one after another, without waiting."""
-        placed: dict[tuple[int, Layout], tuple[Batch, jax.Array]] = {}
-        for i in alive:
-            experiment, which = self._experiments[i], i % len(batches)
-            layout = experiment.layout
-            if (which, layout) not in placed:
-                batch = put_batch(batches[which], layout.batches)
-                placed[which, layout] = batch, put_count(n_steps, layout.everywhere)
-            self._states[i], self._last[i] = experiment.steps.train(
-                self._states[i], *placed[which, layout], experiment.settings
-            )
-        return [metrics for metrics in self._last if metrics is not None]
-
-    def state(self, lane: int) -> TrainState:
-        return self._states[lane]
-
-    def validate(self, max_sequences: int | None) -> list[Validation]:
-        return [
-            experiment.validate(experiment.whole(state), max_sequences)
-            for experiment, state in zip(self._experiments, self._states, strict=True)
-        ]
+    batch: Batch
+    """[K, B, T] arrays for all lanes, or [lanes, K, B, T]."""
+    n_steps: jax.Array
+    """How many of the K are filled."""
+    shared: bool
 
 
 class VectorLanes:
@@ -110,26 +70,36 @@ class VectorLanes:
         )
         self._state = _stack(states, self._program.shardings)
 
-    def train(self, batches: Sequence[Batch], n_steps: int, alive: Sequence[int]) -> list[Metrics]:
-        """All lanes: one that went wrong goes on computing what nobody reads."""
-        if len(batches) == 1:
-            batch = jax.device_put(batches[0], self._layout.batches)
-            train = self._program.train_shared
-        else:
-            together = jax.tree.map(lambda *rows: np.stack(rows), *batches)
-            batch = jax.device_put(together, stacked(self._layout.batches))
-            train = self._program.train_own
+    def place(self, batches: Sequence[Batch], n_steps: int, n_rows: int) -> _Placed:
+        """The batches of all lanes, or one for all, and the number of steps."""
         count = put_count(n_steps, self._layout.everywhere)
-        self._state, metrics = train(self._state, batch, count, self._settings)
-        return [metrics]
+        if len(batches) == 1:
+            return _Placed(jax.device_put(batches[0], self._layout.batches), count, True)
+        together = jax.tree.map(lambda *rows: np.stack(rows), *batches)
+        return _Placed(jax.device_put(together, stacked(self._layout.batches)), count, False)
+
+    def train(self, placed: _Placed, running: Sequence[int]) -> Metrics:
+        """All lanes: one that went wrong goes on computing what nobody reads."""
+        train = self._program.train_shared if placed.shared else self._program.train_own
+        self._state, metrics = train(self._state, placed.batch, placed.n_steps, self._settings)
+        return metrics
+
+    def read(self, metrics: Metrics) -> dict[int, Columns]:
+        """Each lane's, of arrays [lanes, K]."""
+        together = jax.device_get(metrics)
+        return {
+            i: as_columns(jax.tree.map(lambda x, i=i: x[i], together))
+            for i in range(len(together.loss))
+        }
 
     def state(self, lane: int) -> TrainState:
         """A copy, on the devices of a single run: its checkpoints are any run's."""
         shardings = jax.tree.map(lambda x: x.sharding, self._experiment.steps.abstract_state)
         return jax.device_put(jax.tree.map(lambda x: x[lane], self._state), shardings)
 
-    def validate(self, max_sequences: int | None) -> list[Validation]:
-        return validate_lanes(
+    def validate(self, running: Sequence[int], max_sequences: int | None) -> dict[int, Validation]:
+        """All lanes at once; those that are running are returned."""
+        found = validate_lanes(
             self._experiment.config,
             self._program.evaluate,
             evaluation_params(self._state),
@@ -137,6 +107,7 @@ class VectorLanes:
             self._layout,
             max_sequences,
         )
+        return {i: found[i] for i in running}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,25 +179,28 @@ def choose_lanes(
     experiments: Sequence[Experiment],
     states: Sequence[TrainState],
     devices: Sequence[jax.Device],
-    batches: Sequence[Batch],
+    read: Callable[[int], Sequence[Batch]],
     n_steps_left: int,
 ) -> tuple[Lanes, str]:
     """The faster kind of lanes for these trials on these devices, and why.
 
     Accelerators vectorise. On a CPU a few steps are timed both ways, on copies of the states, but
     only where what is left to do is long enough to win back the second compilation.
+
+    read: the batches of so many steps.
     """
-    if len(experiments) == 1:
-        return TurnLanes(experiments, states), "one trial"
+    if len(experiments) == 1 or not n_steps_left:
+        return TurnLanes(experiments, states), "one trial" if n_steps_left else "at their end"
     if not is_vectorised(experiments[0].config, len(devices)):
         return TurnLanes(experiments, states), "in turns: experts on several devices"
     if devices[0].platform != "cpu" or len(devices) > experiments[0].layout.mesh.size:
         return VectorLanes(experiments, states, devices), "vectorised over the devices"
-    n_steps, alive = experiments[0].steps_per_dispatch, range(len(states))
-    compiling, turns = _time(TurnLanes(experiments, _copies(states)), batches, n_steps, alive)
+    n_steps = experiments[0].steps_per_dispatch
+    batches = read(1)
+    compiling, turns = _time(TurnLanes(experiments, _copies(states)), batches, n_steps, len(states))
     if turns * n_steps_left < WORTH * compiling:
         return TurnLanes(experiments, states), "in turns: too short to try vectorising"
-    _, vector = _time(VectorLanes(experiments, states, devices), batches, n_steps, alive)
+    _, vector = _time(VectorLanes(experiments, states, devices), batches, n_steps, len(states))
     measured = f"a step of all: {turns * 1e3:.1f} ms in turns, {vector * 1e3:.1f} ms vectorised"
     if vector < CLEARLY_FASTER * turns:
         return VectorLanes(experiments, states, devices), f"vectorised ({measured})"
@@ -239,12 +213,13 @@ def _copies(states: Sequence[TrainState]) -> list[TrainState]:
 
 
 def _time(
-    lanes: Lanes, batches: Sequence[Batch], n_steps: int, alive: Sequence[int]
+    lanes: Lanes, batches: Sequence[Batch], n_steps: int, n_lanes: int
 ) -> tuple[float, float]:
     """Seconds of the first call of n_steps, and a step's of the fastest later one."""
-    seconds = []
+    seconds, n_rows = [], batches[0].tokens_BT.shape[-2]
     for _ in range(1 + TIMED_CALLS):
         began = time.perf_counter()
-        jax.block_until_ready(lanes.train(batches, n_steps, alive))
+        placed = lanes.place(batches, n_steps, n_rows)
+        jax.block_until_ready(lanes.train(placed, range(n_lanes)))
         seconds.append(time.perf_counter() - began)
     return seconds[0], min(seconds[1:]) / n_steps

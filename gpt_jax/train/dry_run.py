@@ -12,7 +12,7 @@ from gpt_jax.runs.checkpoint_files import saved_steps
 from gpt_jax.runs.directory import RunDirectory, base_params
 from gpt_jax.storage import paths
 from gpt_jax.storage.optional import require
-from gpt_jax.train.experiment import Experiment, facts, prepare, resolved
+from gpt_jax.train.experiment import Prepared, facts, prepare, resolved
 from gpt_jax.train.start import finished_result
 
 
@@ -54,7 +54,7 @@ def check(config: Config, directory: Path) -> list[str]:
     ]
 
 
-def _memory(experiment: Experiment) -> str:
+def _memory(experiment: Prepared) -> str:
     """The estimate of `gpt-jax plan` for a device; nothing for what it does not count."""
     config, backend = experiment.config, jax.default_backend()
     if not config.is_pretraining or backend not in ("cpu", "gpu", "tpu"):

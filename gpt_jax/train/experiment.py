@@ -1,4 +1,14 @@
-"""Construction of a run from its config: data, mesh, model, timetable, compiled steps."""
+"""What a config becomes, phase by phase: each phase is a value that is built once, from the ones
+before it.
+
+    config      = resolved(config)                 with what a task's examples decide
+    prepared    = prepare(config, run)              data, mesh, model, timetable, compiled steps
+    base        = bind_base(prepared, params)       what is frozen, and the state to begin with
+    given       = bind_teacher(prepared)            a teacher's parameters
+    experiment  = bind(prepared, base, given)       the settings on the devices: ready to train
+
+`gpt_jax.train.start` walks through the last three, for it knows where a run goes on.
+"""
 
 from __future__ import annotations
 
@@ -63,8 +73,8 @@ class TrainingData(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class Experiment:
-    """Everything that a config becomes before training starts."""
+class Prepared:
+    """All that follows from a config alone, before parameters are read or made."""
 
     config: Config
     run: RunDirectory
@@ -75,8 +85,6 @@ class Experiment:
     """Model whose predictions are learned (config.distill); None without one."""
     timetable: Timetable
     steps: CompiledSteps
-    settings: Settings
-    """On the devices."""
     steps_per_dispatch: int
     """Batches that the compiled step takes, and steps it computes at most: `dispatch.capacity`."""
     peak_flops: float | None
@@ -85,10 +93,6 @@ class Experiment:
     @property
     def stream(self) -> Samples:
         return self.data.stream
-
-    def validate(self, params: Params, max_sequences: int | None = None) -> Validation:
-        """Held-out loss, and scores of a task; params: all of the model's."""
-        return self.data.validate(self.config, self.steps, self.layout, params, max_sequences)
 
     @property
     def n_params_trained(self) -> int:
@@ -106,34 +110,29 @@ class Experiment:
         """Whether parameters, or what they say of the examples, are needed at every start."""
         return self.config.adapt.method != "full" or self.config.task.name == "prefer"
 
-    def on(self, params: Params, frozen: Params) -> Experiment:
-        """The experiment with the model that training begins at: what of it is not trained, and
-        what it says of responses."""
-        return dataclasses.replace(
-            self,
-            settings=self.settings._replace(frozen=frozen),
-            data=self.data.begun_at(params, self.config, self.model, self.layout),
-        )
 
-    def after(self, n_steps: int, n_tokens: int) -> Experiment:
-        """The experiment that goes on from what was done, under this config or another batch or
-        length (--resume-changed)."""
-        table = self.timetable
-        if n_steps <= table.n_steps and table.tokens_before(n_steps) == n_tokens:
-            return self
-        table = make_timetable(self.config, (n_steps, n_tokens))
-        numbers = jax.device_put(make_settings(self.config, table), self.layout.everywhere)
-        settings = numbers._replace(frozen=self.settings.frozen, given=self.settings.given)
-        return dataclasses.replace(self, timetable=table, settings=settings)
+@dataclasses.dataclass(frozen=True)
+class Base:
+    """The model that training begins from, bound to a prepared run."""
 
-    def taught(self) -> Experiment:
-        """The experiment with the parameters of its teacher, if it has one."""
-        teacher = self.config.distill.teacher
-        if not teacher:
-            return self
-        found = self.run.begun_with("teacher", teacher)
-        _, params = plain_model(teacher, self.config, self.layout, found and found.step)
-        return dataclasses.replace(self, settings=self.settings._replace(given=params))
+    state: TrainState
+    """State of a run that begins with these parameters."""
+    frozen: Params
+    """Parameters that are not trained; empty where all are."""
+    data: TrainingData
+    """The data with what the model says of it (preferences)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment(Prepared):
+    """A prepared run with the arguments of its compiled steps: everything but the state."""
+
+    settings: Settings
+    """On the devices."""
+
+    def validate(self, params: Params, max_sequences: int | None = None) -> Validation:
+        """Held-out loss, and scores of a task; params: all of the model's."""
+        return self.data.validate(self.config, self.steps, self.layout, params, max_sequences)
 
     def whole(self, state: TrainState) -> Params:
         """All of the model's parameters (their moving average if kept), to be evaluated."""
@@ -197,7 +196,7 @@ class CorpusData:
 
 def prepare(
     config: Config, run: RunDirectory, devices: Sequence[jax.Device] | None = None
-) -> Experiment:
+) -> Prepared:
     """Corpus or examples, mesh, model and compiled steps of a config; checks all that can be
     checked. config: `resolved`.
 
@@ -214,7 +213,7 @@ def prepare(
     timetable = make_timetable(config)
     teacher = _teacher(config, data.tokenizer, layout)
     steps = compile_steps(config, model, layout, teacher)
-    return Experiment(
+    return Prepared(
         config=config,
         data=data,
         run=run,
@@ -223,12 +222,44 @@ def prepare(
         teacher=teacher,
         timetable=timetable,
         steps=steps,
-        settings=jax.device_put(make_settings(config, timetable), layout.everywhere),
         steps_per_dispatch=dispatch.capacity(
             config, layout.mesh.devices.flat[0].platform, layout.mesh.size
         ),
         peak_flops=_peak_flops(model, layout),
     )
+
+
+def bind_base(prepared: Prepared, params: Params) -> Base:
+    """The model that training begins from; params: all of its parameters, on the mesh."""
+    config = prepared.config
+    state, frozen = prepared.steps.begin(jax.random.key(config.seed), params)
+    data = prepared.data.begun_at(params, config, prepared.model, prepared.layout)
+    return Base(state, frozen, data)
+
+
+def bind_teacher(prepared: Prepared) -> Params:
+    """Parameters of config.distill.teacher on the mesh; empty without one."""
+    teacher = prepared.config.distill.teacher
+    if not teacher:
+        return {}
+    found = prepared.run.begun_with("teacher", teacher)
+    return plain_model(teacher, prepared.config, prepared.layout, found and found.step)[1]
+
+
+def bind(
+    prepared: Prepared, base: Base | None, given: Params, timetable: Timetable | None = None
+) -> Experiment:
+    """The experiment, ready to train.
+
+    base: None = all parameters are trained. given: `bind_teacher`. timetable: of a run that goes
+    on after steps in other batches or to another length; None = the config's own.
+    """
+    timetable = timetable or prepared.timetable
+    numbers = jax.device_put(make_settings(prepared.config, timetable), prepared.layout.everywhere)
+    data = prepared.data if base is None else base.data
+    values = vars(prepared) | {"timetable": timetable, "data": data}
+    frozen = {} if base is None else base.frozen
+    return Experiment(**values, settings=numbers._replace(frozen=frozen, given=given))
 
 
 def _teacher(config: Config, tokenizer: Tokenizer, layout: Layout) -> GPT | None:
@@ -301,7 +332,7 @@ def _peak_flops(model: GPT, layout: Layout) -> float | None:
     return None if chip is None else chip.peak(dtype) * layout.mesh.size
 
 
-def facts(experiment: Experiment) -> Record:
+def facts(experiment: Prepared) -> Record:
     """Facts that config.json records beside the config: sizes, devices, kernels, data."""
     counts = flops.count_parameters(experiment.config.model)
     execution, devices = experiment.model.execution, experiment.layout.mesh.devices

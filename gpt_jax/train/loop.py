@@ -1,66 +1,44 @@
 """The training loop: one compiled step after another, watched, saved and resumable at any moment.
 
-The loop hands step k to the devices before it reads the metrics of step k - 1, so the host never
+A loop advances one run, or several that share steps, data and milestones (a packed sweep): lanes.
+It hands step k to the devices before it reads the metrics of step k - 1, so the host never
 holds them up. State, data order and randomness are functions of the step: a run that was killed
 continues from its last checkpoint to the same numbers.
 """
 
 import contextlib
 import dataclasses
-import math
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
 import jax
 
 from gpt_jax.config import Config
-from gpt_jax.config.timetable import make_timetable
 from gpt_jax.data.batch import Batch
-from gpt_jax.evaluate.validation import Validation
 from gpt_jax.output import say
 from gpt_jax.parallel import processes
 from gpt_jax.parallel.dispatch import Pace, wait_for_end, waits
-from gpt_jax.parallel.feed import put_batch, put_count, put_vote, read_batches
+from gpt_jax.parallel.feed import put_vote, read_batches
 from gpt_jax.parallel.processes import is_writer
-from gpt_jax.runs.checkpoint import Checkpoints
 from gpt_jax.runs.directory import RunDirectory
-from gpt_jax.runs.tracking import Progress, ProgressReport, Record
-from gpt_jax.steps.step import Metrics, TrainState
-from gpt_jax.train.experiment import Experiment, facts, prepare, resolved
+from gpt_jax.runs.tracking import Record
+from gpt_jax.train.experiment import Prepared, facts, prepare, resolved
 from gpt_jax.train.judge import Judge, StoppedEarly
+from gpt_jax.train.lanes import Columns, Lane, Lanes, TurnLanes
 from gpt_jax.train.recorder import RunRecorder, describe_bad
 from gpt_jax.train.start import begin, finished_result, initial_state, opened
+from gpt_jax.train.watch import Watch
 
-LINES_IN_ALL = 20
-"""Progress lines of a whole run where there is no terminal, unless the config says otherwise."""
 PROFILED_STEPS = range(10, 15)
 """Steps of a process that `--profile` records: after compilation and the first few."""
 
 
 class Interrupted(Exception):
     """SIGTERM or Ctrl-C: the state is saved, and the same command continues."""
-
-
-@dataclasses.dataclass
-class Pending:
-    """Steps that were handed to the devices and not read yet."""
-
-    steps: range
-    metrics: Metrics
-    """[K] arrays."""
-    data_wait: float
-    """Seconds that their batches took."""
-    stop: jax.Array | None
-    """Vote of several processes: whether any had a stop signal before these steps were dispatched;
-    not read yet. None if the run has a single process."""
-
-    @property
-    def voted(self) -> bool:
-        """Whether a process of several was told to stop: the same answer in each."""
-        return self.stop is not None and bool(self.stop)
 
 
 def train(
@@ -86,242 +64,279 @@ def train(
         result = finished_result(run, config, resume_changed)
         if result is not None:
             return result
-        experiment = prepare(config, run)
-        processes.agree(_must_be_alike(experiment))
-        with opened(experiment, resume_changed) as checkpoints:
+        prepared = prepare(config, run)
+        processes.agree(_must_be_alike(prepared))
+        with opened(prepared, resume_changed) as checkpoints:
             processes.agree({"the checkpoints that are found": checkpoints.steps()})
-            experiment, state, done_steps = initial_state(experiment, checkpoints, branch)
-            experiment = experiment.taught()
+            experiment, state, done_steps = initial_state(prepared, checkpoints, branch)
             begin(experiment)
-            return _Loop(experiment, checkpoints, done_steps, profile, judge).run(state)
+            lane = Lane(experiment, RunRecorder(experiment, checkpoints, done_steps), judge)
+            lanes = TurnLanes([experiment], [state])
+            del state  # the first step takes its buffers
+            loop = Loop([lane], lanes, done_steps, Watch(lane, done_steps), profile=profile)
+            with contextlib.closing(loop):
+                with stop_signals() as stop:
+                    loop.take_steps(stop)
+                loop.finish()
+    if lane.error is not None:
+        raise lane.error
+    assert lane.result is not None
+    return lane.result
 
 
-def _must_be_alike(experiment: Experiment) -> Record:
+def _must_be_alike(experiment: Prepared) -> Record:
     """Facts that each process of a run found by itself and that must agree."""
     found = {k: v for k, v in facts(experiment).items() if k != "peak_flops"}  # it is measured
     named = {"data": "the digest of the data", "base": "the digest of the base"}
     return {named.get(name, name): value for name, value in found.items()}
 
 
-class _Loop:
-    """One process's part of a run: the loop and what hangs on it."""
+class Shown(Protocol):
+    """What shows a loop to whoever watches it."""
+
+    def start(self) -> None:
+        """Before the first step."""
+
+    def step(self, lane: Lane, step: int, loss: float, seconds: float) -> None:
+        """A step of a lane was read."""
+
+    def say(self, lane: Lane, text: str) -> None:
+        """A line about a lane."""
+
+    def close(self) -> None:
+        """The loop is over."""
+
+
+@dataclasses.dataclass
+class Call:
+    """Steps that are handed to the devices together."""
+
+    steps: range
+    placed: Any
+    """Their batches, as `Lanes.place` makes them."""
+    data_wait: float
+    """Seconds that reading the batches took."""
+
+
+@dataclasses.dataclass
+class Pending:
+    """Steps that were handed to the devices and not read yet."""
+
+    call: Call
+    metrics: Any
+    stop: jax.Array | None
+    """Vote of several processes: whether any had a stop signal before these steps were dispatched;
+    not read yet. None if the run has a single process."""
+
+    @property
+    def voted(self) -> bool:
+        """Whether a process of several was told to stop: the same answer in each."""
+        return self.stop is not None and bool(self.stop)
+
+
+class Loop:
+    """One process's part of one run, or of several that take their steps together.
+
+    All lanes have one timetable, and the same milestones: those of the first. What becomes of each
+    is in its `error` or `result`.
+    """
 
     def __init__(
         self,
-        experiment: Experiment,
-        checkpoints: Checkpoints,
+        all_lanes: Sequence[Lane],
+        lanes: Lanes,
         done_steps: int,
-        profile: bool,
-        judge: Judge | None,
+        watch: Shown,
+        *,
+        profile: bool = False,
     ):
-        config, timetable = experiment.config, experiment.timetable
-        self.experiment, self.checkpoints = experiment, checkpoints
+        self.all, self.lanes, self.watch = all_lanes, lanes, watch
+        self.first, self.first_step = all_lanes[0], done_steps
+        experiment = self.first.experiment
+        self.timetable, self.capacity = experiment.timetable, experiment.steps_per_dispatch
         self.profile = profile and is_writer()
-        self.first_step = done_steps
-        self.judge = judge
-        self.recorder = RunRecorder(experiment, checkpoints, done_steps)
-        every = config.tracking.print_every_tokens or timetable.n_tokens // LINES_IN_ALL
-        self.report = ProgressReport(
-            timetable.n_steps, done_steps, timetable.due(every), is_writer()
-        )
-        self.pace = Pace(config, experiment.steps_per_dispatch)
+        self.trace = experiment.run.path / "profile"
+        self.pace = Pace(experiment.config, self.capacity)
         platform = experiment.layout.mesh.devices.flat[0].platform
-        self.waits = waits(experiment.steps_per_dispatch, platform)
-        self.last_time = self.started = time.monotonic()
-        self.seconds_per_token = math.nan
+        self.waits = waits(self.capacity, platform)
+        self.last_time = time.monotonic()
 
-    def run(self, state: TrainState) -> Record:
-        finished = False
-        try:
-            with stop_signals() as stop:
-                state = self._steps(state, stop)
-            result = self._finish(state)
-            finished = True
-            return result
-        finally:
-            self.report.close()
-            self.recorder.log.close(finished)
+    def running(self) -> list[int]:
+        """Indices of the lanes that take part in the next steps."""
+        return [i for i, lane in enumerate(self.all) if lane.running]
 
-    def _steps(self, state: TrainState, stop: list[int]) -> TrainState:
-        experiment, n_steps = self.experiment, self.experiment.timetable.n_steps
-        self._say_start()
+    def close(self) -> None:
+        """Close what shows and records the lanes."""
+        self.watch.close()
+        for lane in self.all:
+            lane.recorder.log.close(lane.result is not None)
+
+    def take_steps(self, stop: list[int]) -> None:
+        """Take every step that is left, with validations and checkpoints where they are due.
+
+        stop: holds a signal once one came. Raises `Interrupted` after saving all lanes.
+        """
+        self.watch.start()
+        for lane in self.all:
+            lane.ended = lane.recorder.end_step is not None
+        layout, n_steps = self.first.experiment.layout, self.timetable.n_steps
         pending: Pending | None = None
-        over = self.recorder.end_step is not None
-        call = None if over else self._next_call(self.first_step)
+        call = self._next_call(self.first_step)
         while call is not None:
-            steps, batches, data_wait = call
-            count = put_count(len(steps), experiment.layout.everywhere)
             if pending is not None and self.waits:
                 wait_for_end(pending.metrics)
-            with self._profiled(steps):
-                state, metrics = experiment.steps.train(state, batches, count, experiment.settings)
-            vote = put_vote(bool(stop), experiment.layout)
-            previous, pending = pending, Pending(steps, metrics, data_wait, vote)
-            done = steps.stop
+            with self._profiled(call.steps):
+                metrics = self.lanes.train(call.placed, self.running())
+            vote = put_vote(bool(stop), layout)
+            previous, pending = pending, Pending(call, metrics, vote)
+            done = call.steps.stop
             call = self._next_call(done)
-            if previous is not None:
-                self._read(previous)
+            self._read(previous)
             stopping = bool(stop) if vote is None else previous is not None and previous.voted
-            validating = self.recorder.validation_due(done)
-            saving = self.recorder.save_due(done)
-            judging = self.judge is not None and done < n_steps and self.judge.due(done)
-            if validating or saving or stopping or judging:
+            validating = self.first.recorder.validation_due(done)
+            saving = self.first.recorder.save_due(done)
+            if validating or saving or stopping or self._to_judge(done):
                 self._read(pending)
                 stopping |= pending.voted
                 pending = None
-                verdict = ""
-                if self.judge is not None and judging:
-                    verdict = self.judge.verdict(done, self.recorder.log.history)
-                self._milestone(state, done, validating, saving or stopping or bool(verdict))
-                if verdict:
-                    self.checkpoints.wait()
-                    raise StoppedEarly(verdict)
-            if self.recorder.end_step is not None:
-                n, metric = experiment.config.task.patience, experiment.config.task.chosen_by
-                self.report.say(f"stopped early: {n} validations without a better {metric}")
-                break
+                self._milestone(self.running(), done, validating, saving or stopping)
+            if not self.running():
+                return
             if stopping and done < n_steps:
-                self.checkpoints.wait()
-                name = signal.Signals(stop[0]).name if stop else "another process's signal"
-                raise Interrupted(
-                    f"stopped by {name} after step {done:,} of "
-                    f"{n_steps:,}; saved: the same command continues"
-                )
-        return state
+                self._interrupt(done, stop)
 
-    def _next_call(self, step: int) -> tuple[range, Batch, float] | None:
-        """The steps from `step` on that are handed over together, their batches on the devices,
-        and the seconds it took to read these; None at the end."""
-        experiment = self.experiment
-        if step >= experiment.timetable.n_steps:
-            return None
-        n = self.recorder.steps_until_due(step, self.pace.steps)
-        layout, sequences = experiment.layout, experiment.timetable.batch_sequences(step)
-        batches, seconds = read_batches(
-            experiment.stream,
-            experiment.timetable,
-            step,
-            n,
-            experiment.steps_per_dispatch,
-            layout.batch,
-        )
-        return range(step, step + n), put_batch(batches, layout.batches, sequences), seconds
+    def finish(self) -> None:
+        """Validate lanes whose last step was not, and write loss curve and result.json of all."""
+        for i, lane in enumerate(self.all):
+            if lane.error is not None:
+                continue
+            if not lane.recorder.is_validated():
+                self._milestone([i], self.timetable.n_steps, validating=True, saving=True)
+            if n := lane.recorder.log.history.n_left_out:
+                n_steps = self.timetable.n_steps
+                self.watch.say(lane, f"{n:,} of {n_steps:,} updates were left out")
+            lane.result = lane.recorder.finish(self._tested(i, lane))
 
-    def _read(self, pending: Pending) -> None:
-        """Wait for steps, write their records, show them, and stop the run if one went wrong."""
-        metrics = jax.device_get(pending.metrics).columns()
-        columns = {name: column.tolist() for name, column in metrics.items()}
-        now = time.monotonic()
-        seconds, self.last_time = (now - self.last_time) / len(pending.steps), now
-        self.pace.took(seconds)
-        timetable, data_wait = self.experiment.timetable, pending.data_wait / len(pending.steps)
-        for i, step in enumerate(pending.steps):
-            values = {name: column[i] for name, column in columns.items()}
-            bad = self.recorder.record_step(step, values, seconds, data_wait)
-            batch_tokens = timetable.tokens_before(step + 1) - timetable.tokens_before(step)
-            self._show(step, values["loss"], seconds / batch_tokens)
-            if bad and (error := self.recorder.divergence(step, values)):
-                raise error
-            if bad:
-                self.report.say(f"step {step + 1:,}: {describe_bad(values)}: update left out")
-
-    def _show(self, step: int, loss: float, seconds_per_token: float) -> None:
-        if step == self.first_step:
-            self.report.say(f"first step after {time.monotonic() - self.started:.1f} s")
-            return  # compilation is not speed
-        mean = self.seconds_per_token
-        if math.isnan(mean):
-            mean = seconds_per_token
-        self.seconds_per_token = mean = 0.95 * mean + 0.05 * seconds_per_token
-        peak, timetable = self.experiment.peak_flops, self.experiment.timetable
-        mfu = None if peak is None else self.recorder.flops_per_token / mean / peak
-        left = mean * (timetable.n_tokens - timetable.tokens_before(step + 1))
-        self.report.update(
-            Progress(
-                step + 1,
-                timetable.n_steps,
-                loss,
-                1 / mean,
-                mfu,
-                left,
-                self.recorder.last_validation,
-            )
-        )
-
-    def _milestone(self, state: TrainState, done: int, validating: bool, saving: bool) -> None:
-        """Validate and save, where due."""
-        validation = self._validate(state, done) if validating else None
-        self.recorder.milestone(lambda: state, done, validation, saving)
-        self.last_time = time.monotonic()
-
-    def _validate(self, state: TrainState, done: int) -> Validation:
-        experiment = self.experiment
-        return experiment.validate(experiment.whole(state), self.recorder.max_sequences(done))
-
-    def _finish(self, state: TrainState) -> Record:
-        """Final validation if the last step had none, loss curve, result.json."""
-        if not self.recorder.is_validated():
-            n_steps = self.experiment.timetable.n_steps
-            self._milestone(state, n_steps, validating=True, saving=True)
-        if n := self.recorder.log.history.n_left_out:
-            self.report.say(f"{n:,} of {self.experiment.timetable.n_steps:,} updates were left out")
-        task = self.experiment.config.task
+    def _tested(self, i: int, lane: Lane) -> Record | None:
+        """Scores of the task's test examples; None where there are none."""
+        task = lane.experiment.config.task
         if task.name == "language_model" or not task.test:
-            return self.recorder.finish()
+            return None
         from gpt_jax.train.task_report import test
 
-        return self.recorder.finish(test(self.experiment, self.checkpoints, state))
+        return test(lane.experiment, lane.recorder.checkpoints, self.lanes.state(i))
 
-    def _say_start(self) -> None:
-        experiment, n_steps = self.experiment, self.experiment.timetable.n_steps
-        known = facts(experiment)
-        if self.first_step >= n_steps:
-            return
-        timetable = experiment.timetable
-        if self.first_step and timetable != make_timetable(experiment.config):
-            n_tokens = timetable.tokens_before(self.first_step)
-            sample = timetable.samples_before(self.first_step)
-            self.report.say(
-                f"{n_tokens:,} tokens were trained in other batches or to another length: they "
-                f"count as they were, and sample {sample:,} is next"
-            )
-        begun = f"continuing after step {self.first_step:,} of" if self.first_step else "training"
-        self.report.say(
-            f"{begun} {n_steps:,} steps, {experiment.timetable.n_tokens:,} tokens, into "
-            f"{experiment.run.path}\n"
-            f"model: {known['n_params']:,} parameters ({known['n_params_non_embedding']:,} "
-            f"non-embedding), layers {known['layers']}, {known['operands']} products, attention "
-            f"{known['attention']}, loss of {known['loss']}, up to "
-            f"{known['steps_per_dispatch']} steps a call\n"
-            f"devices: {known['devices']}, mesh "
-            + " x ".join(f"{axis} {size}" for axis, size in known["mesh"].items())
+    def _interrupt(self, done: int, stop: list[int]) -> None:
+        for i in self.running():
+            self.all[i].recorder.checkpoints.wait()
+        name = signal.Signals(stop[0]).name if stop else "another process's signal"
+        raise Interrupted(
+            f"stopped by {name} after step {done:,} of {self.timetable.n_steps:,}; saved: the same "
+            f"command continues"
         )
-        config = experiment.config
-        if config.base:
-            self.report.say(f"begins from {config.base} (weights {known['base']})")
-        if config.distill.teacher:
-            self.report.say(f"learns from {config.distill.teacher} (weights {known['teacher']})")
-        if config.adapt.method != "full":
-            self.report.say(
-                f"trained: {known['n_params_trained']:,} parameters ({config.adapt.method})"
+
+    def _next_call(self, step: int) -> Call | None:
+        """The steps from `step` on that are handed over together; None at the end."""
+        running = self.running()
+        if step >= self.timetable.n_steps or not running:
+            return None
+        n = self.first.recorder.steps_until_due(step, self.pace.steps)
+        batches, seconds = read_steps(self.all, step, n)
+        placed = self.lanes.place(batches, n, self.timetable.batch_sequences(step))
+        return Call(range(step, step + n), placed, seconds)
+
+    def _read(self, pending: Pending | None) -> None:
+        """Wait for steps, write their records and show them; lanes that went wrong are over."""
+        if pending is None:
+            return
+        by_lane = self.lanes.read(pending.metrics)
+        steps, now = pending.call.steps, time.monotonic()
+        seconds, self.last_time = (now - self.last_time) / len(steps), now
+        self.pace.took(seconds)
+        for i in self.running():
+            wait = pending.call.data_wait / len(steps)
+            self._record(self.all[i], steps, by_lane[i], seconds, wait)
+
+    def _record(
+        self, lane: Lane, steps: range, columns: Columns, seconds: float, data_wait: float
+    ) -> None:
+        """Write and show the steps of one lane, up to one that ends it."""
+        for j, step in enumerate(steps):
+            values = {name: column[j] for name, column in columns.items()}
+            bad = lane.recorder.record_step(step, values, seconds, data_wait)
+            self.watch.step(lane, step, values["loss"], seconds)
+            if bad:
+                lane.error = lane.recorder.divergence(step, values)
+                if lane.error is not None:
+                    return
+                what = describe_bad(values)
+                self.watch.say(lane, f"step {step + 1:,}: {what}: update left out")
+
+    def _to_judge(self, done: int) -> list[int]:
+        """Lanes whose judge decides after `done` steps."""
+        if done >= self.timetable.n_steps:
+            return []
+        judges = [(i, self.all[i].judge) for i in self.running()]
+        return [i for i, judge in judges if judge is not None and judge.due(done)]
+
+    def _milestone(self, running: Sequence[int], done: int, validating: bool, saving: bool) -> None:
+        """Judge, validate and save, where due."""
+        verdicts = {}
+        for i in self._to_judge(done):
+            lane = self.all[i]
+            assert lane.judge is not None
+            if verdict := lane.judge.verdict(done, lane.recorder.log.history):
+                verdicts[i] = verdict
+        most = self.first.recorder.max_sequences(done)
+        validations = self.lanes.validate(running, most) if validating else {}
+        for i in running:
+            lane = self.all[i]
+            lane.recorder.milestone(
+                lambda: self.lanes.state(i),  # noqa: B023
+                done,
+                validations.get(i),
+                saving or i in verdicts,
             )
-        if known["n_params_active"] != known["n_params"]:
-            self.report.say(f"experts: {known['n_params_active']:,} parameters compute a token")
-        if warning := experiment.model.execution.kernel.warning:
-            self.report.say(warning)
+            if i in verdicts:
+                lane.recorder.checkpoints.wait()
+                lane.error = StoppedEarly(verdicts[i])
+            elif lane.recorder.end_step is not None and not lane.ended:
+                lane.ended = True
+                task = lane.experiment.config.task
+                what = f"{task.patience} validations without a better {task.chosen_by}"
+                self.watch.say(lane, f"stopped early: {what}")
+        self.last_time = time.monotonic()
 
     @contextlib.contextmanager
     def _profiled(self, steps: range) -> Iterator[None]:
         """Record a trace of some calls of this process, if asked for: the last one ends it."""
-        last_step = self.experiment.timetable.n_steps - 1
+        last_step = self.timetable.n_steps - 1
         begins = min(self.first_step + PROFILED_STEPS.start, last_step)
         ends = min(self.first_step + PROFILED_STEPS.stop - 1, last_step)
         if self.profile and begins in steps:
-            jax.profiler.start_trace(str(self.experiment.run.path / "profile"))
+            jax.profiler.start_trace(str(self.trace))
         yield
         if self.profile and ends in steps:
             jax.profiler.stop_trace()
-            self.report.say(f"wrote a trace to {self.experiment.run.path / 'profile'}")
+            self.watch.say(self.first, f"wrote a trace to {self.trace}")
+
+
+def read_steps(lanes: Sequence[Lane], step: int, n: int) -> tuple[list[Batch], float]:
+    """The batches of n steps for each lane, or one for all where they have one seed; and the
+    seconds that reading took."""
+    seeds = {lane.experiment.config.seed for lane in lanes}
+    read = [
+        read_batches(
+            lane.experiment.stream,
+            lane.experiment.timetable,
+            step,
+            n,
+            lane.experiment.steps_per_dispatch,
+            lane.experiment.layout.batch,
+        )
+        for lane in (lanes[:1] if len(seeds) == 1 else lanes)
+    ]
+    return [batch for batch, _ in read], sum(seconds for _, seconds in read)
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ from pathlib import Path
 import jax
 
 from gpt_jax.config import Config, overrides
+from gpt_jax.config.timetable import Timetable, make_timetable
 from gpt_jax.output import say
 from gpt_jax.parallel.processes import is_writer
 from gpt_jax.runs.checkpoint import Checkpoints, check_fingerprint, restore_state
@@ -18,7 +19,14 @@ from gpt_jax.runs.directory import (
 from gpt_jax.runs.history import copy_until, tokens_after
 from gpt_jax.runs.tracking import Record
 from gpt_jax.steps.step import TrainState
-from gpt_jax.train.experiment import Experiment, facts
+from gpt_jax.train.experiment import (
+    Experiment,
+    Prepared,
+    bind,
+    bind_base,
+    bind_teacher,
+    facts,
+)
 from gpt_jax.train.recorder import whole_steps
 
 LENGTH = tuple(key for key, info in overrides.fields().items() if info.facts.length)
@@ -37,7 +45,7 @@ def finished_result(
 
 
 @contextlib.contextmanager
-def opened(experiment: Experiment, resume_changed: bool = False) -> Iterator[Checkpoints]:
+def opened(experiment: Prepared, resume_changed: bool = False) -> Iterator[Checkpoints]:
     """The run's checkpoints, after checking that its data are what they were."""
     known = facts(experiment)
     _check_data(experiment.run, known)
@@ -55,7 +63,7 @@ def opened(experiment: Experiment, resume_changed: bool = False) -> Iterator[Che
         yield checkpoints
 
 
-def begin(experiment: Experiment) -> None:
+def begin(experiment: Prepared) -> None:
     """Write what the run's directory holds before its first step: one process does."""
     if not is_writer():
         return
@@ -66,34 +74,43 @@ def begin(experiment: Experiment) -> None:
 
 
 def initial_state(
-    experiment: Experiment,
+    prepared: Prepared,
     checkpoints: Checkpoints,
     branch: tuple[RunDirectory, int] | None = None,
     step: int | None = None,
 ) -> tuple[Experiment, TrainState, int]:
-    """The state to go on from and the number of steps done: a checkpoint's, or a new one; and the
-    experiment with what is not trained of the run it begins from.
+    """The experiment, ready to train, the state to go on from and the number of steps done.
 
-    step: of the checkpoint to go on from; none = the latest.
+    The state is a checkpoint's, that of a trunk, or a new one. step: of the checkpoint to go on
+    from; none = the latest.
     """
-    config, resuming = experiment.config, bool(checkpoints.steps())
-    state: TrainState | None = None
-    if experiment.needs_base or (config.base and not resuming):
-        found = experiment.run.begun_with("base", config.base)
-        params = base_params(config, experiment.model, experiment.layout, found)
-        state, frozen = experiment.steps.begin(jax.random.key(config.seed), params)
-        experiment = experiment.on(params, frozen)
+    config, resuming = prepared.config, bool(checkpoints.steps())
+    base = None
+    if prepared.needs_base or (config.base and not resuming):
+        found = prepared.run.begun_with("base", config.base)
+        params = base_params(config, prepared.model, prepared.layout, found)
+        base = bind_base(prepared, params)
+    given = bind_teacher(prepared)
     if resuming:
-        if step is None:
-            step = _step_to_resume(experiment.run, checkpoints)
-        state, done = checkpoints.restore(experiment.steps.abstract_state, step)
-        tokens = tokens_after(experiment.run.metrics, done)
-        return experiment if tokens is None else experiment.after(done, tokens), state, done
+        step = _step_to_resume(prepared.run, checkpoints) if step is None else step
+        state, done = checkpoints.restore(prepared.steps.abstract_state, step)
+        timetable = _timetable_after(prepared, done)
+        return bind(prepared, base, given, timetable), state, done
+    experiment = bind(prepared, base, given)
     if branch is not None:
         return experiment, *take_over(experiment, *branch)
-    if state is None:
-        state = experiment.steps.init(jax.random.key(config.seed))
-    return experiment, state, 0
+    if base is not None:
+        return experiment, base.state, 0
+    return experiment, prepared.steps.init(jax.random.key(config.seed)), 0
+
+
+def _timetable_after(prepared: Prepared, done: int) -> Timetable:
+    """The timetable that goes on from what was done, under this config or another batch or length
+    (--resume-changed)."""
+    table, tokens = prepared.timetable, tokens_after(prepared.run.metrics, done)
+    if tokens is None or (done <= table.n_steps and table.tokens_before(done) == tokens):
+        return table
+    return make_timetable(prepared.config, (done, tokens))
 
 
 def _step_to_resume(run: RunDirectory, checkpoints: Checkpoints) -> int | None:

@@ -34,6 +34,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="text to continue; may be given several times; without one, a new document",
     )
     parser.add_argument("--samples", type=int, default=1, metavar="N", help="texts for each prompt")
+    _add_sampling(parser, default)
+    _add_chat(parser)
+    text_filters.add_arguments(parser)
+    parser.add_argument(
+        "--retrieve",
+        type=Path,
+        metavar="FOLDER",
+        help="put the passages of its .txt and .md files that are nearest to a prompt before it",
+    )
+    parser.add_argument(
+        "--passages", type=int, default=3, metavar="N", help="of --retrieve, at most; default 3"
+    )
+    parser.add_argument("--seed", type=int, default=default.seed, help="default 0")
+    checkpoint_files.add_argument(parser)
+    parser.add_argument(
+        "--no-stream", action="store_true", help="print when all is done, not as it is made"
+    )
+    parser.epilog = HOW
+    parser.set_defaults(takes_overrides=True)
+
+
+def _add_sampling(parser: argparse.ArgumentParser, default: SamplingConfig) -> None:
+    """How tokens are drawn, and where a text ends."""
     parser.add_argument(
         "--max-new-tokens",
         type=int,
@@ -75,6 +98,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="TEXT",
         help="end a text before this string; may be given several times",
     )
+
+
+def _add_chat(parser: argparse.ArgumentParser) -> None:
+    """Prompts as turns of a conversation."""
     parser.add_argument(
         "--chat",
         action="store_true",
@@ -86,23 +113,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="--chat: chat, plain, a JSON or a .jinja file; default: the run's own, or chat",
     )
-    text_filters.add_arguments(parser)
-    parser.add_argument(
-        "--retrieve",
-        type=Path,
-        metavar="FOLDER",
-        help="put the passages of its .txt and .md files that are nearest to a prompt before it",
-    )
-    parser.add_argument(
-        "--passages", type=int, default=3, metavar="N", help="of --retrieve, at most; default 3"
-    )
-    parser.add_argument("--seed", type=int, default=default.seed, help="default 0")
-    checkpoint_files.add_argument(parser)
-    parser.add_argument(
-        "--no-stream", action="store_true", help="print when all is done, not as it is made"
-    )
-    parser.epilog = HOW
-    parser.set_defaults(takes_overrides=True)
 
 
 def run(arguments: argparse.Namespace) -> int:

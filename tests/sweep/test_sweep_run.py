@@ -34,13 +34,14 @@ from gpt_jax.runs.checkpoint_files import saved_steps
 from gpt_jax.runs.directory import RunDirectory
 from gpt_jax.runs.history import History
 from gpt_jax.sweep import lanes as lanes_module
-from gpt_jax.sweep.lanes import TurnLanes, VectorLanes, device_groups, trial_parts
+from gpt_jax.sweep.lanes import VectorLanes, device_groups, trial_parts
 from gpt_jax.sweep.launch import Workers, watch
 from gpt_jax.sweep.load import load_sweep
 from gpt_jax.sweep.packs import group, pack_key, train_packs
 from gpt_jax.sweep.status import last_step
 from gpt_jax.sweep.store import SweepDirectory
 from gpt_jax.sweep.worker import one_at_a_time, train_alone, work
+from gpt_jax.train.lanes import TurnLanes
 from gpt_jax.train.loop import Interrupted, train
 
 SWEEP = """
@@ -136,7 +137,7 @@ def force(monkeypatch, kind: str) -> list[str]:
     """Lanes of one kind, whatever a measurement would choose; returns the kinds made."""
     made: list[str] = []
 
-    def choose(experiments, states, devices, batches, n_steps_left):
+    def choose(experiments, states, devices, read, n_steps_left):
         made.append(kind)
         if kind == "vector":
             return VectorLanes(experiments, states, devices), kind
@@ -234,10 +235,10 @@ def test_a_stopped_pack_remembers_who_diverged(workspace, tmp_path, monkeypatch)
     sweep = begin(write_sweep(workspace, tmp_path, f"{bad}, {GRID}"), tmp_path / "packed")
     real, calls = TurnLanes.train, itertools.count()
 
-    def train_and_signal(self, batches, n_steps, alive):
+    def train_and_signal(self, placed, running):
         if next(calls) == 5:
             os.kill(os.getpid(), signal.SIGTERM)
-        return real(self, batches, n_steps, alive)
+        return real(self, placed, running)
 
     monkeypatch.setattr(TurnLanes, "train", train_and_signal)
     with pytest.raises(Interrupted):
@@ -256,11 +257,12 @@ def test_a_pack_whose_trials_share_no_saved_step_goes_on(
     sweep = begin(sweep_file, tmp_path / "packed")
     real, done = TurnLanes.train, [0]
 
-    def train_and_signal(self, batches, n_steps, alive):
+    def train_and_signal(self, placed, running):
+        n_steps = int(placed[0][1])
         if done[0] <= 11 < done[0] + n_steps:
             os.kill(os.getpid(), signal.SIGTERM)
         done[0] += n_steps
-        return real(self, batches, n_steps, alive)
+        return real(self, placed, running)
 
     monkeypatch.setattr(TurnLanes, "train", train_and_signal)
     with pytest.raises(Interrupted):
@@ -331,6 +333,10 @@ def test_parts_of_the_trial_axis(lanes, devices, span, parts):
     assert trial_parts(lanes, devices, span) == parts
 
 
+def no_batches(_: int) -> list[Any]:
+    return []
+
+
 def test_short_packs_are_not_measured(monkeypatch):
     """The second program is compiled only where what is left to do could win it back."""
     seconds = iter([(5.0, 0.1), (9.0, 0.05)])
@@ -343,11 +349,11 @@ def test_short_packs_are_not_measured(monkeypatch):
     one_device = SimpleNamespace(layout=layout, steps_per_dispatch=1, config=Config())
     two: Any = [one_device, one_device]
     devices = jax.local_devices()[:1]
-    assert lanes_module.choose_lanes(two, two, devices, [], 900)[0] == "turns"
+    assert lanes_module.choose_lanes(two, two, devices, no_batches, 900)[0] == "turns"
     seconds = iter([(5.0, 0.1), (9.0, 0.05)])
-    assert lanes_module.choose_lanes(two, two, devices, [], 1100)[0] == "vector"
+    assert lanes_module.choose_lanes(two, two, devices, no_batches, 1100)[0] == "vector"
     seconds = iter([(5.0, 0.1), (9.0, 0.2)])
-    assert lanes_module.choose_lanes(two, two, devices, [], 1100)[0] == "turns"
+    assert lanes_module.choose_lanes(two, two, devices, no_batches, 1100)[0] == "turns"
 
 
 # --- the launcher -------------------------------------------------------------------------------
@@ -599,4 +605,5 @@ def test_experts_on_several_devices_take_turns_on_all_of_them():
     dense = overrides.override(Config(), {"mesh.fsdp": 2, "mesh.data": 1})
     assert device_groups(dense, devices) == [[0, 1]]
     two: Any = [SimpleNamespace(config=config)] * 2
-    assert lanes_module.choose_lanes(two, two, devices, [], 100)[1].startswith("in turns: experts")
+    _, why = lanes_module.choose_lanes(two, two, devices, no_batches, 100)
+    assert why.startswith("in turns: experts")
