@@ -62,8 +62,8 @@ parallel: . companions dispatch processes meeting sharding feed
 models: . entry activations activations.geglu activations.gelu activations.gelu_tanh
     activations.relu activations.relu_squared activations.swiglu norms norms.rmsnorm norms.layernorm
     positions positions.alibi positions.learned positions.none positions.rotary positions.sinusoidal
-    scores scores.alibi scores.sinks scores.soft_cap cpu kernels products execution layers experts
-    ring attention transformer gpt trees vision
+    scores scores.alibi scores.sinks scores.soft_cap cpu kernels pattern products execution layers
+    expert_products experts ring fused attention transformer gpt trees vision
 objectives: . cross_entropy routers in_parts parts pretraining distillation
     entry entries entries.label_smoothing entries.next_token
 adapt: difference interceptors low_rank adaptation .

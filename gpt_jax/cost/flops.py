@@ -26,7 +26,34 @@ Convention = Literal[
     "nanogpt",
     "deepseek",
 ]
-"""How FLOPs are counted: see `forward_flops_per_sequence`."""
+"""How FLOPs of a forward pass over one sequence are counted:
+
+- exact: every matmul of the model: projections, head (padded vocabulary), and scores and values
+  over the whole T x S square, in a banded layer T x min(W, T). The reference attention kernel
+  executes these, and in banded layers the rest of the square besides. Embedding look-ups are
+  no matmuls, and elementwise operations are not counted.
+- exact_causal: the part of these whose result is used: a query meets only the keys that it
+  sees (causal, or in the window of a banded layer), and only the unpadded vocabulary. No
+  kernel needs less; the blockwise ones execute a little more.
+- 6nd: 2 N a token (6 N with the backward pass), N all parameters. Hoffmann et al. 2022
+  (Chinchilla), section 3.3; Brown et al. 2020 (GPT-3), Table D.1, which multiplies N as
+  rounded there (1,320M for the 1,316M of GPT-3 XL).
+- kaplan: 2 N a token, N the non-embedding parameters. Kaplan et al. 2020, C = 6 N B S.
+- kaplan_table_1: 2 N + 2 L T d_attn a token, N the kernels of the blocks alone. Kaplan et
+  al. 2020, Table 1: half of what `exact` counts for scores and values.
+- chinchilla: Hoffmann et al. 2022, appendix F, as printed: the products of `exact`, the
+  embedding as if it were one, and 3 FLOPs for each softmax entry. Their own Table A4 is
+  met only without embedding, head and softmax (`gpt-jax table chinchilla-table-a4`).
+- palm: 2 N + 4 L N H T a token (6 N + 12 L H Q T with the backward pass in the notation of
+  Chowdhery et al. 2022, appendix B), N all parameters: the FLOPs of MFU. Of a banded layer a
+  query meets the keys of its window, min(W, T) of them, for T: this formula and the next two
+  were written for dense layers.
+- nanogpt: as palm, with N all parameters but learned position embeddings: `estimate_mfu` of
+  nanoGPT (https://github.com/karpathy/nanoGPT, model.py).
+- deepseek: M of DeepSeek-AI 2024 (arXiv:2401.02954, equation 2), the training FLOPs of a token
+  without embeddings and head: 72 L D^2 + 12 L D T for MLPs of 4 D, here from the blocks'
+  kernels. Their model scale M is `training_flops_per_token`, their C = M D `training_flops`.
+"""
 
 BYTES_PER_VALUE = 4
 """Parameters and gradients are float32."""
@@ -246,33 +273,7 @@ def _is_block_kernel(path: str) -> bool:
 
 
 def forward_flops_per_sequence(model: ModelConfig, convention: Convention = "exact") -> int:
-    """FLOPs of a forward pass over one sequence of model.seq_len tokens.
-
-    - exact: every matmul of the model: projections, head (padded vocabulary), and scores and values
-      over the whole T x S square, in a banded layer T x min(W, T). The reference attention kernel
-      executes these, and in banded layers the rest of the square besides. Embedding look-ups are
-      no matmuls, and elementwise operations are not counted.
-    - exact_causal: the part of these whose result is used: a query meets only the keys that it
-      sees (causal, or in the window of a banded layer), and only the unpadded vocabulary. No
-      kernel needs less; the blockwise ones execute a little more.
-    - 6nd: 2 N a token (6 N with the backward pass), N all parameters. Hoffmann et al. 2022
-      (Chinchilla), section 3.3; Brown et al. 2020 (GPT-3), Table D.1, which multiplies N as
-      rounded there (1,320M for the 1,316M of GPT-3 XL).
-    - kaplan: 2 N a token, N the non-embedding parameters. Kaplan et al. 2020, C = 6 N B S.
-    - kaplan_table_1: 2 N + 2 L T d_attn a token, N the kernels of the blocks alone. Kaplan et
-      al. 2020, Table 1: half of what `exact` counts for scores and values.
-    - chinchilla: Hoffmann et al. 2022, appendix F, as printed: the products of `exact`, the
-      embedding as if it were one, and 3 FLOPs for each softmax entry. Their own Table A4 is
-      met only without embedding, head and softmax (`gpt-jax table chinchilla-table-a4`).
-    - palm: 2 N + 4 L N H T a token (6 N + 12 L H Q T with the backward pass in the notation of
-      Chowdhery et al. 2022, appendix B), N all parameters: the FLOPs of MFU. Of a banded layer a
-      query meets the keys of its window, min(W, T) of them, for T: this formula and the next two
-      were written for dense layers.
-    - nanogpt: as palm, with N all parameters but learned position embeddings: `estimate_mfu` of
-      nanoGPT (https://github.com/karpathy/nanoGPT, model.py).
-    - deepseek: M of DeepSeek-AI 2024 (arXiv:2401.02954, equation 2), the training FLOPs of a token
-      without embeddings and head: 72 L D^2 + 12 L D T for MLPs of 4 D, here from the blocks'
-      kernels. Their model scale M is `training_flops_per_token`, their C = M D `training_flops`.
+    """FLOPs of a forward pass over one sequence of model.seq_len tokens, by a `Convention`.
 
     Of a mixture of experts, N counts the K experts that a token is sent to, in every convention.
 

@@ -8,80 +8,21 @@ before; `window` limits how many (sliding window), `segments_BT` keeps packed do
 """
 
 import functools
-import math
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec
 
 from gpt_jax.models import cpu
-from gpt_jax.models.entry import Change
+from gpt_jax.models.pattern import MASKED, Pattern
 from gpt_jax.models.products import Precision
 from gpt_jax.parallel.sharding import Layout
-
-MASKED = -1e30
-"""Score of a key that is not seen: finite, so that differences of two stay defined."""
 
 STATIC_PARTS = 8
 """The blockwise kernel compiles at most this many query ranges, each with its own key range."""
 
 
-SPLASH_HEAD = 64
-"""Splash attention takes head sizes that are multiples of this; others are padded with zeros."""
-
 CPU_BLOCKS = 16
 """Blocks of queries of the blockwise kernel in its CPU form, which compiles each."""
-
-
-class Pattern(NamedTuple):
-    """Mask and scale of attention scores besides causality, and their dropout; static except for
-    `slopes`."""
-
-    window: int | None = None
-    slopes: tuple[float, ...] | None = None
-    dropout: float = 0.0
-    divisor: float | None = None
-    """Scores are q k divided by this; none = sqrt(H)."""
-    changes: tuple[Change, ...] = ()
-    """Changes by entries of `gpt_jax.models.scores` besides penalties by distance, in order."""
-    cpu_form: bool = True
-    """Whether the CPU's form computes all changes."""
-
-    @property
-    def elementwise(self) -> Callable[[jax.Array], jax.Array] | None:
-        """The functions of each score, one after another; None without one."""
-        functions = [c.elementwise for c in self.changes if c.elementwise is not None]
-        if len(functions) < 2:
-            return functions[0] if functions else None
-        return lambda scores: functools.reduce(lambda s, function: function(s), functions, scores)
-
-    @property
-    def reads_total(self) -> bool:
-        """Whether a change needs the logarithm of the softmax's denominator."""
-        return any(c.output is not None for c in self.changes)
-
-    def changed(self, scores_BNTS: jax.Array, distance_BTS: jax.Array) -> jax.Array:
-        """Scores after all changes but penalties and masks."""
-        elementwise = self.elementwise
-        if elementwise is not None:
-            scores_BNTS = elementwise(scores_BNTS)
-        for change in self.changes:
-            if change.scores is not None:
-                scores_BNTS = change.scores(scores_BNTS, distance_BTS)
-        return scores_BNTS
-
-    def finished(self, out_BTNH: jax.Array, log_total_BTN: jax.Array) -> jax.Array:
-        """The output after all changes."""
-        for change in self.changes:
-            if change.output is not None:
-                out_BTNH = change.output(out_BTNH, log_total_BTN)
-        return out_BTNH
-
-    def scale(self, q_BTNH: jax.Array) -> jax.Array:
-        """Queries whose products with keys are the scores."""
-        return q_BTNH / (self.divisor or math.sqrt(q_BTNH.shape[-1]))
 
 
 def attend(
@@ -118,10 +59,12 @@ def attend(
                 pattern.elementwise,
             )
         )
-    if kernel == "splash":
-        return splash(q_BTNH, k_BTKH, v_BTKH, pattern, segments_BT, layout)
-    if kernel == "cudnn":
-        return _cudnn(q_BTNH, k_BTKH, v_BTKH, pattern, segments_BT)
+    if kernel in ("splash", "cudnn"):
+        from gpt_jax.models import fused
+
+        if kernel == "splash":
+            return fused.splash(q_BTNH, k_BTKH, v_BTKH, pattern, segments_BT, layout)
+        return fused.cudnn(q_BTNH, k_BTKH, v_BTKH, pattern, segments_BT)
     block = n_tokens if kernel == "reference" else min(block, n_tokens)
     if how.cpu and not pattern.dropout and pattern.cpu_form:
         return _on_cpu(q_BTNH, k_BTKH, v_BTKH, pattern, how, block, segments_BT)
@@ -347,104 +290,3 @@ def _weighted_values(
     out_BTKGH = einsum("BKGTS,BSKH->BTKGH", weights_BKGTS, v_BSKH.astype(how.operands))
     out_BTNH = out_BTKGH.reshape(q_BTNH.shape).astype(how.activations)
     return pattern.finished(out_BTNH, _log_total(scores_BNTS)) if pattern.reads_total else out_BTNH
-
-
-def _cudnn(
-    q_BTNH: jax.Array,
-    k_BTKH: jax.Array,
-    v_BTKH: jax.Array,
-    pattern: Pattern,
-    segments_BT: jax.Array | None,
-) -> jax.Array:
-    """cuDNN's flash attention (GPU, bfloat16)."""
-    mask = None
-    if segments_BT is not None:
-        mask = (segments_BT[:, :, None] == segments_BT[:, None, :])[:, None]
-    window = None if pattern.window is None else (pattern.window - 1, 0)
-    return jax.nn.dot_product_attention(
-        q_BTNH,
-        k_BTKH,
-        v_BTKH,
-        mask=mask,
-        scale=None if pattern.divisor is None else 1 / pattern.divisor,
-        is_causal=True,
-        local_window_size=window,
-        implementation="cudnn",
-    )
-
-
-def splash(
-    q_BTNH: jax.Array,
-    k_BTKH: jax.Array,
-    v_BTKH: jax.Array,
-    pattern: Pattern,
-    segments_BT: jax.Array | None,
-    layout: Layout | None,
-    interpret: bool = False,
-) -> jax.Array:
-    """Splash attention (TPU): blocks that the mask hides are never read.
-
-    Each device runs the kernel on its own sequences and heads (`shard_map`). `interpret` runs it
-    anywhere, slowly, for tests.
-    """
-    from jax.experimental.pallas.ops.tpu import splash_attention as splash_lib
-
-    n_tokens = q_BTNH.shape[1]
-    mask: Sequence
-    if pattern.window is None:
-        mask = [splash_lib.CausalMask((n_tokens, n_tokens))]
-    else:
-        mask = [splash_lib.LocalMask((n_tokens, n_tokens), (pattern.window - 1, 0), 0)]
-    size = next(s for s in (512, 256, 128) if n_tokens % s == 0)
-    blocks = splash_lib.BlockSizes(
-        block_q=size,
-        block_kv=size,
-        block_q_dkv=size,
-        block_kv_dkv=size,
-        block_q_dq=size,
-        block_kv_dq=size,
-    )
-
-    changes = {name: value for change in pattern.changes for name, value in change.splash}
-    by_head = {name: x_N for change in pattern.changes for name, x_N in change.splash_heads}
-
-    def one_device(q, k, v, segments, by_head):
-        local_heads, local_kv_heads = q.shape[2], k.shape[2]
-        make = splash_lib.make_splash_mqa_single_device
-        kernel = make(
-            splash_lib.MultiHeadMask(mask * (local_heads // local_kv_heads)),
-            block_sizes=blocks,
-            interpret=interpret,
-            **changes,
-        )
-        ids = None if segments is None else splash_lib.SegmentIds(segments, segments)
-        q_BKGTH = q.transpose(0, 2, 1, 3).reshape(q.shape[0], local_kv_heads, -1, *q.shape[1::2])
-        k_BKTH, v_BKTH = k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3)
-        by_head = jax.tree.map(lambda x_N: x_N.reshape(local_kv_heads, -1), by_head)
-
-        def one_head(q, k, v, ids, by_head):
-            return kernel(q, k, v, ids, **by_head)
-
-        over_heads = jax.vmap(one_head, in_axes=(0, 0, 0, None, 0))
-        out = jax.vmap(over_heads, in_axes=(0, 0, 0, None if ids is None else 0, None))(
-            q_BKGTH, k_BKTH, v_BKTH, ids, by_head
-        )
-        return out.reshape(q.shape[0], local_heads, *q.shape[1::2]).transpose(0, 2, 1, 3)
-
-    q_BTNH, head_size = pattern.scale(q_BTNH), q_BTNH.shape[-1]
-    if head_size % SPLASH_HEAD:
-        # Zeros at the end of a head change no score, and give values that are cut off again.
-        padding = ((0, 0), (0, 0), (0, 0), (0, -head_size % SPLASH_HEAD))
-        q_BTNH, k_BTKH, v_BTKH = (jnp.pad(x, padding) for x in (q_BTNH, k_BTKH, v_BTKH))
-    if layout is None:
-        return one_device(q_BTNH, k_BTKH, v_BTKH, segments_BT, by_head)[..., :head_size]
-    q_spec = layout.spec(("act_batch", "act_seq", "act_heads", None))
-    kv_spec = layout.spec(("act_batch", "act_seq", "act_kv_heads", None))
-    segments_spec = None if segments_BT is None else layout.spec(("act_batch", "act_seq"))
-    return jax.shard_map(
-        one_device,
-        mesh=layout.mesh,
-        in_specs=(q_spec, kv_spec, kv_spec, segments_spec, PartitionSpec(q_spec[2])),
-        out_specs=q_spec,
-        check_vma=False,
-    )(q_BTNH, k_BTKH, v_BTKH, segments_BT, by_head)[..., :head_size]

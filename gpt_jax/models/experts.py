@@ -30,8 +30,9 @@ import jax
 import jax.numpy as jnp
 
 from gpt_jax.config import ModelConfig
+from gpt_jax.models.expert_products import project_batched, project_grouped
 from gpt_jax.models.layers import ROUTERS, Projection, activate, parameter, projection_std
-from gpt_jax.models.products import Precision, project_batched, project_grouped
+from gpt_jax.models.products import Precision
 from gpt_jax.optim.parametrization import matrix_std, output_multiplier
 from gpt_jax.parallel.sharding import EXPERT_AXIS, Axes, Layout, is_axes
 

@@ -20,11 +20,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
 
+from gpt_jax.models.pattern import MASKED
 from gpt_jax.models.products import Precision
 from gpt_jax.parallel.sharding import SEQUENCE_AXIS, Axes, Layout
-
-MASKED = -1e30
-"""Score of a key that is not seen, as in `attention`."""
 
 
 class Ring(NamedTuple):

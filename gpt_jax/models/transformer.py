@@ -24,6 +24,7 @@ from gpt_jax.models.layers import (
     parameter,
     projection_std,
 )
+from gpt_jax.models.pattern import MASKED, Pattern
 from gpt_jax.models.products import Precision, look_up, project
 from gpt_jax.optim import parametrization
 from gpt_jax.parallel.sharding import Axes, Layout
@@ -131,7 +132,7 @@ class Attention(nn.Module):
         k_BTKH: jax.Array,
         v_BTKH: jax.Array,
         segments_BT: jax.Array | None,
-        pattern: attention.Pattern,
+        pattern: Pattern,
     ) -> jax.Array:
         """Attention of whole sequences to themselves, [B, T, N, H]."""
         attend: Callable[..., jax.Array] = functools.partial(
@@ -154,20 +155,20 @@ class Attention(nn.Module):
         key_CSH: jax.Array,
         value_CSH: jax.Array,
         positions_BT: jax.Array,
-        pattern: attention.Pattern,
+        pattern: Pattern,
     ) -> jax.Array:
         """Attention of new tokens to the cache that already holds them, [B, T, N, H]."""
         how = self.execution.how
         return attention.attend_cached(q_BTNH, key_CSH, value_CSH, positions_BT, pattern, how)
 
-    def _pattern(self, train: bool) -> attention.Pattern:
+    def _pattern(self, train: bool) -> Pattern:
         config, entries = self.config, score_changes(self.config)
         changes = []
         for entry, options in entries:
             made = ScoreParameters(config, entry, options, name=f"scores_{entry.name}")
             changes.append(entry.change(config, options, made()))
         slopes = [change.slopes for change in changes if change.slopes is not None]
-        return attention.Pattern(
+        return Pattern(
             window=config.window_of(self.kind),
             slopes=tuple(map(sum, zip(*slopes, strict=True))) if slopes else None,
             dropout=config.dropout_attention if train else 0.0,
@@ -451,5 +452,5 @@ def output_logits(
     logits = soft_cap(logits, config.logit_soft_cap)
     if config.padded_vocab_size > config.vocab_size:
         ids = jnp.arange(config.padded_vocab_size)
-        logits = jnp.where(ids < config.vocab_size, logits, attention.MASKED)
+        logits = jnp.where(ids < config.vocab_size, logits, MASKED)
     return logits

@@ -1,7 +1,6 @@
 """Recorder of one run in training: metrics, validations, checkpoints, result.
 
-The loop of a single run (`gpt_jax.train.loop`) and the one of a packed sweep
-(`gpt_jax.sweep.packs`) hand it numbers and states; it does not know how they were computed.
+The loop (`gpt_jax.train.loop`) hands it numbers and states; it does not know how they were made.
 """
 
 import dataclasses

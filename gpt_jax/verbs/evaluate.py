@@ -2,13 +2,19 @@
 
 import argparse
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gpt_jax.config import overrides
 from gpt_jax.runs import checkpoint_files
 from gpt_jax.runs.tracking import Record, provenance
+
+if TYPE_CHECKING:
+    from gpt_jax.evaluate.cache import Cache
+    from gpt_jax.evaluate.evaluator import Evaluator
+    from gpt_jax.evaluate.items import Asked
+    from gpt_jax.evaluate.tasks import Task
 
 DESCRIPTION = """\
 Score a run on the papers' tasks and on texts. Each finished item is kept: killed, the same command
@@ -126,8 +132,26 @@ def run(arguments: argparse.Namespace) -> int:
         model = dataclasses.replace(model, batch_tokens=arguments.batch_tokens)
     out = arguments.out or arguments.directory / "evaluation"
     cache = model.open_cache(out)
+    results = _evaluate(arguments, model, cache, list(zip(tasks, asked, strict=True)), probes)
+    cache.close()
+    header = {"run": config.name, "n_params": count_parameters(config.model).n_params}
+    n = kept.write(out / kept.RESULTS, header | model.identity | provenance(), results)
+    print(f"written: {out / kept.RESULTS}, {n:,} evaluations in all", file=sys.stderr)
+    return 0
+
+
+def _evaluate(
+    arguments: argparse.Namespace,
+    model: "Evaluator",
+    cache: "Cache",
+    tasks: "Sequence[tuple[Task, Asked]]",
+    probes: Sequence[str],
+) -> list[Record]:
+    """The results of tasks, texts and bias probes, each printed when it is there."""
+    from gpt_jax.evaluate import bias, evaluator
+
     results: list[Record] = []
-    for task, asks in zip(tasks, asked, strict=True):
+    for task, asks in tasks:
         found = evaluator.evaluate_task(model, task, cache, asks)
         results.append(found | ({"limit": arguments.limit} if arguments.limit else {}))
         print(line(results[-1]), flush=True)
@@ -139,11 +163,7 @@ def run(arguments: argparse.Namespace) -> int:
     for name in probes:
         results.append(bias.probe(model, name, arguments.lexicon, arguments.seed, arguments.limit))
         print(bias.text(results[-1]), flush=True)
-    cache.close()
-    header = {"run": config.name, "n_params": count_parameters(config.model).n_params}
-    n = kept.write(out / kept.RESULTS, header | model.identity | provenance(), results)
-    print(f"written: {out / kept.RESULTS}, {n:,} evaluations in all", file=sys.stderr)
-    return 0
+    return results
 
 
 def _check(arguments: argparse.Namespace, asked: bool) -> None:

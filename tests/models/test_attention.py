@@ -10,8 +10,10 @@ import pytest
 
 from gpt_jax.config import ComputeConfig, ModelConfig
 from gpt_jax.models import attention
-from gpt_jax.models.attention import Pattern, attend, splash
+from gpt_jax.models.attention import attend
+from gpt_jax.models.fused import splash
 from gpt_jax.models.kernels import choose_kernel
+from gpt_jax.models.pattern import Pattern
 from gpt_jax.models.products import precision
 
 FLOAT32 = precision("float32", "auto", "cpu")

@@ -10,8 +10,9 @@ import pytest
 from gpt_jax.config import ComputeConfig, Config, ModelConfig, OptimizerConfig, TrainConfig
 from gpt_jax.config.timetable import make_timetable
 from gpt_jax.data.batch import Batch
-from gpt_jax.models.attention import Pattern, attend
+from gpt_jax.models.attention import attend
 from gpt_jax.models.gpt import make_gpt
+from gpt_jax.models.pattern import Pattern
 from gpt_jax.models.products import precision
 from gpt_jax.steps.program import make_steps
 from gpt_jax.steps.step import make_settings

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from gpt_jax.config import Config, ModelConfig, overrides
-from gpt_jax.models.attention import Pattern, attend, attend_cached, splash, weights
+from gpt_jax.models.attention import attend, attend_cached, weights
 from gpt_jax.models.entry import Change, score_changes
+from gpt_jax.models.fused import splash
+from gpt_jax.models.pattern import Pattern
 from gpt_jax.models.products import precision
 
 CPU, PLAIN = precision("float32", "auto", "cpu"), precision("float32", "plain", "cpu")
