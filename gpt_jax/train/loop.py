@@ -122,8 +122,9 @@ class Call:
 class Pending:
     """Steps that were handed to the devices and not read yet."""
 
-    call: Call
+    steps: range
     metrics: Any
+    data_wait: float
     stop: jax.Array | None
     """Vote of several processes: whether any had a stop signal before these steps were dispatched;
     not read yet. None if the run has a single process."""
@@ -188,10 +189,12 @@ class Loop:
             with self._profiled(call.steps):
                 metrics = self.lanes.train(call.placed, self.running())
             vote = put_vote(bool(stop), layout)
-            previous, pending = pending, Pending(call, metrics, vote)
+            previous, pending = pending, Pending(call.steps, metrics, call.data_wait, vote)
             done = call.steps.stop
             call = self._next_call(done)
             self._read(previous)
+            if not self.running():
+                return
             stopping = bool(stop) if vote is None else previous is not None and previous.voted
             validating = self.first.recorder.validation_due(done)
             saving = self.first.recorder.save_due(done)
@@ -237,8 +240,7 @@ class Loop:
 
     def _next_call(self, step: int) -> Call | None:
         """The steps from `step` on that are handed over together; None at the end."""
-        running = self.running()
-        if step >= self.timetable.n_steps or not running:
+        if step >= self.timetable.n_steps or not self.running():
             return None
         n = self.first.recorder.steps_until_due(step, self.pace.steps)
         batches, seconds = read_steps(self.all, step, n)
@@ -250,11 +252,11 @@ class Loop:
         if pending is None:
             return
         by_lane = self.lanes.read(pending.metrics)
-        steps, now = pending.call.steps, time.monotonic()
+        steps, now = pending.steps, time.monotonic()
         seconds, self.last_time = (now - self.last_time) / len(steps), now
         self.pace.took(seconds)
+        wait = pending.data_wait / len(steps)
         for i in self.running():
-            wait = pending.call.data_wait / len(steps)
             self._record(self.all[i], steps, by_lane[i], seconds, wait)
 
     def _record(
