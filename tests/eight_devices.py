@@ -35,6 +35,7 @@ from gpt_jax.data.batch import Batch
 from gpt_jax.models import attention
 from gpt_jax.models.entry import score_changes
 from gpt_jax.models.gpt import make_gpt
+from gpt_jax.models.pattern import Pattern
 from gpt_jax.models.products import precision
 from gpt_jax.models.ring import zigzag
 from gpt_jax.parallel.feed import put_count, stack
@@ -310,7 +311,7 @@ def compare_ring(
             entry.change(model, entry.options(), {"logit": logit})
             for entry, _ in score_changes(model)
         ]
-        return attention.Pattern(window, slopes, changes=tuple(changes))
+        return Pattern(window, slopes, changes=tuple(changes))
 
     def reference(q, k, v, logit):
         ids = segments if segmented else None
