@@ -115,11 +115,7 @@ def write_report(
         name=name,
         rows=rows,
         varied=varied_keys(trials),
-        messages={
-            trial.entry.name: (trial.state, trial.message)
-            for trial in trials
-            if trial.state in ("diverged", "stopped", "failed", "damaged", "preempted")
-        },
+        messages=_messages(trials),
         sections=sections,
         no_sections=missing,
         fits=fits,
@@ -137,6 +133,15 @@ def write_report(
     print(f"wrote {directory}: {names}, figures ({len(drawn)} files)")
     print(f"open {directory / 'index.html'}")
     return directory / "index.html"
+
+
+def _messages(trials: Sequence[Measured]) -> dict[str, tuple[str, str]]:
+    """State and message of the trials that did not end as planned, by name."""
+    return {
+        trial.entry.name: (trial.state, trial.message)
+        for trial in trials
+        if trial.state in ("diverged", "stopped", "failed", "damaged", "preempted")
+    }
 
 
 def summary(
