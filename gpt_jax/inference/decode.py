@@ -118,7 +118,7 @@ def _until_done(
     on_token: OnToken | None,
     prefix_BPD: jax.Array | None,
 ) -> list[NDArray[np.int32]]:
-    """What each row is continued with, prefilling where it begins and where its context is full."""
+    """The continuation of each row, prefilling where it begins and where its context is full."""
     n_slots = rows.cache[0]["key"].shape[-2]
     begin_B = np.array(rows.length_B)
     # Decoding reads a row's last token itself: prompts of one token need no prefill.

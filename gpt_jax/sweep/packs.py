@@ -126,7 +126,7 @@ class _Pack:
     ):
         self.sweep, self.entries, self.devices, self.stop = sweep, entries, devices, stop
         self.outcomes: Outcomes = {}
-        """Of trials that were done before."""
+        """Outcomes of trials that were done before."""
         self.lanes: dict[str, Lane] = {}
 
     def run(self) -> None:
@@ -191,7 +191,7 @@ class _Pack:
             loop.finish()
 
     def outcome(self, name: str) -> tuple[State, str] | None:
-        """What became of a trial; None as long as it is not known."""
+        """The outcome of a trial; None as long as it is not known."""
         lane = self.lanes.get(name)
         if lane is None:
             return self.outcomes.get(name)

@@ -1,5 +1,4 @@
-"""What a config becomes, phase by phase: each phase is a value that is built once, from the ones
-before it.
+"""A config made into an experiment by phases: each is a value, built once from the ones before.
 
     config      = resolved(config)                 with what a task's examples decide
     prepared    = prepare(config, run)              data, mesh, model, timetable, compiled steps
