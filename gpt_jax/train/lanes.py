@@ -35,9 +35,9 @@ class Lane:
     ended: bool = False
     """Whether it takes no more steps and is to be finished: task.patience has run out."""
     error: Exception | None = None
-    """What ended it: `Diverged` or `StoppedEarly`."""
+    """The error that ended it: `Diverged` or `StoppedEarly`."""
     result: Record | None = None
-    """What result.json holds, once it is finished."""
+    """Content of result.json, once it is finished."""
 
     @property
     def running(self) -> bool:

@@ -92,7 +92,7 @@ def _must_be_alike(experiment: Prepared) -> Record:
 
 
 class Shown(Protocol):
-    """What shows a loop to whoever watches it."""
+    """Shows a loop to whoever watches it."""
 
     def start(self) -> None:
         """Before the first step."""

@@ -1,4 +1,4 @@
-"""What is shown of a single run while it trains: how it starts, its progress, what went wrong."""
+"""A single run as it is shown while it trains: how it starts, its progress, what went wrong."""
 
 import math
 import time
