@@ -187,7 +187,12 @@ def test_collectives_are_those_of_the_mesh(results):
     assert facts["1x1x8 dropout"]["collectives"]["all-reduce"] > one_sum
 
 
-RING_CASES = ("dense", "banded segments, blocks, few key heads", "alibi, one key head")
+RING_CASES = (
+    "dense",
+    "banded segments, blocks, few key heads",
+    "alibi, one key head",
+    "soft cap and sinks, banded",
+)
 
 
 def assert_a_ring_is_the_reference(found: dict[str, Any]) -> None:

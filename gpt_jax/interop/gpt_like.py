@@ -1,4 +1,4 @@
-"""Keys of config.json that GPT-1, GPT-2 and GPT-J share. Must not import jax."""
+"""Keys of config.json that GPT-1 and GPT-2 share. Must not import jax."""
 
 from typing import Any
 

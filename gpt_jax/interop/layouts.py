@@ -161,9 +161,8 @@ def projection(
     """A kernel of one or several of our projections, and its bias if it has one."""
     kernels, biases = [], []
     for part in parts:
-        rest = (part.expert, part.paired)
-        kernels.append(Part(f"{part.path}/kernel", part.inputs, part.outputs, *rest))
-        biases.append(Part(f"{part.path}/bias", (), part.outputs, *rest))
+        kernels.append(Part(f"{part.path}/kernel", part.inputs, part.outputs, part.expert))
+        biases.append(Part(f"{part.path}/bias", (), part.outputs, part.expert))
     yield Tensor(f"{name}.weight", tuple(kernels), transposed, layer, by_head)
     if bias:
         yield Tensor(f"{name}.bias", tuple(biases), layer=layer, by_head=by_head)

@@ -33,27 +33,12 @@ class Part:
     outputs: tuple[int, ...]
     expert: int | None = None
     """Index in the dim of experts, of which the part is one entry."""
-    paired: int = 0
-    """Dims of a head that are stored with those that rotate together side by side, 2i and 2i + 1
-    (GPT-J); ours are i and i + paired / 2."""
 
     @property
     def matrix(self) -> tuple[int, ...]:
         """[inputs, outputs]; only [outputs] where there are no inputs (biases and gains)."""
         columns = math.prod(self.outputs)
         return (math.prod(self.inputs), columns) if self.inputs else (columns,)
-
-    @property
-    def order(self) -> NDArray[np.intp] | None:
-        """Place of each of our outputs among theirs; None = the same."""
-        if not self.paired:
-            return None
-        heads, size = self.outputs
-        within = np.arange(size)
-        half = self.paired // 2
-        within[:half] = 2 * np.arange(half)
-        within[half : self.paired] = 2 * np.arange(half) + 1
-        return (size * np.arange(heads)[:, None] + within).reshape(-1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,8 +73,6 @@ class Tensor:
                 heads, size = part.outputs
                 starts = size * (len(self.parts) * np.arange(heads) + i)
                 found.append((starts[:, None] + np.arange(size)).reshape(-1))
-            elif part.order is not None:
-                found.append(first + part.order)
             else:
                 found.append(slice(first, first + width))
             first += width
