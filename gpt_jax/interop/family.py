@@ -20,7 +20,8 @@ Allowed = Mapping[str, tuple[Any, ...]]
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """A published model: its config.json as far as it decides shapes, and its parameters."""
+    """A published model: the keys of config.json that decide shapes, and its parameters; written
+    down by hand."""
 
     name: str
     facts: Facts
@@ -124,6 +125,11 @@ def carried(config: ModelConfig, **free: tuple[Any, ...]) -> dict[str, tuple[Any
 
 
 DEFAULT = ModelConfig()
+
+
+def usual_heads(config: ModelConfig) -> dict[str, tuple[Any, ...]]:
+    """Allowed sizes of heads where config.json has none: D / N."""
+    return {"d_head": (config.d_model // config.n_heads,)}
 
 
 def refuse_differences(what: str, allowed: Allowed, config: ModelConfig) -> None:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from gpt_jax.config import ModelConfig
-from gpt_jax.interop.family import Facts
+from gpt_jax.interop.family import Facts, usual_heads
 
 ACTIVATIONS = {
     "gelu_new": "gelu_tanh",
@@ -15,6 +15,8 @@ ACTIVATIONS = {
 }
 """Their names of activations without a gate -> ours."""
 END = "<|endoftext|>"
+ENDS = {"bos_token": END, "eos_token": END, "unk_token": END}
+"""Special tokens of GPT-2's vocabulary and of those made like it."""
 
 
 def read(facts: Facts, dropout: float) -> dict[str, Any]:
@@ -51,4 +53,4 @@ def write(config: ModelConfig) -> dict[str, Any]:
 
 def whole_heads(config: ModelConfig) -> dict[str, tuple[Any, ...]]:
     """Allowed sizes of heads where config.json has none: as many keys as queries, D / N each."""
-    return {"kv_heads": (config.n_heads,), "d_head": (config.d_model // config.n_heads,)}
+    return {"kv_heads": (config.n_heads,), **usual_heads(config)}

@@ -122,16 +122,20 @@ def expert_mlp(config: ModelConfig, name: str, layer: int, experts: Names) -> It
             yield from projection(f"{name}experts.{i}.{theirs}", [part], False, layer)
 
 
-def fused_by_head(config: ModelConfig, name: str, layer: int) -> Iterator[Tensor]:
-    """Queries, keys and values in one matrix, head by head (GPT-NeoX, BLOOM)."""
-    heads = (config.n_heads, config.d_head)
-    parts = [Part(f"attention/{x}", (config.d_model,), heads) for x in ("query", "key", "value")]
-    yield from projection(name, parts, config.has_bias("qkv"), layer, by_head=True)
+def fused_block(config: ModelConfig, name: str, attention: str, layer: int) -> Iterator[Tensor]:
+    """One layer of GPT-NeoX or BLOOM: queries, keys and values in one matrix, head by head.
 
-
-def attention_out(config: ModelConfig, name: str, layer: int) -> Iterator[Tensor]:
-    part = Part("attention/out", (config.n_heads, config.d_head), (config.d_model,))
-    yield from projection(name, [part], config.has_bias("out"), layer)
+    attention: their name of it.
+    """
+    width, heads = (config.d_model,), (config.n_heads, config.d_head)
+    qkv = [Part(f"attention/{x}", width, heads) for x in ("query", "key", "value")]
+    out = [Part("attention/out", heads, width)]
+    yield from norm(f"{name}input_layernorm", "attention_norm", config, layer)
+    yield from norm(f"{name}post_attention_layernorm", "mlp_norm", config, layer)
+    fused = f"{name}{attention}.query_key_value"
+    yield from projection(fused, qkv, config.has_bias("qkv"), layer, by_head=True)
+    yield from projection(f"{name}{attention}.dense", out, config.has_bias("out"), layer)
+    yield from plain_mlp(config, f"{name}mlp.dense_h_to_4h", f"{name}mlp.dense_4h_to_h", layer)
 
 
 def _gpt_block(config: ModelConfig, name: str, layer: int, transposed: bool) -> Iterator[Tensor]:

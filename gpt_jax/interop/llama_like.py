@@ -9,6 +9,12 @@ from gpt_jax.interop.family import Facts, carried, choices, known, named
 
 GATES = {"silu": "swiglu", "gelu_pytorch_tanh": "geglu", "gelu_new": "geglu"}
 """Their names of a gated MLP's activation -> ours."""
+ATTENTION_BIAS = {"attention_bias": ("qkv", "out")}
+"""Key of config.json -> the parts that have biases where it is true."""
+ENDS = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+"""Special tokens of Llama's vocabulary."""
+IDS = {"bos_token_id": 1, "eos_token_id": 2}
+"""Ids of the special tokens of Llama's vocabulary, `ENDS`, where config.json has none."""
 KINDS = {"full_attention": "dense", "sliding_attention": "banded"}
 """Their kinds of layers -> ours."""
 
@@ -51,12 +57,22 @@ def sizes(facts: Facts) -> dict[str, Any]:
     }
 
 
-def write(config: ModelConfig, activation: str = "hidden_act") -> dict[str, Any]:
-    return write_sizes(config) | {
+def write(
+    config: ModelConfig,
+    activation: str = "hidden_act",
+    without: Sequence[str] = (),
+    biases: Mapping[str, Sequence[str]] | None = None,
+) -> dict[str, Any]:
+    """config.json; activation: its key; without: keys that the family does not have; biases: the
+    keys that say whether some parts have biases."""
+    found = {
+        **write_sizes(config),
         "rms_norm_eps": config.norm_epsilon,
         activation: named(config.activation, GATES),
         **rope.write(config),
+        **{key: config.has_bias(parts[0]) for key, parts in (biases or {}).items()},
     }
+    return {key: value for key, value in found.items() if key not in without}
 
 
 def write_sizes(config: ModelConfig) -> dict[str, Any]:
@@ -88,9 +104,32 @@ def carries(config: ModelConfig, **free: tuple[Any, ...]) -> dict[str, tuple[Any
     return carried(config, **(llama | free))
 
 
-def biases(facts: Facts, **parts: Sequence[str]) -> dict[str, Any]:
+def shape(
+    vocab: int,
+    width: int,
+    hidden: int,
+    layers: int,
+    heads: tuple[int, int],
+    seq_len: int,
+    tied: bool | None = None,
+) -> dict[str, Any]:
+    """Keys of config.json that decide the sizes of a published model; heads: of queries, and of
+    keys and values; tied: None = the file does not say."""
+    ends = {} if tied is None else {"tie_word_embeddings": tied}
+    return ends | {
+        "vocab_size": vocab,
+        "hidden_size": width,
+        "intermediate_size": hidden,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads[0],
+        "num_key_value_heads": heads[1],
+        "max_position_embeddings": seq_len,
+    }
+
+
+def biases(facts: Facts, keys: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     """Fields of ModelConfig for keys of config.json that say whether some parts have biases."""
-    found = [part for key, named_parts in parts.items() if facts.get(key) for part in named_parts]
+    found = [part for key, parts in keys.items() if facts.get(key) for part in parts]
     return bias_fields(found)
 
 
@@ -102,12 +141,14 @@ def bias_fields(parts: Sequence[str], norm: str = "rmsnorm") -> dict[str, Any]:
     return {"bias": True, "biases": None if every <= set(parts) else tuple(parts)}
 
 
-def bias_choices(config: ModelConfig, *groups: Sequence[str]) -> dict[str, tuple[Any, ...]]:
-    """Allowed bias and biases of a family whose groups of parts have biases together or not."""
+def bias_choices(
+    config: ModelConfig, keys: Mapping[str, Sequence[str]]
+) -> dict[str, tuple[Any, ...]]:
+    """Allowed bias and biases of a family whose keys each give biases to some parts or do not."""
     norm = ("norm",) if config.norm == "layernorm" else ()
     parts = ("qkv", "out", "mlp", *norm)
     has = {part: config.has_bias(part) for part in parts}
-    free = {part for group in groups if len({has[p] for p in group}) == 1 for part in group}
+    free = {part for group in keys.values() if len({has[p] for p in group}) == 1 for part in group}
     if any(has[part] for part in parts if part not in free):
         return {"bias": (False,)}
     return {"bias": (config.bias,), "biases": (config.biases,)}

@@ -11,6 +11,8 @@ from gpt_jax.config import ModelConfig
 from gpt_jax.config.model import ROTARY_TURNS
 from gpt_jax.interop.family import Facts
 
+REFUSED = "rope_type dynamic and longrope"
+"""Published scalings that are refused, for the table of families."""
 SCALED = ("none", "linear", "llama3", "yarn")
 """Values of rotary_scaling that a config.json can name."""
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from gpt_jax.config import ModelConfig
-from gpt_jax.interop import gpt_like, layouts
+from gpt_jax.interop import gpt_like, layouts, llama_like
 from gpt_jax.interop.family import Allowed, Facts, Family, Size, carried
 from gpt_jax.interop.names import Tensor
 
@@ -63,13 +63,7 @@ def table(config: ModelConfig, prefix: str) -> list[Tensor]:
     found = [layouts.tokens(config, f"{prefix}word_embeddings")]
     found += layouts.norm(f"{prefix}word_embeddings_layernorm", "embedding/norm", config)
     for layer in range(config.n_layers):
-        name = f"{prefix}h.{layer}."
-        found += layouts.norm(f"{name}input_layernorm", "attention_norm", config, layer)
-        found += layouts.norm(f"{name}post_attention_layernorm", "mlp_norm", config, layer)
-        found += layouts.fused_by_head(config, f"{name}self_attention.query_key_value", layer)
-        found += layouts.attention_out(config, f"{name}self_attention.dense", layer)
-        mlp = f"{name}mlp.dense_h_to_4h", f"{name}mlp.dense_4h_to_h"
-        found += layouts.plain_mlp(config, *mlp, layer)
+        found += layouts.fused_block(config, f"{prefix}h.{layer}.", "self_attention", layer)
     found += layouts.norm(f"{prefix}ln_f", "final_norm", config)
     return [*found, *layouts.head(config)]
 
@@ -89,8 +83,8 @@ ENTRY = Family(
     write=write,
     table=table,
     prefix="transformer.",
-    end_names={"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"},
-    default_ids={"bos_token_id": 1, "eos_token_id": 2},
+    end_names=llama_like.ENDS,
+    default_ids=llama_like.IDS,
     sizes=(
         _size("bloom-560m", 1024, 24, 16, 559_214_592),
         _size("bloom-1b1", 1536, 24, 16, 1_065_314_304),

@@ -6,8 +6,10 @@ from gpt_jax.config import ModelConfig
 from gpt_jax.interop import llama_like
 from gpt_jax.interop.family import Allowed, Facts, Family, Size
 from gpt_jax.interop.layouts import llama_table
+from gpt_jax.interop.llama_like import ATTENTION_BIAS
 
-BIASES = {"attention_bias": ("qkv", "out")}
+FIXED = {"use_bidirectional_attention": (None, False)}
+REFUSED = "attention in both directions"
 ENDS = {"bos_token": "<bos>", "eos_token": "<eos>", "unk_token": "<unk>"}
 IDS = {"bos_token_id": 2, "eos_token_id": 1}
 
@@ -18,7 +20,7 @@ def read_shared(facts: Facts, activation: str) -> dict[str, Any]:
         **llama_like.read(
             {"head_dim": 256, **facts}, tied=True, activation=(activation, "gelu_pytorch_tanh")
         ),
-        **llama_like.biases(facts, **BIASES),
+        **llama_like.biases(facts, ATTENTION_BIAS),
         "norm_gain": "one_plus",
         "embedding_multiplier": facts["hidden_size"] ** 0.5,
     }
@@ -30,7 +32,7 @@ def carried_shared(config: ModelConfig, **free: tuple[Any, ...]) -> dict[str, tu
         norm_gain=("one_plus",),
         embedding_multiplier=(config.d_model**0.5,),
         activation=("geglu",),
-        **llama_like.bias_choices(config, *BIASES.values()),
+        **llama_like.bias_choices(config, ATTENTION_BIAS),
         **free,
     )
 
@@ -44,7 +46,7 @@ def read(facts: Facts) -> dict[str, Any]:
 
 
 def write(config: ModelConfig) -> dict[str, Any]:
-    written = llama_like.write(config) | {"attention_bias": config.has_bias("qkv")}
+    written = llama_like.write(config, biases=ATTENTION_BIAS)
     return written | {"hidden_activation": written["hidden_act"]}
 
 
@@ -53,18 +55,9 @@ def carries(config: ModelConfig) -> Allowed:
 
 
 def shape(
-    width: int, hidden: int, layers: int, heads: tuple[int, int], vocab: int = 256000, **rest: Any
+    width: int, hidden: int, layers: int, heads: tuple[int, int], vocab: int = 256000
 ) -> dict[str, Any]:
-    return {
-        "vocab_size": vocab,
-        "hidden_size": width,
-        "intermediate_size": hidden,
-        "num_hidden_layers": layers,
-        "num_attention_heads": heads[0],
-        "num_key_value_heads": heads[1],
-        "max_position_embeddings": 8192,
-        **rest,
-    }
+    return llama_like.shape(vocab, width, hidden, layers, heads, 8192)
 
 
 ENTRY = Family(
@@ -72,7 +65,7 @@ ENTRY = Family(
     summary="Gemma 1",
     architecture="GemmaForCausalLM",
     carries=carries,
-    fixed={"use_bidirectional_attention": (None, False)},
+    fixed=FIXED,
     read=read,
     write=write,
     table=llama_table,
@@ -82,5 +75,5 @@ ENTRY = Family(
         Size("gemma-2b", shape(2048, 16384, 18, (8, 1)), 2_506_172_416),
         Size("gemma-7b", shape(3072, 24576, 28, (16, 16)), 8_537_680_896),
     ),
-    refused="attention in both directions",
+    refused=REFUSED,
 )

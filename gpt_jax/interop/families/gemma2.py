@@ -10,6 +10,7 @@ from gpt_jax.interop import llama_like
 from gpt_jax.interop.families import gemma
 from gpt_jax.interop.family import Allowed, Facts, Family, Size
 from gpt_jax.interop.layouts import GEMMA2_NORMS, llama_table
+from gpt_jax.interop.llama_like import ATTENTION_BIAS
 
 
 def read(facts: Facts) -> dict[str, Any]:
@@ -47,9 +48,8 @@ def _cap_of(config: ModelConfig) -> float | None:
 
 
 def write(config: ModelConfig) -> dict[str, Any]:
-    return llama_like.write(config, "hidden_activation") | {
+    return llama_like.write(config, "hidden_activation", biases=ATTENTION_BIAS) | {
         **llama_like.write_windows(config),
-        "attention_bias": config.has_bias("qkv"),
         "query_pre_attn_scalar": _squared(config.score_divisor or config.d_head**0.5),
         "attn_logit_softcapping": _cap_of(config),
         "final_logit_softcapping": config.logit_soft_cap,
@@ -79,23 +79,24 @@ def carries(config: ModelConfig) -> Allowed:
     return carried_shared(config)
 
 
-_shape = functools.partial(gemma.shape, sliding_window=4096)
+table = functools.partial(llama_table, norms=GEMMA2_NORMS)
+LARGE = gemma.shape(4608, 36864, 46, (32, 16)) | {"head_dim": 128}
 
 ENTRY = Family(
     name="gemma2",
     summary="Gemma 2",
     architecture="Gemma2ForCausalLM",
     carries=carries,
-    fixed={"use_bidirectional_attention": (None, False)},
+    fixed=gemma.FIXED,
     read=read,
     write=write,
-    table=functools.partial(llama_table, norms=GEMMA2_NORMS),
+    table=table,
     end_names=gemma.ENDS,
     default_ids=gemma.IDS,
     sizes=(
-        Size("gemma-2-2b", _shape(2304, 9216, 26, (8, 4)), 2_614_341_888),
-        Size("gemma-2-9b", _shape(3584, 14336, 42, (16, 8)), 9_241_705_984),
-        Size("gemma-2-27b", _shape(4608, 36864, 46, (32, 16), head_dim=128), 27_227_128_320),
+        Size("gemma-2-2b", gemma.shape(2304, 9216, 26, (8, 4)), 2_614_341_888),
+        Size("gemma-2-9b", gemma.shape(3584, 14336, 42, (16, 8)), 9_241_705_984),
+        Size("gemma-2-27b", LARGE, 27_227_128_320),
     ),
-    refused="attention in both directions",
+    refused=gemma.REFUSED,
 )

@@ -1,14 +1,12 @@
 """Gemma 3, text alone (Gemma team 2025, arXiv:2503.19786): local layers with a base of their own,
 queries and keys normalised per head, no soft caps."""
 
-import functools
 from typing import Any
 
 from gpt_jax.config import ModelConfig
 from gpt_jax.interop import llama_like, rope
 from gpt_jax.interop.families import gemma, gemma2
 from gpt_jax.interop.family import Allowed, Facts, Family, Size
-from gpt_jax.interop.layouts import GEMMA2_NORMS, llama_table
 
 LOCAL_BASE, GLOBAL_BASE = 10_000.0, 1_000_000.0
 
@@ -58,22 +56,22 @@ def carries(config: ModelConfig) -> Allowed:
     return gemma2.carried_shared(config, qk_norm=(True,), rotary_base_banded=allowed)
 
 
-_shape = functools.partial(gemma.shape, vocab=262144, sliding_window=512)
+VOCABULARY = 262144
 
 ENTRY = Family(
     name="gemma3_text",
     summary="Gemma 3, text",
     architecture="Gemma3ForCausalLM",
     carries=carries,
-    fixed={"use_bidirectional_attention": (None, False)},
+    fixed=gemma.FIXED,
     read=read,
     write=write,
-    table=functools.partial(llama_table, norms=GEMMA2_NORMS),
+    table=gemma2.table,
     end_names=gemma.ENDS,
     default_ids=gemma.IDS,
     sizes=(
-        Size("gemma-3-270m", _shape(640, 2048, 18, (4, 1)), 268_098_176),
-        Size("gemma-3-1b", _shape(1152, 6912, 26, (4, 1)), 999_885_952),
+        Size("gemma-3-270m", gemma.shape(640, 2048, 18, (4, 1), VOCABULARY), 268_098_176),
+        Size("gemma-3-1b", gemma.shape(1152, 6912, 26, (4, 1), VOCABULARY), 999_885_952),
     ),
-    refused="attention in both directions; images (model_type gemma3, Gemma 3 of 4B and more)",
+    refused=f"{gemma.REFUSED}; images (model_type gemma3, Gemma 3 of 4B and more)",
 )

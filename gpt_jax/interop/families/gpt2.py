@@ -5,7 +5,7 @@ from typing import Any
 from gpt_jax.config import ModelConfig
 from gpt_jax.interop import gpt_like
 from gpt_jax.interop.family import Allowed, Facts, Family, Size, carried, choices, known, named
-from gpt_jax.interop.gpt_like import ACTIVATIONS, END
+from gpt_jax.interop.gpt_like import ACTIVATIONS
 from gpt_jax.interop.layouts import gpt2_table
 
 
@@ -55,7 +55,7 @@ ENTRY = Family(
     write=write,
     table=lambda config, prefix: gpt2_table(config, "in_out", prefix),
     prefix="transformer.",
-    end_names={"bos_token": END, "eos_token": END, "unk_token": END},
+    end_names=gpt_like.ENDS,
     default_ids={"bos_token_id": 50256, "eos_token_id": 50256},
     sizes=(
         _size("gpt2", 768, 12, 12, 124_439_808),

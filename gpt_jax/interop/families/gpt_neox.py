@@ -5,7 +5,7 @@ from typing import Any
 from gpt_jax.config import ModelConfig
 from gpt_jax.interop import gpt_like, layouts, llama_like, rope
 from gpt_jax.interop.family import Allowed, Facts, Family, Size, carried, choices, known, named
-from gpt_jax.interop.gpt_like import ACTIVATIONS, END
+from gpt_jax.interop.gpt_like import ACTIVATIONS
 from gpt_jax.interop.names import Tensor
 
 ALWAYS = ("mlp", "norm")
@@ -67,13 +67,7 @@ def carries(config: ModelConfig) -> Allowed:
 def table(config: ModelConfig, prefix: str) -> list[Tensor]:
     found = [layouts.tokens(config, f"{prefix}embed_in")]
     for layer in range(config.n_layers):
-        name = f"{prefix}layers.{layer}."
-        found += layouts.norm(f"{name}input_layernorm", "attention_norm", config, layer)
-        found += layouts.norm(f"{name}post_attention_layernorm", "mlp_norm", config, layer)
-        found += layouts.fused_by_head(config, f"{name}attention.query_key_value", layer)
-        found += layouts.attention_out(config, f"{name}attention.dense", layer)
-        mlp = f"{name}mlp.dense_h_to_4h", f"{name}mlp.dense_4h_to_h"
-        found += layouts.plain_mlp(config, *mlp, layer)
+        found += layouts.fused_block(config, f"{prefix}layers.{layer}.", "attention", layer)
     found += layouts.norm(f"{prefix}final_layer_norm", "final_norm", config)
     return [*found, *layouts.head(config, "embed_out", also="lm_head")]
 
@@ -101,7 +95,7 @@ ENTRY = Family(
     write=write,
     table=table,
     prefix="gpt_neox.",
-    end_names={"bos_token": END, "eos_token": END, "unk_token": END},
+    end_names=gpt_like.ENDS,
     default_ids={"bos_token_id": 0, "eos_token_id": 2},
     sizes=(
         _pythia("pythia-70m", (6, 512, 8), 50304, 70_426_624),
@@ -114,5 +108,5 @@ ENTRY = Family(
         _pythia("pythia-12b", (36, 5120, 40), 50688, 11_846_072_320),
         _pythia("gpt-neox-20b", (44, 6144, 64), 50432, 20_554_567_680),
     ),
-    refused="rope_type dynamic and longrope",
+    refused=rope.REFUSED,
 )

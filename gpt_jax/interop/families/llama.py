@@ -3,26 +3,24 @@
 from typing import Any
 
 from gpt_jax.config import ModelConfig
-from gpt_jax.interop import llama_like
+from gpt_jax.interop import llama_like, rope
 from gpt_jax.interop.family import Allowed, Facts, Family, Size
 from gpt_jax.interop.layouts import llama_table
+from gpt_jax.interop.llama_like import ATTENTION_BIAS
 
-BIASES = {"attention_bias": ("qkv", "out"), "mlp_bias": ("mlp",)}
+BIASES = ATTENTION_BIAS | {"mlp_bias": ("mlp",)}
 
 
 def read(facts: Facts) -> dict[str, Any]:
-    return llama_like.read(facts) | llama_like.biases(facts, **BIASES)
+    return llama_like.read(facts) | llama_like.biases(facts, BIASES)
 
 
 def write(config: ModelConfig) -> dict[str, Any]:
-    return llama_like.write(config) | {
-        "attention_bias": config.has_bias("qkv"),
-        "mlp_bias": config.has_bias("mlp"),
-    }
+    return llama_like.write(config, biases=BIASES)
 
 
 def carries(config: ModelConfig) -> Allowed:
-    return llama_like.carries(config, **llama_like.bias_choices(config, *BIASES.values()))
+    return llama_like.carries(config, **llama_like.bias_choices(config, BIASES))
 
 
 def _size(
@@ -35,20 +33,7 @@ def _size(
     n: int,
     tied: bool = False,
 ) -> Size:
-    return Size(
-        name,
-        {
-            "vocab_size": vocab,
-            "hidden_size": width,
-            "intermediate_size": hidden,
-            "num_hidden_layers": layers,
-            "num_attention_heads": heads[0],
-            "num_key_value_heads": heads[1],
-            "max_position_embeddings": 2048,
-            "tie_word_embeddings": tied,
-        },
-        n,
-    )
+    return Size(name, llama_like.shape(vocab, width, hidden, layers, heads, 2048, tied), n)
 
 
 ENTRY = Family(
@@ -59,8 +44,8 @@ ENTRY = Family(
     read=read,
     write=write,
     table=llama_table,
-    end_names={"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"},
-    default_ids={"bos_token_id": 1, "eos_token_id": 2},
+    end_names=llama_like.ENDS,
+    default_ids=llama_like.IDS,
     sizes=(
         _size("Llama-2-7b", 32000, 4096, 11008, 32, (32, 32), 6_738_415_616),
         _size("Llama-2-13b", 32000, 5120, 13824, 40, (40, 40), 13_015_864_320),
@@ -74,5 +59,5 @@ ENTRY = Family(
         _size("SmolLM2-1.7B", 49152, 2048, 8192, 24, (32, 32), 1_711_376_384, tied=True),
         _size("TinyLlama-1.1B", 32000, 2048, 5632, 22, (32, 4), 1_100_048_384),
     ),
-    refused="rope_type dynamic and longrope; activations but silu and gelu's tanh form",
+    refused=f"{rope.REFUSED}; activations but silu and gelu's tanh form",
 )

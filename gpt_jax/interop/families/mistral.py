@@ -3,7 +3,7 @@
 from typing import Any
 
 from gpt_jax.config import ModelConfig
-from gpt_jax.interop import llama_like
+from gpt_jax.interop import llama_like, rope
 from gpt_jax.interop.family import Allowed, Facts, Family, Size
 from gpt_jax.interop.layouts import llama_table
 
@@ -35,15 +35,7 @@ def carries(config: ModelConfig) -> Allowed:
     return llama_like.carries(config, **carried_window(config))
 
 
-SHAPE = {
-    "vocab_size": 32000,
-    "hidden_size": 4096,
-    "intermediate_size": 14336,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "max_position_embeddings": 32768,
-}
+SHAPE = llama_like.shape(32000, 4096, 14336, 32, (32, 8), 32768)
 NEMO = {
     "vocab_size": 131072,
     "hidden_size": 5120,
@@ -60,12 +52,12 @@ ENTRY = Family(
     read=read,
     write=write,
     table=llama_table,
-    end_names={"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"},
-    default_ids={"bos_token_id": 1, "eos_token_id": 2},
+    end_names=llama_like.ENDS,
+    default_ids=llama_like.IDS,
     sizes=(
         Size("Mistral-7B-v0.1", SHAPE, 7_241_732_096),
         Size("Mistral-7B-v0.3", SHAPE | {"vocab_size": 32768}, 7_248_023_552),
         Size("Mistral-Nemo-12B", SHAPE | NEMO, 12_247_782_400),
     ),
-    refused="rope_type dynamic and longrope",
+    refused=rope.REFUSED,
 )

@@ -4,7 +4,7 @@ import functools
 from typing import Any
 
 from gpt_jax.config import ModelConfig
-from gpt_jax.interop import llama_like
+from gpt_jax.interop import llama_like, rope
 from gpt_jax.interop.families import mistral
 from gpt_jax.interop.family import Allowed, Facts, Family, Size
 from gpt_jax.interop.layouts import llama_table
@@ -15,16 +15,19 @@ EXPERTS = {"gate": "w1", "up": "w3", "down": "w2"}
 def read(facts: Facts) -> dict[str, Any]:
     shared = llama_like.read(facts, epsilon=1e-5, theta=1_000_000.0)
     window = {} if facts.get("sliding_window") is None else mistral.read_window(facts)
-    return shared | window | read_experts(facts, "num_local_experts", 8, normalized=True)
+    return shared | window | read_experts(facts, "num_local_experts", (8, 2), True)
 
 
-def read_experts(facts: Facts, key: str, n_experts: int, normalized: bool) -> dict[str, Any]:
-    """Experts by a family's key; n_experts: where the file has none.
+def read_experts(
+    facts: Facts, key: str, defaults: tuple[int, int], normalized: bool
+) -> dict[str, Any]:
+    """Experts by a family's key; defaults: their number, and how many a token is sent to, where
+    the file has none.
 
     Raises ValueError for a single expert a token whose gate is divided by itself: ours keeps its
     probability.
     """
-    chosen = facts.get("num_experts_per_tok", 2)
+    chosen = facts.get("num_experts_per_tok", defaults[1])
     other = "num_experts" if key == "num_local_experts" else "num_local_experts"
     if chosen == 1 and normalized:
         raise ValueError(
@@ -32,7 +35,7 @@ def read_experts(facts: Facts, key: str, n_experts: int, normalized: bool) -> di
             "here; allowed: 2 or more"
         )
     return {
-        "n_experts": facts.get(key, facts.get(other, n_experts)),
+        "n_experts": facts.get(key, facts.get(other, defaults[0])),
         "n_experts_per_token": chosen,
         "expert_gates": "normalized" if normalized else "plain",
     }
@@ -73,11 +76,11 @@ ENTRY = Family(
     read=read,
     write=write,
     table=functools.partial(llama_table, experts=EXPERTS, mlp="block_sparse_moe"),
-    end_names={"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"},
-    default_ids={"bos_token_id": 1, "eos_token_id": 2},
+    end_names=llama_like.ENDS,
+    default_ids=llama_like.IDS,
     sizes=(
         Size("Mixtral-8x7B-v0.1", mistral.SHAPE, 46_702_792_704),
         Size("Mixtral-8x22B-v0.1", mistral.SHAPE | LARGE, 140_630_071_296),
     ),
-    refused="one expert a token; rope_type dynamic and longrope",
+    refused=f"one expert a token; {rope.REFUSED}",
 )

@@ -3,17 +3,19 @@
 from typing import Any
 
 from gpt_jax.config import ModelConfig
-from gpt_jax.interop import llama_like
-from gpt_jax.interop.family import Allowed, Facts, Family, Size
+from gpt_jax.interop import llama_like, rope
+from gpt_jax.interop.family import Allowed, Facts, Family, Size, usual_heads
 from gpt_jax.interop.layouts import llama_table
+from gpt_jax.interop.llama_like import ATTENTION_BIAS
 
-BIASES = {"attention_bias": ("qkv", "out")}
+IDS = {"eos_token_id": 50279}
+"""End of text of the GPT-NeoX tokenizer with OLMo's tokens."""
 
 
 def read(facts: Facts) -> dict[str, Any]:
     return {
         **llama_like.read(facts),
-        **llama_like.biases(facts, **BIASES),
+        **llama_like.biases(facts, ATTENTION_BIAS),
         "norm": "layernorm",
         "norm_gain": "none",
         "norm_epsilon": 1e-5,
@@ -22,10 +24,9 @@ def read(facts: Facts) -> dict[str, Any]:
 
 
 def write(config: ModelConfig) -> dict[str, Any]:
-    written = llama_like.write(config)
-    for key in ("rms_norm_eps", "head_dim"):
-        del written[key]
-    return written | {"attention_bias": config.has_bias("qkv"), "clip_qkv": config.qkv_clip}
+    without = ("rms_norm_eps", "head_dim")
+    written = llama_like.write(config, without=without, biases=ATTENTION_BIAS)
+    return written | {"clip_qkv": config.qkv_clip}
 
 
 def carries(config: ModelConfig) -> Allowed:
@@ -35,27 +36,16 @@ def carries(config: ModelConfig) -> Allowed:
         norm_gain=("none",),
         norm_epsilon=(1e-5,),
         qkv_clip=(config.qkv_clip,),
-        d_head=(config.d_model // config.n_heads,),
-        **llama_like.bias_choices(config, *BIASES.values()),
+        **usual_heads(config),
+        **llama_like.bias_choices(config, ATTENTION_BIAS),
     )
 
 
 def _size(
     name: str, width: int, hidden: int, layers: int, heads: int, n: int, tied: bool = False
 ) -> Size:
-    return Size(
-        name,
-        {
-            "vocab_size": 50304,
-            "hidden_size": width,
-            "intermediate_size": hidden,
-            "num_hidden_layers": layers,
-            "num_attention_heads": heads,
-            "max_position_embeddings": 2048,
-            "tie_word_embeddings": tied,
-        },
-        n,
-    )
+    shape = llama_like.shape(50304, width, hidden, layers, (heads, heads), 2048, tied)
+    return Size(name, shape, n)
 
 
 ENTRY = Family(
@@ -66,10 +56,10 @@ ENTRY = Family(
     read=read,
     write=write,
     table=llama_table,
-    default_ids={"eos_token_id": 50279},
+    default_ids=IDS,
     sizes=(
         _size("OLMo-1B-hf", 2048, 8192, 16, 16, 1_176_764_416, tied=True),
         _size("OLMo-7B-hf", 4096, 11008, 32, 32, 6_888_095_744),
     ),
-    refused="rope_type dynamic and longrope",
+    refused=rope.REFUSED,
 )

@@ -4,20 +4,19 @@ heads."""
 from typing import Any
 
 from gpt_jax.config import ModelConfig
-from gpt_jax.interop import llama_like
+from gpt_jax.interop import llama_like, rope
+from gpt_jax.interop.families import olmo
 from gpt_jax.interop.families.mixtral import carried_experts, read_experts
-from gpt_jax.interop.family import Allowed, Facts, Family, Size
+from gpt_jax.interop.family import Allowed, Facts, Family, Size, usual_heads
 from gpt_jax.interop.layouts import llama_table
-
-BIASES = {"attention_bias": ("qkv", "out")}
+from gpt_jax.interop.llama_like import ATTENTION_BIAS
 
 
 def read(facts: Facts) -> dict[str, Any]:
     return {
         **llama_like.read(facts, epsilon=1e-5),
-        **llama_like.biases(facts, **BIASES),
-        **read_experts(facts, "num_experts", 64, facts.get("norm_topk_prob", False)),
-        "n_experts_per_token": facts.get("num_experts_per_tok", 8),
+        **llama_like.biases(facts, ATTENTION_BIAS),
+        **read_experts(facts, "num_experts", (64, 8), facts.get("norm_topk_prob", False)),
         "qk_norm": True,
         "qk_norm_over": "heads",
         "qkv_clip": facts.get("clip_qkv"),
@@ -25,10 +24,8 @@ def read(facts: Facts) -> dict[str, Any]:
 
 
 def write(config: ModelConfig) -> dict[str, Any]:
-    written = llama_like.write(config)
-    del written["head_dim"]
+    written = llama_like.write(config, without=("head_dim",), biases=ATTENTION_BIAS)
     return written | {
-        "attention_bias": config.has_bias("qkv"),
         "clip_qkv": config.qkv_clip,
         "num_experts": config.n_experts,
         "num_experts_per_tok": config.n_experts_per_token,
@@ -39,24 +36,16 @@ def write(config: ModelConfig) -> dict[str, Any]:
 def carries(config: ModelConfig) -> Allowed:
     return llama_like.carries(
         config,
-        d_head=(config.d_model // config.n_heads,),
+        **usual_heads(config),
         qk_norm=(True,),
         qk_norm_over=("heads",),
         qkv_clip=(config.qkv_clip,),
-        **llama_like.bias_choices(config, *BIASES.values()),
+        **llama_like.bias_choices(config, ATTENTION_BIAS),
         **carried_experts(config, "normalized", "plain"),
     )
 
 
-SHAPE = {
-    "vocab_size": 50304,
-    "hidden_size": 2048,
-    "intermediate_size": 1024,
-    "num_hidden_layers": 16,
-    "num_attention_heads": 16,
-    "num_key_value_heads": 16,
-    "max_position_embeddings": 4096,
-}
+SHAPE = llama_like.shape(50304, 2048, 1024, 16, (16, 16), 4096)
 
 ENTRY = Family(
     name="olmoe",
@@ -66,7 +55,7 @@ ENTRY = Family(
     read=read,
     write=write,
     table=llama_table,
-    default_ids={"eos_token_id": 50279},
+    default_ids=olmo.IDS,
     sizes=(Size("OLMoE-1B-7B-0924", SHAPE, 6_919_161_856),),
-    refused="rope_type dynamic and longrope; biases of experts",
+    refused=f"{rope.REFUSED}; biases of experts",
 )

@@ -3,8 +3,8 @@
 from typing import Any
 
 from gpt_jax.config import ModelConfig
-from gpt_jax.interop import llama_like
-from gpt_jax.interop.family import Allowed, Facts, Family, Size
+from gpt_jax.interop import llama_like, rope
+from gpt_jax.interop.family import Allowed, Facts, Family, Size, usual_heads
 from gpt_jax.interop.layouts import llama_table
 
 
@@ -31,9 +31,7 @@ def read(facts: Facts) -> dict[str, Any]:
 
 
 def write(config: ModelConfig) -> dict[str, Any]:
-    written = llama_like.write(config) | write_windows(config)
-    del written["head_dim"]
-    return written
+    return llama_like.write(config, without=("head_dim",)) | write_windows(config)
 
 
 def carries(config: ModelConfig) -> Allowed:
@@ -41,7 +39,7 @@ def carries(config: ModelConfig) -> Allowed:
         config,
         bias=(True,),
         biases=(("qkv",),),
-        d_head=(config.d_model // config.n_heads,),
+        **usual_heads(config),
         **llama_like.any_windows(config),
     )
 
@@ -56,21 +54,8 @@ def _size(
     vocab: int = 151936,
     tied: bool = False,
 ) -> Size:
-    return Size(
-        name,
-        {
-            "vocab_size": vocab,
-            "hidden_size": width,
-            "intermediate_size": hidden,
-            "num_hidden_layers": layers,
-            "num_attention_heads": heads[0],
-            "num_key_value_heads": heads[1],
-            "max_position_embeddings": 32768,
-            "rope_theta": 1_000_000.0,
-            "tie_word_embeddings": tied,
-        },
-        n,
-    )
+    shape = llama_like.shape(vocab, width, hidden, layers, heads, 32768, tied)
+    return Size(name, shape | {"rope_theta": 1_000_000.0}, n)
 
 
 ENTRY = Family(
@@ -90,5 +75,5 @@ ENTRY = Family(
         _size("Qwen2.5-32B", 5120, 27648, 64, (40, 8), 32_763_876_352, vocab=152064),
         _size("Qwen2.5-72B", 8192, 29568, 80, (64, 8), 72_706_203_648, vocab=152064),
     ),
-    refused="rope_type dynamic and longrope",
+    refused=rope.REFUSED,
 )

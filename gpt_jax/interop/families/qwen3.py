@@ -3,33 +3,31 @@
 from typing import Any
 
 from gpt_jax.config import ModelConfig
-from gpt_jax.interop import llama_like
+from gpt_jax.interop import llama_like, rope
 from gpt_jax.interop.families import qwen2
 from gpt_jax.interop.family import Allowed, Facts, Family, Size
 from gpt_jax.interop.layouts import llama_table
-
-BIASES = {"attention_bias": ("qkv", "out")}
+from gpt_jax.interop.llama_like import ATTENTION_BIAS
 
 
 def read(facts: Facts) -> dict[str, Any]:
     return {
         **llama_like.read({"head_dim": 128, **facts}),
         **qwen2.read_windows(facts),
-        **llama_like.biases(facts, **BIASES),
+        **llama_like.biases(facts, ATTENTION_BIAS),
         "qk_norm": True,
     }
 
 
 def write(config: ModelConfig) -> dict[str, Any]:
-    written = llama_like.write(config) | qwen2.write_windows(config)
-    return written | {"attention_bias": config.has_bias("qkv")}
+    return llama_like.write(config, biases=ATTENTION_BIAS) | qwen2.write_windows(config)
 
 
 def carries(config: ModelConfig) -> Allowed:
     return llama_like.carries(
         config,
         qk_norm=(True,),
-        **llama_like.bias_choices(config, *BIASES.values()),
+        **llama_like.bias_choices(config, ATTENTION_BIAS),
         **llama_like.any_windows(config),
     )
 
@@ -37,18 +35,8 @@ def carries(config: ModelConfig) -> Allowed:
 def shape(
     width: int, hidden: int, layers: int, heads: tuple[int, int], tied: bool = False
 ) -> dict[str, Any]:
-    return {
-        "vocab_size": 151936,
-        "hidden_size": width,
-        "intermediate_size": hidden,
-        "num_hidden_layers": layers,
-        "num_attention_heads": heads[0],
-        "num_key_value_heads": heads[1],
-        "head_dim": 128,
-        "max_position_embeddings": 40960,
-        "rope_theta": 1_000_000,
-        "tie_word_embeddings": tied,
-    }
+    sizes = llama_like.shape(151936, width, hidden, layers, heads, 40960, tied)
+    return sizes | {"head_dim": 128, "rope_theta": 1_000_000}
 
 
 ENTRY = Family(
@@ -67,5 +55,5 @@ ENTRY = Family(
         Size("Qwen3-14B", shape(5120, 17408, 40, (40, 8)), 14_768_307_200),
         Size("Qwen3-32B", shape(5120, 25600, 64, (64, 8)), 32_762_123_264),
     ),
-    refused="rope_type dynamic and longrope",
+    refused=rope.REFUSED,
 )

@@ -8,6 +8,7 @@ from gpt_jax.interop.families import qwen3
 from gpt_jax.interop.families.mixtral import carried_experts, read_experts
 from gpt_jax.interop.family import Allowed, Facts, Family, Size
 from gpt_jax.interop.layouts import llama_table
+from gpt_jax.interop.llama_like import ATTENTION_BIAS
 
 
 def read(facts: Facts) -> dict[str, Any]:
@@ -15,16 +16,13 @@ def read(facts: Facts) -> dict[str, Any]:
     normalized = facts.get("norm_topk_prob", False)
     return {
         **qwen3.read({**facts, "head_dim": head}),
-        **read_experts(facts, "num_experts", 128, normalized),
-        "n_experts_per_token": facts.get("num_experts_per_tok", 8),
+        **read_experts(facts, "num_experts", (128, 8), normalized),
         "ffn_size": facts.get("moe_intermediate_size", 768),
     }
 
 
 def write(config: ModelConfig) -> dict[str, Any]:
-    written = llama_like.write(config)
-    return written | {
-        "attention_bias": config.has_bias("qkv"),
+    return llama_like.write(config, biases=ATTENTION_BIAS) | {
         "moe_intermediate_size": config.d_ff,
         "num_experts": config.n_experts,
         "num_experts_per_tok": config.n_experts_per_token,
@@ -39,7 +37,7 @@ def carries(config: ModelConfig) -> Allowed:
     return llama_like.carries(
         config,
         qk_norm=(True,),
-        **llama_like.bias_choices(config, *qwen3.BIASES.values()),
+        **llama_like.bias_choices(config, ATTENTION_BIAS),
         **carried_experts(config, "normalized", "plain"),
     )
 

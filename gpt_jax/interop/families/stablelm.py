@@ -3,9 +3,8 @@
 from typing import Any
 
 from gpt_jax.config import ModelConfig
-from gpt_jax.interop import llama_like, rope
-from gpt_jax.interop.family import Allowed, Facts, Family, Size
-from gpt_jax.interop.gpt_like import END
+from gpt_jax.interop import gpt_like, llama_like, rope
+from gpt_jax.interop.family import Allowed, Facts, Family, Size, usual_heads
 from gpt_jax.interop.layouts import llama_table
 
 
@@ -26,10 +25,7 @@ def read(facts: Facts) -> dict[str, Any]:
 
 def write(config: ModelConfig) -> dict[str, Any]:
     share = (config.rotary_size or config.d_head) / config.d_head
-    written = llama_like.write(config)
-    for key in ("rms_norm_eps", "head_dim"):
-        del written[key]
-    return written | {
+    return llama_like.write(config, without=("rms_norm_eps", "head_dim")) | {
         **rope.write(config, share),
         "partial_rotary_factor": share,
         "layer_norm_eps": config.norm_epsilon,
@@ -42,7 +38,7 @@ def write(config: ModelConfig) -> dict[str, Any]:
 def carries(config: ModelConfig) -> Allowed:
     return llama_like.carries(
         config,
-        d_head=(config.d_model // config.n_heads,),
+        **usual_heads(config),
         norm=("layernorm",),
         bias=(True,),
         biases=(("norm",), ("qkv", "norm"), ("norm", "qkv")),
@@ -54,20 +50,8 @@ def carries(config: ModelConfig) -> Allowed:
 def _size(
     name: str, width: int, hidden: int, layers: int, heads: int, vocab: int, qkv: bool, n: int
 ) -> Size:
-    return Size(
-        name,
-        {
-            "vocab_size": vocab,
-            "hidden_size": width,
-            "intermediate_size": hidden,
-            "num_hidden_layers": layers,
-            "num_attention_heads": heads,
-            "num_key_value_heads": heads,
-            "max_position_embeddings": 4096,
-            "use_qkv_bias": qkv,
-        },
-        n,
-    )
+    shape = llama_like.shape(vocab, width, hidden, layers, (heads, heads), 4096)
+    return Size(name, shape | {"use_qkv_bias": qkv}, n)
 
 
 ENTRY = Family(
@@ -79,7 +63,7 @@ ENTRY = Family(
     read=read,
     write=write,
     table=llama_table,
-    end_names={"bos_token": END, "eos_token": END, "unk_token": END},
+    end_names=gpt_like.ENDS,
     default_ids={"bos_token_id": 0, "eos_token_id": 0},
     sizes=(
         _size("stablelm-3b-4e1t", 2560, 6912, 32, 32, 50304, False, 2_795_443_200),
