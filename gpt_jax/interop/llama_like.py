@@ -4,13 +4,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gpt_jax.config import ModelConfig
+from gpt_jax.config.model import Biased
 from gpt_jax.interop import rope
 from gpt_jax.interop.family import Facts, carried, choices, known, named
 
 GATES = {"silu": "swiglu", "gelu_pytorch_tanh": "geglu", "gelu_new": "geglu"}
 """Their names of a gated MLP's activation -> ours."""
-ATTENTION_BIAS = {"attention_bias": ("qkv", "out")}
+BiasKeys = Mapping[str, tuple[Biased, ...]]
 """Key of config.json -> the parts that have biases where it is true."""
+ATTENTION_BIAS: dict[str, tuple[Biased, ...]] = {"attention_bias": ("qkv", "out")}
 ENDS = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
 """Special tokens of Llama's vocabulary."""
 IDS = {"bos_token_id": 1, "eos_token_id": 2}
@@ -61,7 +63,7 @@ def write(
     config: ModelConfig,
     activation: str = "hidden_act",
     without: Sequence[str] = (),
-    biases: Mapping[str, Sequence[str]] | None = None,
+    biases: BiasKeys | None = None,
 ) -> dict[str, Any]:
     """config.json; activation: its key; without: keys that the family does not have; biases: the
     keys that say whether some parts have biases."""
@@ -127,7 +129,7 @@ def shape(
     }
 
 
-def biases(facts: Facts, keys: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+def biases(facts: Facts, keys: BiasKeys) -> dict[str, Any]:
     """Fields of ModelConfig for keys of config.json that say whether some parts have biases."""
     found = [part for key, parts in keys.items() if facts.get(key) for part in parts]
     return bias_fields(found)
@@ -141,9 +143,7 @@ def bias_fields(parts: Sequence[str], norm: str = "rmsnorm") -> dict[str, Any]:
     return {"bias": True, "biases": None if every <= set(parts) else tuple(parts)}
 
 
-def bias_choices(
-    config: ModelConfig, keys: Mapping[str, Sequence[str]]
-) -> dict[str, tuple[Any, ...]]:
+def bias_choices(config: ModelConfig, keys: BiasKeys) -> dict[str, tuple[Any, ...]]:
     """Allowed bias and biases of a family whose keys each give biases to some parts or do not."""
     norm = ("norm",) if config.norm == "layernorm" else ()
     parts = ("qkv", "out", "mlp", *norm)

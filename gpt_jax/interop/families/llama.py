@@ -6,9 +6,9 @@ from gpt_jax.config import ModelConfig
 from gpt_jax.interop import llama_like, rope
 from gpt_jax.interop.family import Allowed, Facts, Family, Size
 from gpt_jax.interop.layouts import llama_table
-from gpt_jax.interop.llama_like import ATTENTION_BIAS
+from gpt_jax.interop.llama_like import ATTENTION_BIAS, BiasKeys
 
-BIASES = ATTENTION_BIAS | {"mlp_bias": ("mlp",)}
+BIASES: BiasKeys = {**ATTENTION_BIAS, "mlp_bias": ("mlp",)}
 
 
 def read(facts: Facts) -> dict[str, Any]:
