@@ -12,11 +12,12 @@ import jax
 import jax.numpy as jnp
 
 from gpt_jax.config import AdaptConfig
+from gpt_jax.models.attention_module import Attention
 from gpt_jax.models.experts import Experts
 from gpt_jax.models.gpt import GPT, Interceptor, InterceptorContext
 from gpt_jax.models.layers import MLP, Embedding, Projection, put_in_front
 from gpt_jax.models.products import Precision, project
-from gpt_jax.models.transformer import Attention, Block
+from gpt_jax.models.transformer import Block
 
 
 def adapted(model: GPT, config: AdaptConfig) -> GPT:

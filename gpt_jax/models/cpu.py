@@ -9,12 +9,14 @@ was measured (jax 0.10, x86-64 with AVX-512; `tools/benchmark.py` shows what it 
 - A product whose left side is transposed, x^T g, the gradient of every weight, falls back to half
   the speed, and XLA folds `.T` into it. A concatenation of transposed slices is not folded.
 - Two dims are faster than three: gradients of more are written transposed.
-- Wide results (a vocabulary) are slow: `losses` multiplies by a part of the vocabulary at a time.
+- Wide results (a vocabulary) are slow: `objectives.in_parts` multiplies by a part of the vocabulary
+  at a time.
 - Softmax weights of a block of queries are kept, in the operands' type, and not computed twice;
   what would pass over them once more (their sums, the mean of their gradient) is done by products,
   or on outputs, which are a fraction of their size.
 
-The plain forms stand where these are called: in `products`, `attention`, `layers` and `losses`.
+The plain forms stand where these are called: in `products`, `attention`, `layers` and
+`objectives.in_parts`.
 """
 
 import functools

@@ -17,10 +17,11 @@ import jax
 import jax.numpy as jnp
 
 from gpt_jax.config import ComputeConfig, ModelConfig
+from gpt_jax.models.attention_module import ACTIVATIONS
 from gpt_jax.models.execution import Execution, decide_execution
 from gpt_jax.models.kernels import Kernel
 from gpt_jax.models.layers import ROUTERS, make_norm
-from gpt_jax.models.transformer import ACTIVATIONS, Cache, Transformer, output_logits
+from gpt_jax.models.transformer import Cache, Transformer, output_logits
 from gpt_jax.optim.parametrization import output_multiplier
 from gpt_jax.parallel.sharding import Axes, Layout
 

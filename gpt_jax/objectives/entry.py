@@ -1,5 +1,4 @@
-"""Fields of the entry of a pretraining objective. Must not
-import jax at its top.
+"""Fields of the entry of a pretraining objective. Must not import jax at its top.
 
 `gpt_jax/objectives/entries/` holds one file for each; `OBJECTIVES.register` adds one.
 """

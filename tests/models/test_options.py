@@ -85,6 +85,13 @@ def check_counts(config):
         assert executed == forward_flops_per_sequence(config) + 4 * width * of_windows
 
 
+def assert_close(got, want):
+    """Within float32's rounding, by an array's largest value where that is large: gradients of 60
+    were seen to differ by 4e-4, and by 2.8e-3 after one bit more or less in every parameter."""
+    largest = float(np.max(np.abs(want)))
+    np.testing.assert_allclose(got, want, rtol=3e-4, atol=3e-5 * max(10.0, largest))
+
+
 def check_forms(config, row):
     """Loss, logits and gradients of the plain form, in another form of computing."""
     segments = SEGMENTS if row["packed"] == "yes" else None
@@ -102,7 +109,7 @@ def check_forms(config, row):
         jax.jit(jax.value_and_grad(functools.partial(loss, model, segments), has_aux=True))(params)
         for model in (plain, other)
     )
-    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=3e-4, atol=3e-4), got, want)
+    jax.tree.map(assert_close, got, want)
 
 
 @pytest.mark.parametrize("row", EACH, ids=name_of)
