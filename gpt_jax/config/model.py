@@ -2,9 +2,9 @@
 
 import dataclasses
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from gpt_jax.config.entries import ACTIVATIONS, NORMS, POSITIONS, SCORES, OneOf
+from gpt_jax.config.entries import ACTIVATIONS, NORMS, POSITIONS, SCORES, Entry, OneOf
 from gpt_jax.config.fields import (
     HashableDict,
     Options,
@@ -267,6 +267,10 @@ class ModelConfig:
     def gated(self) -> bool:
         """Whether an MLP has a gate projection."""
         return bool(ACTIVATIONS.find(self.activation).gated)
+
+    def options_of(self, entry: Entry) -> Any:
+        """The options of a position or a change of scores, with defaults."""
+        return entry.read_options(self.options.get(entry.name, {}), f"model.options.{entry.name}")
 
     def has_bias(self, part: Biased) -> bool:
         """Whether the projections of a part, or the norms, have biases."""

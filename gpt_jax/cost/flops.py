@@ -127,8 +127,7 @@ def norm_names(model: ModelConfig) -> tuple[str, ...]:
 def position_rows(model: ModelConfig) -> int:
     """Rows of the learned table of positions; 0 without one."""
     entry = POSITIONS.find(model.position)
-    options = entry.read_options(model.options.get(entry.name, {}), f"model.options.{entry.name}")
-    return entry.table(model, options) if entry.table is not None else 0
+    return entry.table(model, model.options_of(entry)) if entry.table is not None else 0
 
 
 def _score_shapes(model: ModelConfig) -> dict[str, Shape]:
@@ -136,8 +135,7 @@ def _score_shapes(model: ModelConfig) -> dict[str, Shape]:
     shapes: dict[str, Shape] = {}
     for name in (*POSITIONS.find(model.position).scores, *model.scores):
         entry = SCORES.find(name)
-        options = entry.read_options(model.options.get(name, {}), f"model.options.{name}")
-        for parameter, made in entry.parameters(model, options).items():
+        for parameter, made in entry.parameters(model, model.options_of(entry)).items():
             shapes[f"attention/scores_{name}/{parameter}"] = made.shape
     return shapes
 

@@ -159,13 +159,14 @@ def family_of_config(config: ModelConfig, asked_first: str = "") -> Family:
     rest = [name for name in FAMILIES.names() if name not in PREFERRED]
     order = sorted([*PREFERRED, *rest], key=lambda name: TYPES.get(name, name) != asked_first)
     found = {name: differences(FAMILIES.find(name).carries(config), config) for name in order}
-    nearest = min(found, key=lambda name: len(found[name]))
-    if found[nearest]:
+    name = min(found, key=lambda name: len(found[name]))
+    nearest = FAMILIES.find(name)
+    if found[name]:
         raise ValueError(
-            f"no Hugging Face format here carries this model; the nearest, {nearest}, needs model."
-            + " and model.".join(found[nearest])
+            "no Hugging Face format here carries this model; the nearest, "
+            f"{nearest.model_type}, needs model." + " and model.".join(found[name])
         )
-    return FAMILIES.find(nearest)
+    return nearest
 
 
 def read_config(facts: Facts, where: str) -> tuple[Family, ModelConfig]:

@@ -131,15 +131,11 @@ NORMS: Table[NormEntry] = tables.NORMS
 def position_of(model: ModelConfig) -> tuple[PositionEntry, Any]:
     """The model's position encoding, and its options."""
     entry = POSITIONS.find(model.position)
-    return entry, entry.read_options(model.options.get(entry.name, {}), _key(entry))
+    return entry, model.options_of(entry)
 
 
 def score_changes(model: ModelConfig) -> list[tuple[ScoreEntry, Any]]:
     """The model's changes of attention scores in order, with their options."""
     names = (*POSITIONS.find(model.position).scores, *model.scores)
     entries = [SCORES.find(name) for name in names]
-    return [(e, e.read_options(model.options.get(e.name, {}), _key(e))) for e in entries]
-
-
-def _key(entry: Entry) -> str:
-    return f"model.options.{entry.name}"
+    return [(entry, model.options_of(entry)) for entry in entries]

@@ -259,7 +259,7 @@ def test_another_tokenizer_can_be_named(folder, capsys, tmp_path):
             "needs model.parametrization = standard; the config has mup",
         ),
         ({"position": "rotary", "n_kv_heads": 2}, "gpt_neox, needs model.kv_heads = 4"),
-        (GPT1 | {"norm_epsilon": 1e-3, "ffn_size": 40}, "openai_gpt, needs model.d_ff = 128"),
+        (GPT1 | {"norm_epsilon": 1e-3, "ffn_size": 40}, "openai-gpt, needs model.d_ff = 128"),
         (LLAMA | {"norm": "layernorm"}, "llama, needs model.norm = rmsnorm"),
         (LLAMA | {"activation": "relu"}, "llama, needs model.activation = swiglu or geglu"),
         (LLAMA | {"position": "none"}, "llama, needs model.position = rotary"),

@@ -42,8 +42,7 @@ def _cap_of(config: ModelConfig) -> float | None:
     """The soft cap of attention scores."""
     if "soft_cap" not in config.scores:
         return None
-    entry = SCORES.find("soft_cap")
-    cap: float = entry.read_options(config.options.get("soft_cap", {}), "model.options").cap
+    cap: float = config.options_of(SCORES.find("soft_cap")).cap
     return cap
 
 
