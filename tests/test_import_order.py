@@ -24,8 +24,8 @@ failures
 pasting
 storage: . atomic checksum csv_cells json_files locks optional compressed paths tables
 pages
-config: fields entries adapt data distill how model optimizer python_file extensions task train
-    config . meshes overrides settings_help timetable
+config: fields notation entries adapt data distill how model optimizer python_file extensions task
+    train config . meshes overrides settings_help timetable
 cost: . blocks flops hardware memory rounding topology mesh traffic estimate search units
 scaling: . arguments chain_spec expressions conditions ladder laws choose constraints
     data_constrained entry entries entries.batch_size_power entries.chinchilla_envelope

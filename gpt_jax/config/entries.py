@@ -15,6 +15,7 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import ValidationError
 
+from gpt_jax.config import notation
 from gpt_jax.config.fields import section
 from gpt_jax.hints import did_you_mean
 
@@ -54,8 +55,14 @@ class Entry:
             return self.options(**given)
         except ValidationError as error:
             first = error.errors()[0]
-            where = ".".join(map(str, first["loc"]))
-            raise ValueError(f"{key}.{where} = {first['input']!r}; {first['msg']}") from None
+            if not first["loc"]:  # a check of several options
+                raise ValueError(f"{key}: {notation.reason(first)}") from None
+            option = str(first["loc"][0])
+            annotation = notation.annotation_of(self.options.__pydantic_fields__[option])
+            if first["type"] == "missing":
+                allowed = notation.describe(annotation)
+                raise ValueError(f"{self.name} needs {key}.{option} ({allowed})") from None
+            raise ValueError(notation.refusal(f"{key}.{option}", first, annotation)) from None
 
 
 def unknown_option(key: str, owner: str, option: str, known: Sequence[str]) -> str:
@@ -157,6 +164,10 @@ class OneOf:
     """
 
     table: Table[Any]
+
+    def allowed(self) -> str:
+        """The names that the table has now."""
+        return "|".join(self.table.names()) + self.table.others
 
 
 def chosen(section: Any) -> Iterator[tuple[Table[Any], str]]:

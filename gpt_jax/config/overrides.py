@@ -8,28 +8,19 @@ import contextlib
 import dataclasses
 import functools
 import inspect
-import json
-import re
 import sysconfig
-import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from gpt_jax.config import Config, extensions, python_file
-from gpt_jax.config.entries import OneOf
+from gpt_jax.config import Config, extensions, notation, python_file
 from gpt_jax.config.fields import DRAFT, Facts
 from gpt_jax.hints import did_you_mean, nearest
 from gpt_jax.storage.checksum import json_checksum
 from gpt_jax.storage.json_files import read_object
-
-SHOWN = 200
-"""Characters of a mistaken value that a message repeats."""
-LONGEST_WORD = 300
-"""Characters without a blank in a message: more than any list of allowed values has."""
 
 SHIPPED = (
     Path(__file__).resolve().parent.parent.parent / "configs",
@@ -170,10 +161,12 @@ def _changed(config: Config, changes: Mapping[str, Any]) -> dict[str, Any]:
         for parent in parents:
             node = node[parent]
         if options:
-            read = _parse_json(value) if isinstance(value, str) else value
+            read = notation.parse_json(value) if isinstance(value, str) else value
             node[leaf] = _with_option(node[leaf], options, read)
+        elif isinstance(value, str):
+            node[leaf] = notation.parse(key, value, known[key].annotation)
         else:
-            node[leaf] = _parse(key, value, known[key]) if isinstance(value, str) else value
+            node[leaf] = value
     return tree
 
 
@@ -198,17 +191,7 @@ def _with_option(given: Mapping[str, Any], names: Sequence[str], value: Any) -> 
 
 
 def _holds_options(info: "FieldInfo") -> bool:
-    return typing.get_origin(_strip(info.annotation)) is dict
-
-
-def _parse_json(text: str) -> Any:
-    """A number, true, false, null, none or list as it is written in JSON; any other text."""
-    if text.lower() == "none":
-        return None
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
+    return typing.get_origin(notation.strip(info.annotation)) is dict
 
 
 def from_dict(tree: Mapping[str, Any], context: str | None = None) -> Config:
@@ -306,9 +289,7 @@ def _fields(cls: Any, prefix: str, of_section: Mapping[str, Any]) -> dict[str, F
         if isinstance(info.annotation, type) and dataclasses.is_dataclass(info.annotation):
             found |= _fields(info.annotation, f"{prefix}{name}.", facts)
         else:
-            annotation = info.annotation
-            for constraint in info.metadata:
-                annotation = typing.Annotated[annotation, constraint]
+            annotation = notation.annotation_of(info)
             default = info.get_default(call_default_factory=True)
             meaning = info.description or ""
             found[prefix + name] = FieldInfo(annotation, default, meaning, Facts(**facts))
@@ -328,7 +309,7 @@ def parse_arguments(arguments: Sequence[str]) -> dict[str, str]:
         key, equals, value = given.partition("=")
         if not given.startswith("--") and not equals:
             raise ValueError(
-                f"unexpected argument '{_in_a_line(given)}'; overrides look like --seed 1"
+                f"unexpected argument '{notation.in_a_line(given)}'; overrides look like --seed 1"
             )
         key = key.removeprefix("--").replace("-", "_")
         field = _split_option(key, known)[0]
@@ -338,8 +319,9 @@ def parse_arguments(arguments: Sequence[str]) -> dict[str, str]:
             raise ValueError(_unknown(key, known))
         if not equals:
             if not rest or rest[0].startswith("--"):
-                if _strip(known[field].annotation) is not bool:
-                    raise ValueError(f"--{key} needs a value ({describe_type(known[field])})")
+                annotation = known[field].annotation
+                if notation.strip(annotation) is not bool:
+                    raise ValueError(f"--{key} needs a value ({notation.describe(annotation)})")
                 value = "true"
             else:
                 value = rest.pop(0)
@@ -349,100 +331,18 @@ def parse_arguments(arguments: Sequence[str]) -> dict[str, str]:
     return changes
 
 
-def describe_type(info: FieldInfo) -> str:
-    """A short description of the allowed values, for help and errors."""
-    return _describe(info.annotation)
-
-
-def show(value: Any) -> str:
-    """A value in the notation that `override` reads back."""
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, dict):
-        return json.dumps(value)
-    if isinstance(value, tuple | list):
-        nested = any(isinstance(item, dict) for item in value)
-        return json.dumps(value) if nested else ",".join(map(str, value))
-    return str(value)
-
-
-def _parse(key: str, text: str, info: FieldInfo) -> Any:
-    """The first reading of `text` that the field's type accepts."""
-    adapter = TypeAdapter(info.annotation)
-    readings: list[Any] = [text]
-    if text.lower() in ("none", "null") and _allows_none(info.annotation):
-        readings.insert(0, None)
-    with contextlib.suppress(ValueError, RecursionError):
-        readings.append(json.loads(text))
-    readings.append(text.split(",") if text else [])
-    refused: list[str] = []
-    for reading in readings:
-        try:
-            adapter.validate_python(reading)
-        except RecursionError:
-            continue
-        except ValidationError as error:
-            refused += [_reason(item) for item in error.errors() if item["type"] == "value_error"]
-            continue
-        return reading
-    allowed = refused[0] if refused else f"allowed: {describe_type(info)}"
-    raise ValueError(f"{key} = {_in_a_line(text)}; {allowed}")
-
-
-def _allows_none(annotation: Any) -> bool:
-    return type(None) in typing.get_args(annotation) or any(
-        _allows_none(a) for a in typing.get_args(annotation) if typing.get_args(a)
-    )
-
-
-def _strip(annotation: Any) -> Any:
-    while typing.get_origin(annotation) is typing.Annotated:
-        annotation = typing.get_args(annotation)[0]
-    return annotation
-
-
-def _describe(annotation: Any) -> str:
-    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin is typing.Annotated:
-        bounds = []
-        for constraint in arguments[1:]:
-            if isinstance(constraint, OneOf):
-                several = "list of " if typing.get_origin(arguments[0]) is tuple else ""
-                return several + "|".join(constraint.table.names()) + constraint.table.others
-            parts = constraint.metadata if hasattr(constraint, "metadata") else [constraint]
-            for part in parts:
-                for name, sign in (("gt", ">"), ("ge", ">="), ("lt", "<"), ("le", "<=")):
-                    if hasattr(part, name):
-                        bounds.append(f"{sign} {getattr(part, name)}")
-        return " ".join([_describe(arguments[0]), *bounds])
-    if origin is Literal:
-        return "|".join(map(str, arguments))
-    if origin in (typing.Union, types.UnionType):
-        return " or ".join(_describe(a) for a in arguments)
-    if origin is tuple:
-        return f"list of {_describe(arguments[0])}"
-    if origin is dict:
-        return "options by name, or JSON"
-    if annotation is type(None):
-        return "none"
-    return {int: "integer", float: "number", bool: "true|false", str: "text"}.get(
-        annotation, getattr(annotation, "__name__", str(annotation))
-    )
-
-
 def _unknown(key: str, known: Mapping[str, Any]) -> str:
     leaves = {k.rsplit(".", 1)[-1]: k for k in known}
     leaf_given = key.rsplit(".", 1)[-1]
+    given = notation.in_a_line(key)
     if leaf_given in ELSEWHERE:
-        return f"unknown config key '{_in_a_line(key)}'; here it is '{ELSEWHERE[leaf_given]}'"
+        return f"unknown config key '{given}'; here it is '{ELSEWHERE[leaf_given]}'"
     section = nearest(key, {k.partition(".")[0] for k in known if "." in k}, cutoff=0.75)
     hint = did_you_mean(key, section or known, cutoff=0.5)
     leaf = nearest(leaf_given, leaves)
     if not hint and leaf:
         hint = f"; did you mean '{leaves[leaf[0]]}'?"
-    return f"unknown config key '{_in_a_line(key)}'{hint} (gpt-jax train --help all lists them)"
+    return f"unknown config key '{given}'{hint} (gpt-jax train --help all lists them)"
 
 
 def _refuse_unknown(tree: Mapping[str, Any], prefix: str, known: Mapping[str, Any]) -> None:
@@ -455,38 +355,17 @@ def _refuse_unknown(tree: Mapping[str, Any], prefix: str, known: Mapping[str, An
         _refuse_unknown(value, key + ".", known)
 
 
-def _in_a_line(text: str) -> str:
-    """A value as it is shown in a message: short, and without the ends of lines."""
-    if not text.isprintable():
-        text = repr(text)
-    return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
-
-
-def _reason(item: Any) -> str:
-    """The words of one of pydantic's errors: ours, where a check of ours refused the value.
-
-    Of a value that the words repeat, characters that a terminal does not show are escaped, and the
-    rest of what is longer than any name is cut.
-    """
-    words = str(item["msg"]).removeprefix("Value error, ")
-    escaped = "".join(c if c.isprintable() else repr(c)[1:-1] for c in words)
-    return re.sub(rf"(\S{{{LONGEST_WORD}}})\S+", r"\1...", escaped)
-
-
 def _one_line(error: ValidationError) -> str:
     parts, known = [], fields()
     for item in error.errors():
         key = _section_of(error.title) + ".".join(str(p) for p in item["loc"])
-        message = _reason(item)
         if item["type"] == "unexpected_keyword_argument":
             parts.append(_unknown(key, known))
-        elif key in known and item["type"] == "value_error":
-            parts.append(f"{key} = {_in_a_line(show(item['input']))}; {message}")
         elif key in known:
-            given = _in_a_line(show(item["input"]))
-            parts.append(f"{key} = {given}; allowed: {describe_type(known[key])}")
+            parts.append(notation.refusal(key, item, known[key].annotation))
         else:
-            parts.append(message if item["type"] == "value_error" else f"{key}: {message}")
+            ours, message = item["type"] == "value_error", notation.reason(item)
+            parts.append(message if ours else f"{key}: {message}")
     return "; ".join(dict.fromkeys(parts))
 
 

@@ -3,7 +3,8 @@
 import dataclasses
 
 from gpt_jax.config.config import Config
-from gpt_jax.config.overrides import describe_type, fields, flatten, show
+from gpt_jax.config.notation import describe, show
+from gpt_jax.config.overrides import fields, flatten
 from gpt_jax.hints import did_you_mean
 
 MOST_USED = (
@@ -68,6 +69,6 @@ def _lines(keys: list[str] | tuple[str, ...]) -> list[str]:
     lines = []
     for key in keys:
         info, value = known[key], show(values[key]) or "empty"
-        kind = ", ".join(filter(None, (describe_type(info), info.facts.unit)))
+        kind = ", ".join(filter(None, (describe(info.annotation), info.facts.unit)))
         lines.append(f"  --{key}  [{kind}]  default: {value}\n      {info.description}")
     return lines

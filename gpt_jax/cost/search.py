@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from gpt_jax.config import Config, overrides
 from gpt_jax.config.meshes import obstacle
+from gpt_jax.config.notation import show
 from gpt_jax.cost.estimate import Plan, make_plan
 from gpt_jax.cost.mesh import without_ramp
 from gpt_jax.cost.topology import Topology
@@ -103,7 +104,7 @@ def as_overrides(plan: Plan, config: Config) -> str:
     fitted = with_fitting_ramp(plan.config, plan.topology.n_devices)
     values, before = overrides.flatten(fitted), overrides.flatten(config)
     keys = [*SETTINGS, *(key for key in (*OTHERS, *RAMP) if values[key] != before[key])]
-    return " ".join(f"--{key} {overrides.show(values[key])}" for key in keys)
+    return " ".join(f"--{key} {show(values[key])}" for key in keys)
 
 
 def with_fitting_ramp(config: Config, n_devices: int) -> Config:

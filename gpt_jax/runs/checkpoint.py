@@ -22,7 +22,7 @@ from typing import Any, TypeAlias
 import jax
 from jax.experimental import multihost_utils
 
-from gpt_jax.config import Config, extensions, overrides
+from gpt_jax.config import Config, extensions, notation, overrides
 from gpt_jax.failures import SaveFailed
 from gpt_jax.runs import checkpoint_files as files
 from gpt_jax.runs.checkpoint_files import Manifest, Which
@@ -206,7 +206,7 @@ def check_fingerprint(saved: Config, new: Config) -> None:
     changed = overrides.differences(saved, new)
     if changed:
         fields = "; ".join(
-            f"{key} was {overrides.show(old)}, is {overrides.show(now)}"
+            f"{key} was {notation.show(old)}, is {notation.show(now)}"
             for key, (old, now) in changed.items()
         )
         raise ValueError(

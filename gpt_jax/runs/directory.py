@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from gpt_jax.config import Config, extensions, overrides
+from gpt_jax.config import Config, extensions, notation, overrides
 from gpt_jax.cost import flops
 from gpt_jax.data.tokenizers import Tokenizer, load_tokenizer
 from gpt_jax.data.tokenizers.base import SPEC_FILE
@@ -215,7 +215,7 @@ def _check_seals(run: RunDirectory, config: Config, manifest: Manifest) -> None:
     if facts.get("config_digest") != json_checksum(facts["config"]):
         saved = overrides.from_dict(manifest.config)
         changed = [
-            f"{key} was {overrides.show(old)}, is {overrides.show(new)}"
+            f"{key} was {notation.show(old)}, is {notation.show(new)}"
             for key, (old, new) in overrides.differences(saved, config).items()
             if key.startswith(COMPUTED_WITH)
         ]
@@ -318,7 +318,7 @@ def _other_architecture(base: Config, config: Config) -> str:
         and key not in free
     }
     return "; ".join(
-        f"{key} is {overrides.show(old)} there, {overrides.show(new)} here"
+        f"{key} is {notation.show(old)} there, {notation.show(new)} here"
         for key, (old, new) in changed.items()
     )
 

@@ -7,7 +7,8 @@ import argparse
 from typing import Any
 
 from gpt_jax.config import Config, DataConfig
-from gpt_jax.config.overrides import describe_type, fields, load, override
+from gpt_jax.config.notation import describe
+from gpt_jax.config.overrides import fields, load, override
 from gpt_jax.data.build import build
 from gpt_jax.data.corpora import prepare
 from gpt_jax.data.shards import Corpus
@@ -44,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             f"--{name.replace('_', '-')}",
             dest=name,
             metavar=name.split("_")[-1].upper(),
-            help=f"{info.description} ({describe_type(info)}{default})".replace("%", "%%"),
+            help=f"{info.description} ({describe(info.annotation)}{default})".replace("%", "%%"),
         )
     building.add_argument("--config", help="take the data section of an experiment's config file")
     building.add_argument("--output", help="directory to build in; default: a place in the cache")
