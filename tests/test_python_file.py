@@ -37,6 +37,13 @@ def test_this_package_is_never_forgotten(repository):
     assert not python_file._lies_in("gpt_jax", repository)
 
 
+def test_a_file_that_exits_is_a_mistake_with_its_line(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text("import sys\nsys.exit(3)\n")
+    with pytest.raises(ValueError, match=r"mine\.py, line 2: SystemExit: 3"):
+        python_file.execute(file, "config file")
+
+
 def test_configs_are_found_by_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert overrides.load("quickstart").name == "quickstart"

@@ -13,7 +13,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, ValidationInfo
 
-from gpt_jax.config import entries, extensions
+from gpt_jax.config import entries, extensions, notation
 from gpt_jax.config.adapt import AdaptConfig
 from gpt_jax.config.data import DataConfig
 from gpt_jax.config.distill import DistillConfig
@@ -186,12 +186,14 @@ class Config:
         optimizer, parametrization = self.optimizer, self.model.parametrization
         entry = entries.OPTIMIZERS.find(optimizer.name)
         default = OptimizerConfig()
-        for name in entry.unread:
-            if vars(optimizer)[name] != vars(default)[name]:
-                raise ValueError(
-                    f"optimizer.{name} = {vars(optimizer)[name]} is not read by optimizer.name = "
-                    f"{optimizer.name}; leave it out, or set one of optimizer.options"
-                )
+        given, plain = vars(optimizer), vars(default)
+        if unread := [name for name in entry.unread if given[name] != plain[name]]:
+            named = ", ".join(f"optimizer.{name} = {given[name]}" for name in unread)
+            reset = " ".join(f"optimizer.{name}={notation.show(plain[name])}" for name in unread)
+            raise ValueError(
+                f"{named} is not read by optimizer.name = {optimizer.name}; leave it at its "
+                f"default ({reset}), or set one of optimizer.options"
+            )
         if parametrization == "standard":
             return
         if entry.mup is None:

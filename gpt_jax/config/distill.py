@@ -5,8 +5,10 @@ from gpt_jax.config.fields import Fraction, LocalPath, PositiveFloat, section, s
 
 @section
 class DistillConfig:
-    """Knowledge distillation (Hinton et al. 2015): pretraining, or learning responses, with the
-    predictions of a larger model as targets."""
+    """Knowledge distillation (Hinton et al. 2015): another model's predictions as targets.
+
+    For pretraining, and for learning responses.
+    """
 
     teacher: LocalPath = setting("", use="loop")
     """Directory of the run whose predictions are learned; empty = none. It must have the tokenizer

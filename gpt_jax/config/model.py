@@ -17,7 +17,7 @@ from gpt_jax.config.fields import (
     setting,
 )
 
-TODAY = "2026-11-28"
+SINCE = "2026-11-28"
 """Day on which what published families vary became options."""
 
 ROTARY_TURNS = {"llama3": (1.0, 4.0), "yarn": (1.0, 32.0)}
@@ -55,11 +55,11 @@ class ModelConfig:
     """Experts that each token is sent to: the ones with the highest router probabilities."""
     expert_capacity_factor: PositiveFloat | None = setting(None, added="2026-11-25")
     """Tokens that an expert takes of a sequence, over an even share; none = all (dropless)."""
-    expert_gates: Literal["normalized", "plain"] = setting("normalized", added=TODAY)
+    expert_gates: Literal["normalized", "plain"] = setting("normalized", added=SINCE)
     """Gates of the chosen experts: their probabilities over their sum (Mixtral), or as they are."""
     norm: Annotated[str, OneOf(NORMS)] = "layernorm"
     """Normalisation layer."""
-    norm_gain: Literal["plain", "one_plus", "none"] = setting("plain", added=TODAY)
+    norm_gain: Literal["plain", "one_plus", "none"] = setting("plain", added=SINCE)
     """Gain w, or 1 + w (Gemma), or neither gain nor bias (OLMo)."""
     norm_position: Literal["pre", "post", "output", "sandwich"] = "pre"
     """pre: before each sub-block (GPT-2); post: after each residual addition (GPT-1); output: of
@@ -68,13 +68,13 @@ class ModelConfig:
     """Added to the variance."""
     final_norm: bool = True
     """Normalise after the last block (GPT-2 and GPT-3; not GPT-1)."""
-    embedding_norm: bool = setting(False, added=TODAY)
+    embedding_norm: bool = setting(False, added=SINCE)
     """Normalise the sum of embeddings (BLOOM)."""
-    embedding_multiplier: PositiveFloat = setting(1.0, added=TODAY)
+    embedding_multiplier: PositiveFloat = setting(1.0, added=SINCE)
     """Factor of the token embeddings as they are looked up; Gemma's is sqrt(d_model)."""
     bias: bool = True
     """Biases in projections and norms."""
-    biases: tuple[Biased, ...] | None = setting(None, added=TODAY)
+    biases: tuple[Biased, ...] | None = setting(None, added=SINCE)
     """Where biases are, if not everywhere: queries, keys and values; attention's output; MLP;
     norms. none = everywhere or nowhere (model.bias)."""
     activation: Annotated[str, OneOf(ACTIVATIONS)] = "gelu_tanh"
@@ -88,20 +88,20 @@ class ModelConfig:
     """
     rotary_base: PositiveFloat = 10_000.0
     """Base of the rotary wavelengths."""
-    rotary_base_banded: PositiveFloat | None = setting(None, added=TODAY)
+    rotary_base_banded: PositiveFloat | None = setting(None, added=SINCE)
     """Base in banded layers, whose wavelengths are then not scaled (Gemma 3); none = as others."""
-    rotary_size: Positive | None = setting(None, added=TODAY)
+    rotary_size: Positive | None = setting(None, added=SINCE)
     """First dims of a head that are rotated (GPT-NeoX, GPT-J); none = all."""
-    rotary_scaling: Literal["none", "linear", "llama3", "yarn"] = setting("none", added=TODAY)
+    rotary_scaling: Literal["none", "linear", "llama3", "yarn"] = setting("none", added=SINCE)
     """Longer wavelengths, for a context longer than the one trained with first."""
-    rotary_factor: PositiveFloat = setting(1.0, added=TODAY)
+    rotary_factor: PositiveFloat = setting(1.0, added=SINCE)
     """Factor of the wavelengths: of all (linear), or of the long ones (llama3, yarn)."""
-    rotary_trained_len: Positive | None = setting(None, unit="tokens", added=TODAY)
+    rotary_trained_len: Positive | None = setting(None, unit="tokens", added=SINCE)
     """Context length before scaling, which llama3 and yarn need."""
-    rotary_turns: tuple[PositiveFloat, PositiveFloat] | None = setting(None, added=TODAY)
+    rotary_turns: tuple[PositiveFloat, PositiveFloat] | None = setting(None, added=SINCE)
     """Turns over rotary_trained_len below which a wavelength is long, and above which it is kept;
     none = 1,4 (llama3) or 1,32 (yarn)."""
-    rotary_amplitude: PositiveFloat | None = setting(None, added=TODAY)
+    rotary_amplitude: PositiveFloat | None = setting(None, added=SINCE)
     """Factor of rotated queries and keys; none = 1, or under yarn 0.1 ln(rotary_factor) + 1."""
     layer_pattern: tuple[Literal["dense", "banded", "nope"], ...] = ("dense",)
     """Attention per layer, repeated over depth; GPT-3 alternates dense,banded; nope is dense
@@ -110,17 +110,17 @@ class ModelConfig:
     """Tokens a banded layer sees, itself included (sliding window)."""
     parallel_block: bool = False
     """Attention and MLP read the same normed input and are added together (GPT-J, PaLM)."""
-    parallel_norms: Literal["shared", "separate"] = setting("shared", added=TODAY)
+    parallel_norms: Literal["shared", "separate"] = setting("shared", added=SINCE)
     """Norms of a parallel block: one, or one each for attention and MLP (GPT-NeoX)."""
     qk_norm: bool = False
     """Normalise queries and keys (RMSNorm)."""
-    qk_norm_over: Literal["head", "heads"] = setting("head", added=TODAY)
+    qk_norm_over: Literal["head", "heads"] = setting("head", added=SINCE)
     """Normalise each head by itself with one gain for all (Qwen3), or all heads as one (OLMo 2)."""
-    qkv_clip: PositiveFloat | None = setting(None, added=TODAY)
+    qkv_clip: PositiveFloat | None = setting(None, added=SINCE)
     """Queries, keys and values are clipped to +- this, before positions (OLMo)."""
-    score_divisor: PositiveFloat | None = setting(None, added=TODAY)
+    score_divisor: PositiveFloat | None = setting(None, added=SINCE)
     """Attention scores are q k over this; none = sqrt(head size)."""
-    scores_over_layer: bool = setting(False, added=TODAY)
+    scores_over_layer: bool = setting(False, added=SINCE)
     """Divide the scores of layer i by i besides, the first being 1 (GPT-2 as trained by CRFM)."""
     tied_embeddings: bool = True
     """The output projection is the token embedding."""

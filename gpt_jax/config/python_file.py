@@ -42,7 +42,7 @@ def call(path: Path, do: Callable[[], Any]) -> Any:
         raise
     except ValueError:
         raise  # of a setting, which is named
-    except Exception as error:  # of whatever the file does
+    except (Exception, SystemExit) as error:  # a user's file may raise anything, or exit
         what = error.msg if isinstance(error, SyntaxError) else str(error).partition("\n")[0]
         raise ValueError(f"{_place(path, error)}: {type(error).__name__}: {what}") from error
     finally:
@@ -58,7 +58,7 @@ def folder_of_running() -> Path | None:
     return _RUNNING[-1] if _RUNNING else None
 
 
-def _place(path: Path, error: Exception) -> str:
+def _place(path: Path, error: Exception | SystemExit) -> str:
     """The file, with the line of it in which the error arose."""
     names = str(path), str(path.absolute())
     lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename in names]

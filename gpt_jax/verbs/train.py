@@ -73,7 +73,7 @@ def launch(config: Config, directory: Path, arguments: argparse.Namespace) -> in
     meeting.join(where, _said(config, directory, arguments), arguments.join_seconds)
     try:
         status = _train(config, directory, arguments)
-    except Exception as error:
+    except Exception as error:  # the other processes wait for this one, whatever ended it
         meeting.leave(error)
     processes.finish()
     return status
