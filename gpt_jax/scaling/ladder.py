@@ -17,9 +17,9 @@ HEAD_SIZE = 64
 DEEPEST = 400
 GPT2 = ModelConfig()
 COUNTED = (
-    *("seq_len", "vocab_multiple", "position", "bias", "norm", "norm_position", "final_norm"),
-    *("activation", "qk_norm", "parallel_block", "tied_embeddings"),
-    *("n_experts", "n_experts_per_token"),
+    *("seq_len", "vocab_multiple", "position", "scores", "bias", "biases", "norm", "norm_gain"),
+    *("norm_position", "final_norm", "embedding_norm", "activation", "qk_norm", "qk_norm_over"),
+    *("parallel_block", "parallel_norms", "tied_embeddings", "n_experts", "n_experts_per_token"),
 )
 """Settings besides sizes that decide how many parameters a model has."""
 
@@ -75,9 +75,8 @@ def nearest(
 def settings_of(model: ModelConfig) -> str:
     """The settings besides sizes that decide how many parameters a model has, where they are not
     GPT-2's, as JSON: the column `model_settings` of runs.csv."""
-    neutral = ModelConfig()
     values = {name: vars(model)[name] for name in COUNTED}
-    return json.dumps({k: v for k, v in values.items() if v != vars(neutral)[k]}, sort_keys=True)
+    return json.dumps({k: v for k, v in values.items() if v != vars(GPT2)[k]}, sort_keys=True)
 
 
 def with_settings(settings: str, vocab_size: int) -> ModelConfig:

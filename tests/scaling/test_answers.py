@@ -9,7 +9,7 @@ from gpt_jax.scaling import answers
 from gpt_jax.scaling.catalog import LAWS
 from gpt_jax.scaling.fit import fit_law
 from gpt_jax.scaling.frontier import law_exponents, law_frontier
-from gpt_jax.scaling.ladder import nearest_rung, settings_of, with_settings
+from gpt_jax.scaling.ladder import count, nearest_rung, settings_of, with_settings
 from gpt_jax.scaling.laws import KaplanND
 from gpt_jax.scaling.table import make_table
 
@@ -134,6 +134,26 @@ def test_nearest_shape_has_the_settings_of_the_runs():
     assert rung.n_params == 257 * 64 + 12 * 64 * 64 + 3 * 64
     assert nearest_rung(1e4, "n_params", ModelConfig(vocab_size=257)).n_params > 115_000
     assert settings_of(ModelConfig()) == "{}"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"biases": ("qkv",)},
+        {"embedding_norm": True},
+        {"norm_gain": "none"},
+        {"parallel_block": True, "parallel_norms": "separate"},
+        {"qk_norm": True, "qk_norm_over": "heads"},
+        {"scores": ("sinks",)},
+    ],
+    ids=lambda changes: list(changes)[-1],
+)
+def test_every_setting_that_adds_parameters_is_counted(changes):
+    model = ModelConfig(**changes)
+    without = ModelConfig(**dict(list(changes.items())[:-1]))
+    assert count(model, "n_params") != count(without, "n_params"), "the setting decides nothing"
+    again = with_settings(settings_of(model), model.vocab_size)
+    assert count(again, "n_params") == count(model, "n_params")
 
 
 @pytest.mark.parametrize(
