@@ -6,7 +6,7 @@ from typing import Any
 
 from gpt_jax.config.timetable import make_timetable
 from gpt_jax.cost import flops
-from gpt_jax.sweep.stopping import RULES, Stop
+from gpt_jax.sweep.stopping import RULES, Stop, same_cell
 from gpt_jax.sweep.table import Measured
 
 LEVEL = 95
@@ -65,19 +65,30 @@ def stopped_trials(trials: Sequence[Measured]) -> Stopped | None:
     """None where no trial was ever stopped.
 
     A trial was stopped wrongly if its final loss is below the one that it was said not to beat: of
-    successive halving, which says none, the best of the trials that were never stopped.
+    successive halving, which says none, the best of its cell that was never stopped; where there is
+    none of these, every finished one counts as wrong.
     """
-    never = [t.loss for t in trials if t.stop is None and t.loss is not None]
     found, total = [], 0.0
     for trial in trials:
         config = trial.entry.config
         cost = flops.training_flops(config.model, make_timetable(config).n_tokens, "exact")
         total += cost
         if trial.stop is not None:
-            best = trial.stop.best if trial.stop.best is not None else min(never, default=None)
+            best = _to_beat(trial, trial.stop, trials)
             wrong = trial.loss is not None and (best is None or trial.loss < best)
             found.append(StoppedTrial(trial.entry.name, trial.stop, cost, trial.loss, wrong))
     return Stopped(tuple(found), total) if found else None
+
+
+def _to_beat(trial: Measured, stop: Stop, trials: Sequence[Measured]) -> float | None:
+    if stop.best is not None:
+        return stop.best
+    never = (
+        t.loss
+        for t in trials
+        if t.stop is None and t.loss is not None and same_cell(t.entry, trial.entry)
+    )
+    return min(never, default=None)
 
 
 def text(stopped: Stopped) -> list[str]:

@@ -79,10 +79,11 @@ def _file(sweep: SweepDirectory, entry: Entry) -> Path:
 
 def cell_of(sweep: SweepDirectory, entry: Entry) -> list[Entry]:
     """The other trials of its cell."""
-    return [e for e in sweep.entries if e.name != entry.name and _same_cell(e, entry)]
+    return [e for e in sweep.entries if e.name != entry.name and same_cell(e, entry)]
 
 
-def _same_cell(a: Entry, b: Entry) -> bool:
+def same_cell(a: Entry, b: Entry) -> bool:
+    """Whether two trials are compared: one size, about one compute, the same data."""
     (size, compute, data), (other_size, other_compute, other_data) = _place(a), _place(b)
     ratio = max(compute, other_compute) / min(compute, other_compute)
     return size == other_size and data == other_data and ratio <= SAME_COMPUTE

@@ -16,7 +16,7 @@ from gpt_jax.cost import flops
 from gpt_jax.scaling.table import read_runs, with_values
 from gpt_jax.sweep import store
 from gpt_jax.sweep.sections import make_sections
-from gpt_jax.sweep.stopped import Stopped, StoppedTrial
+from gpt_jax.sweep.stopped import Stopped, StoppedTrial, stopped_trials
 from gpt_jax.sweep.stopping import Stop
 from gpt_jax.sweep.table import gather
 from gpt_jax.sweep.to_loss import to_loss
@@ -85,6 +85,23 @@ def test_the_share_of_wrong_stops_has_the_textbook_interval():
     stop = Stop("hopeless", "f", 1, 1, 0.5, 3.0, 2.9, 3.1, 2.8, "best")
     trials = tuple(StoppedTrial(str(k), stop, 1.0, 2.0, k < 2) for k in range(20))
     assert Stopped(trials, 20.0).interval() == pytest.approx((0.0123, 0.3170), abs=1e-4)
+
+
+def test_a_stop_by_halving_is_wrong_by_the_trials_of_its_cell(tmp_path):
+    """It beats the other of its size; one of another size and budget has a lower loss than both."""
+    sweep = Simulated(tmp_path)
+    halved, other, larger = (
+        sweep.add(make_config(name, width, tokens), {"model.d_model": width})
+        for name, width, tokens in (("a", 32, 400_000), ("b", 32, 400_000), ("c", 96, 4_000_000))
+    )
+    losses = [sweep.finish(halved), sweep.finish(other, excess=0.2), sweep.finish(larger)]
+    assert losses[2] < losses[0] < losses[1]
+    empty = dict.fromkeys(("predicted", "low", "high", "best"))
+    stop = Stop("asha", halved.fingerprint, 10, 100, 1 / 3, **empty, best_run="")
+    (sweep.run("a").path / "stopped.json").write_text(json.dumps(vars(stop)))
+    found = stopped_trials(gather(sweep))
+    assert found is not None
+    assert found.n_wrong == 1
 
 
 def test_what_was_stopped_is_left_out_of_fits_and_said(report):
