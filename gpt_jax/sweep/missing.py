@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gpt_jax.scaling.next_runs import Candidates, varies_rate
+from gpt_jax.scaling.next_runs import Candidates
 from gpt_jax.scaling.table import STOPPED, RunTable, make_table
 from gpt_jax.sweep.table import FINAL, Row
 
@@ -44,15 +44,15 @@ def missing_rows(rows: Sequence[Row], name: str) -> list[Row]:
     return found
 
 
-def missing_candidates(rows: Sequence[Row], missing: Sequence[Row], runs: RunTable) -> Candidates:
+def missing_candidates(rows: Sequence[Row], missing: Sequence[Row], rate: bool) -> Candidates:
     """The missing trials, at the FLOP/s of the finished ones; raises ValueError where no finished
-    run says how long it took."""
+    run says how long it took. rate: as of `as_candidates`."""
     done = [row for row in rows if row["point"] == FINAL and row["loss"] is not None]
     timed = [row["training_seconds"] / row["flops"] for row in done if row["training_seconds"]]
     if not timed:
         raise ValueError("no finished run says how long it took; price the trials with --chip NAME")
     seconds = float(np.median(timed)) * _column(missing, "flops")
-    return as_candidates(missing, seconds, "s", varies_rate(runs))
+    return as_candidates(missing, seconds, "s", rate)
 
 
 def as_candidates(missing: Sequence[Row], cost: np.ndarray, unit: str, rate: bool) -> Candidates:

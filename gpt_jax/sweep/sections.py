@@ -219,7 +219,7 @@ def _next(trials: Sequence[Measured], rows: Sequence[Row]) -> Iterator[Section |
         return
     try:
         runs, missing = finished_runs(rows, "the sweep"), missing_rows(rows, "the sweep")
-        candidates = missing_candidates(rows, missing, runs)
+        candidates = missing_candidates(rows, missing, next_runs.varies_rate(runs))
         target = TARGET * max(float(row["flops"]) for row in rows)
         found = next_runs.choose_next(
             runs, candidates, target, float(candidates.cost.sum()) * (1 + 1e-9), MOST_NEXT

@@ -107,8 +107,6 @@ def _with_rate(arguments: argparse.Namespace, runs: "RunTable") -> bool:
 
 def _from_sweep(arguments: argparse.Namespace) -> tuple["RunTable", "Candidates"]:
     """The sweep's finished runs, and its trials without a result."""
-    import dataclasses
-
     import numpy as np
 
     from gpt_jax.sweep.cost import cost_rows
@@ -130,9 +128,7 @@ def _from_sweep(arguments: argparse.Namespace) -> tuple["RunTable", "Candidates"
     missing = missing_rows(rows, str(directory))
     with_rate = _with_rate(arguments, runs)
     if arguments.chip is None:
-        candidates = missing_candidates(rows, missing, runs)
-        rates = as_candidates(missing, candidates.cost, "s", with_rate).learning_rate
-        return runs, dataclasses.replace(candidates, learning_rate=rates)
+        return runs, missing_candidates(rows, missing, with_rate)
     machine = named_chips(arguments.chip, 1)
     priced = cost_rows(
         read_sweep(arguments.source, {}),

@@ -21,7 +21,7 @@ your own exponents beside a paper's:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of `gpt-jax table`."""
+    """Add the arguments of `gpt-jax table`."""
     parser.description = DESCRIPTION
     parser.epilog = EPILOG
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
