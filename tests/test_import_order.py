@@ -86,8 +86,8 @@ evaluate: . cache detokenize formats generated requests results encode responses
 train: . task_data experiment judge recorder start lanes watch dry_run
     task_report loop
 plan: . hlo compiled table text
-sweep: . grid budget ladder lanes law_values machine measure naming page_numbers page_fits
-    trial branches load cost plan_text inputs plan store hopeless stopping attempt packs status
+sweep: . grid budget ladder lanes law_values machine measure naming page_numbers page_fits trial
+    branches load cost plan_text inputs plan claims store hopeless stopping attempt packs status
     table missing stopped figures to_loss laws page_runs sections page report view slurm worker
     launch
 verbs: . next_steps compress coord_check data doctor evaluate export fit compare fit_chain fit_curve

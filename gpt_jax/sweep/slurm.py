@@ -24,9 +24,10 @@ from typing import Any
 
 from gpt_jax.runtime import INTERRUPTED
 from gpt_jax.storage.atomic import write_json
+from gpt_jax.sweep.claims import STALE_SECONDS
 from gpt_jax.sweep.load import read_resources
 from gpt_jax.sweep.status import count, progress, summary, table
-from gpt_jax.sweep.store import STALE_SECONDS, Entry, SweepDirectory
+from gpt_jax.sweep.store import Entry, SweepDirectory
 from gpt_jax.sweep.trial import Trial
 from gpt_jax.sweep.view import make_view
 

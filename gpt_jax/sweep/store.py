@@ -6,26 +6,15 @@ hosts that share the file system agree on it, and a kill at any moment loses not
 result.json     done
 outcome.json    diverged, stopped (early), failed, damaged or preempted, and why; a running trial
                 has a live claim
-claims/NUMBER   a claim; the highest number counts
+claims/NUMBER   a claim (`claims.py`); the highest number counts
 
-A claim is made by linking a file under the next number, which only one process can do; none is
-ever taken back or reused, so that a worker that was thought dead finds a higher number than its
-own. It carries a random identity, for names of hosts and numbers of processes are the same in two
-containers, and its maker holds a lock on the file, which the kernel frees when it dies, and not
-while it is paused. Where locks do not reach other hosts, the claim of another machine is also live
-while its file is touched. A trial with a file that cannot be read is damaged; the others go on.
-Must not import jax.
+A trial with a file that cannot be read is damaged; the others go on. Must not import jax.
 """
 
-import contextlib
 import dataclasses
-import json
 import os
 import secrets
-import socket
-import threading
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -37,7 +26,7 @@ from gpt_jax.runs.directory import RunDirectory
 from gpt_jax.runs.tracking import Record
 from gpt_jax.storage.atomic import write_json
 from gpt_jax.storage.json_files import Damaged, read_object
-from gpt_jax.storage.locks import create_locked, is_locked
+from gpt_jax.sweep.claims import Claim, latest, live_claim, make_claim, owner
 from gpt_jax.sweep.trial import Trial
 
 State = Literal[
@@ -50,11 +39,6 @@ LABELS = {"stopped": "stopped early"}
 
 RETRIED: tuple[State, ...] = ("failed", "diverged", "damaged", "stopped")
 """States of trials that are taken up again where asked for."""
-
-HEARTBEAT_SECONDS = 5.0
-STALE_SECONDS = 60.0
-"""A claim of another machine, whose lock is not seen here, is dead if it was not touched for so
-long (its clock is not asked)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -255,13 +239,13 @@ class SweepDirectory:
         entries = [e for e in self.entries if self._only is None or e.name in self._only]
         return [e for e in entries if self.state(e.name) in wanted]
 
-    def claim(self, name: str, retry: Sequence[State] = ()) -> "Claim | None":
+    def claim(self, name: str, retry: Sequence[State] = ()) -> Claim | None:
         """This process's claim on a trial that wants work, or None if another one was faster."""
         claims = self._claims(name)
-        latest = _latest(claims)
+        number = latest(claims) + 1
         if live_claim(claims) is not None:
             return None
-        claim = _make_claim(claims, latest + 1, self.identity)
+        claim = make_claim(claims, number, self.identity)
         # Between the look at the state and the claim, somebody may have finished the trial.
         if claim is not None and self.unclaimed_state(name) not in {
             "pending",
@@ -277,9 +261,9 @@ class SweepDirectory:
         found = []
         for entry in self.entries:
             claims = self._claims(entry.name)
-            number = _latest(claims)
+            number = latest(claims)
             released = (claims / f"{number:06}.released").exists()
-            if not released and _owner(claims, number).get("identity") == identity:
+            if not released and owner(claims, number).get("identity") == identity:
                 found.append(entry.name)
         return found
 
@@ -309,110 +293,3 @@ class SweepDirectory:
 
     def _claims(self, name: str) -> Path:
         return self.run(name).path / "claims"
-
-
-@dataclasses.dataclass
-class Claim:
-    """The right to work on a trial, kept alive by a thread until it is released."""
-
-    directory: Path
-    number: int
-    descriptor: int
-    """Descriptor of the claim's file, which this process has locked."""
-
-    def __post_init__(self) -> None:
-        self._released = threading.Event()
-        threading.Thread(target=self._beat, daemon=True).start()
-
-    def is_held(self) -> bool:
-        """False once another worker took the trial, because this one looked dead."""
-        return not self._released.is_set() and _latest(self.directory) == self.number
-
-    def release(self) -> None:
-        """Give the trial back: others need not wait for the claim to look dead."""
-        if self._released.is_set():
-            return
-        self._released.set()
-        (self.directory / f"{self.number:06}.released").touch()
-        os.close(self.descriptor)
-
-    def _beat(self) -> None:
-        while not self._released.wait(HEARTBEAT_SECONDS):
-            with contextlib.suppress(OSError):  # gone, or the disk fails: the next may do
-                os.utime(self.directory / f"{self.number:06}")
-
-
-@contextlib.contextmanager
-def released(claims: Sequence[Claim]) -> Iterator[None]:
-    """Release the claims at the end of the block."""
-    try:
-        yield
-    finally:
-        for claim in claims:
-            claim.release()
-
-
-def live_claim(claims: Path) -> int | None:
-    """The number of the claim that somebody is working under, if there is one."""
-    number = _latest(claims)
-    path = claims / f"{number:06}"
-    if number == 0 or (claims / f"{number:06}.released").exists():
-        return None
-    locked = is_locked(path)
-    if locked:
-        return number
-    if locked is False and _owner(claims, number).get("machine") == _machine():
-        return None  # the kernel that is asked is the one that ran it
-    try:
-        age = _file_system_time(claims) - path.stat().st_mtime
-    except FileNotFoundError:
-        return None
-    return number if age < STALE_SECONDS else None
-
-
-def _latest(claims: Path) -> int:
-    """The highest number claimed; 0 if none is."""
-    names = os.listdir(claims) if claims.is_dir() else []
-    return max((int(name) for name in names if name.isdigit()), default=0)
-
-
-def _make_claim(claims: Path, number: int, identity: str) -> Claim | None:
-    """A claim under this number; None if another process was faster."""
-    claims.mkdir(parents=True, exist_ok=True)
-    owner = {
-        "identity": identity,
-        "machine": _machine(),
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
-    }
-    descriptor = create_locked(claims / f"{number:06}", json.dumps(owner).encode())
-    return None if descriptor is None else Claim(claims, number, descriptor)
-
-
-def _machine() -> str:
-    """The kernel that runs this process: the same in all containers on it, and until it stops."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return socket.gethostname()
-
-
-def _owner(claims: Path, number: int) -> Record:
-    """Who made a claim; empty if there is none, or it was cut short by a crash."""
-    try:
-        return read_object(claims / f"{number:06}")
-    except (OSError, Damaged):
-        return {}
-
-
-def _file_system_time(directory: Path) -> float:
-    """Now by the clock of whoever stamps the files of a directory: hosts' clocks differ."""
-    probe = directory / f".clock.{socket.gethostname()}.{os.getpid()}.{threading.get_ident()}"
-    try:
-        probe.touch()
-        return probe.stat().st_mtime
-    except OSError:  # a directory that we may only read
-        return time.time()
-    finally:
-        with contextlib.suppress(OSError):
-            probe.unlink()

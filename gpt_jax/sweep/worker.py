@@ -20,7 +20,8 @@ from gpt_jax import failures
 from gpt_jax.runtime import INTERRUPTED, USER_ERROR, prepare_process, use_huge_pages
 from gpt_jax.storage import paths
 from gpt_jax.sweep.attempt import attempt
-from gpt_jax.sweep.store import FINAL, RETRIED, Claim, Entry, State, SweepDirectory, released
+from gpt_jax.sweep.claims import Claim, released
+from gpt_jax.sweep.store import FINAL, RETRIED, Entry, State, SweepDirectory
 
 if TYPE_CHECKING:
     from gpt_jax.train.judge import Judge

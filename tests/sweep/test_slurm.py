@@ -15,7 +15,8 @@ from tiny_run import Workspace, make_workspace, records
 
 from gpt_jax.config import Config
 from gpt_jax.runs.directory import RunDirectory
-from gpt_jax.sweep import slurm, store
+from gpt_jax.sweep import claims as claim_files
+from gpt_jax.sweep import slurm
 from gpt_jax.sweep.branches import wsd_branches
 from gpt_jax.sweep.grid import values
 from gpt_jax.sweep.status import last_step
@@ -213,7 +214,7 @@ def test_a_task_waits_for_the_claim_of_its_killed_predecessor(tmp_path, monkeypa
     claims = sweep.run(task.name).path / "claims"
     claims.mkdir(parents=True)
     (claims / "000001").write_text(json.dumps({"host": "elsewhere", "pid": 1, "began": "1"}))
-    monkeypatch.setattr(store, "STALE_SECONDS", 0.5)
+    monkeypatch.setattr(claim_files, "STALE_SECONDS", 0.5)
     states = []
 
     class Worker:

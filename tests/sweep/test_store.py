@@ -16,11 +16,12 @@ from gpt_jax.runs.directory import RunDirectory
 from gpt_jax.runs.history import read_history
 from gpt_jax.storage import locks
 from gpt_jax.storage.atomic import write_json
-from gpt_jax.sweep import status, store, worker
+from gpt_jax.sweep import claims, status, worker
 from gpt_jax.sweep.attempt import attempt
 from gpt_jax.sweep.branches import wsd_branches
+from gpt_jax.sweep.claims import live_claim
 from gpt_jax.sweep.grid import values
-from gpt_jax.sweep.store import SweepDirectory, live_claim
+from gpt_jax.sweep.store import SweepDirectory
 from gpt_jax.sweep.table import gather
 from gpt_jax.sweep.trial import Trial, make_trials
 
@@ -144,7 +145,7 @@ def test_a_claim_of_another_host_lives_by_its_heartbeat(sweep, monkeypatch):
     file = claim.directory / f"{claim.number + 1:06}"
     file.write_text(json.dumps({"host": "elsewhere", "pid": os.getpid(), "began": "1"}))
     assert sweep.state(name) == "running"
-    old = time.time() - 2 * store.STALE_SECONDS
+    old = time.time() - 2 * claims.STALE_SECONDS
     os.utime(file, (old, old))
     assert sweep.state(name) == "pending"
 
@@ -158,8 +159,8 @@ def test_a_paused_worker_keeps_its_claim(sweep, monkeypatch):
     claim._released.set()  # it beats no more
     os.utime(file, (1.0, 1.0))
     for host, machine in (("same-name", "another kernel"), ("elsewhere", "elsewhere")):
-        monkeypatch.setattr(store.socket, "gethostname", lambda host=host: host)
-        monkeypatch.setattr(store, "_machine", lambda machine=machine: machine)
+        monkeypatch.setattr(claims.socket, "gethostname", lambda host=host: host)
+        monkeypatch.setattr(claims, "_machine", lambda machine=machine: machine)
         assert sweep.state(name) == "running"
         assert sweep.claim(name) is None
     os.close(claim.descriptor)  # as the kernel does at its end
@@ -173,7 +174,7 @@ def test_a_claim_without_a_lock_is_dead_on_its_machine_and_fresh_on_another(swee
     claim._released.set()
     os.close(claim.descriptor)
     assert sweep.state(name) == "pending"
-    monkeypatch.setattr(store, "_machine", lambda: "another")
+    monkeypatch.setattr(claims, "_machine", lambda: "another")
     assert sweep.state(name) == "running"  # locks may not reach so far
 
 
@@ -270,7 +271,7 @@ def test_a_foreign_line_of_metrics_is_damage(sweep):
 
 
 def test_this_process_keeps_its_claim_alive(sweep, monkeypatch):
-    monkeypatch.setattr(store, "HEARTBEAT_SECONDS", 0.01)
+    monkeypatch.setattr(claims, "HEARTBEAT_SECONDS", 0.01)
     claim = sweep.claim(sweep.entries[0].name)
     assert claim is not None
     file = claim.directory / f"{claim.number:06}"
