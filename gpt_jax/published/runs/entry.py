@@ -159,6 +159,11 @@ def parameter(symbol: str, at: int = 0) -> Callable[[Sequence[Document]], Value]
     return pick
 
 
+def parameters(printed: Mapping[str, str]) -> tuple[Number, ...]:
+    """The numbers of a fit's check, from {symbol: printed}."""
+    return tuple(Number(symbol, text, parameter(symbol)) for symbol, text in printed.items())
+
+
 def product(*columns: str, times: float = 1.0) -> Callable[[Record], float | None]:
     """A cell that is a product of theirs; missing where one is."""
 

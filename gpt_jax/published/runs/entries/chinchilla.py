@@ -7,10 +7,9 @@ from gpt_jax.published.runs.entry import (
     Check,
     File,
     Form,
-    Number,
     Record,
     RunsEntry,
-    parameter,
+    parameters,
     raw,
 )
 
@@ -71,10 +70,7 @@ ENTRY = RunsEntry(
                     "--bootstrap", "1000",
                 ),
             ),
-            tuple(
-                Number(symbol, str(_REFIT[symbol]), parameter(symbol))
-                for symbol in ("E", "A", "B", "alpha", "beta")
-            ),
+            parameters({s: str(_REFIT[s]) for s in ("E", "A", "B", "alpha", "beta")}),
             "the refit, without the five runs of highest loss",
             "approach 3",
         ),

@@ -9,9 +9,8 @@ from gpt_jax.published.runs.entry import (
     Columns,
     File,
     Form,
-    Number,
     RunsEntry,
-    parameter,
+    parameters,
     raw,
 )
 
@@ -60,10 +59,7 @@ def _check(router: str) -> Check:
         "--where", "setting_routing_frequency=0.5", "--where", "setting_k=1",
         "--where", "seed=42", "--where", f"setting_router_type={router}|Dense",
     )  # fmt: skip
-    numbers = tuple(
-        Number(symbol, printed, parameter(symbol))
-        for symbol, printed in zip(_SYMBOLS, _PRINTED[router], strict=True)
-    )
+    numbers = parameters(dict(zip(_SYMBOLS, _PRINTED[router], strict=True)))
     return Check((command,), numbers, "Table 3", f"{router}, eq. 1")
 
 

@@ -8,9 +8,8 @@ from gpt_jax.published.runs.entry import (
     Check,
     File,
     Form,
-    Number,
     RunsEntry,
-    parameter,
+    parameters,
     raw,
 )
 
@@ -54,10 +53,7 @@ ENTRY = RunsEntry(
     checks=(
         Check(
             (("fit", TABLE, "--law", "chinchilla-envelope", "--bootstrap", "200"),),
-            (
-                Number("a", "0.499380216082636", parameter("a")),
-                Number("b", "0.4809888232129201", parameter("b")),
-            ),
+            parameters({"a": "0.499380216082636", "b": "0.4809888232129201"}),
             "parameters/approach_1_linear_regression_params.json, ..._tokens.json",
             "approach 1: a convex hull over exact FLOPs there, the envelope over 6 N D here",
         ),

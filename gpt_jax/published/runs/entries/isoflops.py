@@ -6,10 +6,9 @@ from gpt_jax.published.runs.entry import (
     Check,
     File,
     Form,
-    Number,
     Record,
     RunsEntry,
-    parameter,
+    parameters,
     raw,
 )
 
@@ -63,7 +62,7 @@ ENTRY = RunsEntry(
                     "--bootstrap", "200",
                 ),
             ),
-            (Number("a", "0.4632", parameter("a")), Number("b", "0.5368", parameter("b"))),
+            parameters({"a": "0.4632", "b": "0.5368"}),
             "analysis/results/isoflop_comparison.md",
             "Llama 3, approach 2: parabolas through all sizes there, local ones here",
         ),
@@ -74,12 +73,9 @@ ENTRY = RunsEntry(
                     "--space", "linear", "--where", _LLAMA, "--bootstrap", "200",
                 ),
             ),
-            tuple(
-                Number(symbol, printed, parameter(symbol))
-                for symbol, printed in (
-                    ("E", "0.6048"), ("A", "59.14"), ("B", "156.22"), ("alpha", "0.3100"),
-                    ("beta", "0.3140"), ("a", "0.5032"),
-                )
+            parameters(
+                {"E": "0.6048", "A": "59.14", "B": "156.22", "alpha": "0.3100", "beta": "0.3140",
+                 "a": "0.5032"}
             ),
             "analysis/results/isoflop_comparison.md",
             "Llama 3, approach 3: exponents on a grid of 0.001 there",

@@ -61,10 +61,7 @@ ENTRY = RunsEntry(
                     raw(_REPOSITORY, _COMMIT, "utils/parametric_fit.ipynb"),
                 ),
             ),
-            {
-                name: name
-                for name in ("run", "n_params", "n_tokens", "unique_tokens", "loss")
-            },
+            {name: name for name in ("run", "n_params", "n_tokens", "unique_tokens", "loss")},
             _printed,
         ),
     ),

@@ -15,7 +15,7 @@ from gpt_jax.published.runs.entry import (
     Record,
     RunsEntry,
     Value,
-    parameter,
+    parameters,
 )
 
 _SIZES = ("25", "100")
@@ -76,10 +76,7 @@ def _check(size: str) -> Check:
         "--warmup", "2160", "--train", ",".join(_TRAIN), "--bootstrap", "200",
     )  # fmt: skip
     printed = _PRINTED[size]
-    numbers = tuple(
-        Number(symbol, value, parameter(symbol))
-        for symbol, value in zip(_SYMBOLS, printed, strict=False)
-    )
+    numbers = parameters(dict(zip(_SYMBOLS, printed, strict=False)))
     quality = (
         Number("R2, held out", printed[-2], _held_out("r2", _mean, 1.0)),
         Number("worst error, held out, %", printed[-1], _held_out("worst_error", _mean, 100.0)),

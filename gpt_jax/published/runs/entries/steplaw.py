@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from gpt_jax.published.runs.entry import (
+    NOT_STATED,
     TABLE,
     Check,
     Columns,
@@ -52,7 +53,7 @@ ENTRY = RunsEntry(
     title="learning rate x batch size grids in 17 cells of (N, D)",
     authors="Li et al. 2025",
     paper="2503.04715",
-    licence="none stated",
+    licence=NOT_STATED,
     repository="step-law/steplaw",
     commit="32a8f4c",
     forms=(

@@ -6,10 +6,9 @@ from gpt_jax.published.runs.entry import (
     Check,
     File,
     Form,
-    Number,
     Record,
     RunsEntry,
-    parameter,
+    parameters,
     product,
     raw,
 )
@@ -70,12 +69,9 @@ ENTRY = RunsEntry(
                     "--where", "flops >= 2.18e17", "--bootstrap", "200",
                 ),
             ),
-            tuple(
-                Number(symbol, printed, parameter(symbol))
-                for symbol, printed in (
-                    ("alpha1", "0.44660634152009615"), ("alpha2", "0.6707374679896795"),
-                    ("beta", "0.44660634152009615"), ("E", "5.5327846803337435"),
-                )
+            parameters(
+                {"alpha1": "0.44660634152009615", "alpha2": "0.6707374679896795",
+                 "beta": "0.44660634152009615", "E": "5.5327846803337435"}
             ),
             "constants of approach 3 in the authors' code",
             "approach 3",
