@@ -106,6 +106,11 @@ def check_stopping(arguments: argparse.Namespace) -> None:
             f"--stop {arguments.stop} with --launcher packed: the trials of a pack take their "
             f"steps together, and stopping one would save nothing; use --launcher local"
         )
+    if share and arguments.only:
+        raise ValueError(
+            "--finish-sample draws from all stopped trials, also those that --only leaves out; "
+            "leave --only out, or finish these by --only TRIAL --retry stopped"
+        )
     if share and arguments.launcher == "slurm":
         raise ValueError(
             "--finish-sample waits for all trials, and --launcher slurm does not: run the sweep "

@@ -185,5 +185,7 @@ def test_what_cannot_be_stopped_is_refused(tmp_path, capsys):
     assert "stopping one would save nothing; use --launcher local" in capsys.readouterr().err
     assert main([*run, "--finish-sample", "2"]) == 2
     assert "--finish-sample 2; allowed: a share from 0 to 1" in capsys.readouterr().err
+    assert main([*run, "--only", "seed=1", "--finish-sample", "0.5"]) == 2
+    assert "draws from all stopped trials" in capsys.readouterr().err
     assert main([*run, "--launcher", "slurm", "--finish-sample", "0.5"]) == 2
     assert "waits for all trials, and --launcher slurm does not" in capsys.readouterr().err
