@@ -171,6 +171,7 @@ def test_a_law_is_fitted(folder, capsys):
     ("text", "said"),
     [
         (None, "no extension mine.py"),
+        ("# \xff", "extension mine.py is not UTF-8"),
         ("1 / 0\n", r"mine\.py, line 1: ZeroDivisionError"),
         ("import reviews_of_mine\n", r"mine\.py, line 1: ModuleNotFoundError"),
         (
@@ -182,7 +183,7 @@ def test_a_law_is_fitted(folder, capsys):
 )
 def test_mistakes_are_one_line(folder, text, said):
     if text is not None:
-        (folder / "mine.py").write_text(text)
+        (folder / "mine.py").write_bytes(text.encode("latin-1"))
     with pytest.raises(ValueError, match=said) as caught:
         overrides.override(Config(), {"extension": "mine.py"})
     assert "\n" not in str(caught.value)

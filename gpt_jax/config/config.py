@@ -29,9 +29,8 @@ from gpt_jax.config.model import ModelConfig
 from gpt_jax.config.optimizer import OptimizerConfig, ScheduleConfig
 from gpt_jax.config.task import TaskConfig
 from gpt_jax.config.train import TrainConfig
-from gpt_jax.storage import paths
 
-Extension = Annotated[str, AfterValidator(paths.local), AfterValidator(extensions.run)]
+Extension = Annotated[str, AfterValidator(extensions.run)]
 
 
 @section

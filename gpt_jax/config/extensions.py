@@ -15,6 +15,7 @@ from typing import Any
 
 from gpt_jax.config import python_file
 from gpt_jax.config.entries import REGISTERING
+from gpt_jax.storage import paths
 from gpt_jax.storage.atomic import write_atomically
 from gpt_jax.storage.checksum import checksum, file_checksum
 
@@ -50,8 +51,11 @@ def run(given: str) -> str:
     path, _, digest = given.rpartition("@") if _has_digest(given) else (given, "", "")
     if digest in _RUN:
         return given
-    file = _find(path, digest)
-    text = file.read_text(encoding="utf-8")
+    file = _find(paths.local(path), digest)
+    try:
+        text = file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{KIND} {file} is not UTF-8: {error.reason}") from None
     found = checksum(text)[:DIGITS]
     if digest and digest != found:
         raise ValueError(

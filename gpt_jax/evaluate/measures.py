@@ -1,6 +1,7 @@
 """From scores of items to a task's numbers, with standard errors. Must not import jax."""
 
 import collections
+import inspect
 import math
 import re
 import string
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from gpt_jax.evaluate.requests import Score
-from gpt_jax.evaluate.tasks import Item, Task
+from gpt_jax.evaluate.tasks import Item, OwnMetric, Task
 from gpt_jax.finetune.scores import confusion, matthews
 from gpt_jax.storage.optional import require
 
@@ -122,7 +123,7 @@ def own_numbers(task: Task, items: Sequence[Item], texts: Sequence[str]) -> Numb
             raise ValueError(
                 f"task {task.name}: its metric failed on {text!r}, answers {item.answers!r}: {told}"
             ) from error
-        named = found if isinstance(found, Mapping) else {task.metric.__name__: found}
+        named = found if isinstance(found, Mapping) else {_name(task.metric): found}
         for name, value in named.items():
             if not isinstance(value, int | float):
                 raise ValueError(
@@ -134,6 +135,11 @@ def own_numbers(task: Task, items: Sequence[Item], texts: Sequence[str]) -> Numb
     for name, values in scores.items():
         numbers |= _with_error(name, values)
     return numbers | {"own_measures": list(scores)}
+
+
+def _name(metric: OwnMetric) -> str:
+    """The name of a function, or of the class of an object that is called as one."""
+    return metric.__name__ if inspect.isroutine(metric) else type(metric).__name__
 
 
 def generation_numbers(task: Task, items: Sequence[Item], texts: Sequence[str]) -> Numbers:

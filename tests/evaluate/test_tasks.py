@@ -1,6 +1,7 @@
 """Records become items, items prompts and numbers; the paper's own items are ours; rules invert."""
 
 import dataclasses
+import functools
 import math
 import re
 
@@ -252,6 +253,8 @@ def test_a_metric_of_the_users_own_is_counted():
     assert found["length"] == pytest.approx(2)
     assert found["overlap_standard_error"] == pytest.approx(0.25 / 2)
     assert found["own_measures"] == ["overlap", "length"]
+    partly = dataclasses.replace(own, metric=functools.partial(lambda k, text, answers: k, 3))
+    assert measures.own_numbers(partly, items, ["abx", "w"])["partial"] == 3
     with pytest.raises(ValueError, match=r"task mine: its metric failed on 'abx'.*AttributeError"):
         measures.generation_numbers(dataclasses.replace(own, metric=broken), items, ["abx", "w"])
     with pytest.raises(ValueError, match=r"task mine: its metric gave <lambda> = 'abx' for 'q'"):
