@@ -1,6 +1,7 @@
 """Fixtures shared by all tests."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,10 @@ from xla_flags import add_xla_flag
 # A busy machine is not a failure.
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
+
+# Ctrl-C is ignored by what a shell starts in the background, and by its children.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

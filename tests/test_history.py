@@ -63,12 +63,15 @@ def test_the_step_after_so_many_tokens(tmp_path):
 def test_memory_does_not_hold_the_records(tmp_path):
     """5,000 records of 400 bytes: 16 bytes of each are kept, and no more is held meanwhile."""
     path = write(tmp_path / "metrics.jsonl", [of_step(step) for step in range(1, 5001)])
-    tracemalloc.start()
-    try:
-        history = read_history(path)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+    peaks = []
+    for _ in range(3):  # threads that other tests left behind may allocate meanwhile
+        tracemalloc.start()
+        try:
+            history = read_history(path)
+            peaks.append(tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
+    peak = min(peaks)
     assert len(history.losses) == 5000
     assert peak < path.stat().st_size / 4
     assert peak < 5000 * 60

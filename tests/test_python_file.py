@@ -1,5 +1,6 @@
 """Files that a user names are run as scripts are, each with the files beside it."""
 
+import os
 import sys
 
 import pytest
@@ -30,6 +31,18 @@ def test_what_is_installed_below_the_folder_stays(tmp_path, monkeypatch):
     (tmp_path / "mine.py").write_text("import installed_module\n")
     module = python_file.execute(tmp_path / "mine.py", "config file").installed_module
     assert sys.modules.pop("installed_module") is module
+
+
+def test_a_file_that_was_changed_at_once_runs_as_it_is(tmp_path, monkeypatch):
+    """Python's own import would run the bytecode of the text before: second and size are equal."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    file = tmp_path / "mine.py"
+    for value in (1, 2):
+        file.write_text(f"VALUE = {value}\n")
+        os.utime(file, (1e9, 1e9))
+        found = python_file.execute(file, "config file").VALUE
+        assert found == value
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.py"]
 
 
 def test_this_package_is_never_forgotten(repository):

@@ -229,7 +229,7 @@ def survive(workspace: Workspace, run: RunDirectory, signals: list[int], seed: i
     share = 0.8 * N_STEPS / len(signals)
     for i, number in enumerate(signals):
         target = int(share * (i + drawn.random())) + 1
-        status, errors = stopped(workspace, run, number, target, drawn.random() / 30)
+        status, errors = workspace.train_and_stop(run.path, number, target, drawn.random() / 30)
         if number == signal.SIGKILL:
             assert status == -signal.SIGKILL
             continue
@@ -239,24 +239,6 @@ def survive(workspace: Workspace, run: RunDirectory, signals: list[int], seed: i
         saved = checkpoint_files.saved_steps(run.checkpoints)
         assert saved[-1] == last_step(run.path), "interrupted, nothing is lost"
     assert not run.result.exists()
-
-
-def stopped(
-    workspace: Workspace, run: RunDirectory, number: int, target: int, delay: float
-) -> tuple[int, str]:
-    """`train_and_stop`, again from where the run was if a busy machine let it end before."""
-    before = run.path.with_name("before")
-    for _ in range(5):
-        shutil.rmtree(before, ignore_errors=True)
-        if run.path.exists():
-            shutil.copytree(run.path, before)
-        status, errors = workspace.train_and_stop(run.path, number, target, delay)
-        if status:
-            break
-        shutil.rmtree(run.path)
-        if before.exists():
-            shutil.copytree(before, run.path)
-    return status, errors
 
 
 def test_killed_and_interrupted_the_run_is_the_same(workspace, here, tmp_path, capsys):

@@ -6,7 +6,6 @@ covers, and the run's directory has a copy, from which the run is loaded later, 
 itself has gone. Must not import jax.
 """
 
-import importlib.util
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -98,14 +97,11 @@ def _execute(file: Path, digest: str) -> None:
     """Run the file as a module of its own; it must not import files beside it, which the copy in a
     run's directory would lack."""
     name = f"gpt_jax_{KIND}_{digest}"
-    spec = importlib.util.spec_from_file_location(name, file)
-    if spec is None or spec.loader is None:
-        raise ValueError(f"{file} is not a Python file (*.py)")
-    module, loader = importlib.util.module_from_spec(spec), spec.loader
+    module, execute = python_file.module_of(file, name)
     sys.modules[name] = module
     REGISTERING.append(digest)
     try:
-        python_file.call(file, lambda: loader.exec_module(module))
+        python_file.call(file, execute)
     except BaseException:
         del sys.modules[name]
         raise

@@ -1,12 +1,13 @@
 """Run a Python file that a user names: a config, a sweep, a file of tasks. Must not import jax."""
 
 import contextlib
+import importlib.machinery
 import importlib.util
 import sys
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 from pydantic import ValidationError
@@ -19,14 +20,36 @@ def execute(path: Path, kind: str) -> ModuleType:
     """
     if not path.is_file():
         raise ValueError(f"no {kind} {path}")
-    name = f"gpt_jax_{kind.replace(' ', '_')}_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise ValueError(f"{path} is not a Python file (*.py)")
-    module, loader = importlib.util.module_from_spec(spec), spec.loader
+    module, run = module_of(path, f"gpt_jax_{kind.replace(' ', '_')}_{path.stem}")
     with _importing_from(path.resolve().parent):
-        call(path, lambda: loader.exec_module(module))
+        call(path, run)
     return module
+
+
+def module_of(path: Path, name: str) -> tuple[ModuleType, Callable[[], None]]:
+    """An empty module for a file, and the function that runs the file in it.
+
+    Raises ValueError for a file that is not named *.py.
+    """
+    if path.suffix != ".py":
+        raise ValueError(f"{path} is not a Python file (*.py)")
+    loader = _FromText(name, str(path))
+    spec = importlib.util.spec_from_file_location(name, path, loader=loader)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    return module, lambda: loader.exec_module(module)
+
+
+class _FromText(importlib.machinery.SourceFileLoader):
+    """Compiles the text of a file each time it is run.
+
+    Bytecode kept beside it is told from another text's by its second and size alone: of a file
+    that was changed at once, Python would run the old one.
+    """
+
+    def get_code(self, fullname: str) -> CodeType:
+        code: CodeType = self.source_to_code(self.get_data(self.path), self.path)
+        return code
 
 
 def call(path: Path, do: Callable[[], Any]) -> Any:
