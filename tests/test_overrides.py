@@ -348,7 +348,8 @@ def test_a_fact_that_does_not_exist_is_refused():
 
 
 def test_every_field_is_read_somewhere(repository):
-    """Read outside config.py, as `section.field` where two sections share the field's name."""
+    """Read outside config.py, as `section.field` where two sections share the field's name; in the
+    file of a section also as `self.field`."""
     package = repository / "gpt_jax"
     chains: set[tuple[str, str]] = set()
     for path in package.rglob("*.py"):
@@ -382,5 +383,6 @@ def attribute_chains(path: Path, properties_only: bool) -> set[tuple[str, str]]:
         if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
             owner = node.value
             name = owner.attr if isinstance(owner, ast.Attribute) else ""
-            found.add((owner.id if isinstance(owner, ast.Name) else name, node.attr))
+            name = owner.id if isinstance(owner, ast.Name) else name
+            found.add((path.stem if name == "self" else name, node.attr))
     return found
