@@ -68,10 +68,13 @@ def llama_table(
         for ours in norm_names(config):
             table += norm(f"{name}{norms[ours]}", ours, config, layer)
         table += attention(config, f"{name}self_attn.", layer, out)
-        if config.n_experts is None:
+        if config.n_experts is not None:
+            table += expert_mlp(config, f"{name}{mlp}.", layer, experts)
+        elif config.gated:
             table += gated_mlp(config, f"{name}{mlp}.", layer)
         else:
-            table += expert_mlp(config, f"{name}{mlp}.", layer, experts)
+            up, down = f"{name}{mlp}.up_proj", f"{name}{mlp}.down_proj"
+            table += plain_mlp(config, up, down, layer)
     return [*table, *norm(f"{prefix}norm", "final_norm", config), *head(config)]
 
 

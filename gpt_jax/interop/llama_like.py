@@ -27,16 +27,17 @@ def read(
     theta: float = 10_000.0,
     tied: bool = False,
     activation: tuple[str, str] = ("hidden_act", "silu"),
+    activations: Mapping[str, str] = GATES,
 ) -> dict[str, Any]:
     """Fields of ModelConfig; epsilon, theta, tied: where the file has none; activation: its key,
-    and the name where the file has none."""
+    and the name where the file has none; activations: the names that are computed -> ours."""
     return {
         **sizes(facts),
         **rope.read(facts, theta),
         "norm": "rmsnorm",
         "norm_epsilon": facts.get("rms_norm_eps", epsilon),
         "bias": False,
-        "activation": known(facts, *activation, GATES),
+        "activation": known(facts, *activation, activations),
         "position": "rotary",
         "tied_embeddings": facts.get("tie_word_embeddings", tied),
     }
@@ -64,13 +65,14 @@ def write(
     activation: str = "hidden_act",
     without: Sequence[str] = (),
     biases: BiasKeys | None = None,
+    activations: Mapping[str, str] = GATES,
 ) -> dict[str, Any]:
     """config.json; activation: its key; without: keys that the family does not have; biases: the
-    keys that say whether some parts have biases."""
+    keys that say whether some parts have biases; activations: their names -> ours."""
     found = {
         **write_sizes(config),
         "rms_norm_eps": config.norm_epsilon,
-        activation: named(config.activation, GATES),
+        activation: named(config.activation, activations),
         **rope.write(config),
         **{key: config.has_bias(parts[0]) for key, parts in (biases or {}).items()},
     }

@@ -4,6 +4,7 @@ import pytest
 from tiny_families import CASES, LLAMA_LIKE, NEOX, OPT
 
 from gpt_jax import cli
+from gpt_jax.config.overrides import load
 from gpt_jax.cost.flops import count_parameters
 from gpt_jax.interop.family import FAMILIES, family_of_config, find_family, read_config
 
@@ -20,6 +21,10 @@ def test_published_sizes_are_ours_to_the_unit(name):
         config = config_of(family.model_type, **size.facts)
         ours = count_parameters(config).n_params + family.unused(config)
         assert ours == size.n_params, size.name
+
+
+def test_the_quickstarts_model_has_a_family():
+    assert family_of_config(load("quickstart").model).model_type == "arcee"
 
 
 @pytest.mark.parametrize("model_type", CASES)

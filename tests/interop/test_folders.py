@@ -261,7 +261,10 @@ def test_another_tokenizer_can_be_named(folder, capsys, tmp_path):
         ({"position": "rotary", "n_kv_heads": 2}, "gpt_neox, needs model.kv_heads = 4"),
         (GPT1 | {"norm_epsilon": 1e-3, "ffn_size": 40}, "openai-gpt, needs model.d_ff = 128"),
         (LLAMA | {"norm": "layernorm"}, "llama, needs model.norm = rmsnorm"),
-        (LLAMA | {"activation": "relu"}, "llama, needs model.activation = swiglu or geglu"),
+        (
+            LLAMA | {"activation": "relu", "qk_norm": True},
+            "qwen3, needs model.activation = swiglu or geglu",
+        ),
         (LLAMA | {"position": "none"}, "llama, needs model.position = rotary"),
     ],
 )
@@ -306,7 +309,7 @@ def test_sizes():
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"model_type": "bert"}, "model_type = bert; allowed: bloom, gemma, "),
+        ({"model_type": "bert"}, "model_type = bert; allowed: arcee, bloom, gemma, "),
         ({"n_embd": "absent"}, "config.json has no n_embd"),
         ({"n_embd": 33}, "model.d_model = 33 is not divisible by model.n_heads = 4"),
         ({"n_layer": -1}, "model.n_layers = -1; allowed"),

@@ -56,6 +56,11 @@ CASES: dict[str, list[dict[str, Any]]] = {
         LLAMA_LIKE | {"attention_bias": True, "mlp_bias": True},
         LLAMA_LIKE | {"mlp_bias": True, "hidden_act": "gelu_pytorch_tanh"},
     ],
+    "arcee": [
+        LLAMA_LIKE,
+        LLAMA_LIKE | {"tie_word_embeddings": True, "hidden_act": "gelu", "head_dim": 12},
+        LLAMA_LIKE | {"rope_parameters": LLAMA3, "attention_bias": True, "mlp_bias": True},
+    ],
     "gpt_neox": [
         NEOX,
         NEOX | {"use_parallel_residual": False, "tie_word_embeddings": True},
