@@ -1,4 +1,4 @@
-"""The nearest known name to one that is not known, for messages. Must not import jax."""
+"""Parts of messages: the nearest known name, a number with its noun. Must not import jax."""
 
 from collections.abc import Iterable
 
@@ -17,3 +17,8 @@ def did_you_mean(name: str, known: Iterable[str], most: int = 1, cutoff: float =
     """The end of a message, `; did you mean 'x'?`; empty where no known name is near."""
     near = nearest(name, known, most, cutoff)
     return f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+
+
+def counted(n: int, noun: str, nouns: str = "") -> str:
+    """A number with its noun: '1 trial', '1,200 trials'; nouns: the plural, if not noun + s."""
+    return f"{n:,} {noun if n == 1 else nouns or noun + 's'}"

@@ -74,8 +74,8 @@ compress: . matrices prune
 runs: . checkpoint_files checkpoint history quantised tracking mirrors directory
 interop: . names family gpt_like rope layouts llama_like families families.mistral families.gemma
     families.gemma2 families.gemma3_text families.gpt2 families.gpt_neox families.llama
-    families.mixtral families.olmo families.olmo2 families.olmoe families.openai_gpt families.opt
-    families.bloom families.qwen2 families.qwen3 families.qwen3_moe families.smollm3
+    families.arcee families.mixtral families.olmo families.olmo2 families.olmoe families.openai_gpt
+    families.opt families.bloom families.qwen2 families.qwen3 families.qwen3_moe families.smollm3
     families.stablelm family_table gpt2 peft_folder safetensors_files conventions
     sentencepiece_json tokenizer_reading tokenizer_files folders
 inspection: . look page

@@ -47,6 +47,7 @@ from gpt_jax.data.tokenizers import (
 )
 from gpt_jax.data.tokenizers.base import SPEC_FILE
 from gpt_jax.data.verified import note_written
+from gpt_jax.hints import counted
 from gpt_jax.storage.checksum import checksum
 
 PART_BYTES = 128 << 20
@@ -211,15 +212,15 @@ class _Builder:
         self._check_splits(found)
         if self.n_copies:
             self.notes.append(
-                f"{self.n_copies:,} documents are left out of training: they are in the validation "
-                "files too"
+                f"left out of training, for the validation files have them too: "
+                f"{counted(self.n_copies, 'document')}"
             )
         if self.n_empty:
-            self.notes.append(f"{self.n_empty:,} documents are empty and left out")
+            self.notes.append(f"left out as empty: {counted(self.n_empty, 'document')}")
         if self.n_replaced:
             self.notes.append(
-                f"{self.n_replaced:,} documents hold U+FFFD, which stands for characters that were "
-                "not valid (lone surrogates in JSON become it)"
+                f"U+FFFD stands for characters that were not valid (lone surrogates in JSON "
+                f"become it) in {counted(self.n_replaced, 'document')}"
             )
         if self.progress:
             say_lines(*self.notes)

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
+from gpt_jax.hints import counted
 from gpt_jax.storage.checksum import checksum
 from gpt_jax.storage.compressed import FORMATS, open_bytes
 
@@ -216,7 +217,7 @@ def _some(names: Sequence[str] | Files, verb: str = "is are") -> str:
 
 
 def _count(files: Files) -> str:
-    return f"{len(files):,} files are" if len(files) > 1 else "one file is"
+    return counted(len(files), "file is", "files are")
 
 
 # Reading

@@ -9,6 +9,7 @@ from pathlib import Path
 from gpt_jax.config import DataConfig
 from gpt_jax.data.documents import Document, Source, as_text, check_field
 from gpt_jax.data.files import expanded, identity, walk
+from gpt_jax.hints import counted
 from gpt_jax.storage.optional import require
 
 
@@ -40,7 +41,7 @@ def huggingface(config: DataConfig) -> Source:
             yield Document(f"{row}", as_text(record[config.field], where))
 
     files = {Path(f["filename"]).name: Path(f["filename"]) for f in found.cache_files}
-    description = f"Hugging Face data set {config.path}, {len(found):,} records"
+    description = f"Hugging Face data set {config.path}, {counted(len(found), 'record')}"
     return Source(description, identity(files, config.path, str(len(found))), read)
 
 
@@ -70,7 +71,7 @@ def tfds_source(config: DataConfig) -> Source:
     names = walk(directory)[0] if directory.is_dir() else []
     files = {name: directory / name for name in names}
     name = builder.info.full_name
-    description = f"TFDS {name}, {len(records):,} records"
+    description = f"TFDS {name}, {counted(len(records), 'record')}"
     return Source(description, identity(files, name, str(len(records))), read)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from gpt_jax.hints import counted
 from gpt_jax.scaling.answers import Answer
 from gpt_jax.scaling.constraints import Constrained
 from gpt_jax.scaling.fit import Extrapolation, LawFit, Uncertainty
@@ -96,7 +97,7 @@ def repeat_warnings(runs: RunTable) -> list[str]:
     if not count:
         return []
     return [
-        f"{count} {'row has' if count == 1 else 'rows have'} the same {', '.join(names)} as "
+        f"{counted(count, 'row has', 'rows have')} the same {', '.join(names)} as "
         f"another row: if they are copies of one run, the intervals are too narrow"
     ]
 

@@ -10,6 +10,7 @@ Must not import jax.
 
 import numpy as np
 
+from gpt_jax.hints import counted
 from gpt_jax.scaling.catalog import LawEntry
 from gpt_jax.scaling.fit import LawFit, fit_frontier
 from gpt_jax.scaling.laws import Array
@@ -101,8 +102,8 @@ def _with_a_minimum(
         log_x, loss = _points(entry, runs, rows)
         n_sizes = np.unique(log_x).size
         if n_sizes < FEWEST_SIZES:
-            plural = "value" if n_sizes == 1 else "values"
-            reason = f"{n_sizes} {plural} of {entry.varied}, at least {FEWEST_SIZES} are needed"
+            values = counted(n_sizes, "value")
+            reason = f"{values} of {entry.varied}, at least {FEWEST_SIZES} are needed"
             notes.append(_left_out(compute, reason))
             continue
         profile = _profile(compute, log_x, loss, window)

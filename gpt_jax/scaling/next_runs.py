@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from gpt_jax.hints import counted
 from gpt_jax.scaling.choose import Chosen, believe, plan
 from gpt_jax.scaling.laws import Array
 from gpt_jax.scaling.table import (
@@ -175,7 +176,7 @@ def text(found: Next, budget: float) -> list[str]:
         lines.append(
             f"  {found.name(pick):{width}s} {pick.cost:10.3g}  {pick.after:.4f} ({-share:+.0%})"
         )
-    count = "1 run" if len(found.chosen) == 1 else f"{len(found.chosen)} runs"
+    count = counted(len(found.chosen), "run")
     lines.append(f"{count}, {found.spent:.3g} of {budget:.3g} {candidates.unit}")
     if found.enough:
         lines.append("another run buys nothing: none would narrow the target by 1%")

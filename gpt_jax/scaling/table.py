@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gpt_jax.hints import did_you_mean
+from gpt_jax.hints import counted, did_you_mean
 from gpt_jax.scaling.conditions import columns_of, where_it_holds
 from gpt_jax.storage import csv_cells, tables
 
@@ -256,10 +256,9 @@ def with_values(table: RunTable, names: Sequence[str]) -> RunTable:
     if not left_out:
         return table
     missing = ", ".join(n for n in names if np.isnan(table[n]).any())
-    plural = "row" if left_out == 1 else "rows"
     states = table.labels.get("state", ("",) * len(table))
     stopped = stopped_early([s for s, kept in zip(states, whole, strict=True) if not kept])
-    return table.take(whole, f"{left_out} {plural} without {missing} left out{stopped}")
+    return table.take(whole, f"{counted(left_out, 'row')} without {missing} left out{stopped}")
 
 
 def stopped_early(states: Sequence[str]) -> str:
@@ -299,8 +298,8 @@ def _without_copies(
     for row in rows:
         seen.setdefault(tuple(_plain(row[column]) for column in header), row)
     count = len(rows) - len(seen)
-    plural = "row is a copy" if count == 1 else "rows are copies"
-    note = f"{count} {plural} of an earlier one in every column: left out" if count else ""
+    copies = counted(count, "row is a copy", "rows are copies")
+    note = f"{copies} of an earlier one in every column: left out" if count else ""
     return list(seen.values()), note
 
 
@@ -319,9 +318,8 @@ def _only_cooled(table: RunTable) -> RunTable:
     if not cooled.size or cooled.all() or not cooled.any():
         return table
     count = int((~cooled).sum())
-    return table.take(
-        cooled, f"{count} rows before their cooldown left out (--where cooled=false fits those)"
-    )
+    rows = counted(count, "row before its cooldown", "rows before their cooldown")
+    return table.take(cooled, f"{rows} left out (--where cooled=false fits those)")
 
 
 def _read_rows(path: Path) -> tables.Table:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gpt_jax.hints import counted
 from gpt_jax.storage.compressed import FORMATS, decompress
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".json")
@@ -340,23 +341,19 @@ class _Report:
             made.append(f"{SEPARATORS.get(self.separator, self.separator)} separate its cells")
         if unnamed := sum(not name for name in header):
             held = f"{self.n_unnamed:,} rows have something there" if self.n_unnamed else "empty"
-            made.append(f"{unnamed} {_s('column', unnamed)} without a name left out ({held})")
+            made.append(f"{counted(unnamed, 'column')} without a name left out ({held})")
         if n := self.n_beyond:
-            made.append(f"{n:,} {_s('row', n)} with empty cells beyond the header's")
+            made.append(f"{counted(n, 'row')} with empty cells beyond the header's")
         if n := self.n_blank:
-            made.append(f"{n:,} {_s('row', n)} of empty cells left out, from line {first['blank']}")
+            made.append(f"{counted(n, 'row')} of empty cells left out, from line {first['blank']}")
         if n := self.n_long:
             made.append(
-                f"{n:,} {_s('row', n)} with a quoted cell of several lines, from line "
+                f"{counted(n, 'row')} with a quoted cell of several lines, from line "
                 f"{first['long']}"
             )
         if n := self.n_in_quotes:
             made.append(
-                f"{n:,} {_s('row', n)} with a cell in quotation marks, from line "
+                f"{counted(n, 'row')} with a cell in quotation marks, from line "
                 f"{first['quotes']}: they are characters in a .tsv file"
             )
         return tuple(f"{self.path}: {note}" for note in made)
-
-
-def _s(noun: str, n: int) -> str:
-    return noun if n == 1 else noun + "s"

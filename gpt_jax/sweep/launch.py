@@ -20,6 +20,7 @@ from typing import Any
 
 from gpt_jax import failures, pasting
 from gpt_jax.config import overrides
+from gpt_jax.hints import counted
 from gpt_jax.output import say
 from gpt_jax.runtime import INTERRUPTED
 from gpt_jax.storage import paths
@@ -135,8 +136,8 @@ def run(arguments: argparse.Namespace) -> int:
     kept = {entry.fingerprint for entry in sweep.entries}
     if dropped := [entry.name for entry in before if entry.fingerprint not in kept]:
         say(
-            f"{len(dropped):,} trials of {directory} are no longer in {arguments.sweep} (first "
-            f"{dropped[0]}): they are left out; runs of theirs stay in {directory / 'trials'}"
+            f"left out: {counted(len(dropped), 'trial')} of {directory}, no longer in "
+            f"{arguments.sweep} (first {dropped[0]}); runs stay in {directory / 'trials'}"
         )
     if arguments.only:
         sweep = sweep.only(arguments.only)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from gpt_jax.hints import counted
 from gpt_jax.scaling.catalog import LawEntry, find_law
 from gpt_jax.scaling.study import Options, Study, make_study
 from gpt_jax.scaling.table import QUANTITIES, RunTable, pareto, read_runs
@@ -131,7 +132,7 @@ def _require_values(entry: LawEntry, runs: RunTable) -> None:
         count = np.unique(np.round(np.log(known), 2)).size
         if count < FEWEST_VALUES:
             raise ValueError(
-                f"{count} {'value' if count == 1 else 'values'} of {name} ({QUANTITIES[name]}) in "
+                f"{counted(count, 'value')} of {name} ({QUANTITIES[name]}) in "
                 f"the runs that it is about, at least {FEWEST_VALUES} are needed"
             )
 

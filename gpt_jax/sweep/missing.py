@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from gpt_jax.hints import counted
 from gpt_jax.scaling.next_runs import Candidates
 from gpt_jax.scaling.table import STOPPED, RunTable, make_table
 from gpt_jax.sweep.table import FINAL, Row
@@ -29,8 +30,7 @@ def finished_runs(rows: Sequence[Row], name: str) -> RunTable:
     stopped = sum(row["state"] == STOPPED for row in final)
     if not stopped:
         return runs
-    count = "1 trial" if stopped == 1 else f"{stopped} trials"
-    note = f"{count} stopped early, as not the best of its settings, left out"
+    note = f"{counted(stopped, 'trial')} stopped early, as not the best of its settings, left out"
     return dataclasses.replace(runs, notes=(*runs.notes, note))
 
 

@@ -16,6 +16,7 @@ import jax
 
 from gpt_jax.config import Config, overrides
 from gpt_jax.config.meshes import least_devices
+from gpt_jax.hints import counted
 from gpt_jax.output import say
 from gpt_jax.runs.checkpoint_files import saved_steps
 from gpt_jax.runs.directory import RunDirectory
@@ -185,7 +186,8 @@ class _Pack:
         )
         del states, state  # the first step takes their buffers
         where = ", ".join(str(device.id) for device in self.devices)
-        loop = Loop(lanes, kind, done, _Lines(f"{len(lanes)} trials {why}; devices {where}"))
+        what = f"{counted(len(lanes), 'trial')} {why}; devices {where}"
+        loop = Loop(lanes, kind, done, _Lines(what))
         with contextlib.closing(loop):
             loop.take_steps(self.stop)
             loop.finish()

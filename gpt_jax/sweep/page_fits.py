@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
+from gpt_jax.hints import counted
 from gpt_jax.runs.tracking import Record
 from gpt_jax.scaling.entries import LAWS
 from gpt_jax.sweep.page_numbers import interval, number
@@ -83,7 +84,7 @@ def _fit_figures(paths: Sequence[Path]) -> dict[str, list[Figure]]:
 
 def _fit(fit: Record) -> dict[str, Any]:
     header, rows = _parameters(fit)
-    points = f"{fit['n_points']} {'row' if fit['n_points'] == 1 else 'rows'}"
+    points = counted(fit["n_points"], "row")
     return {
         **{name: fit[name] for name in ("law", "source", "formula", "warnings")},
         "summary": LAWS[fit["law"]].summary,

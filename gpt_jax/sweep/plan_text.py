@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from gpt_jax.config import Config
 from gpt_jax.cost.units import compact, duration, scientific, size, three_digits
+from gpt_jax.hints import counted
 from gpt_jax.sweep.cost import Row
 from gpt_jax.sweep.law_values import LETTERS
 from gpt_jax.sweep.machine import Machine
@@ -95,20 +96,16 @@ def _note(row: Row) -> str:
 def headline(name: str, rows: Sequence[Row]) -> str:
     """How many trials there are, done and infeasible."""
     feasible = [row for row in rows if not row.reason]
-    parts = [_count(len(feasible), "trial")]
+    parts = [counted(len(feasible), "trial")]
     done = sum(row.done for row in rows)
     if done:
         parts.append(f"{done} done")
     branches = sum(bool(row.trunk) for row in feasible)
     if branches:
-        parts.append(_count(branches, "branch", "branches") + " of trunks")
+        parts.append(counted(branches, "branch", "branches") + " of trunks")
     if len(feasible) < len(rows):
-        parts.append(_count(len(rows) - len(feasible), "infeasible cell"))
+        parts.append(counted(len(rows) - len(feasible), "infeasible cell"))
     return f"sweep {name}: {', '.join(parts)}"
-
-
-def _count(n: int, thing: str, things: str = "") -> str:
-    return f"{n:,} {thing if n == 1 else things or thing + 's'}"
 
 
 def describe_assumed(machine: Machine, config: Config, mfu: float) -> str:
@@ -129,7 +126,7 @@ def describe_measured(
     machine: Machine, attained: Sequence[float], compiling: Sequence[float]
 ) -> str:
     """Line that sums up the measurements; "nothing" where all is done or infeasible."""
-    parts = [f"time: measured on {machine.name}, steps of {_count(len(compiling), 'shape')}"]
+    parts = [f"time: measured on {machine.name}, steps of {counted(len(compiling), 'shape')}"]
     if attained:
         parts.append(f"MFU {_range([f'{share:.0%}' for share in sorted(attained)])}")
     if compiling:
@@ -163,7 +160,7 @@ def totals(rows: Sequence[Row], price: float | None, n_devices: int) -> str:
 def _total(title: str, rows: Sequence[Row], price: float | None, n_devices: int) -> str:
     flops = sum(row.flops_to_run or 0.0 for row in rows)
     known = [row.seconds for row in rows if row.seconds is not None]
-    parts = [_count(len(rows), "trial"), f"{scientific(flops)} FLOPs"]
+    parts = [counted(len(rows), "trial"), f"{scientific(flops)} FLOPs"]
     if len(known) == len(rows):
         seconds = sum(known)
         parts.append(f"{duration(seconds)} one after another")

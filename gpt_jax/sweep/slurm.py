@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from gpt_jax.hints import counted
 from gpt_jax.runtime import INTERRUPTED
 from gpt_jax.storage.atomic import write_json
 from gpt_jax.sweep.claims import STALE_SECONDS
@@ -105,9 +106,9 @@ def launch(sweep: SweepDirectory, arguments: argparse.Namespace) -> int:
         write_json(_record(sweep), jobs)
         shown = ", ".join(f"{k} = {v}" for k, v in resources.items())
         job = submitted[0].job_id.split("_")[0]
-        print(f"submitted {_trials(len(entries))} as job {job} ({shown})")
+        print(f"submitted {counted(len(entries), 'trial')} as job {job} ({shown})")
     if queued:
-        print(f"{_trials(len(queued))} in the queue already")
+        print(f"{counted(len(queued), 'trial')} in the queue already")
     print(summary(sweep.path, progress(sweep)))
     print(f"watch: squeue --me; gpt-jax sweep status {sweep.path}")
     return _wait(sweep) if arguments.wait else 0
@@ -295,7 +296,8 @@ def _wait(sweep: SweepDirectory) -> int:
     print("\n".join([*table(final), "", summary(sweep.path, final)]))
     left = sweep.claimable()
     if left:
-        print(f"{_trials(len(left))} left Slurm's queue undone: the same command continues")
+        trials = counted(len(left), "trial")
+        print(f"{trials} left Slurm's queue undone: the same command continues")
     return 1 if left or count(final)["failed"] or count(final)["damaged"] else 0
 
 
@@ -327,10 +329,6 @@ def _reason(error: Exception) -> str:
     """Error message of sbatch, without the hint to its help."""
     lines = [line for line in str(error).splitlines() if line and not line.startswith("Try ")]
     return lines[-1].removeprefix("sbatch: ").removeprefix("error: ") if lines else "no reason said"
-
-
-def _trials(n: int) -> str:
-    return "1 trial" if n == 1 else f"{n} trials"
 
 
 def _record(sweep: SweepDirectory) -> Path:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from gpt_jax.config.timetable import make_timetable
 from gpt_jax.cost import flops
+from gpt_jax.hints import counted
 from gpt_jax.runs.tracking import Record, format_seconds
 from gpt_jax.sweep.store import LABELS, STATES, Entry, State, SweepDirectory
 
@@ -133,7 +134,8 @@ def summary(path: Path, trials: Sequence[TrialProgress]) -> str:
     total = sum(t.flops for t in trials)
     done = sum(t.flops * t.share for t in trials)
     parts = [f"{n} {label(state)}" for state, n in counts.items() if n]
-    return f"{path}: {len(trials)} trials: {', '.join(parts)}; {done / total:.0%} of the FLOPs"
+    of = counted(len(trials), "trial")
+    return f"{path}: {of}: {', '.join(parts)}; {done / total:.0%} of the FLOPs"
 
 
 def count(trials: Sequence[TrialProgress]) -> Mapping[State, int]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from gpt_jax.config.timetable import make_timetable
 from gpt_jax.cost import flops
+from gpt_jax.hints import counted
 from gpt_jax.sweep.stopping import RULES, Stop, same_cell
 from gpt_jax.sweep.table import Measured
 
@@ -95,11 +96,10 @@ def text(stopped: Stopped) -> list[str]:
     """For a terminal."""
     trials, finished = stopped.trials, stopped.finished
     waiting = len(trials) - len(finished)
-    count = "1 trial" if len(trials) == 1 else f"{len(trials)} trials"
     share = stopped.saved / stopped.flops
     lines = [
-        f"{count} stopped early, {waiting} of them not finished since: {stopped.saved:.3g} of "
-        f"{stopped.flops:.3g} FLOPs saved ({share:.0%})"
+        f"{counted(len(trials), 'trial')} stopped early, {waiting} of them not finished since: "
+        f"{stopped.saved:.3g} of {stopped.flops:.3g} FLOPs saved ({share:.0%})"
     ]
     for trial in trials:
         said = f"  {trial.run}: at {trial.stop.share:.0%} by {trial.stop.rule}"

@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from gpt_jax.config import Config, overrides
+from gpt_jax.hints import counted
 from gpt_jax.output import say
 from gpt_jax.sweep.budget import PREFIX, Budget, parse_budget
 from gpt_jax.sweep.grid import Changes, Grid
@@ -180,7 +181,8 @@ def one_of_each(cells: Iterable[Cell], tell: bool = True) -> list[Cell]:
         kept.append(cell)
     n = len(all_cells) - len(kept)
     if n and tell:
-        say(f"{n:,} of {len(all_cells):,} trials compute what an earlier one does: left out")
+        of = f"{counted(n, 'trial')} of {len(all_cells):,}"
+        say(f"{of} left out: an earlier one computes the same")
     return kept
 
 

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from gpt_jax.config import Config, overrides
+from gpt_jax.hints import counted
 from gpt_jax.parallel import processes
 from gpt_jax.runs.checkpoint_files import described
 from gpt_jax.runs.directory import RunDirectory, default_directory
@@ -66,7 +67,7 @@ def _print_test(result: Record, directory: Path) -> None:
     n = scores.pop("test_examples")
     step = result.get("tested_checkpoint")  # none in results of earlier versions
     line = step is not None and described(RunDirectory(directory).checkpoints, step)
-    print(f"\ntest ({n:,} examples{f'; {line}' if line else ''})")
+    print(f"\ntest ({counted(n, 'example')}{f'; {line}' if line else ''})")
     width = max(map(len, scores)) - len("test_")
     for name, value in scores.items():
         shown = f"{value:.4f}" if isinstance(value, int | float) else value  # nan is a string

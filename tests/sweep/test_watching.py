@@ -107,8 +107,8 @@ def test_trials_that_are_no_longer_in_the_file_are_told(tmp_path, monkeypatch, c
     file.write_text(SWEEP.format(path=str(text), seeds=[1, 2, 2]))
     assert cli.main(command) == 0
     said = capsys.readouterr().err
-    assert "1 of 3 trials compute what an earlier one does: left out" in said
-    assert f"1 trials of {runs} are no longer in {file} (first seed=3)" in said
+    assert "1 trial of 3 left out: an earlier one computes the same" in said
+    assert f"left out: 1 trial of {runs}, no longer in {file} (first seed=3)" in said
 
 
 @pytest.mark.parametrize(
