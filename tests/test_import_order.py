@@ -26,7 +26,8 @@ storage: . atomic checksum csv_cells json_files locks optional compressed paths 
 pages
 config: fields notation entries adapt data distill how model optimizer python_file extensions task
     train config . meshes overrides settings_help timetable
-cost: . blocks flops hardware memory rounding topology mesh traffic estimate search units
+cost: . blocks flops hardware memory rounding topology mesh traffic calibration estimate search
+    units
 scaling: . arguments chain_spec expressions conditions ladder laws choose constraints
     data_constrained entry entries entries.batch_size_power entries.chinchilla_envelope
     entries.chinchilla_isoflop entries.chinchilla_parametric entries.compute_power
@@ -37,9 +38,10 @@ scaling: . arguments chain_spec expressions conditions ladder laws choose constr
     next_runs best catalog rungs uncertainty bowls fit answers chain compare compare_report
     fit_arguments mixture optima checks envelope isoflop scatter study plots compare_plots
     form_plots report wide
-published: . compare fits scores chinchilla laws shapes tables runs runs.entry runs.active_sl
-    runs.schema runs.build runs.fetch runs.results runs.entries.active_sl_domain_mixture
-    runs.entries.active_sl_lr_bsz runs.entries.active_sl_moe runs.entries.chinchilla
+published: . compare fits scores chinchilla laws shapes step_times tables runs runs.entry
+    runs.active_sl runs.schema runs.build runs.fetch runs.results
+    runs.entries.active_sl_domain_mixture runs.entries.active_sl_lr_bsz
+    runs.entries.active_sl_moe runs.entries.chinchilla
     runs.entries.clark2022 runs.entries.gadre2024 runs.entries.gemstones runs.entries.isoflops
     runs.entries.muennighoff2023 runs.entries.multi_power_law runs.entries.olmo_ladder
     runs.entries.porian2024 runs.entries.pythia runs.entries.regmix runs.entries.steplaw

@@ -2,7 +2,8 @@
 
 Roofline: a step takes at least as long as its products at the chip's peak, its traffic to memory at
 the chip's bandwidth, and what it sends along each mesh axis at that axis's share of the
-interconnect. If all three overlap perfectly it takes the longest of them: the bound.
+interconnect. If all three overlap perfectly it takes the longest of them: the bound. What steps
+took on real chips is a factor times compute and memory in turn (`gpt_jax.cost.calibration`).
 """
 
 import dataclasses
@@ -57,9 +58,15 @@ class Plan:
         return sum(t.seconds for t in self.traffic)
 
     @property
-    def step_seconds(self) -> float:
+    def bound_seconds(self) -> float:
         """Lower bound of a step's time: compute, memory and interconnect overlap perfectly."""
         return max(self.compute_seconds, self.memory_seconds, self.network_seconds)
+
+    @property
+    def in_turn_seconds(self) -> float:
+        """Seconds if compute and memory take turns, and what is sent runs beside both: the closed
+        form that measured steps are compared with (`gpt_jax.cost.calibration`)."""
+        return max(self.compute_seconds + self.memory_seconds, self.network_seconds)
 
     @property
     def bound_by(self) -> str:
@@ -70,30 +77,29 @@ class Plan:
         }
         return max(times, key=lambda name: times[name])
 
-    @property
-    def mfu_bound(self) -> float:
-        return self.mfu(self.step_seconds)
-
-    def mfu(self, step_seconds: float) -> float:
-        """Model FLOPs utilization of a step that takes so long."""
+    def mfu(self, step_seconds: float, convention: flops.Convention = "palm") -> float:
+        """Model FLOPs utilization of a step that takes so long; a convention that leaves out what
+        the step computes gives a lower one."""
+        model = self.config.model
+        work = self.config.train.batch_sequences * flops.training_flops_per_sequence(
+            model, convention
+        )
         peak = self.topology.chip.peak(_dtype(self.config))
-        return self.model_flops / (step_seconds * peak)
+        return work / self.mesh.n_devices / (step_seconds * peak)
 
-    @property
-    def tokens_per_second(self) -> float:
-        return self.step_tokens / self.step_seconds
+    def tokens_per_second(self, step_seconds: float) -> float:
+        return self.step_tokens / step_seconds
 
-    @property
-    def days(self) -> float:
-        return self.n_tokens / self.tokens_per_second / 86_400
+    def days(self, step_seconds: float) -> float:
+        """Days that the whole run takes, by its tokens."""
+        return self.n_tokens / self.tokens_per_second(step_seconds) / 86_400
 
-    @property
-    def chip_hours(self) -> float:
-        return self.days * 24 * self.topology.n_chips
+    def chip_hours(self, step_seconds: float) -> float:
+        return self.days(step_seconds) * 24 * self.topology.n_chips
 
-    @property
-    def cost(self) -> float | None:
-        return None if self.price is None else self.price * self.chip_hours
+    def cost(self, step_seconds: float) -> float | None:
+        """Price of the whole run; None if a chip-hour has none."""
+        return None if self.price is None else self.price * self.chip_hours(step_seconds)
 
     @property
     def available_bytes(self) -> float:

@@ -29,8 +29,8 @@ OTHERS = ("mesh.expert", "mesh.sequence", "mesh.slices")
 def search(config: Config, topology: Topology, price: float | None = None) -> list[Plan]:
     """Plans that fit by closed form, the fastest first.
 
-    By the roofline's bound; of plans within a tenth of a percent, the one with the least traffic to
-    memory and between chips, which a real step never hides perfectly. Raises ValueError if nothing
+    By compute and memory in turn; of plans within a tenth of a percent, the one with the least
+    traffic between chips, which a real step never hides perfectly. Raises ValueError if nothing
     fits, saying what comes nearest.
     """
     given = config.mesh.sequence
@@ -48,8 +48,8 @@ def search(config: Config, topology: Topology, price: float | None = None) -> li
 
 
 def _rank(plan: Plan) -> tuple[float, float, float]:
-    digits = float(f"{plan.step_seconds:.3g}")
-    return digits, plan.memory_seconds + plan.network_seconds, plan.memory.total
+    digits = float(f"{plan.in_turn_seconds:.3g}")
+    return digits, plan.network_seconds, plan.memory.total
 
 
 def candidates(

@@ -1,10 +1,11 @@
 """Plans as rows of numbers, for tables, CSV and JSON. Must not import jax."""
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from gpt_jax.cost import flops
 from gpt_jax.cost.estimate import Plan
+from gpt_jax.published.step_times import about_seconds
 from gpt_jax.storage import csv_cells
 
 if TYPE_CHECKING:
@@ -14,9 +15,13 @@ Record = dict[str, Any]
 
 
 def record(plan: Plan, compiled: "Compiled | None" = None) -> Record:
-    """All numbers of a plan, flat, in bytes and seconds of one device; the compiler's too."""
+    """All numbers of a plan, flat, in bytes and seconds of one device; the compiler's too.
+
+    MFU, tokens per second, days, chip-hours and cost are those of the expected step.
+    """
     config, memory = plan.config, plan.memory
     counts = flops.count_parameters(config.model)
+    about = about_seconds(plan)
     row: Record = {
         "name": config.name,
         "topology": plan.topology.name,
@@ -46,13 +51,15 @@ def record(plan: Plan, compiled: "Compiled | None" = None) -> Record:
         "compute_seconds": plan.compute_seconds,
         "memory_seconds": plan.memory_seconds,
         "network_seconds": plan.network_seconds,
-        "step_seconds": plan.step_seconds,
+        "bound_seconds": plan.bound_seconds,
         "bound_by": plan.bound_by,
-        "mfu_bound": plan.mfu_bound,
-        "tokens_per_second": plan.tokens_per_second,
-        "days": plan.days,
-        "chip_hours": plan.chip_hours,
-        "cost": plan.cost,
+        "in_turn_seconds": plan.in_turn_seconds,
+        "about_seconds": about,
+        **{f"mfu_{name}": plan.mfu(about, name) for name in get_args(flops.Convention)},
+        "tokens_per_second": plan.tokens_per_second(about),
+        "days": plan.days(about),
+        "chip_hours": plan.chip_hours(about),
+        "cost": plan.cost(about),
     }
     for axis in dataclasses.asdict(plan.mesh):
         sent = [t.sent_bytes for t in plan.traffic if t.axis == axis]
@@ -74,7 +81,7 @@ def _compiled(plan: Plan, compiled: "Compiled") -> Record:
         "compiled_cycle_seconds": compiled.cycle_seconds if known else None,
         "compiled_kernel_seconds": compiled.kernel_seconds if known else None,
         "compiled_step_seconds": compiled.step_seconds if known else None,
-        "compiled_mfu_bound": plan.mfu(compiled.step_seconds) if known else None,
+        "compiled_mfu": plan.mfu(compiled.step_seconds) if known else None,
         "once_flops": compiled.once_flops if known else None,
         "once_bytes": compiled.once_bytes if known else None,
         "once_seconds": compiled.once_seconds if known else None,

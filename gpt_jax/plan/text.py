@@ -1,6 +1,6 @@
 """Plans as text: one in full, or several as the rows of a table. Must not import jax."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from gpt_jax.config import meshes
 from gpt_jax.config.meshes import MeshSizes
@@ -8,6 +8,7 @@ from gpt_jax.cost import flops
 from gpt_jax.cost.estimate import Plan, weight_flops_per_sequence
 from gpt_jax.cost.memory import MEMORY_SHARE
 from gpt_jax.cost.units import compact, duration, scientific
+from gpt_jax.published.step_times import about_seconds, expected
 
 if TYPE_CHECKING:
     from gpt_jax.plan.compiled import Compiled
@@ -33,7 +34,8 @@ def whole(plan: Plan) -> str:
         _section("size", _size(plan)),
         _section("memory of a device, closed form", _memory(plan)),
         _section("a step, closed form", _step(plan)),
-        _section("the whole run, at the bound", _run(plan)),
+        _section("model FLOPs utilization of that step, by convention", _mfu(plan)),
+        _section("the whole run, at the expected step (at the bound)", _run(plan)),
     ]
     return "\n\n".join(parts)
 
@@ -107,18 +109,35 @@ def _step(plan: Plan) -> Lines:
         (f"along {t.axis}", seconds(t.seconds), f"{t.sent_bytes / 1e9:,.2f} GB sent: {t.what}")
         for t in plan.traffic
     ]
-    overlapped = f"bound by {plan.bound_by}, if all overlap"
-    rate = f"{compact(plan.tokens_per_second)} tokens/s"
+    factor, about = expected(plan), about_seconds(plan)
+    rate = f"{compact(plan.tokens_per_second(about))} tokens/s"
     return [
         *lines,
-        ("step", seconds(plan.step_seconds), f"{overlapped}; {rate}"),
-        ("MFU", f"{plan.mfu_bound:.1%}", f"at most{over_one(plan)}"),
+        ("closed form", seconds(plan.in_turn_seconds), _in_turn(plan)),
+        ("step", f"about {seconds(about)}", f"{factor.shown}; {rate}"),
+        ("bound", seconds(plan.bound_seconds), f"by {plan.bound_by}, if all overlap"),
     ]
 
 
-def over_one(plan: Plan) -> str:
-    """Why MFU may exceed 100%, where it does."""
-    if plan.mfu_bound <= 1:
+def _in_turn(plan: Plan) -> str:
+    if plan.in_turn_seconds == plan.network_seconds:
+        return "what is sent takes longer than compute and memory in turn"
+    return "compute and memory in turn"
+
+
+def _mfu(plan: Plan) -> Lines:
+    """MFU in every convention: papers differ in which FLOPs of the model they count."""
+    about, bound = about_seconds(plan), plan.bound_seconds
+    lines = []
+    for name in get_args(flops.Convention):
+        at_bound = f"{plan.mfu(bound, name):.1%} at the bound{_over_one(plan, name)}"
+        lines.append((name, f"{plan.mfu(about, name):.1%}", at_bound))
+    return lines
+
+
+def _over_one(plan: Plan, convention: flops.Convention) -> str:
+    """Reason why PaLM's MFU exceeds 100%, where it does."""
+    if convention != "palm" or plan.mfu(plan.bound_seconds) <= 1:
         return ""
     executed = plan.executed_flops / plan.model_flops
     return (
@@ -128,12 +147,15 @@ def over_one(plan: Plan) -> str:
 
 
 def _run(plan: Plan) -> Lines:
+    about, bound = about_seconds(plan), plan.bound_seconds
+    days = duration(plan.days(bound) * 86_400)
     lines = [
-        ("time", duration(plan.days * 86_400), "of steps alone"),
-        ("chip-hours", compact(plan.chip_hours), ""),
+        ("time", duration(plan.days(about) * 86_400), f"({days}) of steps alone"),
+        ("chip-hours", compact(plan.chip_hours(about)), f"({compact(plan.chip_hours(bound))})"),
     ]
-    if plan.cost is not None:
-        lines.append(("cost", compact(plan.cost), f"at {plan.price:g} a chip-hour"))
+    if plan.price is not None:
+        at_least = f"({compact(plan.cost(bound))}) at {plan.price:g} a chip-hour"
+        lines.append(("cost", compact(plan.cost(about)), at_least))
     return lines
 
 
@@ -142,13 +164,14 @@ def beside(plan: Plan, compiled: "Compiled") -> str:
     title = f"compiled by libtpu in {duration(compiled.compile_seconds)} ({compiled.attention})"
     if not compiled.fits:
         return f"{title}\n  does not fit: {compiled.message}"
+    ours, theirs = plan.mfu(plan.in_turn_seconds), plan.mfu(compiled.step_seconds)
     pairs = [
         ("arguments", plan.memory.state / GIB, compiled.argument_bytes / GIB, "GiB"),
         ("temporaries", plan.memory.temporaries / GIB, compiled.temporary_bytes / GIB, "GiB"),
         ("total", plan.memory.total / GIB, compiled.total_bytes / GIB, "GiB"),
         ("FLOPs, no attention", _no_attention(plan), compiled.costs.flops / 1e12, "TFLOP"),
-        ("step", plan.compute_seconds, compiled.step_seconds, "s"),
-        ("MFU", 100 * plan.mfu_bound, 100 * plan.mfu(compiled.step_seconds), "%"),
+        ("step", plan.in_turn_seconds, compiled.step_seconds, "s"),
+        ("MFU, palm", 100 * ours, 100 * theirs, "%"),
     ]
     lines = [title, f"  {'':<22}{'closed form':>14}{'compiler':>14}{'difference':>12}"]
     for name, ours, theirs, unit in pairs:
@@ -183,7 +206,7 @@ def _no_attention(plan: Plan) -> float:
 
 HEADER = (
     "config", "topology", "mesh", "remat", "mb", "params", "tokens", "state", "total", "fits",
-    "step", "by", "MFU <=", "tok/s", "days", "chip-h", "cost",
+    "step ~", "step >=", "by", "MFU ~", "tok/s", "days", "chip-h", "cost",
 )  # fmt: skip
 COMPILED_HEADER = ("compiled", "diff", "its MFU", "compiling")
 
@@ -196,7 +219,7 @@ def table(plans: list[Plan], compiled: "list[Compiled | None]") -> str:
         [*_row(plan), *(_compiled_row(plan, one) if with_compiler else ())]
         for plan, one in zip(plans, compiled, strict=True)
     ]
-    if all(plan.cost is None for plan in plans):
+    if all(plan.price is None for plan in plans):
         at = header.index("cost")
         for line in [header, *rows]:
             line.pop(at)
@@ -213,7 +236,7 @@ def table(plans: list[Plan], compiled: "list[Compiled | None]") -> str:
 
 
 def _row(plan: Plan) -> list[str]:
-    mesh, config = plan.mesh, plan.config
+    mesh, config, about = plan.mesh, plan.config, about_seconds(plan)
     return [
         config.name,
         plan.topology.name,
@@ -225,13 +248,14 @@ def _row(plan: Plan) -> list[str]:
         f"{plan.memory.state / GIB:.2f}",
         f"{plan.memory.total / GIB:.2f}",
         "yes" if plan.fits else "no",
-        seconds(plan.step_seconds),
+        seconds(about),
+        seconds(plan.bound_seconds),
         plan.bound_by,
-        f"{plan.mfu_bound:.1%}",
-        compact(plan.tokens_per_second),
-        f"{plan.days:,.1f}" if plan.days < 1000 else compact(plan.days),
-        compact(plan.chip_hours),
-        "-" if plan.cost is None else compact(plan.cost),
+        f"{plan.mfu(about):.1%}",
+        compact(plan.tokens_per_second(about)),
+        f"{plan.days(about):,.1f}" if plan.days(about) < 1000 else compact(plan.days(about)),
+        compact(plan.chip_hours(about)),
+        compact(plan.cost(about)),
     ]
 
 
@@ -258,6 +282,6 @@ def _compiled_row(plan: Plan, compiled: "Compiled | None") -> list[str]:
 
 TABLE_NOTES = """\
 mesh: data x fsdp x tensor (e expert, s sequence, sl slices); mb: microbatches. state, total,
-compiled: GiB of a device. step: at least, with compute, memory and interconnect overlapping
-perfectly; days and chip-hours at it. MFU over 100%: PaLM's count has scores of whole T x T squares,
-of which a causal kernel skips what the mask hides."""
+compiled: GiB of a device. step ~: expected, by what programs of the kind took on real chips
+(gpt-jax table step-times); MFU (PaLM's count), tok/s, days and chip-hours at it. step >=: the
+bound, if compute, memory and interconnect overlap perfectly."""

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from gpt_jax.hints import did_you_mean
-from gpt_jax.published import chinchilla, laws, scores, shapes
+from gpt_jax.published import chinchilla, laws, scores, shapes, step_times
 from gpt_jax.published.compare import Comparison
 from gpt_jax.published.fits import Fits
 
@@ -67,6 +67,7 @@ TABLES: Mapping[str, Table] = {
     "chinchilla-table-a3": Table(chinchilla.table_a3, folder="chinchilla"),
     "chinchilla-table-a4": Table(chinchilla.table_a4, folder="chinchilla"),
     "chinchilla-table-a9": Table(chinchilla.table_a9, folder="chinchilla"),
+    "step-times": Table(lambda _: step_times.step_times(), folder="plan"),
 }  # fmt: skip
 
 
@@ -92,7 +93,8 @@ def build_table(name: str, fits: Fits, scored: Sequence[scores.Scored] = ()) -> 
                 f"{', '.join(scores.BUILDERS)})"
             )
         return replace(scores.BUILDERS[name](scored), notes=(state,))
-    return replace(table.build(fits), notes=(state, *fits.notes(table.laws)))
+    built = table.build(fits)
+    return replace(built, notes=(state, *built.notes, *fits.notes(table.laws)))
 
 
 def listing() -> str:

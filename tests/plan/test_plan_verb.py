@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 
 import pytest
 
@@ -28,8 +29,11 @@ def test_one_config_is_told_in_full(capsys, repository):
     expected = make_plan(config, parse_topology("v5p:8x8x8"), 4.2)
     assert "mesh data 1 x fsdp 64 x tensor 8" in text
     assert f"{expected.memory.total / 2**30:,.2f} GiB" in text
-    assert f"{expected.step_seconds:,.3f} s" in text
-    assert f"{expected.mfu_bound:.1%}" in text
+    assert f"{expected.bound_seconds:,.3f} s  by compute, if all overlap" in text
+    assert re.search(
+        r"step +about [\d.]+ s  programs of this kind took [\d.]+ to [\d.]+ times", text
+    )
+    assert re.search(rf"  palm .*{expected.mfu(expected.bound_seconds):.1%} at the bound", text)
     assert "at 4.2 a chip-hour" in text
 
 
@@ -44,7 +48,9 @@ def test_several_are_rows_and_files_hold_all_numbers(capsys, repository, tmp_pat
     assert [row["name"] for row in rows] == [r["name"] for r in records] == GPT3[:3]
     for path, row, record in zip(paths, rows, records, strict=True):
         expected = make_plan(overrides.load(path, {"mesh.fsdp": 8}), parse_topology("h100:64"))
-        assert float(row["step_seconds"]) == record["step_seconds"] == expected.step_seconds
+        assert float(row["bound_seconds"]) == record["bound_seconds"] == expected.bound_seconds
+        assert record["about_seconds"] > record["in_turn_seconds"] > record["bound_seconds"]
+        assert record["mfu_palm"] == expected.mfu(record["about_seconds"])
         assert record["data"] == 8
         assert int(row["n_params"]) == record["n_params"] > 1e8
 
