@@ -34,12 +34,12 @@ scaling: . arguments chain_spec expressions conditions ladder laws choose constr
     entries.critical_batch entries.data_constrained entries.kaplan_c entries.kaplan_d
     entries.kaplan_n entries.kaplan_nd entries.kaplan_ns entries.learning_rate_power formula_law
     entries.over_training entries.routed_experts entries.routed_parameters entries.vocabulary
-    frontier minimise curve farseer entries.farseer functions pair_law profiles schedules table
-    next_runs best catalog rungs uncertainty bowls fit answers chain compare compare_report
+    frontier minimise noise curve farseer entries.farseer functions pair_law profiles schedules
+    table next_runs best catalog rungs uncertainty bowls fit answers chain compare compare_report
     fit_arguments mixture optima checks envelope isoflop scatter study plots compare_plots
     form_plots report wide
 published: . compare fits scores chinchilla laws shapes step_times tables runs runs.entry
-    runs.active_sl runs.schema runs.build runs.fetch runs.results
+    runs.active_sl runs.step_law runs.schema runs.build runs.fetch runs.results
     runs.entries.active_sl_domain_mixture runs.entries.active_sl_lr_bsz
     runs.entries.active_sl_moe runs.entries.chinchilla
     runs.entries.clark2022 runs.entries.gadre2024 runs.entries.gemstones runs.entries.isoflops

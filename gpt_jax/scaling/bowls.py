@@ -2,8 +2,9 @@
 
 A cell is one (N, D). By bowls: in each cell a quadratic over the logarithms of the hyperparameters,
 fitted to the runs near its best; then a power law through the minima. By one surface: all cells at
-once, with a floor of their own, one curvature, and minima that lie on the power laws. Step Law
-(arXiv 2503.04715): lr* of N and D, B* of D; weight decay of D / N (2505.13738). Dims: R runs, H
+once, with a floor of their own, one curvature, and minima that lie on the power laws. By near runs:
+a power law through all runs that are almost the best of their cell, as Step Law is fitted (arXiv
+2503.04715): lr* of N and D, B* of D; weight decay of D / N (2505.13738). Dims: R runs, H
 hyperparameters, V variables of a law. Must not import jax.
 """
 
@@ -23,6 +24,9 @@ VARIABLES = {
 """{hyperparameter: variables of the power law that its best value follows}"""
 WINDOW = 0.02
 """Runs of a cell up to this share above its lowest loss are near its best."""
+
+NEAR = 0.0025
+"""Likewise for laws through near runs: the default of Step Law's own code (fit_tool.py)."""
 
 
 @dataclass(frozen=True)
@@ -143,6 +147,37 @@ def law_through(cells: Sequence[Cell], hyper: str) -> PowerLaw:
     residual = y - design @ solved
     covariance = np.linalg.inv(design.T @ design) * (residual @ residual) / freedom
     return _law(hyper, solved, np.sqrt(np.diag(covariance)), freedom)
+
+
+def fit_near(grid: Grid, share: float = NEAR) -> dict[str, PowerLaw]:
+    """Power laws by least squares through the runs within a share of their cell's lowest loss.
+
+    Where a grid ends, the runs near the best are cut off, and a lucky run draws a cell's others out
+    of the window: simple, and biased where bowls are not. Intervals as those of `fit_surface`.
+    """
+    cells = cells_of(grid)
+    near = [r[grid.loss[r] < grid.loss[r].min() * (1 + share)] for r in cells]
+    owner = np.repeat(np.arange(len(cells)), [r.size for r in near])
+    runs, laws = grid.take(np.concatenate(near)), {}
+    for hyper, values in runs.hyper.items():
+        logs = runs.log_variables(VARIABLES[hyper])
+        design = np.column_stack([np.ones(owner.size), logs])
+        freedom = len(cells) - design.shape[1]
+        if freedom < 1 or np.linalg.matrix_rank(design) < design.shape[1]:
+            raise ValueError(
+                f"{len(cells)} cells; the law of {hyper} in {', '.join(VARIABLES[hyper])} needs "
+                f"{design.shape[1] + 1} that vary each"
+            )
+        # About the middle of the variables: the sandwich is of well-sized numbers.
+        middle = np.append(0.0, logs.mean(0))
+        solved = np.linalg.lstsq(design - middle, np.log(values), rcond=None)[0]
+        covariance = _over_cells(
+            design - middle, np.log(values) - (design - middle) @ solved, owner
+        )
+        shift = np.append(1.0, -middle[1:])
+        errors = np.sqrt(np.append(shift @ covariance @ shift, np.diag(covariance)[1:]))
+        laws[hyper] = _law(hyper, np.append(shift @ solved, solved[1:]), errors, freedom)
+    return laws
 
 
 def fit_surface(grid: Grid, window: float = WINDOW) -> dict[str, PowerLaw]:

@@ -13,16 +13,17 @@ import numpy as np
 
 from gpt_jax.scaling.laws import Array, LogVariables
 from gpt_jax.scaling.minimise import minimise
+from gpt_jax.scaling.noise import Noise, judge
 
 SYMBOLS = ("L0", "A", "alpha", "B", "C", "beta", "gamma")
 LOGS = (1, 3, 4)
 """Parameters that theta holds as logarithms."""
+SIZES = (1, 3)
+"""A and B, of which losses are linear: refits differ from a fit in these, not in logarithms."""
 DELTA = 3e-3
 """Huber delta on log loss: about the size of the law's residuals (the paper: 1e-3)."""
 BLOCK = 48
 """Steps of a block at most."""
-AWAY = 20
-"""Evaluations in a block of residuals: a curve's noise is correlated over some hundred steps."""
 TINY_RATE = 1e-12
 FEWEST_STEPS, FEWEST_STRETCHES = 20, 8
 """Fewest steps, and stretches of them after the warm-up, of a run whose curve is fitted."""
@@ -34,10 +35,10 @@ PRIOR = {"C": (0.0, 1.0), "beta": (0.5, 0.1), "gamma": (0.5, 0.1)}
 """Centre and width in theta of what is known beforehand: the start of the paper's own fits, which
 stop after some steps. Few curves leave the three to each other, and their least error then
 predicts longer runs badly."""
-NOISE = 1e-3 * AWAY**0.5
-"""Error of log loss, at most, that costs the objective as much as one width of the prior; cleaner
-residuals make the prior count less (`_noise_of`). The factor AWAY^0.5 is there because neighbouring
-residuals are correlated: AWAY evaluations count as one."""
+NOISE = 4.5e-3
+"""Error of log loss, at most, that costs the objective as much as one width of the prior: that of
+single evaluations which, if they were independent, would say as little as these. Cleaner residuals
+make the prior count less (`noise.Noise.together`)."""
 PRIOR_STEP = 1e-4
 """Scale of the prior's rows: far within Huber's delta."""
 
@@ -158,7 +159,7 @@ class CurveFit:
     theta: Array
     """(P)"""
     spread: Array
-    """(F, P): theta of the refits less theta"""
+    """(F, P): theta of the refits less theta; A and B themselves where theta has logarithms"""
     objective: float
     curves: tuple[Curve, ...]
 
@@ -169,12 +170,27 @@ class CurveFit:
     def predict(self, curve: Curve) -> tuple[Array, Array]:
         """(T) losses of a curve, and (F, T) of the refits."""
         value, gradient = curve_values(self.theta[None], make_blocks(curve))
-        return value[0], value[0] + self.spread @ gradient[0]
+        return value[0], value[0] + self.spread @ _in_sizes(gradient[0], self.theta)
+
+    @property
+    def samples(self) -> Array:
+        """(F, P): parameters of the refits, as printed."""
+        found = np.array([printed(self.theta + row) for row in self.spread]).reshape(-1, 7)
+        for index in SIZES:
+            found[:, index] = np.maximum(np.exp(self.theta[index]) + self.spread[:, index], 0.0)
+        return found
 
 
 def printed(theta: Array) -> Array:
     """theta (P) -> L0, A, alpha, B, C, beta, gamma."""
     return np.where(np.isin(np.arange(7), LOGS), np.exp(np.clip(theta, -700, 700)), theta)
+
+
+def _in_sizes(gradient: Array, theta: Array) -> Array:
+    """A gradient (P, T) by theta as one by A and B themselves."""
+    scale = np.ones(theta.size)
+    scale[list(SIZES)] = np.exp(-theta[list(SIZES)])
+    return gradient * scale[:, None]
 
 
 def from_parameters(values: dict[str, float]) -> Array:
@@ -203,7 +219,13 @@ def fit_curves(
     law = MultiPower(tuple(make_blocks(curve) for curve in known), fixed)
     measured = np.log(np.concatenate([curve.loss for curve in known]))
     rows = np.append(measured, np.zeros(len(PRIOR)))
-    sizes = [curve.loss.size for curve in known]
+    plain = MultiPower(law.blocks, law.held, prior=False)
+    free = np.setdiff1d(np.arange(len(SYMBOLS)), [index for index, _ in fixed])
+
+    def noise_at(theta: Array) -> Noise:
+        value, gradient = plain.log_loss(theta[None], {})
+        slopes = _in_sizes(gradient[0], theta)[free].T
+        return judge(measured - value[0], slopes, [curve.steps for curve in known])
 
     def weights(noise: float) -> Array:
         return np.append(np.ones(measured.size), np.full(len(PRIOR), (noise / PRIOR_STEP) ** 2))
@@ -213,39 +235,13 @@ def fit_curves(
     starts = _starts(law, np.exp(measured)) if like is None else like[None]
     rough = minimise(law, {}, rows, starts, 10 * DELTA, weights=weights(NOISE), iterations=60)
     best = rough.theta[np.argsort(rough.objective)[:2]]
-    off = measured - law.log_loss(best[:1], {})[0][0, : measured.size]
-    noise = min(NOISE, _noise_of(off, sizes)[0])
+    noise = min(NOISE, noise_at(best[0]).together ** 0.5)
     fine = minimise(law, {}, rows, best, DELTA, weights=weights(noise), iterations=400)
     theta = fine.theta[fine.objective.argmin()]
-    spread = _spread(
-        MultiPower(law.blocks, law.held, prior=False),
-        theta,
-        measured,
-        sizes,
-        n_refits,
-        seed,
-        noise,
-    )
+    spread = np.empty((0, theta.size))
+    if n_refits:
+        spread = _spread(plain, theta, noise_at(theta), n_refits, seed, noise)
     return CurveFit(theta, spread, float(fine.objective.min()), tuple(known))
-
-
-def _noise_of(residuals: Array, sizes: Sequence[int]) -> tuple[float, float, float]:
-    """Scatter of evaluations as if they were independent, how many count as one, and how many by
-    what stretches of them share within.
-
-    From the sums of stretches of AWAY residuals. Stretches miss what their ends share; of noise
-    whose correlation falls exponentially, where f count as one, (f^2 - 1) / (2 AWAY).
-    """
-    sums = []
-    for size, end in zip(sizes, np.cumsum(sizes), strict=True):
-        own = residuals[end - size : end]
-        length = min(AWAY, size)
-        sums.append(own[: size // length * length].reshape(-1, length).sum(1) / length**0.5)
-    scatter = float((np.concatenate(sums) ** 2).mean()) ** 0.5
-    within = max(1.0, scatter**2 / max(float((residuals**2).mean()), 1e-300))
-    inside = 1 - 2 * (within - 1 / (2 * AWAY)) / AWAY
-    count = AWAY * (1 - max(inside, 0.0) ** 0.5)
-    return scatter * (count / within) ** 0.5, count, within
 
 
 def quality(fit: CurveFit, curve: Curve) -> dict[str, float]:
@@ -308,48 +304,28 @@ def _starts(law: MultiPower, loss: Array) -> Array:
 def _spread(
     law: MultiPower,
     theta: Array,
-    measured: Array,
-    sizes: list[int],
+    noise: Noise,
     n_refits: int,
     seed: int,
     prior_noise: float,
 ) -> Array:
-    """(F, P): theta of refits less theta, one Gauss-Newton step to resampled residuals.
+    """(F, P): theta of refits less theta, one Gauss-Newton step to drawn noise of log loss.
 
-    Residuals of a curve are moved in blocks, with random signs: neighbours stay correlated.
+    In A and B themselves, not their logarithms: the losses are linear in them, also where a fit
+    has put one to 0.
     """
-    if not n_refits:
-        return np.empty((0, theta.size))
-    predicted, gradient = law.log_loss(theta[None], {})
-    jacobian, residual = gradient[0].T, measured - predicted[0]
+    jacobian = _in_sizes(law.log_loss(theta[None], {})[1][0], theta).T
     free = np.setdiff1d(np.arange(theta.size), [index for index, _ in law.held])
-    # A fit takes as many of the independent evaluations as it has parameters.
-    _, shared, within = _noise_of(residual, sizes)
-    freedom = max(1.0, residual.size / shared - free.size)
-    inflate = (residual.size / freedom / within) ** 0.5
     rng = np.random.default_rng(seed)
-    ends = np.cumsum(sizes)
-    parts = []
-    for size, end in zip(sizes, ends, strict=True):
-        own = residual[end - size : end]
-        length = min(AWAY, max(1, size // 2))
-        count = -(-size // length)
-        first = rng.integers(0, max(1, size - length + 1), (n_refits, count))
-        index = (first[:, :, None] + np.arange(length)).reshape(n_refits, -1)[:, :size]
-        signs = np.repeat(rng.choice([-1.0, 1.0], (n_refits, count)), length, 1)[:, :size]
-        parts.append(own[index] * signs)
-    # The scatter itself is known from so many stretches only: Student's t.
-    stretches = residual.size / AWAY
-    unknown = (stretches / rng.chisquare(stretches, n_refits)) ** 0.5
-    noise = inflate * unknown[:, None] * np.concatenate(parts, 1)
+    drawn = noise.draw(n_refits, rng)
     # The prior's rows, as uncertain as it says.
     rows = np.zeros((len(PRIOR), theta.size))
     for k, (symbol, (_, width)) in enumerate(PRIOR.items()):
         rows[k, SYMBOLS.index(symbol)] = prior_noise / width
     columns = np.concatenate([jacobian[:, free], rows[:, free]])
-    noise = np.append(noise, prior_noise * rng.standard_normal((n_refits, len(PRIOR))), 1)
+    drawn = np.append(drawn, prior_noise * rng.standard_normal((n_refits, len(PRIOR))), 1)
     scale = np.maximum(np.linalg.norm(columns, axis=0), 1e-300)
-    solved = np.linalg.lstsq(columns / scale, noise.T, rcond=1e-10)[0].T / scale
+    solved = np.linalg.lstsq(columns / scale, drawn.T, rcond=1e-10)[0].T / scale
     spread = np.zeros((n_refits, theta.size))
     spread[:, free] = solved
     return spread

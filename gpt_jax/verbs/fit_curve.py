@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "where the runs have not decayed enough to say them")  # fmt: skip
     add("--then", metavar="KIND:steps=N[,end=RATE]",
         help="how the run goes on: constant, cosine, linear or wsd, to N steps")  # fmt: skip
-    add("--bootstrap", type=int, default=500, metavar="N", help="of residual blocks (500)")
+    add("--bootstrap", type=int, default=500, metavar="N", help="draws of noise for intervals (500)")
     add("--seed", type=int, default=0)
     add("--json", metavar="OUT", help="write everything to this file")
     add("--plots", metavar="DIR", help="draw figures (PNG and SVG) into this directory")
@@ -216,7 +216,7 @@ def text(
     """The law for a terminal."""
     import numpy as np
 
-    from gpt_jax.scaling.curve import DELTA, printed, quality
+    from gpt_jax.scaling.curve import DELTA, quality
     from gpt_jax.scaling.uncertainty import percentiles
 
     lines = [
@@ -228,7 +228,7 @@ def text(
         lines.append(f"  a weak prior holds {near}: few curves leave these to each other")
     if fit.parameters["L0"] < 1e-6:
         lines.append("  warning: the curves leave no irreducible loss (L0 = 0)")
-    samples = np.array([printed(fit.theta + s) for s in fit.spread])
+    samples = fit.samples
     for k, (name, number_) in enumerate(fit.parameters.items()):
         if name in held:
             lines.append(f"    {name:6s} {number_:<10.5g} held")
@@ -312,10 +312,10 @@ def to_json(
     """Everything that is known of the law."""
     import numpy as np
 
-    from gpt_jax.scaling.curve import printed, quality
+    from gpt_jax.scaling.curve import quality
 
     document: dict[str, Any] = {"law": "multi-power", "parameters": fit.parameters, "fitted": train}
-    samples = np.array([printed(fit.theta + s) for s in fit.spread])
+    samples = fit.samples
     if samples.size:
         document["intervals"] = {
             name: {"95": [float(v) for v in np.percentile(samples[:, k], [2.5, 97.5])]}

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 DESCRIPTION = """\
 Laws of the best learning rate lr*(N, D), batch B*(D) and weight decay (of D / N) from grids: a
 quadratic bowl over logarithms in each (N, D), and a power law through the minima; beside it one
-surface for all cells. How far the exponents depend on the runs that count is printed.
+surface for all cells, and Step Law's own way, through all runs near the best of their cell. How far
+the exponents depend on the runs that count is printed.
 """
 EPILOG = """\
 examples:
@@ -54,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Fit, print, write; raises ValueError for a user's mistake."""
-    from gpt_jax.scaling.bowls import cells_of, fit_cell, fit_surface, law_through
+    from gpt_jax.scaling.bowls import cells_of, fit_cell, fit_near, fit_surface, law_through
     from gpt_jax.storage.atomic import write_json
 
     grid, notes = _read(arguments)
@@ -62,10 +63,11 @@ def run(arguments: argparse.Namespace) -> int:
     cells = [fit_cell(grid.take(r), arguments.window) for r in rows]
     by_bowls = {name: law_through(cells, name) for name in grid.hyper}
     by_surface = fit_surface(grid, arguments.window)
+    ways = {"bowls": by_bowls, "surface": by_surface, "near": fit_near(grid)}
     spread = _over_windows(grid, rows)
     lines = [f"hyperparameters: {grid.loss.size} runs in {len(rows)} cells of (N, D)"]
     lines += [f"  {note}" for note in notes]
-    lines += text(cells, by_bowls, by_surface, spread, arguments.window)
+    lines += text(cells, ways, spread, arguments.window)
     lines += _at(arguments.at, by_bowls, by_surface, grid)
     print("\n".join(lines))
     if arguments.json:
@@ -73,8 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
             "law": "hyperparameters", "window": arguments.window,
             "columns": pairs("--columns", ",".join(arguments.columns)),
             "cells": [vars(cell) for cell in cells],
-            "bowls": {k: law_json(v) for k, v in by_bowls.items()},
-            "surface": {k: law_json(v) for k, v in by_surface.items()},
+            **{way: {k: law_json(v) for k, v in laws.items()} for way, laws in ways.items()},
             "over_windows": spread,
         }  # fmt: skip
         write_json(Path(arguments.json), document, allow_nan=False)
@@ -121,7 +122,7 @@ def _read(arguments: argparse.Namespace) -> "tuple[Grid, list[str]]":
 
 
 def _over_windows(grid: "Grid", rows: Any) -> dict[str, Any]:
-    """Exponents and their 95% intervals by both ways at several windows."""
+    """Exponents and their 95% intervals by bowls and surface at several windows."""
     from gpt_jax.scaling.bowls import fit_cell, fit_surface, law_through
 
     found: dict[str, Any] = {name: [] for name in grid.hyper}
@@ -145,18 +146,21 @@ LETTERS = {"n_params": "N", "n_tokens": "D", "tokens_per_param": "(D/N)"}
 
 
 def text(
-    cells: "list[Cell]", by_bowls: "dict[str, PowerLaw]", by_surface: "dict[str, PowerLaw]",
-    spread: dict[str, Any], window: float,
+    cells: "list[Cell]", ways: "dict[str, dict[str, PowerLaw]]", spread: dict[str, Any],
+    window: float,
 ) -> list[str]:  # fmt: skip
     """The laws for a terminal."""
+    from gpt_jax.scaling.bowls import NEAR
+
     out = [cell for cell in cells if cell.problem]
     lines = [
         f"  bowls over runs within {window:.2g} of a cell's lowest loss; "
-        f"{len(cells) - len(out)} have a minimum"
+        f"{len(cells) - len(out)} have a minimum; near: all runs within {NEAR:.2%} of it"
     ]
     lines += [f"    left out: N {c.n_params:.3g}, D {c.n_tokens:.3g}: {c.problem}" for c in out]
-    for name, law in by_bowls.items():
-        for way, one in (("bowls", law), ("surface", by_surface[name])):
+    for name in ways["bowls"]:
+        for way, laws in ways.items():
+            one = laws[name]
             powers = " ".join(
                 f"{LETTERS[v]}^{e:.3f}" for v, e in zip(one.variables, one.exponents, strict=True)
             )
@@ -166,8 +170,10 @@ def text(
                 for k, v in enumerate(one.variables)
             )
             lines.append(f"    {name:14s} by {way:7s} = {_scale(one):.3g} {powers}   {edges}")
-    lines.append(f"  the same at windows {', '.join(f'{w:g}' for w in WINDOWS)} by both ways")
-    for name, law in by_bowls.items():
+    lines.append(
+        f"  the same at windows {', '.join(f'{w:g}' for w in WINDOWS)} by bowls and surface"
+    )
+    for name, law in ways["bowls"].items():
         for k, variable in enumerate(law.variables):
             values = [one["exponents"][k] for one in spread[name]]
             low = min(one["95"][k][0] for one in spread[name])

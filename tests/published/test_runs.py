@@ -399,13 +399,15 @@ def test_the_seven_tables_come_out_in_the_schema(name, tables, tmp_path, capsys)
 
 
 def test_published_numbers_come_out(tables, tmp_path, capsys):
-    """Step Law's batch law comes out, its rate's exponent in D does not; `slow` has the others."""
+    """Step Law's batch law comes out, its rate's exponent in D not from these cells, but from those
+    of another table; `slow` has the others."""
     path = tmp_path / "v.json"
     assert main(["runs", "verify", "steplaw", "--from", str(tables), "--json", str(path)]) == 0
     (document,) = json.loads(path.read_text())
     cells = {cell["name"]: cell for cell in document["checks"][0]["numbers"]}
-    assert cells["batch, exponent of D"]["verdict"] == "agrees within 13%"
-    assert cells["learning, exponent of D"]["verdict"].startswith("differs by -32")
+    assert cells["by bowls: batch, exponent of D"]["verdict"] == "agrees within 13%"
+    assert cells["by bowls: rate, exponent of D"]["verdict"].startswith("differs by -32")
+    assert cells["by near: rate, exponent of D"]["verdict"].startswith("differs by -36")
     assert "gpt-jax fit hyperparameters steplaw.csv" in capsys.readouterr().out
 
 
@@ -442,7 +444,11 @@ def test_all_seven_are_verified(name, tables, tmp_path):
         ]
         assert short == pytest.approx([0.0004, 0.0001], abs=0.00006)
     if name == "steplaw":
-        assert [cell["verdict"].split()[0] for cell in cells] == ["agrees", "differs", "agrees"]
+        found = [cell["verdict"].split()[0] for cell in cells]
+        assert found == ["inside", "differs", "inside", "agrees", "differs", "agrees"]
+    if name == "active-sl-lr-bsz":
+        assert [cell["verdict"].split()[0] for cell in cells[1:4]] == ["agrees"] * 3
+        assert float(cells[2]["ours"].split()[0]) == pytest.approx(0.307, abs=0.002)
 
 
 SMALL = {

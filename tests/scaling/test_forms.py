@@ -145,6 +145,36 @@ def test_step_law_comes_out(tables, tmp_path):
     assert min(e[0] for e in edges) < 0.197 < 0.307 < max(e[1] for e in edges)
 
 
+@pytest.mark.parametrize(
+    ("file", "columns", "exponents"),
+    [
+        # Equation 1, of runs in 42 cells; in 17 what the authors' code gives (their issue 10).
+        (
+            "active_sl_lr_bsz.csv.gz",
+            "n_params=non_embedding_param_size,n_tokens=data_size,loss=lm_loss,batch_tokens=bsz",
+            {"N": -0.713, "D": 0.307, "batch": 0.571},
+        ),
+        (
+            "steplaw_dense.csv.gz",
+            "n_params=N,n_tokens=D,loss=smooth loss,batch_tokens=bs",
+            {"N": -0.7669, "D": 0.1967},
+        ),
+    ],
+)
+def test_step_laws_exponents_come_out_its_own_way(tables, tmp_path, file, columns, exponents):
+    out = tmp_path / "laws.json"
+    arguments = ["--columns", f"{columns},learning_rate=lr", "--tokens-per-sequence", "2048"]
+    assert main(["fit", "hyperparameters", str(tables / file), *arguments, "--json", str(out)]) == 0
+    near = json.loads(out.read_text())["near"]
+    found = {
+        "N": near["learning_rate"]["exponents"]["n_params"],
+        "D": near["learning_rate"]["exponents"]["n_tokens"],
+        "batch": near["batch_tokens"]["exponents"]["n_tokens"],
+    }
+    for name, right in exponents.items():
+        assert found[name] == pytest.approx(right, abs=4e-3), name
+
+
 def test_planted_grid_and_mixture_come_out():
     runs = grid(0, sigma=0, cell_sigma=0)
     cells = [fit_cell(runs.take(rows)) for rows in cells_of(runs)]

@@ -65,10 +65,11 @@ def test_curves():
     rates = make_schedule("linear", 12_000, 1000, 3e-4, 3e-5)
     truth = final_loss(from_parameters(CURVE_LAW), rates)
     ends, remaining = [], []
-    for seed in range(60):
+    target = Curve("linear", rates, np.array([rates.size - 1]), np.array([np.nan]))
+    for seed in range(STUDIES):
         fit = fit_curves(curves(seed), n_refits=300, seed=seed)
-        target = Curve("linear", rates, np.array([rates.size - 1]), np.array([np.nan]))
         ends.append(holds(edges(fit.predict(target)[1][:, 0]), truth))
+    for seed in range(2 * STUDIES):
         (run,) = curves(seed + 1000, kinds=("linear",))
         half = run.loss.copy()
         half[run.steps > 6000] = np.nan

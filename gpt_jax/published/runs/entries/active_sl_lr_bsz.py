@@ -4,6 +4,7 @@ from itertools import combinations
 
 from gpt_jax.published.runs.active_sl import held_out_r2, pool
 from gpt_jax.published.runs.entry import TABLE, Check, Number, product
+from gpt_jax.published.runs.step_law import exponents
 
 _VARIABLES = ("learning_rate", "batch_tokens", "D", "n_params_non_embedding")
 _LOGS = tuple(f"log({name})" for name in _VARIABLES)
@@ -13,7 +14,6 @@ _TERMS = (
     *(f"{one}*{other}" for one, other in combinations(_LOGS, 2)),
 )
 _FORMULA = "exp(c0 + " + " + ".join(f"c{k}*{term}" for k, term in enumerate(_TERMS, 1)) + ")"
-
 ENTRY = pool(
     "lr_bsz",
     title="pool of runs over learning rate, batch size, N and D, and a dear target region",
@@ -41,5 +41,6 @@ ENTRY = pool(
             "Table 2, All Data",
             "ten laws there, their first here: log loss quadratic in logs",
         ),
+        exponents("Step Law (arXiv 2503.04715), equation 1"),
     ),
 )  # fmt: skip
