@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "where the runs have not decayed enough to say them")  # fmt: skip
     add("--then", metavar="KIND:steps=N[,end=RATE]",
         help="how the run goes on: constant, cosine, linear or wsd, to N steps")  # fmt: skip
-    add("--bootstrap", type=int, default=500, metavar="N", help="draws of noise for intervals (500)")
+    add("--bootstrap", type=int, default=500, metavar="N", help="of drawn noise (500)")
     add("--seed", type=int, default=0)
     add("--json", metavar="OUT", help="write everything to this file")
     add("--plots", metavar="DIR", help="draw figures (PNG and SVG) into this directory")
