@@ -46,7 +46,7 @@ class Noise:
     shapes: tuple[Shape, ...]
     freedom: int
     places: tuple[Array, ...]
-    """Of each curve: where its stretches lie, in median distances"""
+    """Places of each curve's stretches, in median distances"""
     owner: Array
     """(T): the stretch of an evaluation; one each up to MOST evaluations"""
 
