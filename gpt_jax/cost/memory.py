@@ -177,10 +177,10 @@ class _Layer:
                 return self.stream
             case "offload":  # in the host's memory
                 return 0.0
-            case "dots":
-                return self.stream + self.group * self.products()
-            case "attention":
-                return self.group * (self.everything() - self.queries)
+            case "dots":  # the last product of a group is in the next one's input
+                input_ = 0.0 if self.model.n_experts is None else self.stream
+                return input_ + self.group * self.products()
+        # Also of "attention": the scores that it recomputes, fused kernels never keep.
         return self.group * self.everything()
 
     def working(self) -> float:

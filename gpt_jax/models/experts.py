@@ -311,10 +311,10 @@ def _hidden_and_back(
         y = multiply(rows, kernel)
         return y if bias is None else y + (spread_bias(bias) / share).astype(y.dtype)
 
-    activation = functools.partial(activate, of.config.activation, of.how)
     hidden = into("up", rows)
     gated = of.config.gated
-    hidden = activation(into("gate", rows)) * hidden if gated else activation(hidden)
+    gate = into("gate", rows) if gated else None
+    hidden = activate(of.config.activation, of.how, hidden, gate)
     return into("down", hidden, of.tensor_parts)
 
 

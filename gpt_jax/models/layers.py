@@ -48,25 +48,31 @@ class Norm(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         size = x.shape[-len(self.axes) :]
-        y = x.astype(jnp.float32)
         entry = NORMS.find(self.kind)
-        rows = y.reshape(*y.shape[: -len(size)], -1)
-        y = entry.normalise(rows, self.epsilon).reshape(y.shape)
+        scale = bias = None
         if self.gain != "none":
-            y = self._scaled(y, size)
+            one_plus = self.gain == "one_plus"
+            init = nn.initializers.zeros if one_plus else nn.initializers.ones
+            scale = parameter(self, "scale", init, size, self.axes)
+            scale = 1 + scale if one_plus else scale
         if self.bias and entry.has_bias:
-            y = y + parameter(self, "bias", nn.initializers.zeros, size, self.axes)
-        return y.astype(x.dtype)
+            bias = parameter(self, "bias", nn.initializers.zeros, size, self.axes)
 
-    def _scaled(self, y: jax.Array, size: tuple[int, ...]) -> jax.Array:
-        one_plus = self.gain == "one_plus"
-        init = nn.initializers.zeros if one_plus else nn.initializers.ones
-        scale = parameter(self, "scale", init, size, self.axes)
-        scale = 1 + scale if one_plus else scale
-        if not self.how.cpu:
-            return y * scale
-        rows = y.reshape(*y.shape[: -len(size)], -1)
-        return cpu.scale_columns(rows, scale.reshape(-1)).reshape(y.shape)
+        def normed(x: jax.Array, scale: jax.Array | None, bias: jax.Array | None) -> jax.Array:
+            rows = x.astype(jnp.float32).reshape(*x.shape[: -len(size)], -1)
+            y = entry.normalise(rows, self.epsilon).reshape(x.shape)
+            y = y if scale is None else scaled(y, scale, self.how)
+            return (y if bias is None else y + bias).astype(x.dtype)
+
+        return (normed if self.how.cpu else recomputed(normed))(x, scale, bias)
+
+
+def scaled(y: jax.Array, scale: jax.Array, how: Precision) -> jax.Array:
+    """y times the scale of its last dims, in the form that is computed."""
+    if not how.cpu:
+        return y * scale
+    rows = y.reshape(*y.shape[: -scale.ndim], -1)
+    return cpu.scale_columns(rows, scale.reshape(-1)).reshape(y.shape)
 
 
 def make_norm(config: ModelConfig, how: Precision) -> functools.partial[Norm]:
@@ -121,10 +127,25 @@ def projection_std(config: ModelConfig, n_inputs: int, residual: bool) -> float:
     return std / math.sqrt(2 * residual_init_layers(config))
 
 
-def activate(name: str, how: Precision, x: jax.Array) -> jax.Array:
-    """An activation of `gpt_jax.models.activations`, in the form that is computed."""
+def activate(name: str, how: Precision, x: jax.Array, gate: jax.Array | None = None) -> jax.Array:
+    """An activation of `gpt_jax.models.activations` of x, or of the gate and times x, in the form
+    that is computed."""
     function = ACTIVATIONS.find(name).function
-    return cpu.activate(x, function, how.operands) if how.cpu else function(x)
+    if how.cpu:
+        y = cpu.activate(x if gate is None else gate, function, how.operands)
+        return y if gate is None else y * x
+    if gate is None:
+        return recomputed(function)(x)
+    return recomputed(lambda gate, x: function(gate) * x)(gate, x)
+
+
+def recomputed(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    """The function, of which the backward pass keeps the inputs alone and computes it once more.
+
+    Without it, autodiff keeps an array for each elementwise operation inside: six of GELU's in
+    float32. XLA fuses what is computed again into the matmuls that read it.
+    """
+    return jax.checkpoint(function, prevent_cse=False)
 
 
 class MLP(nn.Module):
@@ -149,12 +170,9 @@ class MLP(nn.Module):
                 return y_BTF
             return self.layout.constrain_even(y_BTF, "act_batch", "act_seq", "act_mlp")
 
-        activation = functools.partial(activate, config.activation, self.how)
         hidden_BTF = constrain(into("up")(x_BTD))
-        if config.gated:
-            hidden_BTF = activation(constrain(into("gate")(x_BTD))) * hidden_BTF
-        else:
-            hidden_BTF = activation(hidden_BTF)
+        gate_BTF = constrain(into("gate")(x_BTD)) if config.gated else None
+        hidden_BTF = activate(config.activation, self.how, hidden_BTF, gate_BTF)
         std = projection_std(config, config.d_ff, residual=True)
         outer = ((config.d_ff,), (config.d_model,), ("mlp",), ("embed",))
         bias = config.has_bias("mlp")

@@ -64,11 +64,9 @@ def target_scores(parts: Sequence[jax.Array], targets: jax.Array) -> tuple[jax.A
     """
     begin, at_target = 0, jnp.zeros(())
     for part in parts:
-        column = targets - begin
-        inside = (column >= 0) & (column < part.shape[-1])
-        mode = None if len(parts) == 1 else "clip"
-        here = jnp.take_along_axis(part, column[..., None], axis=-1, mode=mode)[..., 0]
-        at_target = here if len(parts) == 1 else at_target + jnp.where(inside, here, 0.0)
+        ids = jax.lax.broadcasted_iota(jnp.int32, part.shape, part.ndim - 1)
+        is_target = ids == (targets - begin)[..., None]
+        at_target = at_target + jnp.sum(jnp.where(is_target, part, 0.0), axis=-1)
         begin += part.shape[-1]
     return at_target, log_normaliser(parts)
 

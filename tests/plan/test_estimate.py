@@ -123,6 +123,39 @@ def test_less_is_kept_the_more_is_recomputed():
     assert kept["full"] == 64 * 128 * 4 * 64 * 2
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"compute__remat": "attention"},
+        {"compute__remat": "dots"},
+        {"compute__remat": "full"},
+        {"model__activation": "swiglu", "model__norm": "rmsnorm", "model__bias": False},
+        {"model__activation": "gelu", "model__n_kv_heads": 2},
+        {"compute__remat": "dots", "model__layer_pattern": ("dense", "banded"), "model__window": 9},
+    ],
+    ids=str,
+)
+def test_what_is_kept_is_what_the_gradient_waits_for(changes):
+    """Arrays of all layers' tokens that autodiff hands from the forward to the backward pass."""
+    how = {"compute__dtype": "bfloat16", "compute__attention": "blockwise"}
+    config = changed(**{"compute__remat": "none"} | how | changes)
+    model = make_gpt(config.model, config.compute, backend="gpu")
+    params = jax.eval_shape(model.init, jax.random.key(0))
+    tokens = jax.ShapeDtypeStruct((64, 128), np.int32)
+
+    def backward(params, tokens):
+        return jax.vjp(lambda params: model.apply(params, tokens), params)[1]
+
+    n_groups = 4 // len(config.model.layer_pattern)
+    found = [
+        x.size * x.dtype.itemsize
+        for x in jax.tree.leaves(jax.eval_shape(backward, params, tokens))
+        if x.shape[:3] == (n_groups, 64, 128)
+    ]
+    assert sum(found) == memory.estimate(config, MeshSizes(1, 1, 1), "gpu").kept
+
+
 def test_microbatches_tensor_and_batch_axes_divide_what_is_kept():
     whole = memory.estimate(SMALL, MeshSizes(1, 1, 1)).kept
     assert memory.estimate(changed(compute__microbatches=4), MeshSizes(1, 1, 1)).kept == whole / 4
