@@ -16,7 +16,7 @@ from gpt_jax import failures
 from gpt_jax.hints import did_you_mean
 from gpt_jax.output import say
 from gpt_jax.runtime import INTERRUPTED, USER_ERROR, prepare_process, use_huge_pages
-from gpt_jax.storage import paths
+from gpt_jax.storage import paths, places
 
 VERBS = {
     "train": ("gpt_jax.verbs.train", "train a config, or continue it"),
@@ -99,7 +99,12 @@ def _run(given: list[str], restart: bool) -> int:
         if topic := _help_topic(words, parser):
             print(importlib.import_module("gpt_jax.config.settings_help").listing(topic))
             return 0
-        return int(module.run(parse(parser, words)))
+        parsed = parse(parser, words)
+        copies = _fetch(parsed)
+        status = int(module.run(parsed))
+        for copy in copies:
+            places.put_back(copy)
+        return status
     except BrokenPipeError:
         raise
     except (ValueError, OSError, MemoryError, RuntimeError) as error:
@@ -124,8 +129,8 @@ def make_parser(verb: str) -> tuple[ModuleType, argparse.ArgumentParser]:
 
 
 def parse(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Namespace:
-    """The arguments of a verb, overrides of the config in `rest`. Raises ValueError for a path with
-    a scheme, and ends the process for an option that there is not."""
+    """The arguments of a verb, overrides of the config in `rest`. Raises ValueError for a path that
+    the verb cannot take, and ends the process for an option that there is not."""
     parsed, rest = parser.parse_known_args(words)
     options = [o for o in parser._option_string_actions if o.startswith("--")]
     unknown = [word.partition("=")[0] for word in rest if word.startswith("--")]
@@ -136,7 +141,7 @@ def parse(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Nam
         if "." not in word and (near := did_you_mean(word, options, cutoff=0.8)):
             _refuse_option(word, near)
     parsed.rest = rest
-    _refuse_schemes(parsed)
+    _check_paths(parsed)
     return parsed
 
 
@@ -179,17 +184,46 @@ def _help_topic(words: Sequence[str], parser: argparse.ArgumentParser) -> str | 
 
 TEXTS = ("prompt", "stop", "base_name", "rest")
 """Arguments that are texts: they may begin like the address of something."""
+COPIED = (
+    *("directory", "input", "data", "text", "lexicon", "keys", "retrieve", "folder"),
+    *("runs", "source", "curves", "tables", "csv", "json", "plots", "out", "output", "to"),
+)
+"""Arguments that may be addresses, of what a verb reads or writes: it gets the copy on this
+machine, and what it has changed there is stored when it ends."""
+ADDRESSES = ("workdir", "base", "branch_from")
+"""Arguments that may be addresses of what is at work, or read, for longer: the verb gets those."""
 
 
-def _refuse_schemes(parsed: argparse.Namespace) -> None:
-    """Refuse paths with a scheme, such as s3://bucket/run, before a verb does anything."""
+def _check_paths(parsed: argparse.Namespace) -> None:
+    """Refuse paths that the verb cannot take, such as hf://o/n, before it does anything."""
     for name, value in vars(parsed).items():
         for item in value if isinstance(value, list) else [value]:
             if isinstance(item, str | Path) and name not in TEXTS:
                 try:
-                    paths.local(str(item))
+                    paths.given(item) if name in COPIED + ADDRESSES else paths.local(str(item))
                 except ValueError as error:
                     raise ValueError(f"{name.replace('_', '-')}: {error}") from None
+
+
+def _fetch(parsed: argparse.Namespace) -> list[Path]:
+    """Put copies, or addresses that hold an object's name, where a verb has addresses as text;
+    returns the copies."""
+    copies = []
+    for name, value in vars(parsed).items():
+        items = value if isinstance(value, list) else [value]
+        if name not in COPIED + ADDRESSES or not any(map(_is_address, items)):
+            continue
+        if name in COPIED:
+            copies += [places.on_disk(item) for item in items if _is_address(item)]
+            items = [type(x)(places.on_disk(x)) if _is_address(x) else x for x in items]
+        else:
+            items = [paths.given(item) for item in items]
+        setattr(parsed, name, items if isinstance(value, list) else items[0])
+    return copies
+
+
+def _is_address(value: object) -> bool:
+    return isinstance(value, str | Path) and paths.is_address(value)
 
 
 def _help() -> str:

@@ -17,7 +17,7 @@ STATUSES = {
     USER_ERROR: "a mistake in what was asked for: the line says where",
     DIVERGED: "training diverged",
     OUT_OF_MEMORY: "out of memory, of a device or of the host",
-    DISK: "a disk is full or fails: saved state is whole, the same command continues",
+    DISK: "a disk or bucket is full or fails: saved state is whole, the same command continues",
     LOST: "another process of the run was lost: start all again, they continue",
     INTERRUPTED: "told to stop (SIGTERM, Ctrl-C); saved, the same command continues",
 }
@@ -62,6 +62,13 @@ class WriteFailed(OSError):
         return f"cannot write {self.path}: {self.strerror}"
 
 
+class BucketFailed(OSError):
+    """A bucket that does not answer, after all attempts."""
+
+    def __init__(self, address: str, why: str):
+        super().__init__(f"cannot reach {address}: {why}")
+
+
 class Lost(OSError):
     """Another process of the run that is gone; the message says which."""
 
@@ -93,7 +100,9 @@ def tell(error: BaseException, several: bool = False) -> Failure | None:
         return Failure(LOST, lost(f"another process of the run: {first[:200]}"))
     if isinstance(error, Diverged):
         return Failure(DIVERGED, text)
-    if isinstance(error, SaveFailed) or (isinstance(error, OSError) and error.errno in DISK_ERRORS):
+    if isinstance(error, SaveFailed | BucketFailed) or (
+        isinstance(error, OSError) and error.errno in DISK_ERRORS
+    ):
         return Failure(DISK, _of_file(error))
     if isinstance(error, OSError):
         return Failure(USER_ERROR, _of_file(error))

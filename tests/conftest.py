@@ -1,9 +1,13 @@
 """Fixtures shared by all tests."""
 
+import contextlib
+import itertools
 import os
 import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import bucket_servers
 import pytest
 from hypothesis import settings
 from xla_flags import add_xla_flag
@@ -47,3 +51,30 @@ def shared_data() -> Path:
     if not path.is_dir():
         pytest.skip(f"no shared data at {path} (set GPT_JAX_SHARED_DATA)")
     return path
+
+
+@pytest.fixture(scope="session")
+def bucket_server() -> Iterator[Callable[[str], dict[str, str]]]:
+    """The environment of a kind's server (gs, s3), which is started when first asked for."""
+    started: dict[str, dict[str, str]] = {}
+    with contextlib.ExitStack() as stack:
+
+        def of_kind(kind: str) -> dict[str, str]:
+            if kind not in started:
+                started[kind] = stack.enter_context(bucket_servers.SERVERS[kind]())
+            return started[kind]
+
+        yield of_kind
+
+
+_folders = itertools.count()
+
+
+@pytest.fixture(params=bucket_servers.KINDS)
+def bucket(request, bucket_server, monkeypatch, tmp_path) -> str:
+    """The address of an empty folder in a bucket of each kind; copies and cache are the test's."""
+    for key, value in bucket_server(request.param).items():
+        monkeypatch.setenv(key, value)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user-cache"))
+    with bucket_servers.forgotten():
+        yield f"{request.param}://{bucket_servers.BUCKET}/{next(_folders)}"

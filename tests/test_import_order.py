@@ -22,7 +22,8 @@ runtime
 output
 failures
 pasting
-storage: . atomic checksum csv_cells json_files locks optional compressed paths tables
+storage: . atomic checksum csv_cells json_files locks optional compressed paths tables objects gcs
+    s3 buckets lease copies places
 pages
 config: fields notation entries adapt data distill how model optimizer python_file extensions task
     train config . meshes overrides settings_help timetable

@@ -17,7 +17,7 @@ from gpt_jax.config import entries, extensions, notation
 from gpt_jax.config.adapt import AdaptConfig
 from gpt_jax.config.data import DataConfig
 from gpt_jax.config.distill import DistillConfig
-from gpt_jax.config.fields import DRAFT, LocalPath, NonNegative, check, fresh, section, setting
+from gpt_jax.config.fields import DRAFT, AnyPath, NonNegative, check, fresh, section, setting
 from gpt_jax.config.how import (
     CheckpointConfig,
     ComputeConfig,
@@ -39,7 +39,7 @@ class Config:
 
     name: str = setting("experiment", scope="how", use="lane")
     """Names the run, its directory and its pages."""
-    base: LocalPath = setting("", use="loop", added="2026-11-25")
+    base: AnyPath = setting("", use="loop", added="2026-11-25")
     """Directory of the run whose parameters this one begins with; empty = fresh ones."""
     seed: NonNegative = setting(0, use="lane")
     """Initialisation, data order and dropout all follow from it."""

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from gpt_jax.config.entries import SOURCES, OneOf
 from gpt_jax.config.fields import (
+    AnyPath,
     Fraction,
     HashableDict,
     LocalPath,
@@ -22,7 +23,7 @@ from gpt_jax.storage import paths
 class MixtureComponent:
     """One prepared corpus of a mixture."""
 
-    path: LocalPath
+    path: AnyPath
     """Directory of token shards made by `gpt-jax data build`."""
     weight: PositiveFloat = 1.0
     """Share of the samples, relative to the other components."""
@@ -40,7 +41,7 @@ class DataConfig:
     """The record's field that holds the text (jsonl, parquet, huggingface, tfds)."""
     mixture: tuple[MixtureComponent, ...] = ()
     """Prepared corpora to mix, with weights (source = mixture)."""
-    tokenizer: LocalPath = "gpt2"
+    tokenizer: AnyPath = "gpt2"
     """byte | char | gpt2 | gpt1 | bpe:SIZE (trained on the corpus) | a tokenizer.json, .model, or
     the tokenizer_spec.json of a run or corpus."""
     tokenizer_path: LocalPath = setting("", scope="machine")
@@ -79,7 +80,7 @@ class DataConfig:
             raise ValueError(f"data.source = {self.source} needs data.path")
         if entry.path_is_local:
             try:
-                paths.local(self.path)
+                paths.given(self.path)
             except ValueError as error:
                 raise ValueError(f"data.path: {error}") from None
         return self

@@ -1,6 +1,6 @@
 """Distillation: the section of a run that learns from another model. Must not import jax."""
 
-from gpt_jax.config.fields import Fraction, LocalPath, PositiveFloat, section, setting
+from gpt_jax.config.fields import AnyPath, Fraction, PositiveFloat, section, setting
 
 
 @section
@@ -10,7 +10,7 @@ class DistillConfig:
     For pretraining, and for learning responses.
     """
 
-    teacher: LocalPath = setting("", use="loop")
+    teacher: AnyPath = setting("", use="loop")
     """Directory of the run whose predictions are learned; empty = none. It must have the tokenizer
     of this one, and read as many tokens."""
     weight: Fraction = 0.5

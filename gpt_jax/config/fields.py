@@ -21,6 +21,8 @@ Probability = Annotated[float, Field(ge=0, lt=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 LocalPath = Annotated[str, AfterValidator(paths.local)]
 """A path of a mounted file system: s3:// and the like are refused."""
+AnyPath = Annotated[str, AfterValidator(paths.anywhere)]
+"""A path, or the address of something in a bucket: gs://, s3://."""
 
 
 class HashableDict(dict[str, Any]):

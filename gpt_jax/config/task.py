@@ -6,6 +6,7 @@ Must not import jax.
 from typing import Literal
 
 from gpt_jax.config.fields import (
+    AnyPath,
     Fraction,
     LocalPath,
     NonNegativeFloat,
@@ -96,11 +97,11 @@ class TaskConfig:
     """language_model: pretraining; classify, entail, similarity, choose, regress, tag: GPT-1's
     heads; respond: a response to a prompt (supervised fine-tuning); prefer: one response over
     another (DPO)."""
-    train: LocalPath = setting("", use="loop")
+    train: AnyPath = setting("", use="loop")
     """Training examples: a .jsonl, .csv or .tsv file, a record an example."""
-    validation: LocalPath = setting("", use="loop")
+    validation: AnyPath = setting("", use="loop")
     """Examples to validate on; empty = every tenth training example, which is not trained on."""
-    test: LocalPath = setting("", use="loop")
+    test: AnyPath = setting("", use="loop")
     """Examples that the finished run is scored on; empty = none."""
     fields: tuple[str, ...] = ()
     """Fields of a record that hold the texts, in the task's order; none = the task's own names."""
@@ -132,7 +133,7 @@ class TaskConfig:
     gpt_jax/finetune/templates.py)."""
     pack: bool = False
     """respond: several examples share a sequence and do not see each other."""
-    images: LocalPath = setting("", use="loop")
+    images: AnyPath = setting("", use="loop")
     """respond: a .npy file of images, uint8 [N, height, width] or [N, height, width, channels]; a
     record's field `image` is the index of the one that stands before its prompt."""
     image_encoder: Literal["none", "patches", "convolution"] = "none"

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 from gpt_jax.hints import counted
 from gpt_jax.storage.checksum import checksum
 from gpt_jax.storage.compressed import FORMATS, open_bytes
+from gpt_jax.storage.places import named, on_disk
 
 SPLIT_WORDS = {
     "train": "train",
@@ -95,9 +96,10 @@ def find(path: str, suffixes: Sequence[str], named_splits: bool) -> Found:
 
 
 def expanded(path: str) -> Path:
-    """The path with ~ as the home directory. Raises ValueError where that is not known."""
+    """The path with ~ as the home directory, or the copy of an address. Raises ValueError where
+    that directory is not known."""
     try:
-        return Path(path).expanduser()
+        return on_disk(path).expanduser()
     except RuntimeError as error:
         raise ValueError(f"data.path = {path}: {error}; write the path in full") from None
 
@@ -238,6 +240,7 @@ def identity(files: Files, *more: Any) -> str:
     parts = [repr(more)]
     for name, path in files.items():
         status = path.stat()
-        entry = (name, str(path.resolve()), status.st_size, status.st_mtime_ns)
+        place = named(str(path.resolve()))  # of a copy, its address
+        entry = (name, place, status.st_size, status.st_mtime_ns)
         parts.append(repr(entry))
     return checksum("".join(parts))

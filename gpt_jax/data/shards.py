@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from gpt_jax.data.tokenizers import Tokenizer, load_tokenizer
 from gpt_jax.storage.checksum import file_checksum, json_checksum
+from gpt_jax.storage.places import on_disk
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -143,7 +144,7 @@ class Corpus:
         name: among other corpora; empty = the directory's. Raises ValueError when it is no
         corpus, is of another format, was edited, or a shard does not match.
         """
-        self.directory = Path(directory)
+        self.directory = on_disk(directory)
         self.name = name or distinct_names([self.directory])[0]
         self.manifest = _read_manifest(self.directory)
         self._splits = {name: self._open(name) for name in self.manifest["splits"]}

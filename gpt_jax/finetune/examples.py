@@ -8,7 +8,6 @@ import dataclasses
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -26,6 +25,7 @@ from gpt_jax.finetune.packing import packed
 from gpt_jax.finetune.reading import class_names, read_records, split_records
 from gpt_jax.finetune.templates import asked_and_expected
 from gpt_jax.storage.checksum import checksum
+from gpt_jax.storage.places import on_disk
 
 Item = TypeVar("Item")
 
@@ -193,9 +193,10 @@ def load_images(task: TaskConfig, found: Sequence[Record]) -> np.ndarray | None:
 
 def open_images(path: str) -> np.ndarray:
     """The array of a .npy file, mapped. Raises ValueError if it is none of images."""
-    if not Path(path).is_file():
+    file = on_disk(path)
+    if not file.is_file():
         raise ValueError(f"task.images = {path}: no such file")
-    images = np.load(path, mmap_mode="r", allow_pickle=False)
+    images = np.load(file, mmap_mode="r", allow_pickle=False)
     if images.dtype != np.uint8 or images.ndim not in (3, 4):
         raise ValueError(
             f"{path} holds {images.dtype}{list(images.shape)}; images are uint8 [N, height, width] "

@@ -6,13 +6,13 @@ Must not import jax.
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from gpt_jax.config import Config, TaskConfig
 from gpt_jax.data import records
 from gpt_jax.finetune.inputs import Record, place, task_label
 from gpt_jax.storage import tables
+from gpt_jax.storage.places import on_disk
 
 HELD_OUT = 10
 """Without a validation file, every so-maniest training example is for validation."""
@@ -26,7 +26,7 @@ def read_records(path: str, notes: list[str] | None = None) -> list[Record]:
     notes: what was guessed or left out is added to them. Raises ValueError naming file and line,
     also if there is no record.
     """
-    file = Path(path)
+    file = on_disk(path)
     if tables.is_table(file):
         table = tables.read(file)
         found: list[Record] = list(table.rows)

@@ -26,7 +26,7 @@ from gpt_jax.config import Config, extensions, notation, overrides
 from gpt_jax.failures import SaveFailed
 from gpt_jax.runs import checkpoint_files as files
 from gpt_jax.runs.checkpoint_files import Manifest, Which
-from gpt_jax.storage import paths
+from gpt_jax.storage import paths, places
 
 State: TypeAlias = Any
 """A pytree of arrays, or of jax.ShapeDtypeStruct with shardings where it says `abstract`."""
@@ -92,6 +92,7 @@ class Checkpoints:
                 noted = dataclasses.replace(manifest, validation_loss=validation_loss)
                 with self._one_line_errors(step):
                     files.write_manifest(path, noted)
+                    places.commit(self.directory.parent)
             return
         import orbax.checkpoint as ocp
 
@@ -171,6 +172,7 @@ class Checkpoints:
                 if jax.process_index() == 0:
                     files.commit(unfinished, manifest)
                     self._make_room(manifest.step)
+                    places.commit(self.directory.parent)
             finally:
                 # Gone by now unless something failed: then it only takes room on the disk.
                 if jax.process_index() == 0:

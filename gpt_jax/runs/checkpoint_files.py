@@ -14,7 +14,6 @@ import json
 import math
 import os
 import shutil
-import sys
 import tempfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -23,6 +22,7 @@ from typing import Any, Literal, TypeAlias
 
 from gpt_jax.failures import DISK_ERRORS, WriteFailed
 from gpt_jax.output import say
+from gpt_jax.storage import places
 from gpt_jax.storage.atomic import write_json
 from gpt_jax.storage.json_files import Damaged
 
@@ -179,6 +179,7 @@ def verify(path: Path) -> Manifest:
     Raises Corrupt naming the first file that is missing, truncated or altered.
     """
     manifest = read_manifest(path)
+    places.complete(path)
     for name, (size, checksum) in manifest.files.items():
         try:
             found_size, found_checksum = _checksum(path / name)
@@ -241,13 +242,13 @@ def find_sound(directory: Path, which: Which) -> tuple[Path, Manifest]:
         try:
             return find_sound(directory, "best")
         except Corrupt as error:
-            print(f"warning: {error}; taking the latest", file=sys.stderr)
+            say(f"warning: {error}; taking the latest")
     if which in ("auto", "latest"):
         for step in reversed(steps):
             try:
                 return directory / str(step), verify(directory / str(step))
             except Corrupt as error:
-                print(f"warning: {error}; trying the one before", file=sys.stderr)
+                say(f"warning: {error}; trying the one before")
         raise Corrupt(f"all checkpoints in {directory} are corrupt: steps {_listed(steps)}")
     chosen = which if isinstance(which, int) else best_step(directory)
     if chosen is None:

@@ -11,7 +11,7 @@ result.json     written last: the run is done when it exists
 import contextlib
 import dataclasses
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from gpt_jax.config import Config, extensions, notation, overrides
@@ -30,7 +30,7 @@ from gpt_jax.runs.checkpoint_files import (
     saved_steps,
 )
 from gpt_jax.runs.tracking import Record, provenance
-from gpt_jax.storage import paths
+from gpt_jax.storage import paths, places
 from gpt_jax.storage.atomic import write_json
 from gpt_jax.storage.checksum import file_checksum, json_checksum
 from gpt_jax.storage.json_files import Damaged, read_object
@@ -56,8 +56,9 @@ class Origin(NamedTuple):
 class RunDirectory:
     """Paths of a run, and its two JSON records."""
 
-    def __init__(self, path: str | Path):
-        self.path = Path(path)
+    def __init__(self, path: str | PurePath):
+        """path: of the run, or its address in a bucket: `self.path` is then its copy here."""
+        self.path = places.on_disk(path)
         self.config, self.result = self.path / "config.json", self.path / "result.json"
         self.metrics, self.loss_curve = self.path / "metrics.jsonl", self.path / "loss.png"
         self.checkpoints, self.tokenizer = self.path / "checkpoints", self.path / "tokenizer"
@@ -101,7 +102,8 @@ class RunDirectory:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """The directory is this block's alone; the kernel frees the lock of a killed process.
+        """The directory is this block's alone; the kernel frees the lock of a killed process, and
+        in a bucket its lease runs out.
 
         Of the processes of one run, the first takes it for all. Raises ValueError if it cannot be
         written, and Busy if somebody else is training in it.
@@ -112,12 +114,14 @@ class RunDirectory:
             return
         with contextlib.ExitStack() as stack:
             try:
+                if copy := places.copy_of(self.path):
+                    stack.enter_context(copy.taken(copy.name_of(self.path)))
                 self.path.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(locked(self.path / ".lock", wait=False))
-            except Held:
+            except Held as held:
                 raise Busy(
-                    f"another process is training in {self.path}; wait for it, or choose another "
-                    f"--workdir"
+                    f"another process is training in {self.path} ({held}); wait for it, or choose "
+                    f"another --workdir"
                 ) from None
             except OSError as error:
                 raise ValueError(
@@ -146,6 +150,7 @@ def write_model(
         checkpoints.save(0, {"params": params})
     counts = flops.count_parameters(config.model)
     run.write_config(config, {"data": []} | facts | {"n_params": counts.n_params})
+    places.commit(run.path, final=True)
 
 
 def load_run(

@@ -14,7 +14,7 @@ from pathlib import Path
 
 
 class Held(Exception):
-    """Somebody else holds the lock."""
+    """Somebody else holds the lock; the message says who, or which lock."""
 
 
 @contextlib.contextmanager

@@ -1,17 +1,91 @@
-"""Paths that a user gives: on a file system of this machine, under names that can be read again.
+"""Paths that a user gives: on a file system of this machine, or in a bucket (an `Address`), under
+names that can be read again.
 
 Must not import jax.
 """
 
+import importlib.util
 import os
 import re
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath
 
+BUCKETS = {"gs": ("google.cloud.storage", "gcs"), "s3": ("obstore", "s3")}
+"""Scheme of a bucket -> the package that reaches it, and the extra that installs it."""
 SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/{1,2}")
 """s3://bucket/run, and what pathlib makes of it: s3:/bucket/run."""
 UNWRITABLE, UNREADABLE = "*?[]\\", "\\"
 """Characters in the path of a checkpoint with which it cannot be written, or read: Orbax looks for
 the parts of what it wrote with a glob pattern, TensorStore takes a backslash for a separator."""
+
+
+class Address(PurePosixPath):
+    """gs://bucket/key or s3://bucket/key: a name in a bucket, with the arithmetic of a path."""
+
+    def __str__(self) -> str:
+        return super().__str__().replace(":/", "://", 1)
+
+    @property
+    def scheme(self) -> str:
+        return self.parts[0].removesuffix(":")
+
+    @property
+    def bucket(self) -> str:
+        return self.parts[1]
+
+    @property
+    def key(self) -> str:
+        """The name within the bucket."""
+        return "/".join(self.parts[2:])
+
+    def absolute(self) -> "Address":
+        """Itself, as for a path."""
+        return self
+
+
+def given(text: str | PurePath) -> Path | Address:
+    """A path as a user gave it: local, or the address of something in a bucket.
+
+    Raises ValueError for a scheme that is not supported, one whose library is not installed, and
+    for what names no object.
+    """
+    text = str(text)
+    scheme = SCHEME.match(text)
+    if scheme is None:
+        return Path(local(text))
+    if scheme[1] not in BUCKETS:
+        raise ValueError(
+            f"{scheme[1]}://{text[scheme.end() :]}: {scheme[1]}:// is not supported; give a local "
+            f"path, or one that begins with {' or '.join(f'{name}://' for name in BUCKETS)}"
+        )
+    address = Address(text)
+    if len(address.parts) < 3 or ".." in address.parts or "\0" in text:
+        raise ValueError(f"{address} names no object; give {scheme[1]}://BUCKET/NAME")
+    package, extra = BUCKETS[scheme[1]]
+    if not _is_installed(package):
+        raise ValueError(
+            f"{address}: {scheme[1]}:// needs the Python package {package}; install it with "
+            f"pip install 'gpt-jax[{extra}]'"
+        )
+    return address
+
+
+def anywhere(text: str) -> str:
+    """`text`, a path that `given` takes: the check of a field."""
+    given(text)
+    return text
+
+
+def is_address(path: str | PurePath) -> bool:
+    """Whether a path is in a bucket, as far as its beginning says."""
+    scheme = SCHEME.match(str(path))
+    return scheme is not None and scheme[1] in BUCKETS
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ModuleNotFoundError:  # google, of google.cloud.storage
+        return False
 
 
 def local(text: str) -> str:

@@ -23,7 +23,7 @@ def check(config: Config, directory: Path) -> list[str]:
     Raises ValueError for whatever would stop the run before its first step.
     """
     config, run = resolved(config), RunDirectory(directory)
-    paths.check_run_directory(directory)
+    paths.check_run_directory(run.path)
     result = finished_result(run, config)
     if config.tracking.wandb:
         require("wandb", "wandb")

@@ -25,6 +25,7 @@ from gpt_jax.runs.tracking import (
     finite_values,
 )
 from gpt_jax.steps.step import TrainState
+from gpt_jax.storage import places
 from gpt_jax.storage.atomic import write_json
 from gpt_jax.train.experiment import Experiment
 
@@ -205,6 +206,7 @@ class RunRecorder:
         if self.writes:
             draw_loss_curve(self.log.history, run.loss_curve, self.experiment.config.name)
             write_json(run.result, result)
+            places.commit(run.path, final=True)
         return result
 
     def _last_validation(self) -> Record | None:

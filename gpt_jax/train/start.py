@@ -19,6 +19,7 @@ from gpt_jax.runs.directory import (
 from gpt_jax.runs.history import copy_until, tokens_after
 from gpt_jax.runs.tracking import Record
 from gpt_jax.steps.step import TrainState
+from gpt_jax.storage import places
 from gpt_jax.train.experiment import (
     Experiment,
     Prepared,
@@ -71,6 +72,7 @@ def begin(experiment: Prepared) -> None:
     run.write_config(experiment.config, facts(experiment))
     run.result.unlink(missing_ok=True)  # of the run before its config was changed
     with_base_conventions(experiment.config, experiment.data.tokenizer).save(_made(run.tokenizer))
+    places.commit(run.path)
 
 
 def initial_state(

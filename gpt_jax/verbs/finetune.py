@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from gpt_jax.config import Config, overrides
+from gpt_jax.data.tokenizers.base import SPEC_FILE
 from gpt_jax.hints import counted
 from gpt_jax.parallel import processes
 from gpt_jax.runs.checkpoint_files import described
@@ -51,7 +52,7 @@ def load(arguments: argparse.Namespace) -> Config:
     config = base.require_config()
     if arguments.scratch:
         changes = {
-            "data.tokenizer": str(base.tokenizer / "tokenizer_spec.json"),
+            "data.tokenizer": str(arguments.base / "tokenizer" / SPEC_FILE),
             "base": "",
             **changes,
         }
@@ -73,5 +74,5 @@ def _print_test(result: Record, directory: Path) -> None:
         shown = f"{value:.4f}" if isinstance(value, int | float) else value  # nan is a string
         print(f"  {name.removeprefix('test_'):<{width}}  {shown}")
     for name in ("report.txt", "confusion.png", "predictions.jsonl"):
-        if (directory / name).exists():
+        if (RunDirectory(directory).path / name).exists():
             print(f"  {directory / name}")

@@ -13,6 +13,7 @@ from gpt_jax.parallel import processes
 from gpt_jax.runs.directory import RunDirectory, default_directory
 from gpt_jax.runs.tracking import Record, code_commit, format_seconds, versions
 from gpt_jax.runtime import INTERRUPTED
+from gpt_jax.storage import paths
 from gpt_jax.verbs import next_steps
 
 
@@ -68,6 +69,11 @@ def launch(config: Config, directory: Path, arguments: argparse.Namespace) -> in
     where = processes.place(arguments)
     if where is None:
         return _train(config, directory, arguments)
+    if paths.is_address(directory):
+        raise ValueError(
+            f"--workdir {directory}: a run of several processes cannot be kept in a bucket yet; "
+            f"give a path on a disk that all of them share"
+        )
     from gpt_jax.parallel import meeting
 
     meeting.join(where, _said(config, directory, arguments), arguments.join_seconds)
@@ -212,7 +218,7 @@ def _next(
     found.append((pasting.command(*start, changes=anew), "change a setting"))
     found.append((pasting.command(start[0], "--help", "all"), "every setting"))
     if config.tracking.wandb and config.tracking.wandb_mode == "offline":
-        for run in sorted((directory / "wandb").glob("offline-run-*")):
+        for run in sorted((RunDirectory(directory).path / "wandb").glob("offline-run-*")):
             found.append((f"wandb sync {shlex.quote(str(run))}", "show it in Weights & Biases"))
     return found, [f"{next_steps.guide(name)} ({what})" for name, what in guides]
 

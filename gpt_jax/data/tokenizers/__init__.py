@@ -22,6 +22,7 @@ from gpt_jax.data.tokenizers.entry import TOKENIZERS, Making
 from gpt_jax.data.tokenizers.plain import ByteTokenizer, CharTokenizer, IdsTokenizer
 from gpt_jax.hints import did_you_mean
 from gpt_jax.storage.checksum import checksum
+from gpt_jax.storage.places import on_disk
 
 __all__ = [
     "END_OF_TEXT",
@@ -149,6 +150,7 @@ def _from_file(name: str, content: bytes) -> Tokenizer:
 
 
 def _read(path: str) -> bytes:
-    if not Path(path).is_file():
+    file = on_disk(path)
+    if not file.is_file():
         raise ValueError(f"data.tokenizer = {path}; there is no such file; allowed: {ALLOWED}")
-    return Path(path).read_bytes()
+    return file.read_bytes()

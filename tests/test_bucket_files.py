@@ -1,0 +1,95 @@
+"""Tables, texts and results in a bucket: read and written by the verbs as those of a disk."""
+
+import json
+import os
+
+import pytest
+from bucket_servers import forgotten
+
+from gpt_jax import cli
+from gpt_jax.config import DataConfig
+from gpt_jax.data.corpora import prepare
+from gpt_jax.storage import copies, places
+from gpt_jax.storage.buckets import bucket_of
+from gpt_jax.storage.paths import Address
+
+TABLE = "n_params,n_tokens,loss\n" + "\n".join(
+    f"{n},{d},{1.7 + 400 * n**-0.34 + 410 * d**-0.28}"
+    for n in (10**6, 3 * 10**6, 10**7, 3 * 10**7)
+    for d in (10**8, 10**9, 10**10)
+)
+
+
+def put(bucket: str, name: str, content: str) -> str:
+    address = Address(bucket) / name
+    bucket_of(address).put(address.key, content.encode())
+    return str(address)
+
+
+def test_a_table_is_fitted_and_the_answer_stored(bucket, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(cli, "prepare_process", lambda: None)
+    table, answer = put(bucket, "runs.csv", TABLE), Address(bucket) / "out" / "fit.json"
+    command = [
+        "fit",
+        table,
+        "--law",
+        "chinchilla-parametric",
+        "--bootstrap",
+        "0",
+        "--json",
+        str(answer),
+    ]
+    assert cli.main(command) == 0
+    assert "alpha" in capsys.readouterr().out
+    assert json.loads(bucket_of(answer).read(answer.key))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs.csv").write_text(TABLE)
+    assert cli.main(["fit", "runs.csv", *command[2:-1], "fit.json"]) == 0
+    ours, theirs = bucket_of(answer).read(answer.key), (tmp_path / "fit.json").read_text()
+    assert ours.decode().replace(table, "runs.csv") == theirs
+
+
+def test_a_file_that_is_not_there_is_named_by_its_address(bucket, monkeypatch, capsys):
+    monkeypatch.setattr(cli, "prepare_process", lambda: None)
+    assert cli.main(["fit", f"{bucket}/none.csv", "--law", "chinchilla-parametric"]) == 2
+    assert f"no table of runs at {bucket}/none.csv" in capsys.readouterr().err
+
+
+def test_a_text_is_a_corpus_once(bucket, tmp_path):
+    path = put(bucket, "texts/a.txt", "a text of some length. " * 200)
+    config = DataConfig(source="text", path=path, tokenizer="byte", cache=str(tmp_path / "cache"))
+    first = prepare(config, progress=False)
+    with forgotten():  # another process finds it built
+        again = prepare(config, progress=False)
+    assert again.directory == first.directory
+    assert again.split("train").n_tokens > 1000
+
+
+def test_a_copy_follows_its_bucket(bucket):
+    put(bucket, "x/a.txt", "one")
+    put(bucket, "x/b/c.txt", "two")
+    copy = places.on_disk(f"{bucket}/x")
+    assert (copy / "b" / "c.txt").read_text() == "two"
+    assert places.on_disk(f"{bucket}/x/b") == copy / "b"
+    put(bucket, "x/a.txt", "ONE")
+    bucket_of(Address(bucket)).delete([f"{Address(bucket).key}/x/b/c.txt"])
+    places.refresh(copy)
+    assert (copy / "a.txt").read_text() == "ONE"
+    assert not (copy / "b" / "c.txt").exists()
+    (copy / "new.txt").write_text("mine")
+    places.put_back(copy)
+    assert bucket_of(Address(bucket)).read(f"{Address(bucket).key}/x/new.txt") == b"mine"
+    assert places.named(f"cannot read {copy}/a.txt") == f"cannot read {bucket}/x/a.txt"
+
+
+@pytest.mark.parametrize("kind", ["s3"])
+def test_the_cache_of_large_objects_is_bounded(kind, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv(copies.CACHE_BYTES, "100")
+    for i in range(5):
+        copies.make_room(40)
+        path = copies.cached_object(str(i))
+        path.write_bytes(b"x" * 40)
+        os.utime(path, (i, i))
+    left = sorted(p.stat().st_mtime for p in copies.cached_object("0").parent.iterdir())
+    assert left == [3, 4]

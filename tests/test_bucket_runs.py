@@ -1,0 +1,170 @@
+"""Runs in a bucket: trained, killed, continued and read as on a disk, by the real command."""
+
+import os
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bucket_servers import forgotten
+from once import once
+from tiny_run import (
+    Workspace,
+    abstract_state,
+    assert_same_state,
+    make_workspace,
+    records,
+)
+
+from gpt_jax import cli
+from gpt_jax.runs.checkpoint import restore_state
+from gpt_jax.runs.checkpoint_files import saved_steps
+from gpt_jax.runs.directory import RunDirectory
+from gpt_jax.storage import lease
+from gpt_jax.storage.buckets import bucket_of
+from gpt_jax.storage.paths import Address
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory) -> Workspace:
+    return Workspace(once(tmp_path_factory, "tiny_run", make_workspace))
+
+
+@pytest.fixture
+def here(workspace, monkeypatch) -> Any:
+    """here(verb, *arguments) -> status: a verb in this process, which knows of no copy."""
+    monkeypatch.setattr(cli, "prepare_process", lambda: None)
+    monkeypatch.setattr("gpt_jax.cost.hardware.measured_cpu_peak", lambda dtype: 1e10)
+
+    def run(*arguments: str) -> int:
+        with forgotten():
+            return cli.main(arguments)
+
+    return run
+
+
+@pytest.fixture
+def train(workspace, here, bucket) -> Any:
+    words = [str(workspace.config_file), "--workdir", f"{bucket}/run", *settings(workspace)]
+    return lambda *more: here("train", *words, *more)
+
+
+def settings(workspace: Workspace) -> list[str]:
+    """Fewer checkpoints than those of the reference run, and its corpus."""
+    cache = workspace.cache / "gpt_jax" / "data"
+    return [f"--data.cache={cache}", "--checkpoint.every_tokens=3072"]
+
+
+def names(bucket: str) -> list[str]:
+    address = Address(bucket)
+    return [key.removeprefix(f"{address.key}/") for key in bucket_of(address).list(address.key)]
+
+
+def assert_same_run(workspace: Workspace, bucket: str) -> None:
+    """What lies in the bucket is the reference run, bit for bit."""
+    with forgotten():
+        run, reference = RunDirectory(f"{bucket}/run"), workspace.reference
+        assert records(run) == records(reference)
+        abstract, step = abstract_state(workspace.config()), saved_steps(run.checkpoints)[-1]
+        assert step == saved_steps(reference.checkpoints)[-1]
+        assert_same_state(
+            restore_state(run.checkpoints, abstract, step),
+            restore_state(reference.checkpoints, abstract, step),
+        )
+        assert run.read_result() is not None
+
+
+def test_a_run_in_a_bucket_is_that_of_a_disk(train, here, workspace, bucket, capsys, tmp_path):
+    assert train() == 0
+    said = capsys.readouterr()
+    assert f"{bucket}/run/loss.png" in said.out
+    assert str(tmp_path) not in said.out + said.err
+    assert_same_run(workspace, bucket)
+    found = [name for name in names(bucket) if "/.lease/" not in name]
+    assert not [name for name in found if ".parts/" in name or name.endswith(".tmp")]
+    ours = {name.removeprefix("run/") for name in found if "checkpoints/" not in name}
+    theirs = {path.relative_to(workspace.reference.path).as_posix()
+              for path in workspace.reference.path.rglob("*") if path.is_file()}  # fmt: skip
+    assert ours == {n for n in theirs if "checkpoints/" not in n and not n.startswith(".")}
+    for name in names(bucket):
+        content = bucket_of(Address(bucket)).read(f"{Address(bucket).key}/{name}")
+        assert b"a-secret-of-tests" not in content
+    capsys.readouterr()
+    assert train() == 0
+    assert f"{bucket}/run is done" in capsys.readouterr().out
+    assert here("generate", f"{bucket}/run", "--prompt", "the", "--max-new-tokens", "4") == 0
+    assert "the" in capsys.readouterr().out
+
+
+def train_and_kill(workspace: Workspace, bucket: str, cache: Path, after: float) -> None:
+    """Kill the command so many seconds after its first checkpoint is in the bucket, or later."""
+    command = workspace.command(Path("x"), *settings(workspace))
+    command[command.index("x")] = f"{bucket}/run"
+    environment = os.environ | {"XDG_CACHE_HOME": str(cache)}
+    process = subprocess.Popen(
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    before = time.monotonic()
+    while process.poll() is None and not any("manifest.json" in n for n in names(bucket)):
+        assert time.monotonic() < before + 300
+        time.sleep(0.05)
+    time.sleep(after)
+    process.send_signal(signal.SIGKILL)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == -signal.SIGKILL, errors
+
+
+@pytest.mark.parametrize(
+    "kills", [1, pytest.param(20, marks=pytest.mark.slow)], ids=["once", "twenty times"]
+)
+def test_killed_it_continues_to_the_same_bits(
+    kills, train, workspace, bucket, tmp_path, monkeypatch, capsys
+):
+    drawn = random.Random(kills)
+    for _ in range(kills):
+        train_and_kill(workspace, bucket, tmp_path / "user-cache", drawn.uniform(0, 1.0))
+    assert not any(name == "run/result.json" for name in names(bucket))
+    assert train() == 0
+    assert "continuing after step" in capsys.readouterr().err
+    assert_same_run(workspace, bucket)
+    assert not [name for name in names(bucket) if ".tmp" in name]
+
+
+def test_a_second_process_is_refused_by_name(train, bucket, capsys):
+    held = lease.take(Address(f"{bucket}/run/.lease"))
+    assert held is not None
+    assert train() == 2
+    said = capsys.readouterr().err
+    assert f"another process is training in {bucket}/run (process {os.getpid()} on " in said
+    held.release()
+
+
+def test_the_lease_of_a_host_that_died_runs_out(bucket, monkeypatch):
+    folder = Address(f"{bucket}/run/.lease")
+    mine = lease._myself("")
+    monkeypatch.setattr(lease, "_myself", lambda identity: mine | {"boot": "another machine"})
+    monkeypatch.setattr(lease, "LEASE_SECONDS", 3.0)
+    dead = lease.take(folder)
+    assert dead is not None
+    dead._released.set()  # its beats end, and it gives nothing back
+    assert lease.take(folder) is None
+    beat(folder)
+    monkeypatch.setattr(lease.time, "sleep", lambda _: beat(folder))
+    with pytest.raises(lease.Held, match="process"):  # it is heard of again: it lives
+        lease.take(folder, wait=True)
+    monkeypatch.undo()
+    monkeypatch.setattr(lease, "LEASE_SECONDS", 3.0)
+    taken = lease.take(folder, wait=True)
+    assert taken is not None
+    assert taken.number == 2
+    dead._released.clear()
+    assert not dead.is_held()
+    assert taken.is_held()
+    taken.release()
+
+
+def beat(folder: Address) -> None:
+    bucket_of(folder).put(f"{folder.key}/000001.beat", os.urandom(8))
