@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpt_jax.inference.filters import Filters, read_stop_list, redact
+from gpt_jax.data.personal import redact
+from gpt_jax.inference.filters import Filters, read_stop_list
 
 FOUND = {
     "write to jo.ann+x@mail.example.org.": "write to [email].",

@@ -53,14 +53,16 @@ optim: . parametrization roles entry entries entries.adamw entries.adam entries.
     schedules.wsd
     updates
 data: batch documents files file_source libraries output permutation progress records source_entry
-    source_entries source_entries.huggingface source_entries.jsonl source_entries.mixture
+    source_entries source_entries.csv source_entries.huggingface source_entries.jsonl
+    source_entries.mixture
     source_entries.parquet source_entries.shards source_entries.stdlib source_entries.text
     source_entries.tfds sources splits
     tokenizers.base tokenizers.plain tokenizers.entry tokenizers.entries tokenizers.entries.byte
     tokenizers.entries.char tokenizers.entries.ids tokenizers.tokenizer_json tokenizers.subword
     tokenizers.entries.bpe tokenizers.vocabularies tokenizers.entries.gpt1 tokenizers.entries.gpt2
     tokenizers parts shards stream grain_source streaming verified
-    finished build corpora .
+    finished build corpora personal cleaning.rules cleaning.duplicates cleaning.judge
+    cleaning.clean cleaning .
 parallel: . companions dispatch processes meeting sharding feed
 models: . entry activations activations.geglu activations.gelu activations.gelu_tanh
     activations.relu activations.relu_squared activations.swiglu norms norms.rmsnorm norms.layernorm

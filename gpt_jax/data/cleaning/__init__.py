@@ -1,0 +1,1 @@
+"""Cleaning of text before it becomes tokens: rules, languages, copies, personal data."""
