@@ -12,6 +12,8 @@ import pytest
 from hypothesis import settings
 from xla_flags import add_xla_flag
 
+from gpt_jax.runtime import collect_less_often
+
 # A busy machine is not a failure.
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
@@ -36,6 +38,11 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 # smoke tests of .ci/run do.
 if os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1") == "1":
     add_xla_flag("--xla_cpu_use_fusion_emitters=false")
+    # In one piece: 32 pieces for as many processors cost a sixth more of two.
+    add_xla_flag("--xla_cpu_parallel_codegen_split_count=1")
+
+# As in every process of gpt-jax.
+collect_less_often()
 
 
 @pytest.fixture(scope="session")
