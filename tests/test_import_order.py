@@ -198,3 +198,9 @@ def test_what_is_said_not_to_import_jax_does_not(repository):
     found = json.loads(output.stdout)
     assert found.keys() == set(names)
     assert {name: modules for name, modules in found.items() if modules} == {}
+
+
+def test_every_module_of_the_tests_has_a_name_of_its_own(repository):
+    """pytest refuses to collect two modules of one name, and so all tests."""
+    names = [path.name for path in (repository / "tests").rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))
