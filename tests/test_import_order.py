@@ -90,7 +90,7 @@ evaluate: . cache detokenize formats generated requests results encode responses
     measures ticker evaluator bias harness validation examples
 train: . task_data experiment judge recorder start lanes watch dry_run
     task_report loop
-plan: . hlo compiled table text
+plan: . hlo costs gpu_target devices compiled table text
 sweep: . grid budget ladder lanes law_values machine measure naming page_numbers page_fits trial
     branches load cost plan_text inputs plan claims store hopeless stopping attempt packs status
     table missing stopped figures to_loss laws page_runs sections page report view slurm worker

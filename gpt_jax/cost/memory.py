@@ -244,8 +244,8 @@ def _logits(config: Config, mesh: MeshSizes, tokens: float, backend: str) -> flo
     logits = 4 * tokens * rows
     table = 4 * rows * config.model.d_model
     in_parts = config.compute.loss == "parts" or (config.compute.loss, backend) == ("auto", "tpu")
-    if not in_parts:
-        return 2 * logits + 2 * table
+    if not in_parts:  # their gradient in the type of the matmuls that read it
+        return (1 + value_bytes(config) / 4) * logits + 2 * table
     # The table as it is multiplied and its gradient; where several devices add up, the sum.
     tables = 2.5 if mesh.tokens > 1 else 1.5
     return 2 * min(logits, LOGIT_BYTES) + tables * table + tokens * 2 * config.model.d_model

@@ -1,14 +1,13 @@
-"""The actual training step of a config, compiled for a TPU topology that is not here.
+"""The actual training step of a config, compiled for devices that are not here.
 
-`jax.experimental.topologies` and libtpu (pip install 'gpt-jax[tpu]') describe the devices; the
-state is abstract, so that nothing of the model's size is ever allocated. Layers are scanned, so
+TPUs by libtpu, GPUs by jax's plugin for CUDA (`gpt_jax.plan.devices`).
+
+The state is abstract, so that nothing of the model's size is ever allocated. Layers are scanned, so
 that compiling takes as long for any depth.
 """
 
 import contextlib
 import dataclasses
-import importlib.util
-import os
 import re
 import tempfile
 import time
@@ -18,29 +17,19 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import topologies
 
 from gpt_jax.config import Config
 from gpt_jax.config.timetable import make_timetable
 from gpt_jax.cost.estimate import Plan, attention_flops_per_sequence
 from gpt_jax.cost.mesh import without_ramp
-from gpt_jax.cost.topology import Topology
 from gpt_jax.data.batch import Batch
 from gpt_jax.models.gpt import make_gpt
 from gpt_jax.parallel.sharding import Layout, make_layout
-from gpt_jax.plan import hlo
+from gpt_jax.plan.costs import Costs, count
+from gpt_jax.plan.devices import INSTALL_GPU, describe, has_cudnn, speed
 from gpt_jax.steps.compiled_steps import CompiledSteps, compile_steps
 from gpt_jax.steps.step import make_settings
 
-PRODUCT_UNITS = {
-    "tpu_v4": 8 * 128 * 128,
-    "tpu_v5e": 4 * 128 * 128,
-    "tpu_v5p": 8 * 128 * 128,
-    "tpu_v6e": 2 * 256 * 256,
-    "tpu_v7x": 2 * 256 * 256,
-}
-"""Multiply-adds of a device in a cycle, from the chips' pages: cores x units x their sizes. With
-the peak they give the clock, in whose cycles the compiler counts."""
 KERNEL_SHARE = 0.5
 """Assumed share of the peak that attention kernels attain: the compiler does not estimate it."""
 
@@ -60,16 +49,20 @@ class Compiled:
     summed_temporary_bytes: int
     """`temp_size_in_bytes` of jax's `memory_analysis`, which others publish: up to several times
     the buffer that is reserved, and a program with more of it than the device's memory compiles."""
+    donated_bytes: int
+    """Arguments whose memory the results take."""
     once_flops: float
     """The compiler's own count: each loop's body once."""
     once_bytes: float
-    once_seconds: float
-    costs: hlo.Costs
+    costs: Costs
     """Each loop's body as often as it runs."""
-    cycle_seconds: float
-    """Time of costs.cycles, operations run one after another; collectives overlap with them."""
+    work_seconds: float
+    """Time of all operations but collectives, one after another: a TPU's by the compiler's cycles,
+    a GPU's by a roofline of each."""
     kernel_seconds: float
-    """Assumed time of attention kernels, by KERNEL_SHARE; 0 without splash attention."""
+    """Assumed time of fused attention, by KERNEL_SHARE; 0 without."""
+    peak_share: float
+    """The most of the peak that a matmul attains by the compiler's cycles; 0 where it has none."""
     compile_seconds: float
     attention: str
     message: str = ""
@@ -81,14 +74,15 @@ class Compiled:
 
     @property
     def step_seconds(self) -> float:
-        return self.cycle_seconds + self.kernel_seconds
+        """Work, attention, and the collectives beside which nothing runs."""
+        return self.work_seconds + self.kernel_seconds + self.costs.exposed_seconds
 
 
 def compile_plan(plan: Plan) -> Compiled:
     """Lower and compile the training step of a plan's config for its topology.
 
-    Raises ValueError if libtpu is missing or does not know the topology, or if the config's mesh
-    does not fit it. A step that is too large for a device is a result: `fits` is false.
+    Raises ValueError if the compiler is missing or does not know the topology, or if the config's
+    mesh does not fit it. A step that is too large for a device is a result: `fits` is false.
     """
     devices = describe(plan.topology)
     config = without_ramp(plan.config)
@@ -96,17 +90,35 @@ def compile_plan(plan: Plan) -> Compiled:
     model = make_gpt(config.model, config.compute, layout)
     steps = compile_steps(config, model, layout)
     kernel = model.execution.kernel
-    attention = f"{kernel.name}: {kernel.reason}"
+    if kernel.name == "cudnn" and not has_cudnn():
+        raise ValueError(
+            f"--compile with cuDNN attention needs nvidia-cudnn-cu12, which is absent: "
+            f"{INSTALL_GPU}, or compute.attention = blockwise"
+        )
+    attention = kernel.warning or f"{kernel.name}: {kernel.reason}"
     start = time.perf_counter()
     with _without_cache(), tempfile.TemporaryDirectory() as dump:
         lowered = steps.train.lower(*abstract_arguments(config, layout, steps))
+        on_tpu = plan.topology.chip.backend == "tpu"
         try:
-            program = lowered.compile({"xla_dump_to": dump})
+            program = lowered.compile({"xla_dump_to": dump} if on_tpu else None)
         except jax.errors.JaxRuntimeError as error:
             return _too_large(error, time.perf_counter() - start, attention)
         seconds = time.perf_counter() - start
-        total_bytes = reserved_bytes(Path(dump))
-    return _read(plan, program, total_bytes, seconds, attention, splash=kernel.name == "splash")
+        total_bytes = reserved_bytes(Path(dump)) if on_tpu else allocated_bytes(program)
+    return _read(plan, program, total_bytes, seconds, attention, kernel.name in FUSED)
+
+
+FUSED = ("splash", "cudnn")
+"""Attention kernels into which the compiler does not look."""
+
+
+def allocated_bytes(program: Any) -> int:
+    """Bytes of a GPU's program: arguments, one buffer for all temporaries, and results that take no
+    argument's place."""
+    memory = program.memory_analysis()
+    results = memory.output_size_in_bytes - memory.alias_size_in_bytes
+    return memory.argument_size_in_bytes + memory.temp_size_in_bytes + results
 
 
 def reserved_bytes(dump: Path) -> int:
@@ -115,53 +127,6 @@ def reserved_bytes(dump: Path) -> int:
     found = re.search(r"^Memory Space: default .*\nTotal bytes: (\d+)", report, re.MULTILINE)
     assert found is not None, report[:200]
     return int(found[1])
-
-
-def describe(topology: Topology) -> list[jax.Device]:
-    """The devices of a topology, which need not exist; ValueError if libtpu cannot tell."""
-    if topology.chip.backend != "tpu":
-        raise ValueError(
-            f"--compile needs a TPU topology, not {topology.name}: only libtpu compiles for "
-            f"devices that are not here"
-        )
-    if importlib.util.find_spec("libtpu") is None:
-        raise ValueError("--compile needs libtpu, which is absent: pip install 'gpt-jax[tpu]'")
-    # Or libtpu asks a metadata server, which answers on Google's machines alone, who it is.
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-    # Its lock is for the chips of a host: compiling for others, several processes may.
-    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
-    name = f"{_libtpu_name(topology)}:{topology.shape_name}"
-    try:
-        with _quiet():
-            found = topologies.get_topology_desc(
-                platform="tpu",
-                topology_name=name,
-                # A v4's two cores as one device, as they are on a real one.
-                **({"chip_config_name": "megacore"} if topology.chip.name == "tpu_v4" else {}),
-                **({"num_slices": topology.slices} if topology.slices > 1 else {}),
-            )
-    except (jax.errors.JaxRuntimeError, NotImplementedError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"libtpu does not describe {topology.name}: {reason}") from None
-    return list(found.devices)
-
-
-def _libtpu_name(topology: Topology) -> str:
-    version = topology.chip.name.removeprefix("tpu_")
-    return "tpu7x" if version == "v7x" else version
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without what libtpu writes to standard error, past Python, when it starts away from a TPU."""
-    saved, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nothing, 2)
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-        os.close(nothing)
 
 
 @contextlib.contextmanager
@@ -194,31 +159,32 @@ def abstract_arguments(config: Config, layout: Layout, steps: CompiledSteps) -> 
 
 
 def _read(
-    plan: Plan, program: Any, total_bytes: int, seconds: float, attention: str, splash: bool
+    plan: Plan, program: Any, total_bytes: int, seconds: float, attention: str, fused: bool
 ) -> Compiled:
-    memory, analysis = program.memory_analysis(), program.cost_analysis()
-    costs = hlo.count(program.as_text() or "")
+    memory, analysis, device = (
+        program.memory_analysis(),
+        program.cost_analysis(),
+        speed(plan.topology),
+    )
+    costs = count(program.as_text() or "", device)
+    fits = total_bytes <= plan.topology.chip.memory_bytes
     return Compiled(
-        fits=True,
+        fits=fits,
         argument_bytes=memory.argument_size_in_bytes,
         total_bytes=total_bytes,
         peak_bytes=memory.peak_memory_in_bytes,
         summed_temporary_bytes=memory.temp_size_in_bytes,
+        donated_bytes=memory.alias_size_in_bytes,
         once_flops=analysis["flops"],
         once_bytes=analysis["bytes accessed"],
-        once_seconds=analysis["optimal_seconds"],
         costs=costs,
-        cycle_seconds=costs.cycles / clock(plan.topology),
-        kernel_seconds=_kernel_seconds(plan) if splash else 0.0,
+        work_seconds=costs.seconds(device),
+        kernel_seconds=_kernel_seconds(plan) if fused else 0.0,
+        peak_share=costs.flops_per_cycle * (device.clock or 0.0) / device.peak,
         compile_seconds=seconds,
         attention=attention,
+        message="" if fits else f"{total_bytes:,} bytes are more than the device has",
     )
-
-
-def clock(topology: Topology) -> float:
-    """Cycles a second."""
-    chip = topology.chip
-    return chip.peak("bfloat16") / (2 * PRODUCT_UNITS[chip.name])
 
 
 def _kernel_seconds(plan: Plan) -> float:
@@ -233,6 +199,5 @@ def _too_large(error: Exception, seconds: float, attention: str) -> Compiled:
     message = str(error).splitlines()[0]
     if "RESOURCE_EXHAUSTED" not in message:
         raise error
-    none = hlo.Costs(0.0, 0.0, 0.0, ())
-    nothing = (0, 0, 0, 0, 0.0, 0.0, 0.0, none, 0.0, 0.0)
+    nothing = (0, 0, 0, 0, 0, 0.0, 0.0, Costs((), (), ()), 0.0, 0.0, 0.0)
     return Compiled(False, *nothing, seconds, attention, message)

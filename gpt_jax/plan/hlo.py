@@ -1,10 +1,7 @@
-"""Costs of an optimized TPU program, read from its text: loops counted as often as they run.
+"""An optimized program, read from its text: operations, how often each runs, what it computes.
 
-The compiler's own cost analysis counts the body of a loop once, whatever its length, and layers,
-parts of the loss, microbatches and collective matrix products are loops. Here each operation counts
-as often as the loops around it run (the constant that their conditions compare with). Of every
-operation but its kernels in Mosaic (splash attention) the compiler writes down `estimated_cycles`.
-Plain text in, numbers out: must not import jax.
+A loop's body runs as often as the compiler says (`known_trip_count`), or as the constant that its
+condition compares with. Plain text in, numbers out: must not import jax.
 """
 
 import dataclasses
@@ -17,7 +14,10 @@ TYPE_BYTES = {
     "u16": 2, "f32": 4, "s32": 4, "u32": 4, "f64": 8, "s64": 8, "u64": 8,
 }  # fmt: skip
 COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "collective-permute", "all-to-all")
-FREE = ("parameter", "constant", "get-tuple-element", "tuple", "bitcast", "while", "iota", "call")
+FREE = (
+    "parameter", "constant", "get-tuple-element", "tuple", "bitcast", "while", "iota", "call",
+    "conditional", "partition-id", "replica-id", "after-all",
+)  # fmt: skip
 """Operations that move nothing themselves."""
 
 _HEADER = re.compile(r"^(ENTRY )?%?([\w.-]+) \(.*\{$")
@@ -30,6 +30,7 @@ _MESH_GROUPS = re.compile(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}")
 _DOT_BATCH = re.compile(r"lhs_batch_dims=\{([\d,]+)\}")
 _LABELS = re.compile(r"dim_labels=(\w+)_(\w+)->(\w+)")
 _PARTS = re.compile(r"/\*.*?\*/")
+_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,31 +61,6 @@ Program = dict[str, list[Operation]]
 ENTRY = "ENTRY"
 
 
-@dataclasses.dataclass(frozen=True)
-class Collective:
-    """Collectives of one kind in one step, on one device."""
-
-    kind: str
-    count: float
-    n_bytes: float
-    """Bytes of the largest operand or result, summed over the collectives."""
-    sent_bytes: float
-    """Bytes that a device sends, in a ring over its group."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Costs:
-    """Costs of one step on one device."""
-
-    flops: float
-    """FLOPs of matmuls, without those inside Mosaic kernels."""
-    n_bytes: float
-    """Read and written by operations; what stays in fast memory between two counts too."""
-    cycles: float
-    """The compiler's estimate of cycles, without Mosaic kernels."""
-    collectives: tuple[Collective, ...]
-
-
 def parse(text: str) -> Program:
     """The computations of a program's text (`compiled.as_text()`)."""
     program: Program = {}
@@ -112,34 +88,7 @@ def _operation(name: str, types: str, kind: str, rest: str, line: str) -> Operat
     return Operation(name, kind, shapes, operands if inside else (), called, line)
 
 
-def count(text: str) -> Costs:
-    """The costs of a step, from the text of its program."""
-    program = parse(text)
-    flops = n_bytes = cycles = 0.0
-    found: dict[str, list[float]] = {}
-    for operations, times in _executed(program, ENTRY, 1.0):
-        known = {operation.name: operation for operation in operations}
-        for operation in operations:
-            flops += times * _flops(program, operation, known)
-            if operation.kind in FREE or operation.kind.endswith("-done"):
-                continue
-            kind = _collective(program, operation)
-            operands = [known[name].n_bytes for name in operation.operands if name in known]
-            if kind in COLLECTIVES:
-                size = max([*operands, max(map(_shape_bytes, operation.shapes), default=0.0)])
-                row = found.setdefault(kind, [0.0, 0.0, 0.0])
-                row[0] += times
-                row[1] += times * size
-                row[2] += times * size * _sent(kind, _with_groups(program, operation))
-                cycles += times * operation.cycles
-                continue
-            cycles += times * operation.cycles
-            n_bytes += times * (operation.n_bytes + sum(operands))
-    collectives = tuple(Collective(kind, *found[kind]) for kind in COLLECTIVES if kind in found)
-    return Costs(flops, n_bytes, cycles, collectives)
-
-
-def _collective(program: Program, operation: Operation) -> str:
+def collective(program: Program, operation: Operation) -> str:
     """The kind of collective that an operation is, or its own kind.
 
     A fusion is one if there is one inside: an all-reduce of which a device keeps its slice is a
@@ -158,35 +107,49 @@ def _collective(program: Program, operation: Operation) -> str:
     return operation.kind.removesuffix("-start")
 
 
-def _shape_bytes(shape: tuple[str, tuple[int, ...]]) -> float:
+def shape_bytes(shape: tuple[str, tuple[int, ...]]) -> float:
     return float(TYPE_BYTES.get(shape[0], 0) * math.prod(shape[1]))
 
 
-def _executed(program: Program, name: str, times: float) -> Iterator[tuple[list[Operation], float]]:
+def executed(program: Program, name: str, times: float) -> Iterator[tuple[list[Operation], float]]:
     """(a computation, how often it runs), from the named one on; what is fused has no costs."""
     operations = program.get(name, [])
     yield operations, times
     for operation in operations:
         called = dict(operation.called)
         if operation.kind == "while":
-            yield from _executed(program, called["body"], times * trips(program, operation))
+            yield from executed(program, called["body"], times * trips(program, operation))
         elif operation.kind in ("call", "conditional", "async-start"):
             for _, computation in operation.called:
-                yield from _executed(program, computation, times)
+                yield from executed(program, computation, times)
 
 
 def trips(program: Program, loop: Operation) -> int:
-    """How often a loop's body runs: its counter goes from 0 to a constant in constant steps."""
+    """How often a loop's body runs: as the compiler says, or from a counter that goes from 0 to a
+    constant in constant steps."""
+    told = _TRIPS.search(loop.text)
+    if told:
+        return int(told[1])
     called = dict(loop.called)
     condition, body = program[called["condition"]], program[called["body"]]
-    compared, (index,) = _numbers(condition), _indices(condition[-1], condition) or (None,)
-    last = max((compared[name] for name in compared), default=1)
+    (index,) = _indices(condition[-1], condition) or (None,)
+    compared = _numbers([*condition, *_fused(program, condition[-1])])
+    last = max(compared.values(), default=1)
     if index is None or len(body[-1].operands) <= index:
         return last
     known, constants = {operation.name: operation for operation in body}, _numbers(body)
     update = known.get(body[-1].operands[index])
     steps = [constants[name] for name in update.operands if name in constants] if update else []
+    if update is not None:
+        steps += _numbers(_fused(program, update)).values()
     return -(-last // (steps[0] if steps and steps[0] else 1))
+
+
+def _fused(program: Program, operation: Operation) -> list[Operation]:
+    """The operations inside a fusion; none of another operation."""
+    return [
+        part for how, name in operation.called if how == "calls" for part in program.get(name, [])
+    ]
 
 
 def _numbers(operations: list[Operation]) -> dict[str, int]:
@@ -207,13 +170,13 @@ def _indices(root: Operation, operations: list[Operation]) -> tuple[int, ...]:
     return tuple(int(match[1]) for match in found if match)[:1]
 
 
-def _flops(program: Program, operation: Operation, known: dict[str, Operation]) -> float:
+def flops(program: Program, operation: Operation, known: dict[str, Operation]) -> float:
     """FLOPs of the matmuls in an operation: 2 B M K N = 2 sqrt((B M K) (B K N) (B M N) / B),
     however the compiler writes them as convolutions."""
     if operation.kind == "fusion":
         inside = [program.get(name, []) for how, name in operation.called if how == "calls"]
         return sum(
-            _flops(program, part, {p.name: p for p in parts}) for parts in inside for part in parts
+            flops(program, part, {p.name: p for p in parts}) for parts in inside for part in parts
         )
     if operation.kind not in ("convolution", "dot"):
         return 0.0
@@ -244,7 +207,7 @@ def _batch_size(text: str, shapes: list[tuple[int, ...]]) -> int:
     return batch
 
 
-def _with_groups(program: Program, operation: Operation) -> Operation:
+def with_groups(program: Program, operation: Operation) -> Operation:
     """The operation that says which devices take part: of a fusion, the one inside."""
     for how, name in operation.called:
         for part in program.get(name, []) if how == "calls" else []:
@@ -253,15 +216,15 @@ def _with_groups(program: Program, operation: Operation) -> Operation:
     return operation
 
 
-def _sent(kind: str, operation: Operation) -> float:
+def sent(kind: str, operation: Operation) -> float:
     """Bytes that a device sends, over those of the whole array."""
     if kind == "collective-permute":
         return 1.0
-    n = _group_size(operation.text)
+    n = group_size(operation.text)
     return (2 if kind == "all-reduce" else 1) * (n - 1) / n
 
 
-def _group_size(text: str) -> int:
+def group_size(text: str) -> int:
     """Devices that take part in a collective together, in any of the notations of groups."""
     by_mesh = _MESH_GROUPS.search(text)
     if by_mesh:

@@ -68,9 +68,9 @@ def record(plan: Plan, compiled: "Compiled | None" = None) -> Record:
 
 
 def _compiled(plan: Plan, compiled: "Compiled") -> Record:
-    known = compiled.fits
+    known = compiled.total_bytes > 0
     row: Record = {
-        "compiled_fits": known,
+        "compiled_fits": compiled.fits,
         "compiled_argument_bytes": compiled.argument_bytes if known else None,
         "compiled_temporary_bytes": compiled.temporary_bytes if known else None,
         "compiled_total_bytes": compiled.total_bytes if known else None,
@@ -78,23 +78,26 @@ def _compiled(plan: Plan, compiled: "Compiled") -> Record:
         "summed_temporary_bytes": compiled.summed_temporary_bytes if known else None,
         "compiled_flops": compiled.costs.flops if known else None,
         "compiled_bytes": compiled.costs.n_bytes if known else None,
-        "compiled_cycle_seconds": compiled.cycle_seconds if known else None,
+        "donated_bytes": compiled.donated_bytes if known else None,
+        "compiled_work_seconds": compiled.work_seconds if known else None,
         "compiled_kernel_seconds": compiled.kernel_seconds if known else None,
+        "compiled_exposed_seconds": compiled.costs.exposed_seconds if known else None,
+        "compiled_peak_share": compiled.peak_share if known else None,
         "compiled_step_seconds": compiled.step_seconds if known else None,
         "compiled_mfu": plan.mfu(compiled.step_seconds) if known else None,
         "once_flops": compiled.once_flops if known else None,
         "once_bytes": compiled.once_bytes if known else None,
-        "once_seconds": compiled.once_seconds if known else None,
         "memory_difference": plan.memory.total / compiled.total_bytes - 1 if known else None,
         "compile_seconds": compiled.compile_seconds,
         "attention": compiled.attention,
         "message": compiled.message,
         "collectives": [dataclasses.asdict(c) for c in compiled.costs.collectives],
+        "kernels": compiled.costs.kernels(),
     }
     return row
 
 
 def as_csv(rows: list[Record]) -> str:
-    """One line a plan, numbers in full; collectives are in JSON alone."""
-    columns = [key for key in rows[0] if key != "collectives"]
+    """One line a plan, numbers in full; collectives and kernels are in JSON alone."""
+    columns = [key for key in rows[0] if key not in ("collectives", "kernels")]
     return csv_cells.as_csv(columns, ([row[key] for key in columns] for row in rows))

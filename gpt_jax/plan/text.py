@@ -161,41 +161,78 @@ def _run(plan: Plan) -> Lines:
 
 def beside(plan: Plan, compiled: "Compiled") -> str:
     """The compiler's figures beside the closed form's."""
-    title = f"compiled by libtpu in {duration(compiled.compile_seconds)} ({compiled.attention})"
-    if not compiled.fits:
+    by = "libtpu" if plan.topology.chip.backend == "tpu" else "XLA for GPUs"
+    title = f"compiled by {by} in {duration(compiled.compile_seconds)} ({compiled.attention})"
+    if not compiled.total_bytes:
         return f"{title}\n  does not fit: {compiled.message}"
-    ours, theirs = plan.mfu(plan.in_turn_seconds), plan.mfu(compiled.step_seconds)
+    costs = compiled.costs
+    mfu, theirs = plan.mfu(plan.in_turn_seconds), plan.mfu(compiled.step_seconds)
     pairs = [
         ("arguments", plan.memory.state / GIB, compiled.argument_bytes / GIB, "GiB"),
         ("temporaries", plan.memory.temporaries / GIB, compiled.temporary_bytes / GIB, "GiB"),
         ("total", plan.memory.total / GIB, compiled.total_bytes / GIB, "GiB"),
-        ("FLOPs, no attention", _no_attention(plan), compiled.costs.flops / 1e12, "TFLOP"),
+        ("FLOPs, no attention", _no_attention(plan), costs.flops / 1e12, "TFLOP"),
         ("step", plan.in_turn_seconds, compiled.step_seconds, "s"),
-        ("MFU, palm", 100 * ours, 100 * theirs, "%"),
+        ("MFU, palm", 100 * mfu, 100 * theirs, "%"),
     ]
     lines = [title, f"  {'':<22}{'closed form':>14}{'compiler':>14}{'difference':>12}"]
-    for name, ours, theirs, unit in pairs:
-        difference = f"{ours / theirs - 1:+.1%}" if theirs else "-"
-        lines.append(f"  {name:<22}{ours:>14,.2f}{theirs:>14,.2f}{difference:>12}  {unit}")
-    lines += [
+    for name, ours, compiler, unit in pairs:
+        difference = f"{ours / compiler - 1:+.1%}" if compiler else "-"
+        lines.append(f"  {name:<22}{ours:>14,.2f}{compiler:>14,.2f}{difference:>12}  {unit}")
+    if not compiled.fits:
+        lines.append(f"  does not fit: {compiled.message}")
+    return "\n".join([*lines, *_buffers(compiled), *_seconds(compiled), *_sent(plan, compiled)])
+
+
+def _buffers(compiled: "Compiled") -> list[str]:
+    copies = compiled.costs.copies
+    copied = sum(times * n_bytes for times, n_bytes in copies)
+    once = f"{scientific(compiled.once_flops)} FLOPs, {compiled.once_bytes / 1e9:,.1f} GB"
+    return [
         f"  alive at once: {gib(compiled.peak_bytes)}; temporaries as memory_analysis sums them: "
         f"{gib(compiled.summed_temporary_bytes)}",
-        f"  read and written: {compiled.costs.n_bytes / 1e12:,.2f} TB",
-        f"  the compiler's seconds: {compiled.cycle_seconds:.3f} of its cycles, each loop's body "
-        f"as often as it runs, and",
-        f"  {compiled.kernel_seconds:.3f} for attention kernels, of which it has no estimate; "
-        f"collectives run beside both",
-        f"  counted once, as it reports: {scientific(compiled.once_flops)} FLOPs, "
-        f"{compiled.once_bytes / 1e9:,.1f} GB, {compiled.once_seconds:.3f} s",
-        "  collectives in a step      count      GB  GB sent",
+        f"  results in the place of arguments: {gib(compiled.donated_bytes)}; copies or transposes "
+        f"of parameters: {len(copies)}, {copied / 1e9:,.2f} GB",
+        f"  read and written: {compiled.costs.n_bytes / 1e12:,.2f} TB; as the compiler reports, "
+        f"each loop's body once: {once}",
     ]
+
+
+def _seconds(compiled: "Compiled") -> list[str]:
+    """How the compiled step's seconds are made up; a warning where they cannot be."""
+    exposed = compiled.costs.exposed_seconds
+    how = "the compiler's cycles" if compiled.peak_share else "a roofline of each operation"
+    lines = [
+        f"  step: {compiled.work_seconds:.3f} s by {how}, {compiled.kernel_seconds:.3f} assumed "
+        f"for fused attention,",
+        f"  {exposed:.3f} of collectives beside which nothing runs, at the links' bandwidth",
+    ]
+    if compiled.peak_share:
+        lines.append(f"  matmuls attain at most {compiled.peak_share:.0%} of the peak by cycles")
+    if compiled.peak_share > PEAK_ROUNDING:
+        lines.append(
+            "  WARNING: more than all of it, so the clock is wrong, and so are the seconds"
+        )
+    kernels = [
+        f"{kind} {n} ({runs:,.0f} runs)" for kind, (n, runs) in compiled.costs.kernels().items()
+    ]
+    return [*lines, f"  kernels: {', '.join(kernels)}"]
+
+
+PEAK_ROUNDING = 1.02
+"""Share of the peak up to which cycles are taken for rounded."""
+
+
+def _sent(plan: Plan, compiled: "Compiled") -> list[str]:
+    lines = ["  collectives in a step      count   async       GB  GB sent  seconds  exposed"]
     for c in compiled.costs.collectives:
         lines.append(
-            f"    {c.kind:<20}{c.count:>10,.0f}{c.n_bytes / 1e9:>8,.1f}{c.sent_bytes / 1e9:>9,.1f}"
+            f"    {c.kind:<20}{c.count:>10,.0f}{c.n_asynchronous:>8,.0f}{c.n_bytes / 1e9:>9,.1f}"
+            f"{c.sent_bytes / 1e9:>9,.1f}{c.seconds:>9.3f}{c.exposed_seconds:>9.3f}"
         )
     sent = sum(t.sent_bytes for t in plan.traffic) / 1e9
-    lines.append(f"    {'closed form':<20}{'':>18}{sent:>9,.1f}")
-    return "\n".join(lines)
+    lines.append(f"    {'closed form':<20}{'':>27}{sent:>9,.1f}{plan.network_seconds:>9.3f}")
+    return lines
 
 
 def _no_attention(plan: Plan) -> float:
@@ -270,10 +307,10 @@ def _compiled_row(plan: Plan, compiled: "Compiled | None") -> list[str]:
     if compiled is None:
         return ["-"] * len(COMPILED_HEADER)
     took = duration(compiled.compile_seconds)
-    if not compiled.fits:
+    if not compiled.total_bytes:
         return ["too large", "-", "-", took]
     return [
-        f"{compiled.total_bytes / GIB:.2f}",
+        f"{compiled.total_bytes / GIB:.2f}" + ("" if compiled.fits else " too large"),
         f"{plan.memory.total / compiled.total_bytes - 1:+.1%}",
         f"{plan.mfu(compiled.step_seconds):.1%}",
         took,

@@ -26,11 +26,14 @@ EPILOG = """\
 examples:
   gpt-jax plan configs/gpt3_175b.py --topology v5p:8x8x8 --mesh fsdp=64,tensor=8 --price 4.2
   gpt-jax plan configs/gpt3_175b.py --topology v5p:8x8x8 --mesh fsdp=64,tensor=8 --compile
+  gpt-jax plan configs/gpt2_124m.py --topology h100:8 --mesh fsdp=8 --compile
   gpt-jax plan configs/gpt3_13b.py --topology h100:64 --search
   gpt-jax plan configs/gpt3_*.py --topology v5p:4x4x4 --search --csv plans.csv
 
 Without --mesh the config's own mesh is planned; what its axes leave of the devices is data.
---compile needs libtpu: pip install 'gpt-jax[tpu]'
+--compile needs libtpu (pip install 'gpt-jax[tpu]') or, for GPUs, jax's plugin for CUDA and cuDNN
+(pip install 'gpt-jax[gpu-plan]'), and no device. With --search it compiles the first choices until
+one fits.
 """
 
 
@@ -47,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--mesh", metavar="AXIS=N,...", help="as data=1,fsdp=64,tensor=8")
     add("--price", type=float, metavar="P", help="of a chip for an hour")
     add("--search", action="store_true", help="rank the meshes, microbatches and remat that fit")
-    add("--compile", action="store_true", help="compile the training step for the TPU topology")
+    add("--compile", action="store_true", help="compile the training step for the topology")
     add("--csv", type=Path, metavar="FILE", help="write all numbers, a line a config")
     add("--json", type=Path, metavar="FILE", help="write all numbers, with the collectives")
     parser.set_defaults(takes_overrides=True)
@@ -69,13 +72,15 @@ def run(arguments: argparse.Namespace) -> int:
             )
     if arguments.compile:
         _check_compiler(topology)
-    plans = [_plan(config, topology, arguments) for config in configs]
-    compiled: list[Compiled | None] = [None] * len(plans)
+    plans: list[Plan] = []
+    compiled: list[Compiled | None] = []
     rows = []
-    for i, plan in enumerate(plans):
-        if arguments.compile:
-            compiled[i] = _compile(plan)
-        rows.append(table.record(plan, compiled[i]))
+    for config in configs:
+        choices = _plan(config, topology, arguments)
+        plan, found = _first_that_fits(choices) if arguments.compile else (choices[0], None)
+        plans.append(plan)
+        compiled.append(found)
+        rows.append(table.record(plan, found))
         _write(rows, arguments)  # after each: compiling takes minutes
     _print(configs, plans, compiled, arguments)
     return 0
@@ -94,23 +99,53 @@ def parse_mesh(given: str | None) -> dict[str, str]:
     return changes
 
 
-def _plan(config: Config, topology: Topology, arguments: argparse.Namespace) -> Plan:
+def _plan(config: Config, topology: Topology, arguments: argparse.Namespace) -> list[Plan]:
+    """The plan of a config as it is, or those that the search finds, the fastest first."""
     if not arguments.search:
-        return make_plan(config, topology, arguments.price)
+        return [make_plan(config, topology, arguments.price)]
     found = search(config, topology, arguments.price)
     if len(arguments.configs) == 1:
         shown = found[:FOUND_SHOWN]
         print(f"{len(found):,} ways fit; the fastest by closed form:\n")
         print(text.table(shown, [None] * len(shown)))
-        paste = f"gpt-jax train {arguments.configs[0]} {as_overrides(found[0], config)}"
-        print(f"\nthe best, to paste:\n  {paste}\n")
-    return found[0]
+        print()
+    return found
 
 
 def _check_compiler(topology: Topology) -> None:
-    from gpt_jax.plan.compiled import describe
+    from gpt_jax.plan.devices import describe
 
     describe(topology)
+
+
+def _first_that_fits(choices: list[Plan]) -> "tuple[Plan, Compiled]":
+    """The first plan that the compiler finds to fit, of at most MOST_COMPILED.
+
+    After one that does not, plans are passed over that would not fit either if the compiler
+    exceeded their closed form by as much.
+    """
+    plan, found, over = choices[0], _compile(choices[0]), 1.0
+    for _ in range(MOST_COMPILED - 1):
+        if found.fits:
+            break
+        if found.total_bytes:
+            over = max(over, found.total_bytes / plan.memory.total)
+        bound = plan.available_bytes / over
+        smaller = [
+            p
+            for p in choices[choices.index(plan) + 1 :]
+            if p.memory.total <= bound and p.memory.total < plan.memory.total
+        ]
+        if not smaller:
+            break
+        print(f"  does not fit: {found.message}; the next choice", file=sys.stderr, flush=True)
+        plan = smaller[0]
+        found = _compile(plan)
+    return plan, found
+
+
+MOST_COMPILED = 4
+"""Choices of a search that are compiled until one fits."""
 
 
 def _compile(plan: Plan) -> "Compiled":
@@ -130,6 +165,10 @@ def _print(
         print(text.whole(plans[0]))
         if compiled[0] is not None:
             print(f"\n{text.beside(plans[0], compiled[0])}")
+        if arguments.search:
+            which = "as compiled" if compiled[0] is not None and compiled[0].fits else "the best"
+            paste = f"gpt-jax train {arguments.configs[0]} {as_overrides(plans[0], configs[0])}"
+            print(f"\n{which}, to paste:\n  {paste}")
     else:
         print(text.table(plans, compiled))
         print(f"\n{text.TABLE_NOTES}")

@@ -1,6 +1,8 @@
 """`gpt-jax plan`, as it is typed."""
 
 import csv
+import dataclasses
+import importlib.util
 import json
 import re
 
@@ -9,7 +11,9 @@ import pytest
 from gpt_jax import cli
 from gpt_jax.config import meshes, overrides
 from gpt_jax.cost.estimate import make_plan
+from gpt_jax.cost.search import search
 from gpt_jax.cost.topology import parse_topology
+from gpt_jax.verbs import plan as plan_verb
 
 GPT3 = [f"gpt3_{size}" for size in ("125m", "350m", "760m", "1p3b", "2p7b", "6p7b", "13b", "175b")]
 
@@ -89,7 +93,8 @@ def test_what_the_search_prints_can_be_trained_as_it_is(capsys, repository):
         (["--mesh", "pipeline=8"], "allowed: data=N,fsdp=N,tensor=N,expert=N,sequence=N,slices=N"),
         (["--mesh", "fsdp=3"], "mesh.fsdp = 3 does not divide 4 devices"),
         (["--price", "-1"], "--price -1.0; allowed: 0 or more"),
-        (["--topology", "h100:8", "--compile"], "--compile needs a TPU topology, not h100:8"),
+        (["--topology", "h100_pcie:8", "--compile"], "--compile knows no properties of h100_pcie"),
+        (["--topology", "h100:12", "--compile"], "up to 8 GPUs or whole hosts of 8, not 12"),
         (["--model.heads", "3"], "unknown config key"),
         (["--distill.teacher", "runs/large"], "plan counts pretraining alone"),
     ],
@@ -100,14 +105,47 @@ def test_mistakes_are_one_line(capsys, repository, arguments, message):
     assert text.count("\n") == 1
 
 
-def test_without_libtpu_there_is_one_line(capsys, repository, monkeypatch):
-    from gpt_jax.plan import compiled
-
-    real = compiled.importlib.util.find_spec
+def test_without_a_compiler_there_is_one_line(capsys, repository, monkeypatch):
+    real = importlib.util.find_spec
+    absent = {"libtpu", "jax_cuda12_plugin"}
     monkeypatch.setattr(
-        compiled.importlib.util, "find_spec", lambda name: None if name == "libtpu" else real(name)
+        importlib.util, "find_spec", lambda name: None if name in absent else real(name)
     )
-    text = plan(capsys, repository / "configs" / "gpt3_125m.py", "--compile", status=2)
-    assert text == (
-        "gpt-jax: --compile needs libtpu, which is absent: pip install 'gpt-jax[tpu]'\n"
-    )
+    path = repository / "configs" / "gpt3_125m.py"
+    for topology, missing, extra in (
+        ("v5p:2x2x1", "libtpu", "tpu"),
+        ("h100:8", "jax-cuda12-plugin", "gpu-plan"),
+    ):
+        text = plan(capsys, path, "--topology", topology, "--compile", status=2)
+        assert text == (
+            f"gpt-jax: --compile needs {missing}, which is absent: pip install 'gpt-jax[{extra}]'\n"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What the search asks of a compiler's answer."""
+
+    fits: bool
+    total_bytes: int
+    message: str = "RESOURCE_EXHAUSTED"
+
+
+def test_the_search_compiles_until_something_fits(repository, monkeypatch, capsys):
+    """A compiler that needs half as much again as the closed form says, on half of the memory."""
+    config = overrides.load(repository / "configs" / "gpt3_13b.py", {})
+    choices = search(config, parse_topology("v5p:4x4x4"))
+    compiled = []
+
+    def compile_plan(plan):
+        compiled.append(plan)
+        total = 1.5 * plan.memory.total
+        return Answer(total <= plan.available_bytes, round(total))
+
+    monkeypatch.setattr(plan_verb, "_compile", compile_plan)
+    chosen, answer = plan_verb._first_that_fits(choices)
+    assert answer.fits
+    assert 1.5 * choices[0].memory.total > choices[0].available_bytes
+    assert compiled == [choices[0], chosen]
+    assert all(1.5 * p.memory.total > p.available_bytes for p in choices[: choices.index(chosen)])
+    assert "the next choice" in capsys.readouterr().err
