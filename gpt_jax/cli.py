@@ -190,7 +190,7 @@ COPIED = (
 )
 """Arguments that may be addresses, of what a verb reads or writes: it gets the copy on this
 machine, and what it has changed there is stored when it ends."""
-ADDRESSES = ("workdir", "base", "branch_from")
+ADDRESSES = ("workdir", "base", "branch_from", "sweep")
 """Arguments that may be addresses of what is at work, or read, for longer: the verb gets those."""
 
 

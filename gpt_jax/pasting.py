@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import PurePath
 
 WIDEST = 88
 """Width of the commands beyond which what they do is not aligned with the others."""
@@ -15,7 +15,7 @@ def shown(commands: Sequence[tuple[str, str]]) -> str:
     return "\n".join(["next:", *lines])
 
 
-def command(*words: str | Path, changes: Mapping[str, str] | None = None) -> str:
+def command(*words: str | PurePath, changes: Mapping[str, str] | None = None) -> str:
     """A command line for a shell: `gpt-jax`, the words, and overrides as options."""
     options = [word for key, value in (changes or {}).items() for word in (f"--{key}", value)]
     return " ".join(["gpt-jax", *(shlex.quote(str(word)) for word in [*words, *options])])

@@ -13,6 +13,9 @@ import pytest
 
 BUCKET = "gpt-jax-tests"
 KINDS = ("gs", "s3")
+MOSTLY_GS = ["gs", pytest.param("s3", marks=pytest.mark.slow)]
+MOSTLY_S3 = [pytest.param("gs", marks=pytest.mark.slow), "s3"]
+"""For tests that train: each on one kind of server by default, on both with -m slow."""
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ Must not import jax.
 
 import atexit
 import contextlib
+import math
 import os
 import re
 import secrets
@@ -77,6 +78,7 @@ class Copy:
         self._merged: dict[str, tuple[str, int]] = {}
         self._sent: dict[str, Sent] = {}
         self._leases: dict[str, Lease] = {}
+        self._looked: dict[str, float] = {}
         self._lock = RLock()
 
     def name_of(self, path: Path) -> str:
@@ -84,10 +86,16 @@ class Copy:
         name = path.absolute().relative_to(self.path).as_posix()
         return "" if name == "." else name
 
-    def refresh(self, under: str = "") -> None:
+    def refresh(self, under: str = "", older_than: float = 0.0) -> None:
         """Fetch small files that are new or changed, and forget those that are gone; but not where
-        this process holds the lease: there the copy is ahead of the bucket."""
+        this process holds the lease: there the copy is ahead of the bucket.
+
+        older_than: do so only if the last time was so many seconds ago.
+        """
         with self._lock:
+            if time.monotonic() - self._looked.get(under, -math.inf) < older_than:
+                return
+            self._looked[under] = time.monotonic()
             found = {n: s for n, s in self._list(under).items() if not self._is_ours(n)}
             kept = {n: s for n, s in self._known.items() if not _beneath(n, under)}
             ours = {n: s for n, s in self._known.items() if self._is_ours(n)}
@@ -101,6 +109,11 @@ class Copy:
                 if name not in found and name not in grown:
                     (self.path / name).unlink(missing_ok=True)
                     del self._have[name]
+
+    def listed(self, under: str) -> dict[str, Stat]:
+        """Objects beneath a name by their keys, as of the last refresh."""
+        with self._lock:
+            return {self._key(n): s for n, s in self._known.items() if _beneath(n, under)}
 
     def complete(self, under: str) -> None:
         """Fetch the large files that are not here."""

@@ -97,18 +97,34 @@ def take(
             raise Held(owner_text(folder, found))
         time.sleep(1)
         found = objects.list(folder.key)
-    number = latest(found) + 1
-    if not objects.create(f"{folder.key}/{number:06}", json.dumps(_myself(identity)).encode()):
-        if wait:
-            raise Held(owner_text(folder, objects.list(folder.key)))
+    taken = create(folder, latest(found) + 1, identity, with_each_beat)
+    if taken is None and wait:
+        raise Held(owner_text(folder, objects.list(folder.key)))
+    return taken
+
+
+def create(
+    folder: Address,
+    number: int,
+    identity: str,
+    with_each_beat: Callable[[], None] | None = None,
+) -> Lease | None:
+    """The lease of this number; None if another process was faster."""
+    said = json.dumps(_myself(identity)).encode()
+    if not bucket_of(folder).create(f"{folder.key}/{number:06}", said):
         return None
     return Lease(folder, number, with_each_beat)
+
+
+def is_released(folder: Address, found: Mapping[str, Stat]) -> bool:
+    """Whether the last holder gave the lease back."""
+    return f"{folder.key}/{latest(found):06}.released" in found
 
 
 def is_live(folder: Address, found: Mapping[str, Stat]) -> bool:
     """Whether somebody holds the lease; found: what the bucket lists beneath its folder."""
     number = latest(found)
-    if number == 0 or f"{folder.key}/{number:06}.released" in found:
+    if number == 0 or is_released(folder, found):
         return False
     alive = _is_alive(owner(folder, number))
     if alive is not None:

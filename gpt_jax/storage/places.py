@@ -47,10 +47,10 @@ def copy_of(path: Path) -> Copy | None:
     return found[0] if found else None
 
 
-def refresh(path: Path) -> None:
-    """Fetch what changed beneath a path."""
+def refresh(path: Path, older_than: float = 0.0) -> None:
+    """Fetch what changed beneath a path, if the last time was so many seconds ago."""
     if copy := copy_of(path):
-        copy.refresh(copy.name_of(path))
+        copy.refresh(copy.name_of(path), older_than)
 
 
 def complete(path: Path) -> None:

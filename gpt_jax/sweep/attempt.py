@@ -7,6 +7,7 @@ from pathlib import Path
 from gpt_jax import failures
 from gpt_jax.failures import Diverged, WriteFailed
 from gpt_jax.runs.directory import Busy
+from gpt_jax.storage import places
 from gpt_jax.storage.atomic import write_atomically
 from gpt_jax.storage.json_files import Damaged
 from gpt_jax.sweep.store import State
@@ -46,6 +47,7 @@ def _keep_traceback(path: Path) -> str:
     """Write the traceback that is being handled; where to find it, or why there is none."""
     try:
         write_atomically(path, traceback.format_exc())
+        places.put_back(path)
     except WriteFailed as failed:
         return str(failed)
-    return str(path)
+    return places.named(str(path))

@@ -23,7 +23,7 @@ from gpt_jax.config import overrides
 from gpt_jax.hints import counted
 from gpt_jax.output import say
 from gpt_jax.runtime import INTERRUPTED
-from gpt_jax.storage import paths
+from gpt_jax.storage import paths, places
 from gpt_jax.sweep.load import load_sweep
 from gpt_jax.sweep.status import TrialProgress, count, progress, summary, table
 from gpt_jax.sweep.store import RETRIED, SweepDirectory
@@ -128,8 +128,13 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.jobs < 1:
         raise ValueError(f"--jobs {arguments.jobs}; allowed: 1 or more")
     name, trials = load_sweep(arguments.sweep, overrides.parse_arguments(arguments.rest))
-    directory = Path(arguments.workdir or Path("runs") / name)
-    paths.check_run_directory(directory)
+    directory = paths.given(arguments.workdir or Path("runs") / name)
+    if arguments.launcher == "slurm" and paths.is_address(directory):
+        raise ValueError(
+            f"--workdir {directory} with --launcher slurm: submitit keeps files on a disk that the "
+            f"nodes share; have a job script start python -m gpt_jax.sweep.worker {directory}"
+        )
+    paths.check_run_directory(places.on_disk(directory))
     grouped = [_in_group(trial, name) for trial in trials]
     before = SweepDirectory.begun_in(directory)
     sweep = SweepDirectory.create(directory, name, arguments.sweep, grouped)
@@ -151,7 +156,7 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.finish_sample and not stop:
             finish_sample(sweep, arguments, stop)
     final = progress(sweep)
-    print("\n".join([*table(final), "", summary(sweep.path, final)]))
+    print("\n".join([*table(final), "", summary(sweep.place, final)]))
     if stop:
         print("stopped: the same command continues", file=sys.stderr)
         return INTERRUPTED
@@ -163,7 +168,7 @@ def _next(
     sweep: SweepDirectory, arguments: argparse.Namespace, trials: Sequence[TrialProgress]
 ) -> list[tuple[str, str]]:
     """The report, and how trials that went wrong are taken up again, as they were asked for."""
-    shown = arguments.sweep if arguments.workdir is None else sweep.path
+    shown = arguments.sweep if arguments.workdir is None else sweep.place
     found = [(pasting.command("sweep", "report", shown), "figures, fits and a table")]
     words = ["sweep", "run", str(arguments.sweep)]
     if arguments.workdir is not None:
@@ -257,6 +262,7 @@ class Workers:
         self.stop()
         while self.alive():
             time.sleep(POLL_SECONDS)
+        places.put_back(self._logs)
 
     def _log(self, slot: int) -> Path:
         return self._logs / f"{socket.gethostname()}-{os.getpid()}-{slot}.log"
@@ -264,7 +270,7 @@ class Workers:
     def _start(self, slot: int) -> subprocess.Popen[bytes]:
         arguments = self.arguments
         self._identities[slot] = secrets.token_hex(8)
-        command = [sys.executable, "-m", "gpt_jax.sweep.worker", str(self.sweep.path)]
+        command = [sys.executable, "-m", "gpt_jax.sweep.worker", str(self.sweep.place)]
         command += ["--identity", self._identities[slot]]
         for name in arguments.only or []:
             command += ["--only", name]
@@ -323,13 +329,13 @@ def _death(status: int, log: Path) -> str:
         what = f"the worker ended with status {status}"
         if status in (failures.OUT_OF_MEMORY, failures.DISK):
             what += f", {failures.STATUSES[status]}"
-    return f"{what}; its log: {log}"
+    return f"{what}; its log: {places.named(str(log))}"
 
 
 def watch(sweep: SweepDirectory, workers: Workers, stop: list[int]) -> None:
     """Show progress until the workers have ended."""
     told = False
-    with make_view(sweep.path, progress(sweep)) as view:
+    with make_view(sweep.place, progress(sweep)) as view:
         while workers.alive():
             view.update(progress(sweep))
             if stop and not told:

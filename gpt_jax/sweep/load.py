@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt_jax.config import extensions, overrides, python_file
+from gpt_jax.storage import paths
 from gpt_jax.sweep.law_values import PREFIX
 from gpt_jax.sweep.naming import LONGEST, safe, with_hash
 from gpt_jax.sweep.trial import Cell, Infeasible, Trial, one_of_each
@@ -50,7 +51,7 @@ def read_sweep(path: str | Path, changes: Mapping[str, Any]) -> Sweep:
     Equal trials are one; different ones get different names. Raises ValueError for a file that is
     missing or has no get_sweep, for what is no trial, and for a sweep without cells.
     """
-    path = Path(path)
+    path = Path(paths.local(str(path)))
     if path.is_dir():
         path = path / SWEEP_FILE
     if "name" in changes:

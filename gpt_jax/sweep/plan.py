@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpt_jax.config import Config, overrides
-from gpt_jax.storage import csv_cells
+from gpt_jax.storage import csv_cells, places
 from gpt_jax.storage.atomic import write_atomically
 from gpt_jax.sweep import inputs, plan_text
 from gpt_jax.sweep.cost import COLUMNS, Row, cost_rows
@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the plan; raises ValueError for a user's mistake."""
     _check(arguments)
     sweep = read_sweep(arguments.sweep, overrides.parse_arguments(arguments.rest))
-    directory = Path(arguments.workdir or Path("runs") / sweep.name)
+    directory = places.on_disk(arguments.workdir or Path("runs") / sweep.name)
     if arguments.chip is None:
         machine = this_machine()
     else:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from gpt_jax.runs.tracking import Record, provenance
 from gpt_jax.scaling.entries import LAWS
+from gpt_jax.storage import places
 from gpt_jax.storage.atomic import write_atomically, write_json
 from gpt_jax.storage.checksum import checksum
 from gpt_jax.sweep.status import find_directory, label
@@ -73,6 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.laws is not None:
         laws = [name.strip() for names in arguments.laws for name in names.split(",")]
     write_report(sweep, sweep.path.name, laws, arguments.bootstrap, arguments.to_loss)
+    places.put_back(sweep.path / "report")
     return 0
 
 
@@ -130,8 +132,9 @@ def write_report(
         print(line)
     drawn = figures + fit_figures + [path for section in sections for path in section.figures]
     names = ", ".join(["runs.csv", "fits.json", *(f"{s.name}.json" for s in sections)])
-    print(f"wrote {directory}: {names}, figures ({len(drawn)} files)")
-    print(f"open {directory / 'index.html'}")
+    shown = sweep.place / "report"
+    print(f"wrote {shown}: {names}, figures ({len(drawn)} files)")
+    print(f"open {shown / 'index.html'}")
     return directory / "index.html"
 
 

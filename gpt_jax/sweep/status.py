@@ -14,8 +14,12 @@ from gpt_jax.config.timetable import make_timetable
 from gpt_jax.cost import flops
 from gpt_jax.hints import counted
 from gpt_jax.runs.tracking import Record, format_seconds
+from gpt_jax.storage import paths
+from gpt_jax.storage.paths import Address
 from gpt_jax.sweep.store import LABELS, STATES, Entry, State, SweepDirectory
 
+LOOK_SECONDS = 5.0
+"""Between two looks of a watcher into a bucket."""
 TAIL_BYTES = 4096
 """The end of metrics.jsonl that surely holds a whole record."""
 
@@ -53,15 +57,17 @@ def run(arguments: argparse.Namespace) -> int:
         raise ValueError(f"sweep status takes no overrides, got {' '.join(arguments.rest)}")
     sweep = SweepDirectory.open(find_directory(arguments.sweep, arguments.workdir))
     trials = progress(sweep)
-    print("\n".join([*table(trials), "", summary(sweep.path, trials)]))
+    print("\n".join([*table(trials), "", summary(sweep.place, trials)]))
     return 0
 
 
-def find_directory(sweep: str, workdir: str | None) -> Path:
+def find_directory(sweep: str, workdir: str | None) -> Path | Address:
     """The sweep's directory: as given, or SWEEP itself if it is one, or runs/NAME."""
-    path = Path(sweep)
+    path = paths.given(sweep)
     if workdir is not None:
-        return Path(workdir)
+        return paths.given(workdir)
+    if isinstance(path, Address):
+        return path
     if (path / "sweep.json").is_file():
         return path
     named_by_folder = path.stem == "sweep" and path.suffix == ".py"
@@ -69,7 +75,8 @@ def find_directory(sweep: str, workdir: str | None) -> Path:
 
 
 def progress(sweep: SweepDirectory) -> list[TrialProgress]:
-    """Every trial's progress now, in the sweep's order."""
+    """Every trial's progress now, in the sweep's order; in a bucket, that of some seconds ago."""
+    sweep.refresh(LOOK_SECONDS)
     return [_progress(sweep, entry) for entry in sweep.entries]
 
 
@@ -128,7 +135,7 @@ def table(trials: Sequence[TrialProgress]) -> list[str]:
     return lines + [f"{label(t.state)}: {t.entry.name}: {t.message}" for t in wrong]
 
 
-def summary(path: Path, trials: Sequence[TrialProgress]) -> str:
+def summary(path: Path | Address, trials: Sequence[TrialProgress]) -> str:
     """One line: how many trials are in which state, and the share of all FLOPs that is done."""
     counts = count(trials)
     total = sum(t.flops for t in trials)

@@ -133,6 +133,7 @@ class Rule:
 
     def verdict(self, done: int, history: History) -> str:
         """The reason to stop, which is noted in the trial's directory; empty to go on."""
+        self.sweep.refresh()
         stop, why = self.judge(done, history)
         if stop is not None:
             write_json(_file(self.sweep, self.entry), asdict(stop))

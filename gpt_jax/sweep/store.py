@@ -24,9 +24,11 @@ from gpt_jax.hints import did_you_mean
 from gpt_jax.runs import checkpoint_files
 from gpt_jax.runs.directory import RunDirectory
 from gpt_jax.runs.tracking import Record
+from gpt_jax.storage import paths, places
 from gpt_jax.storage.atomic import write_json
 from gpt_jax.storage.json_files import Damaged, read_object
-from gpt_jax.sweep.claims import Claim, latest, live_claim, make_claim, owner
+from gpt_jax.storage.paths import Address
+from gpt_jax.sweep.claims import Claim, is_released, latest, live_claim, make_claim, owner
 from gpt_jax.sweep.trial import Trial
 
 State = Literal[
@@ -56,8 +58,10 @@ class Entry:
 class SweepDirectory:
     """The trials of a sweep, where they run, and their states."""
 
-    def __init__(self, path: Path, entries: Sequence[Entry]):
-        self.path, self.entries = path, tuple(entries)
+    def __init__(self, place: Path | Address, entries: Sequence[Entry]):
+        self.place, self.entries = place, tuple(entries)
+        """Path, or address in a bucket; `path` is then its copy here."""
+        self.path = places.on_disk(place)
         self.identity = secrets.token_hex(8)
         """Identity in the claims made through this object: a worker's, where its launcher gave it
         one."""
@@ -66,14 +70,15 @@ class SweepDirectory:
         self._by_fingerprint = {entry.fingerprint: entry for entry in self.entries}
 
     @classmethod
-    def open(cls, path: str | Path) -> "SweepDirectory":
+    def open(cls, place: str | Path | Address) -> "SweepDirectory":
         """The sweep that was begun there; ValueError if there is none."""
-        file = Path(path) / "sweep.json"
+        path = places.on_disk(place)
+        file = path / "sweep.json"
         if not file.is_file():
             raise ValueError(
-                f"{path} holds no sweep; gpt-jax sweep run SWEEP begins one, --workdir names it"
+                f"{place} holds no sweep; gpt-jax sweep run SWEEP begins one, --workdir names it"
             )
-        extensions.look_in(Path(path))
+        extensions.look_in(path)
         try:
             entries = [
                 Entry(
@@ -87,10 +92,12 @@ class SweepDirectory:
             ]
         except (KeyError, TypeError) as error:
             raise Damaged(f"{file} is damaged: a trial in it lacks {error}") from None
-        return cls(Path(path), entries)
+        return cls(paths.given(place), entries)
 
     @classmethod
-    def create(cls, path: Path, name: str, file: str, trials: Sequence[Trial]) -> "SweepDirectory":
+    def create(
+        cls, place: Path | Address, name: str, file: str, trials: Sequence[Trial]
+    ) -> "SweepDirectory":
         """Begin a sweep, or go on with it under a longer, shorter or reordered list of trials.
 
         Raises ValueError where a trial of that name was trained under another config.
@@ -105,7 +112,7 @@ class SweepDirectory:
             )
             for trial in trials
         ]
-        sweep = cls(path, entries)
+        sweep = cls(place, entries)
         sweep._rename_old()
         for entry in entries:
             try:
@@ -116,39 +123,50 @@ class SweepDirectory:
             if changed:
                 key, (old, new) = next(iter(changed.items()))
                 raise ValueError(
-                    f"trial {entry.name} in {path} was run under another config ({key} was "
+                    f"trial {entry.name} in {place} was run under another config ({key} was "
                     f"{notation.show(old)}, is {notation.show(new)}); choose another --workdir"
                 )
         for entry in entries:
-            extensions.write_copies(entry.config.extensions, path)
+            extensions.write_copies(entry.config.extensions, sweep.path)
         document = [
             {**dataclasses.asdict(entry), "config": overrides.to_dict(entry.config)}
             for entry in entries
         ]
-        write_json(path / "sweep.json", {"name": name, "file": file, "trials": document})
+        write_json(sweep.path / "sweep.json", {"name": name, "file": file, "trials": document})
+        places.put_back(sweep.path)
         return sweep
 
+    def refresh(self, older_than: float = 0.0) -> None:
+        """Fetch what others changed in a bucket, if the last look was so many seconds ago."""
+        places.refresh(self.path, older_than)
+
     @staticmethod
-    def begun_in(path: Path) -> list[Entry]:
+    def begun_in(place: Path | Address) -> list[Entry]:
         """Trials of a sweep that was begun there and have runs; none without one."""
+        path = places.on_disk(place)
         if not (path / "sweep.json").is_file() or not (path / "trials").is_dir():
             return []
-        entries = SweepDirectory.open(path).entries
+        entries = SweepDirectory.open(place).entries
         return [entry for entry in entries if (path / "trials" / entry.name).is_dir()]
 
     def _rename_old(self) -> None:
         """Trials are named by what varies: where a longer grid names one anew, its run follows."""
         if not (self.path / "sweep.json").exists():
             return
-        before = SweepDirectory.open(self.path)
+        before = SweepDirectory.open(self.place)
         for old in before.entries:
             entry = self._by_fingerprint.get(old.fingerprint)
             if entry is None or entry.name == old.name or not before.run(old.name).path.exists():
                 continue
             if before.state(old.name) == "running":
                 raise ValueError(
-                    f"trial {old.name} in {self.path} is running and would be renamed "
+                    f"trial {old.name} in {self.place} is running and would be renamed "
                     f"{entry.name}; wait for it, or choose another --workdir"
+                )
+            if paths.is_address(self.place):
+                raise ValueError(
+                    f"trial {old.name} in {self.place} would be renamed {entry.name}, which a "
+                    f"bucket cannot do; keep the trials as they were, or choose another --workdir"
                 )
             os.rename(before.run(old.name).path, self.run(entry.name).path)
 
@@ -178,6 +196,7 @@ class SweepDirectory:
         return ""
 
     def states(self) -> dict[str, State]:
+        self.refresh()
         return {entry.name: self.state(entry.name) for entry in self.entries}
 
     def outcome(self, name: str) -> Record | None:
@@ -201,6 +220,7 @@ class SweepDirectory:
                 "fingerprint": self[name].fingerprint,
             },
         )
+        places.put_back(self._outcome(name))
 
     def is_ready(self, entry: Entry) -> bool:
         """False while the trial waits for a trunk that will save it its stable part.
@@ -227,25 +247,28 @@ class SweepDirectory:
         for name in names:
             if name not in self._by_name:
                 hint = did_you_mean(name, self._by_name)
-                raise ValueError(f"no trial '{name}' in {self.path}{hint}")
-        limited = SweepDirectory(self.path, self.entries)
+                raise ValueError(f"no trial '{name}' in {self.place}{hint}")
+        limited = SweepDirectory(self.place, self.entries)
         limited.identity = self.identity
         limited._only = frozenset(names)
         return limited
 
     def claimable(self, retry: Sequence[State] = ()) -> list[Entry]:
         """Trials that nobody works on and that want work, in the sweep's order."""
+        self.refresh()
         wanted = {"pending", "preempted", *retry}
         entries = [e for e in self.entries if self._only is None or e.name in self._only]
         return [e for e in entries if self.state(e.name) in wanted]
 
     def claim(self, name: str, retry: Sequence[State] = ()) -> Claim | None:
         """This process's claim on a trial that wants work, or None if another one was faster."""
-        claims = self._claims(name)
+        claims, run = self._claims(name), self.run(name)
+        places.refresh(run.path)
         number = latest(claims) + 1
         if live_claim(claims) is not None:
             return None
         claim = make_claim(claims, number, self.identity)
+        places.refresh(run.path)
         # Between the look at the state and the claim, somebody may have finished the trial.
         if claim is not None and self.unclaimed_state(name) not in {
             "pending",
@@ -258,12 +281,12 @@ class SweepDirectory:
 
     def claimed_by(self, identity: str) -> list[str]:
         """Trials with a claim of this identity that was not given back."""
+        self.refresh()
         found = []
         for entry in self.entries:
             claims = self._claims(entry.name)
-            number = latest(claims)
-            released = (claims / f"{number:06}.released").exists()
-            if not released and owner(claims, number).get("identity") == identity:
+            said = owner(claims, latest(claims))
+            if not is_released(claims) and said.get("identity") == identity:
                 found.append(entry.name)
         return found
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from gpt_jax.runs.tracking import format_seconds
+from gpt_jax.storage.paths import Address
 from gpt_jax.sweep.plan_text import NAME_WIDTH, shorten
 from gpt_jax.sweep.status import TrialProgress, count, label
 
@@ -28,7 +29,7 @@ class View(Protocol):
     def say(self, text: str) -> None: ...
 
 
-def make_view(path: Path, trials: Sequence[TrialProgress]) -> View:
+def make_view(path: Path | Address, trials: Sequence[TrialProgress]) -> View:
     """The view for this process's standard error, from the sweep's state when it starts."""
     clock = Clock(trials)
     return LiveView(path, clock) if sys.stderr.isatty() else PlainView(path, clock)
@@ -72,7 +73,7 @@ def _done(trials: Sequence[TrialProgress]) -> float:
 class PlainView:
     """A line when a trial changes its state, and now and then one on those that go on."""
 
-    def __init__(self, path: Path, clock: Clock):
+    def __init__(self, path: Path | Address, clock: Clock):
         self._path, self._clock = path, clock
         self._states: dict[str, str] = {}
         self._last_line = time.monotonic()
@@ -105,7 +106,7 @@ class PlainView:
 class LiveView:
     """A table of the running trials and a line on all, drawn anew in place."""
 
-    def __init__(self, path: Path, clock: Clock):
+    def __init__(self, path: Path | Address, clock: Clock):
         from rich.console import Console
         from rich.live import Live
 

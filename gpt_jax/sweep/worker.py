@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from gpt_jax import failures
 from gpt_jax.runtime import INTERRUPTED, USER_ERROR, prepare_process, use_huge_pages
-from gpt_jax.storage import paths
+from gpt_jax.storage import paths, places
 from gpt_jax.sweep.attempt import attempt
 from gpt_jax.sweep.claims import Claim, released
 from gpt_jax.sweep.store import FINAL, RETRIED, Entry, State, SweepDirectory
@@ -96,6 +96,7 @@ def _note(
         # One that another process is training after all is not this one's to judge.
         if claim.is_held() and state not in ("done", "running"):
             sweep.finish(entry.name, state, message)
+        message = places.named(message)
         print(f"{entry.name}: {state}" + (f": {message}" if message else ""), flush=True)
 
 
@@ -161,8 +162,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from gpt_jax.train.loop import Interrupted
 
     try:
-        paths.check_run_directory(parsed.directory)
-        sweep = SweepDirectory.open(parsed.directory)
+        place = paths.given(parsed.directory)
+        paths.check_run_directory(places.on_disk(place))
+        sweep = SweepDirectory.open(place)
         sweep.identity = parsed.identity or sweep.identity
         sweep = sweep.only(parsed.only) if parsed.only else sweep
     except ValueError as error:

@@ -109,6 +109,7 @@ def _from_sweep(arguments: argparse.Namespace) -> tuple["RunTable", "Candidates"
     """The sweep's finished runs, and its trials without a result."""
     import numpy as np
 
+    from gpt_jax.storage import places
     from gpt_jax.sweep.cost import cost_rows
     from gpt_jax.sweep.load import read_sweep
     from gpt_jax.sweep.machine import named_chips
@@ -122,7 +123,7 @@ def _from_sweep(arguments: argparse.Namespace) -> tuple["RunTable", "Candidates"
     from gpt_jax.sweep.store import SweepDirectory
     from gpt_jax.sweep.table import gather, make_rows
 
-    directory = find_directory(arguments.source, arguments.workdir)
+    directory = places.on_disk(find_directory(arguments.source, arguments.workdir))
     rows = make_rows(directory.name, gather(SweepDirectory.open(directory)))
     runs = finished_runs(rows, str(directory))
     missing = missing_rows(rows, str(directory))

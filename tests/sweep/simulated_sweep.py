@@ -44,9 +44,12 @@ class SimulatedSweep:
     """The interface of `store.SweepDirectory` on hand-made directories."""
 
     def __init__(self, path: Path):
-        self.path = path
+        self.path = self.place = path
         self.entries: tuple[Entry, ...] = ()
         self.rng = np.random.default_rng(0)
+
+    def refresh(self) -> None:
+        """Nothing: it is on a disk."""
 
     def run(self, name: str) -> RunDirectory:
         return RunDirectory(self.path / "trials" / name)
