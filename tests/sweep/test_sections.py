@@ -13,6 +13,7 @@ from simulated_sweep import SimulatedSweep as Simulated
 
 from gpt_jax.cli import main
 from gpt_jax.cost import flops
+from gpt_jax.scaling.compare import COSTS
 from gpt_jax.scaling.table import read_runs, with_values
 from gpt_jax.sweep import store
 from gpt_jax.sweep.sections import make_sections
@@ -33,7 +34,8 @@ def study(tmp_path_factory):
         patch.setattr(store.SweepDirectory, "open", staticmethod(lambda path: sweep))
         patch.setattr("gpt_jax.sweep.figures.draw_sweep", lambda *_: [])
         patch.setattr("gpt_jax.scaling.plots.draw_all", lambda *_: [])
-        patch.setattr("gpt_jax.scaling.compare.COSTS", {"compute": "flops"})
+        for kind in ("tokens", "seconds"):
+            patch.delitem(COSTS, kind)
         assert main([*command, "--laws", "compute-power", "--bootstrap", "50"]) == 0
     return sweep, shown.getvalue()
 
