@@ -1,7 +1,9 @@
 """The example files of configs/extensions do what they say, and a run carries its own copies."""
 
+import contextlib
 import json
 import shutil
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -25,7 +27,7 @@ TINY = {
     "model.position": "none",
     "model.scores": "kerple_log",
     "model.options.kerple_log.start": 0.5,
-    "data.source": "csv",
+    "data.source": "sqlite",
     "data.options.column": "review",
     "data.tokenizer": "byte",
     "data.validation": "tail",
@@ -60,8 +62,11 @@ def folder(tmp_path, monkeypatch) -> Path:
     """A folder of one's own with the examples and a text."""
     for file in EXAMPLES.glob("*.py"):
         shutil.copy(file, tmp_path)
-    lines = [f'{i},"the cat sat on the mat number {i}"' for i in range(60)]
-    (tmp_path / "reviews.csv").write_text("\n".join(["id,review", *lines]) + "\n")
+    texts = [(f"the cat sat on the mat number {i}",) for i in range(60)]
+    with contextlib.closing(sqlite3.connect(tmp_path / "reviews.db")) as database:
+        database.execute("CREATE TABLE documents (review TEXT)")
+        database.executemany("INSERT INTO documents VALUES (?)", texts)
+        database.commit()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path
@@ -69,7 +74,7 @@ def folder(tmp_path, monkeypatch) -> Path:
 
 def tiny(**more) -> Config:
     given = [f"--extension={name}.py" for name in ("my_optimizer", "my_scores", "my_source")]
-    changes = TINY | {"data.path": "reviews.csv"} | overrides.parse_arguments(given) | more
+    changes = TINY | {"data.path": "reviews.db"} | overrides.parse_arguments(given) | more
     return overrides.override(Config(), changes)
 
 

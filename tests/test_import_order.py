@@ -86,8 +86,8 @@ interop: . names family gpt_like rope layouts llama_like families families.mistr
 inspection: . look page
 serve: . batching engine forms protocol access prompts app server
 evaluate: . cache detokenize formats generated requests results encode responses scoring tasks
-    formats.form formats.completions formats.files formats.questions formats.written catalog items
-    measures ticker evaluator bias harness validation examples
+    formats.form formats.completions formats.files formats.questions formats.suites formats.written
+    catalog items measures ticker evaluator along bias harness validation examples
 train: . task_data experiment judge recorder start lanes watch dry_run
     task_report loop
 plan: . hlo costs gpu_target devices compiled table text

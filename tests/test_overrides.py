@@ -32,12 +32,12 @@ IMAGES = {
     "task.image_encoder": "convolution",
 }
 EXTENSION = str(Path(__file__).parent.parent / "configs" / "extensions" / "my_source.py")
-CSV = {"extensions": [EXTENSION], "data.source": "csv", "data.path": "x"}
+SQLITE = {"extensions": [EXTENSION], "data.source": "sqlite", "data.path": "x"}
 ROTARY = {"model.position": "rotary"}
 LLAMA3 = ROTARY | {"model.rotary_scaling": "llama3", "model.rotary_trained_len": 64}
 NOT_BY_TYPE: dict[str, dict[str, Any]] = {
     "extensions": {"extensions": [EXTENSION]},
-    "data.options": CSV | {"data.options": {"column": "x"}},
+    "data.options": SQLITE | {"data.options": {"column": "x"}},
     "model.norm": {"model.norm": "rmsnorm"},
     "model.activation": {"model.activation": "relu"},
     "model.position": {"model.position": "rotary"},

@@ -5,7 +5,7 @@ Must not import jax.
 
 from typing import Literal
 
-from gpt_jax.config.fields import NonNegative, Positive, check, section, setting
+from gpt_jax.config.fields import AnyPath, NonNegative, Positive, check, section, setting
 
 
 @section
@@ -87,6 +87,12 @@ class EvaluateConfig:
     all_corpora: bool = False
     """Validate on every corpus of a mixture, not the first alone (has the old one been forgotten?).
     """
+    tasks: tuple[str, ...] = ()
+    """Tasks of `gpt-jax eval` that are scored at each validation, zero-shot."""
+    tasks_data: AnyPath = "data"
+    """Directory that holds the tasks' files."""
+    tasks_items: Positive | None = 200
+    """Score at most this many items of a task, the same ones at each validation; none = all."""
     sample_prompt: str = ""
     """Prompt of the sample printed at the end; empty = a new document."""
     sample_tokens: NonNegative = setting(0, unit="tokens")

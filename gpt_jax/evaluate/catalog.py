@@ -10,7 +10,7 @@ import functools
 from collections.abc import Iterator
 
 from gpt_jax.evaluate import generated
-from gpt_jax.evaluate.formats import completions, files, questions, written
+from gpt_jax.evaluate.formats import completions, files, questions, suites, written
 from gpt_jax.evaluate.tasks import Item, Task
 
 GPT3 = "Brown et al. 2020"
@@ -92,6 +92,16 @@ _ENTRIES = [
          questions.OPENBOOKQA, ("train_complete.jsonl",), measure="per_character",
          answer_context="Answer:", tfds=("openbookqa", "test", "train"),
          source="Mihaylov et al. 2018"),
+    Task("blimp", ("blimp.jsonl.gz", "blimp.jsonl"), suites.BLIMP, measure="raw",
+         source="Warstadt et al. 2020: 67 sets of minimal pairs"),
+    Task("commonsenseqa", ("commonsense_qa.jsonl", "dev_rand_split.jsonl"), suites.COMMONSENSEQA,
+         ("train_rand_split.jsonl",), measure="raw", source="Talmor et al. 2019, validation"),
+    Task("socialiqa", ("siqa.jsonl", "social_i_qa.jsonl", "socialiqa-train-dev/dev.jsonl"),
+         suites.SOCIALIQA, ("socialiqa-train-dev/train.jsonl",), measure="raw",
+         source="Sap et al. 2019, validation"),
+    Task("mmlu", ("mmlu_test.jsonl", "mmlu.jsonl"), suites.MMLU, ("mmlu_dev.jsonl",),
+         measure="raw", source="Hendrycks et al. 2021; demonstrations of the item's subject",
+         instruction=suites.MMLU_INSTRUCTION),
     Task("boolq", ("boolq.jsonl", "BoolQ/val.jsonl", "BoolQ/dev.jsonl"), questions.BOOLQ,
          ("BoolQ/train.jsonl",), measure="raw", tfds=("bool_q", "validation", "train"),
          source="Clark et al. 2019"),

@@ -105,15 +105,27 @@ def evaluate_task(evaluator: Evaluator, task: Task, cache: Cache, asked: Asked) 
         return record | {"texts": texts}
     scores, n_cut = _score(evaluator, task, items, before, cache, shots)
     record["items_cut_on_the_left"] = n_cut
-    if task.kind == "cloze":
-        n_banned = len(banned_ids(evaluator.tokenizer, task.banned_words))
-        if task.banned_words and not n_banned:
-            say(
-                f"{task.name}: accuracy without stop words is left out: none of them is one token "
-                "of this tokenizer"
-            )
-        return record | measures.cloze_numbers([of_item[0] for of_item in scores], n_banned)
-    return record | measures.choice_numbers(task, items, scores)
+    n_banned = len(banned_ids(evaluator.tokenizer, task.banned_words))
+    if task.banned_words and not n_banned:
+        say(
+            f"{task.name}: accuracy without stop words is left out: none of them is one token of "
+            "this tokenizer"
+        )
+    return record | measures.numbers(task, items, scores, n_banned)
+
+
+def requests_of(
+    tokenizer: Tokenizer, task: Task, items: Sequence[Item], before: Sequence[str]
+) -> list[list[Request]]:
+    """The requests of each item after its prompt: a continuation for each choice, and each choice
+    after the task's answer_context where there is one."""
+    found = []
+    for item, prompt in zip(items, before, strict=True):
+        pairs = [(prompt + context, continuation) for context, continuation in item.pairs()]
+        if task.answer_context:
+            pairs += [(task.answer_context, choice) for choice in item.choices]
+        found.append([encode_pair(tokenizer, *pair) for pair in pairs])
+    return found
 
 
 def _score(
@@ -131,11 +143,7 @@ def _score(
     owners: list[int] = []
     digests, missing, n_cut = [], [0] * len(items), 0
     found: dict[int, list[Score]] = {}
-    for index, (item, prompt) in enumerate(zip(items, before, strict=True)):
-        pairs = [(prompt + context, continuation) for context, continuation in item.pairs()]
-        if task.answer_context:
-            pairs += [(task.answer_context, choice) for choice in item.choices]
-        encoded = [encode_pair(tokenizer, *pair) for pair in pairs]
+    for index, encoded in enumerate(requests_of(tokenizer, task, items, before)):
         n_cut += any(len(r.context) + len(r.continuation) > seq_len + 1 for r in encoded)
         digests.append(digest_of((encoded, banned)))
         known = cache.get(task.name, shots, digests[-1])

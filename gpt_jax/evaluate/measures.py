@@ -27,14 +27,26 @@ def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
     return float(array.mean()), float(error)
 
 
-def cloze_numbers(scores: Sequence[Score], n_banned: int = 0) -> Numbers:
+def numbers(
+    task: Task, items: Sequence[Item], scores: Sequence[Sequence[Score]], n_banned: int = 0
+) -> Numbers:
+    """Numbers of a task of choices or of single answers, from the scores of each item's requests.
+
+    n_banned: as for `cloze_numbers`.
+    """
+    if task.kind == "cloze":
+        return cloze_numbers(items, [of_item[0] for of_item in scores], n_banned)
+    return choice_numbers(task, items, scores)
+
+
+def cloze_numbers(items: Sequence[Item], scores: Sequence[Score], n_banned: int = 0) -> Numbers:
     """Accuracy of greedy decoding, and the perplexity of the answers.
 
     n_banned: how many of the task's banned words the tokenizer has as one token; where it is 0, as
     with bytes, the accuracy that passes over them is not reported, for nothing was passed over.
 
     per word: exp(mean over items of -log p(answer)), as GPT-3's table 3.2 counts LAMBADA.
-    per token: exp(sum of -log p / sum of tokens).
+    per token: exp(sum of -log p / sum of tokens). bits_per_byte: as in `choice_numbers`.
     """
     losses = [-score.log_probability for score in scores]
     mean, error = mean_and_error(losses)
@@ -49,11 +61,16 @@ def cloze_numbers(scores: Sequence[Score], n_banned: int = 0) -> Numbers:
         "perplexity_per_word_standard_error": perplexity * error,
         "perplexity_per_token": math.exp(min(700.0, sum(losses) / n_tokens)),
         "answer_tokens": n_tokens,
+        **_bits_per_byte(items, scores),
     }
 
 
 def choice_numbers(task: Task, items: Sequence[Item], scores: Sequence[Sequence[Score]]) -> Numbers:
     """Accuracy by every measure; `accuracy` is the one that the task's entry names.
+
+    bits_per_byte: mean over items of -log2 p(right choice) / its UTF-8 bytes, which moves where
+    accuracy is still at chance (Bhagia et al. 2024, arXiv:2412.04403). accuracy_by_group: where
+    items have groups.
 
     scores: of each item its choices, and then, where the task has an answer_context, the choices
     after that context.
@@ -73,8 +90,27 @@ def choice_numbers(task: Task, items: Sequence[Item], scores: Sequence[Sequence[
         numbers["matthews"] = matthews(table)
     chance = float(np.mean([1 / len(item.pairs()) for item in items]))
     numbers |= {"measure": task.measure, "chance": chance}
+    numbers |= _bits_per_byte(items, [s[item.gold] for item, s in zip(items, scores, strict=True)])
+    numbers |= _by_group(items, hits[task.measure])
     harness = HARNESS.get(task.measure)
     return numbers | ({"measure_in_harness": harness} if harness else {})
+
+
+def _bits_per_byte(items: Sequence[Item], right: Sequence[Score]) -> Numbers:
+    """Bits per byte of the right answers, a mean over items."""
+    sizes = [len(item.pairs()[item.gold][1].encode()) for item in items]
+    bits = [-s.log_probability / math.log(2) / n for s, n in zip(right, sizes, strict=True)]
+    return _with_error("bits_per_byte", bits)
+
+
+def _by_group(items: Sequence[Item], hits: Sequence[bool]) -> Numbers:
+    """Accuracy within each group of items; nothing where there are none."""
+    by_group: dict[str, list[bool]] = {}
+    for item, hit in zip(items, hits, strict=True):
+        by_group.setdefault(item.group, []).append(hit)
+    if by_group.keys() == {""}:
+        return {}
+    return {"accuracy_by_group": {name: float(np.mean(x)) for name, x in by_group.items()}}
 
 
 def choice_values(task: Task, item: Item, scores: Sequence[Score]) -> dict[str, list[float]]:

@@ -54,6 +54,8 @@ class Item:
     gold: int = 0
     contexts: tuple[str, ...] = ()
     answers: tuple[str, ...] = ()
+    group: str = dataclasses.field(default="", repr=False)
+    """Part of the data set that the item belongs to, which is scored by itself besides."""
 
     def pairs(self) -> list[tuple[str, str]]:
         """(context, continuation) of each choice."""
@@ -96,7 +98,7 @@ class Task:
     answer_context: str = ""
     """Context of the unconditional probabilities; empty: they are not computed."""
     instruction: str = ""
-    """Before all demonstrations."""
+    """Before all demonstrations; {group} in it is the item's group."""
     separator: str = "\n\n"
     """Between demonstrations."""
     tfds: tuple[str, str, str] | None = None
@@ -149,12 +151,17 @@ def prompts(
 ) -> list[str]:
     """Prompt prefix of each item: instruction and demonstrations, drawn anew for each item.
 
-    pool: where demonstrations are drawn from, without the item itself. The draw depends on the
+    pool: where demonstrations are drawn from, without the item itself; of items with a group, those
+    of the same one. The draw depends on the
     seed and on the item's own text alone, so an item's prompt does not change with --limit.
     Raises ValueError for fewer other items than shots.
     """
     found = []
+    groups: dict[str, list[Item]] = {}
+    for item in pool:
+        groups.setdefault(item.group, []).append(item)
     for item in items:
+        pool = groups.get(item.group, [])
         random = np.random.default_rng(seed_of(repr((seed, shots, item))))
         # One more than needed: the item itself may be drawn, and is left out.
         n_drawn = min(shots + 1, len(pool)) if shots else 0
@@ -163,9 +170,11 @@ def prompts(
         if len(others) < shots:
             raise ValueError(
                 f"--shots {shots}, but task {task.name} has {len(pool)} items to draw from"
+                f"{f' in group {item.group}' if item.group else ''}"
             )
         found.append(
-            task.instruction + "".join(other.solved() + task.separator for other in others)
+            task.instruction.replace("{group}", item.group)
+            + "".join(other.solved() + task.separator for other in others)
         )
     return found
 

@@ -217,13 +217,22 @@ def format_seconds(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
+SCORE = "validation_score_"
+"""Prefix of a task's accuracy in the record of a validation."""
+
+
 def draw_loss_curve(history: History, path: Path, title: str) -> None:
-    """Training loss (smoothed over the raw) and validation loss against tokens, as PNG."""
+    """Training loss (smoothed over the raw) and validation loss against tokens, as PNG; below them
+    the accuracy of the tasks that were scored along the way."""
     from matplotlib.figure import Figure
 
     valid = finite_values(history.validations, "validation_loss")
-    figure = Figure(figsize=(7, 4), dpi=120, layout="constrained")
-    axes = figure.subplots()
+    tasks = list(dict.fromkeys(n for r in history.validations for n in r if n.startswith(SCORE)))
+    figure = Figure(figsize=(7, 6 if tasks else 4), dpi=120, layout="constrained")
+    heights = [3, 2] if tasks else [1]
+    axes, *below = figure.subplots(len(heights), squeeze=False, sharex=True, height_ratios=heights)[
+        :, 0
+    ]
     if history.losses:
         axes.plot(history.tokens, history.losses, color="C0", alpha=0.25, linewidth=0.8)
         axes.plot(history.tokens, smooth(history.losses), color="C0", label="training")
@@ -235,10 +244,20 @@ def draw_loss_curve(history: History, path: Path, title: str) -> None:
         axes.annotate(
             last, (tokens[-1], losses[-1]), (-6, 6), textcoords="offset points", ha="right"
         )
-    axes.set(xlabel="training tokens", ylabel="loss (nats per token)", title=title)
+    axes.set(ylabel="loss (nats per token)", title=title)
     axes.grid(alpha=0.3)
     if history.losses or valid:
         axes.legend()
+    for scores in below:
+        for name in tasks:
+            points = finite_values(history.validations, name)
+            scores.plot(
+                *zip(*points, strict=True), marker="o", markersize=4, label=name[len(SCORE) :]
+            )
+        scores.set(ylabel="accuracy")
+        scores.grid(alpha=0.3)
+        scores.legend()
+    [axes, *below][-1].set(xlabel="training tokens")
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png")
 

@@ -55,6 +55,8 @@ COLUMNS = (
     "training_seconds", "fingerprint", "commit",
 )  # fmt: skip
 """First columns of runs.csv; one for each key that the sweep varies follows."""
+SCORES = ("score_", "bits_per_byte_")
+"""Prefixes of columns of a task: its headline accuracy, and bits per byte of the right answers."""
 STOP_COLUMNS = ("stopped_at_tokens", "stopped_by", "predicted_loss")
 """Columns of runs.csv where a trial was ever stopped early."""
 
@@ -114,8 +116,8 @@ def _measured(sweep: "SweepDirectory", entry: "Entry") -> Measured:
 
 def make_rows(sweep_name: str, trials: Sequence[Measured]) -> list[Row]:
     """A row for each trial, each followed by its points before the decay, in the sweep's order."""
-    keys = varied_keys(trials)
-    return [row for trial in trials for row in _rows_of(sweep_name, trial, keys)]
+    keys, scores = varied_keys(trials), dict.fromkeys(score_columns(trials))
+    return [scores | row for trial in trials for row in _rows_of(sweep_name, trial, keys)]
 
 
 def varied_keys(trials: Sequence[Measured]) -> list[str]:
@@ -133,7 +135,13 @@ def varied_value(trial: Measured, key: str) -> Any:
 def columns(trials: Sequence[Measured]) -> list[str]:
     """The header of runs.csv."""
     stops = STOP_COLUMNS if any(trial.stop for trial in trials) else ()
-    return list(dict.fromkeys([*COLUMNS, *stops, *varied_keys(trials)]))
+    return list(dict.fromkeys([*COLUMNS, *stops, *score_columns(trials), *varied_keys(trials)]))
+
+
+def score_columns(trials: Sequence[Measured]) -> list[str]:
+    """Two columns for each task that trials score along the way (evaluate.tasks)."""
+    tasks = dict.fromkeys(task for trial in trials for task in trial.entry.config.evaluate.tasks)
+    return [f"{prefix}{task}" for task in tasks for prefix in SCORES]
 
 
 def to_csv(rows: Sequence[Row], header: Sequence[str]) -> str:
@@ -277,6 +285,10 @@ def _losses(record: Record | None) -> Row:
         "loss_standard_error": _number(record, "validation_loss_standard_error"),
         "bits_per_byte": _number(record, "validation_bits_per_byte"),
         "validation_tokens": _number(record, "validation_tokens"),
+    } | {
+        name.removeprefix("validation_"): _number(record, name)
+        for name in record or ()
+        if name.startswith(tuple(f"validation_{prefix}" for prefix in SCORES))
     }
 
 

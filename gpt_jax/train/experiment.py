@@ -71,6 +71,13 @@ class TrainingData(Protocol):
         """Held-out loss, and scores of a task; params: all of the model's."""
 
 
+class TaskScorer(Protocol):
+    """Tasks that are scored along a run."""
+
+    def scores(self, params: Params) -> dict[str, float]:
+        """Scores by name, as `Validation.scores` has them; params: all of the model's."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Prepared:
     """All that follows from a config alone, before parameters are read or made."""
@@ -88,6 +95,8 @@ class Prepared:
     """Batches that the compiled step takes, and steps it computes at most: `dispatch.capacity`."""
     peak_flops: float | None
     """FLOP/s of all devices, at the operands' type; None for an unknown device."""
+    tasks: TaskScorer | None
+    """Tasks that are scored at each validation (evaluate.tasks); None without them."""
 
     @property
     def stream(self) -> Samples:
@@ -225,6 +234,7 @@ def prepare(
             config, layout.mesh.devices.flat[0].platform, layout.mesh.size
         ),
         peak_flops=_peak_flops(model, layout),
+        tasks=_tasks(config, data.tokenizer, steps.model, layout),
     )
 
 
@@ -295,6 +305,15 @@ def resolved(config: Config) -> Config:
     from gpt_jax.train.task_data import resolved_task
 
     return resolved_task(config)
+
+
+def _tasks(config: Config, tokenizer: Tokenizer, model: GPT, layout: Layout) -> TaskScorer | None:
+    """Tasks that are scored at each validation; their files are read here."""
+    if not config.evaluate.tasks:
+        return None
+    from gpt_jax.evaluate.along import make_task_scorer
+
+    return make_task_scorer(config.evaluate, tokenizer, model, layout)
 
 
 def _training_data(config: Config, layout: Layout) -> TrainingData:

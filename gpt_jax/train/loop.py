@@ -19,6 +19,7 @@ import jax
 
 from gpt_jax.config import Config
 from gpt_jax.data.batch import Batch
+from gpt_jax.evaluate.validation import Validation
 from gpt_jax.output import say
 from gpt_jax.parallel import processes
 from gpt_jax.parallel.dispatch import Pace, wait_for_end, waits
@@ -281,6 +282,16 @@ class Loop:
         judges = [(i, self.all[i].judge) for i in self.running()]
         return [i for i, judge in judges if judge is not None and judge.due(done)]
 
+    def _validated(self, running: Sequence[int], most: int | None) -> dict[int, Validation]:
+        """The validation of each running lane, with the scores of its tasks."""
+        found = self.lanes.validate(running, most)
+        for i in running:
+            experiment = self.all[i].experiment
+            if experiment.tasks is not None:
+                scores = experiment.tasks.scores(experiment.whole(self.lanes.state(i)))
+                found[i] = dataclasses.replace(found[i], scores={**found[i].scores, **scores})
+        return found
+
     def _milestone(self, running: Sequence[int], done: int, validating: bool, saving: bool) -> None:
         """Judge, validate and save, where due."""
         verdicts = {}
@@ -290,7 +301,7 @@ class Loop:
             if verdict := lane.judge.verdict(done, lane.recorder.log.history):
                 verdicts[i] = verdict
         most = self.first.recorder.max_sequences(done)
-        validations = self.lanes.validate(running, most) if validating else {}
+        validations = self._validated(running, most) if validating else {}
         for i in running:
             lane = self.all[i]
             lane.recorder.milestone(

@@ -295,6 +295,51 @@ FORMS = {
         },
         "llm-foundry": {"query": "What shines?", "choices": FOUR, "gold": 1},
     },
+    "blimp": {
+        "official": {
+            "sentence_good": "Who sleeps?",
+            "sentence_bad": "Who sleep?",
+            "field": "syntax",
+            "UID": "agreement",
+            "pairID": "0",
+        },
+    },
+    "commonsenseqa": {
+        "official": {
+            "id": "1",
+            "question": {
+                "question_concept": "light",
+                "stem": "What shines?",
+                "choices": [{"text": t, "label": l} for t, l in zip(FOUR, "ABCD", strict=True)],
+            },
+            "answerKey": "B",
+        },
+        "Hugging Face": {
+            "id": "1",
+            "question": "What shines?",
+            "question_concept": "light",
+            "choices": {"text": FOUR, "label": ["A", "B", "C", "D"]},
+            "answerKey": "B",
+        },
+    },
+    "socialiqa": {
+        "Hugging Face": {
+            "context": "Al fell.",
+            "question": "Why?",
+            "answerA": "he ran",
+            "answerB": "he slept",
+            "answerC": "he sang",
+            "label": "2",
+        },
+    },
+    "mmlu": {
+        "Hugging Face": {
+            "question": "What shines?",
+            "subject": "high_school_physics",
+            "choices": FOUR,
+            "answer": 1,
+        },
+    },
     "boolq": {
         "official": {"question": "is tin a metal", "title": "Tin", "answer": True,
                      "passage": PASSAGE},

@@ -22,6 +22,7 @@ from gpt_jax.evaluate import measures  # noqa: E402
 from gpt_jax.evaluate.catalog import CATALOG  # noqa: E402
 from gpt_jax.evaluate.items import read_file, read_items  # noqa: E402
 from gpt_jax.evaluate.requests import Score  # noqa: E402
+from gpt_jax.evaluate.tasks import prompts  # noqa: E402
 
 TASKS = Path(lm_eval.__file__).parent / "tasks"
 FILES = {
@@ -36,6 +37,10 @@ FILES = {
     "arc_easy": "arc/arc_easy.yaml",
     "arc_challenge": "arc/arc_challenge.yaml",
     "openbookqa": "openbookqa/openbookqa.yaml",
+    "blimp": "blimp/anaphor_gender_agreement.yaml",
+    "commonsenseqa": "commonsense_qa/default.yaml",
+    "socialiqa": "siqa/siqa.yaml",
+    "mmlu": "mmlu/default/mmlu_anatomy.yaml",
     "boolq": "super_glue/boolq/default.yaml",
     "rte": "super_glue/rte/default.yaml",
     "cola": "glue/cola/default.yaml",
@@ -86,6 +91,12 @@ HUGGING_FACE = {
             ),
         }
     ],
+    "blimp": [FORMS["blimp"]["official"]],
+    "commonsenseqa": [
+        FORMS["commonsenseqa"]["Hugging Face"]
+        | {"choices": {"text": ["a", "b", "c", "d", "e"], "label": list("ABCDE")}}
+    ],
+    "mmlu": [FORMS["mmlu"]["Hugging Face"] | {"subject": "anatomy"}],
     "cola": [FORMS["cola"]["TFDS"]],
     "piqa": [FORMS["piqa"]["TFDS"]],
     "two_digit_addition": [FORMS["two_digit_addition"]["official"]],
@@ -173,7 +184,12 @@ def test_requests_are_the_harnesses(name):
     task, asked = theirs(name, found)
     change = DIFFERENCES.get(name, lambda *pair: pair)
     items = ours(name, found)
-    assert [item.pairs() for item in items] == [[change(*pair) for pair in of] for of in asked]
+    before = prompts(CATALOG[name], items, [], shots=0, seed=0)
+    pairs = [
+        [(prompt + context, choice) for context, choice in item.pairs()]
+        for prompt, item in zip(before, items, strict=True)
+    ]
+    assert pairs == [[change(*pair) for pair in of] for of in asked]
     reported = set(task._metric_fn_list)
     if CATALOG[name].kind == "cloze":
         assert "acc" in reported

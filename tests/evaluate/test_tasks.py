@@ -75,13 +75,19 @@ def test_measures_by_hand():
     }
     numbers = measures.choice_numbers(task, [item, item], [scores, scores])
     assert (numbers["accuracy"], numbers["accuracy_raw"], numbers["chance"]) == (1.0, 0.0, 0.5)
+    assert numbers["bits_per_byte"] == pytest.approx(3 / math.log(2) / 5)
+    assert "accuracy_by_group" not in numbers
+    grouped = [dataclasses.replace(item, group="x"), dataclasses.replace(item, gold=0, group="y")]
+    numbers = measures.choice_numbers(task, grouped, [scores, scores])
+    assert numbers["accuracy_by_group"] == {"x": 1.0, "y": 0.0}
     found = [Score(-1.0, True, True, 1), Score(-3.0, False, True, 3)]
-    numbers = measures.cloze_numbers(found, n_banned=1)
+    numbers = measures.cloze_numbers([item] * len(found), found, n_banned=1)
     assert numbers["accuracy"] == numbers["accuracy_standard_error"] == 0.5
     assert numbers["accuracy_no_stop_words"] == 1.0
     assert numbers["perplexity_per_word"] == pytest.approx(math.e**2)
     assert numbers["perplexity_per_word_standard_error"] == pytest.approx(math.e**2)
     assert numbers["perplexity_per_token"] == pytest.approx(math.e)
+    assert numbers["bits_per_byte"] == pytest.approx(2 / math.log(2) / 5)
     asked = Task("g", (), lambda record: [], kind="generate")
     items = [Item("q", answers=("The Beatles", "Beatles")), Item("q", answers=("Rome",))]
     assert measures.generation_numbers(asked, items, ["beatles.", "Milan"])["exact_match"] == 0.5
@@ -232,7 +238,7 @@ def test_stop_words_are_found_where_a_tokenizer_begins_texts_with_a_space(tmp_pa
     assert set(banned) >= set(ids[-2:])
     assert tokenizer.decode(ids[-2:]).strip() == "the cat"
     assert banned_ids(ByteTokenizer(), ("the",)) == ()
-    numbers = measures.cloze_numbers([Score(-1.0, True, True, 1)], n_banned=0)
+    numbers = measures.cloze_numbers([Item("", (" a",))], [Score(-1.0, True, True, 1)])
     assert "accuracy_no_stop_words" not in numbers
 
 
