@@ -1,15 +1,16 @@
-"""All GPT-3 and GPT-2 sizes planned, and compiled for TPUs that are not here: README.md's tables.
+"""GPT-3 and GPT-2 planned, and compiled for TPUs and GPUs that are not here: tables of README.md.
 
     python experiments/plan/make_table.py                 compiles what is missing first
     python experiments/plan/make_table.py --no-compile    tables of what is there
 
 Each compilation is written to compiled.json when it is done: stopped, the same command continues.
-Needs libtpu (pip install 'gpt-jax[tpu]'), no TPU, and less than 8 GB of memory.
+Needs libtpu and the plugin for CUDA (pip install 'gpt-jax[tpu,gpu-plan]'), no device, and less than
+8 GB of memory.
 """
 
 import argparse
 import json
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ from gpt_jax.config import overrides
 from gpt_jax.cost.estimate import Plan, make_plan
 from gpt_jax.cost.search import as_overrides, search
 from gpt_jax.cost.topology import parse_topology
-from gpt_jax.plan import text
 from gpt_jax.plan.table import record
+from gpt_jax.published.step_times import about_seconds
 from gpt_jax.storage.atomic import write_atomically, write_json
+from gpt_jax.verbs.plan import compile_one, first_that_fits
 
 HERE = Path(__file__).parent
 CONFIGS = HERE.parent.parent / "configs"
@@ -37,9 +39,9 @@ Case = tuple[str, str, dict[str, Any]]
 
 
 def cases() -> list[Case]:
-    """What is compiled: every GPT-3 on two topologies, and the 175B in a few ways."""
+    """What is compiled: rematerialization on three chips, every GPT-3, the 175B in a few ways."""
     full = {"compute.remat": "full"}
-    found: list[Case] = []
+    found: list[Case] = list(by_remat())
     at_512 = {"mesh.fsdp": 64, "mesh.tensor": 8, **full}
     found.append(("gpt3_175b", "v5p:8x8x8", at_512))
     found.append(("gpt3_175b", "v5p:8x8x8", at_512 | {"compute.microbatches": 2}))
@@ -53,6 +55,30 @@ def cases() -> list[Case]:
         found.append(("gpt3_13b", topology, split | full))
         found += [(name, topology, {"mesh.fsdp": 64, **full}) for name in reversed(SMALL)]
     return [*found, *other_axes()]
+
+
+def by_remat() -> Iterator[Case]:
+    """Each policy on one H100, on eight, and on slices of v5p and v6e."""
+    for remat in ("none", "dots", "full", "offload"):
+        yield "gpt2_124m", "h100:1", {"compute.microbatches": 16, "compute.remat": remat}
+    on_eight = {"mesh.fsdp": 8, "compute.microbatches": 8}
+    for remat in ("none", "dots", "full", "offload"):
+        yield "gpt3_1p3b", "h100:8", on_eight | {"compute.remat": remat}
+    for topology in ("v5p:4x4x4", "v6e:8x8"):
+        for remat in ("none", "dots", "full", "offload"):
+            if (topology, remat) != ("v5p:4x4x4", "full"):  # among the others
+                yield "gpt3_1p3b", topology, {"mesh.fsdp": 64, "compute.remat": remat}
+
+
+def fastest(chips: str) -> list[tuple[str, str]]:
+    """(config, topology) of each size, for chips: v5p or h100."""
+    sizes = {"v5p": ("v5p:4x4x4", "v5p:8x8x8"), "h100": ("h100:8", "h100:512")}
+    small, large = sizes[chips]
+    found = [(name, large if name == "gpt3_175b" else small) for name in (*GPT2, *GPT3)]
+    return [
+        (name, "h100:64" if (name, topology) == ("gpt3_13b", "h100:8") else topology)
+        for name, topology in found
+    ]
 
 
 def other_axes() -> list[Case]:
@@ -73,22 +99,35 @@ def plan_of(case: Case) -> Plan:
     return make_plan(config, parse_topology(topology))
 
 
-def key(case: Case) -> str:
+def key(case: Case | tuple[str, str]) -> str:
     return json.dumps(case)
 
 
 def compile_missing() -> None:
-    """Compile what compiled.json does not hold yet."""
-    from gpt_jax.plan.compiled import compile_plan
-
-    for case in reversed(cases()):
+    """Compile what compiled.json does not hold yet: the fastest plans, then the cases."""
+    for chips in ("h100", "v5p"):
+        for name, topology in fastest(chips):
+            compile_fastest(name, topology)
+    for case in cases():
         done = read()
         if key(case) in done:
             continue
-        print(f"compiling {text.headline(plan_of(case))}", file=sys.stderr, flush=True)
         plan = plan_of(case)
-        done[key(case)] = record(plan, compile_plan(plan))
+        done[key(case)] = record(plan, compile_one(plan))
         write_json(COMPILED, done)
+
+
+def compile_fastest(name: str, topology: str) -> None:
+    """The first choice of the search that the compiler finds to fit, if it is not there yet."""
+    done = read()
+    if key((name, topology)) in done:
+        return
+    config = overrides.load(CONFIGS / f"{name}.py", WHOLE_BATCHES)
+    choices = search(config, parse_topology(topology))
+    plan, found = first_that_fits(choices)
+    settings = as_overrides(plan, config)
+    done[key((name, topology))] = record(plan, found) | {"settings": settings}
+    write_json(COMPILED, done)
 
 
 def read() -> dict[str, Any]:
@@ -116,10 +155,12 @@ def compared(done: dict[str, Any]) -> str:
         ours = plan.memory.total / GIB
         if row is None:
             cells += ["missing", "missing", f"{ours:.2f}", *["missing"] * 5]
-        elif not row["compiled_fits"]:
+        elif not row["compiled_total_bytes"]:
             cells += ["-", "-", f"{ours:.2f}", "too large", "-", "-", "-", "-"]
         else:
             theirs = row["compiled_total_bytes"] / GIB
+            # Rows of the programs before: their seconds were made in another way.
+            now = "compiled_work_seconds" in row
             seconds = row["compiled_step_seconds"]
             cells += [
                 f"{row['compiled_argument_bytes'] / GIB:.2f}",
@@ -127,8 +168,8 @@ def compared(done: dict[str, Any]) -> str:
                 f"{ours:.2f}",
                 f"{theirs:.2f}",
                 f"{ours / theirs - 1:+.0%}",
-                f"{seconds:.2f} s",
-                f"{plan.mfu(seconds):.1%}",
+                f"{seconds:.2f} s" if now else "-",
+                f"{plan.mfu(seconds):.1%}" if now else "-",
                 f"{row['compile_seconds']:.0f} s",
             ]
         lines.append("| " + " | ".join(cells) + " |")
@@ -141,13 +182,15 @@ def draw(done: dict[str, Any]) -> None:
 
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axes = figure.subplots()
-    markers = {"v4": "s", "v5p": "o", "v6e": "^", "2xv5p": "D"}
+    markers = {"v4": "s", "v5p": "o", "v6e": "^", "2xv5p": "D", "h100": "v"}
     for chip, marker in markers.items():
         found = [
             (done[key(case)]["compiled_total_bytes"] / GIB, plan_of(case).memory.total / GIB)
             for case in cases()
             if case[1].split(":")[0] == chip and done.get(key(case), {}).get("compiled_fits")
         ]
+        if not found:
+            continue
         axes.plot(*zip(*found, strict=True), marker, ms=6, mfc="none", label=chip)
     ends = (0.5, 60)
     axes.plot(ends, ends, "-", color="0.6", lw=1, label="equal")
@@ -160,15 +203,41 @@ def draw(done: dict[str, Any]) -> None:
     figure.savefig(FIGURE, dpi=120)
 
 
-def planned() -> str:
-    """The best plan that the search finds for each size, as `gpt-jax plan --search` prints it."""
-    plans, pasted = [], []
-    for name in (*GPT2, *GPT3):
-        topology = parse_topology("v5p:8x8x8" if name == "gpt3_175b" else "v5p:4x4x4")
-        config = overrides.load(CONFIGS / f"{name}.py", WHOLE_BATCHES)
-        plans.append(search(config, topology)[0])
-        pasted.append(f"{name:<12} {as_overrides(plans[-1], config)}")
-    return "\n".join(["```", text.table(plans, [None] * len(plans)), "", *pasted, "```"])
+def planned(chips: str) -> str:
+    """The fastest plan of each size that compiled to fit."""
+    header = (
+        "config | topology | mesh, microbatches, remat | closed form | compiler | step ~ | "
+        "compiled >= | MFU ~ | days | kernels | collectives: exposed of all"
+    )
+    lines = [f"| {header} |", "|" + "---|" * (header.count("|") + 1)]
+    done, pasted = read(), []
+    for name, topology in fastest(chips):
+        row = done.get(key((name, topology)))
+        if row is None:
+            lines.append(f"| {name} | {topology} |" + " missing |" * 9)
+            continue
+        changes = WHOLE_BATCHES | overrides.parse_arguments(row["settings"].split())
+        config = overrides.load(CONFIGS / f"{name}.py", changes)
+        plan = make_plan(config, parse_topology(topology))
+        about, fits = about_seconds(plan), "" if row["compiled_fits"] else " (too large)"
+        seconds = sum(c["seconds"] for c in row["collectives"])
+        ours, theirs = plan.memory.total / GIB, row["compiled_total_bytes"] / GIB
+        cells = [
+            name,
+            topology,
+            f"{plan.mesh.shown()}, {config.compute.microbatches}, {config.compute.remat}",
+            f"{ours:.2f} ({ours / theirs - 1:+.0%})",
+            f"{theirs:.2f}{fits}",
+            f"{about:.2f} s",
+            f"{row['compiled_step_seconds']:.2f} s",
+            f"{plan.mfu(about):.0%}",
+            f"{plan.days(about):,.1f}",
+            ", ".join(f"{n} {kind}" for kind, (n, _) in row["kernels"].items()),
+            f"{row['compiled_exposed_seconds']:.2f} of {seconds:.2f} s",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+        pasted.append(f"{name:<12} {row['settings']}")
+    return "\n".join([*lines, "", "```", *pasted, "```"])
 
 
 def replace(page: str, name: str, new: str) -> str:
@@ -186,7 +255,9 @@ def main() -> None:
     draw(read())
     page = README.read_text()
     page = replace(page, "compared", compared(read()))
-    write_atomically(README, replace(page, "planned", planned()))
+    for chips in ("h100", "v5p"):
+        page = replace(page, f"planned {chips}", planned(chips))
+    write_atomically(README, page)
 
 
 if __name__ == "__main__":

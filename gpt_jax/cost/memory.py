@@ -26,6 +26,8 @@ TPU_LANES = 128
 """A TPU stores the last dim of an array in whole tiles of this: smaller heads take more."""
 MEMORY_SHARE = 0.92
 """Share of a chip's memory that a program may be planned to fill; gaps take the rest."""
+JAX_GPU_SHARE = 0.75
+"""Share of a GPU's memory that jax takes unless XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise."""
 RESIDUAL_COPIES = 8
 """CPU: arrays of the width that a layer keeps: inputs and outputs of norms, sub-blocks' outputs,
 and residual sums."""

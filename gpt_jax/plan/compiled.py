@@ -51,9 +51,9 @@ class Compiled:
     the buffer that is reserved, and a program with more of it than the device's memory compiles."""
     donated_bytes: int
     """Arguments whose memory the results take."""
-    once_flops: float
-    """The compiler's own count: each loop's body once."""
-    once_bytes: float
+    once_flops: float | None
+    """The compiler's own count, each loop's body once; None where it has none (GPUs)."""
+    once_bytes: float | None
     costs: Costs
     """Each loop's body as often as it runs."""
     work_seconds: float
@@ -175,8 +175,8 @@ def _read(
         peak_bytes=memory.peak_memory_in_bytes,
         summed_temporary_bytes=memory.temp_size_in_bytes,
         donated_bytes=memory.alias_size_in_bytes,
-        once_flops=analysis["flops"],
-        once_bytes=analysis["bytes accessed"],
+        once_flops=analysis["flops"] if analysis else None,
+        once_bytes=analysis["bytes accessed"] if analysis else None,
         costs=costs,
         work_seconds=costs.seconds(device),
         kernel_seconds=_kernel_seconds(plan) if fused else 0.0,

@@ -25,8 +25,8 @@ class Device:
     """FLOP/s of matmuls."""
     bandwidth: float
     """Bytes/s to its memory."""
-    link: Callable[[int], float]
-    """Bytes/s, one way, of a device in a collective of so many."""
+    link: Callable[[tuple[int, ...]], float]
+    """Bytes/s, one way, of a device in a collective of these."""
     clock: float | None = None
     """Cycles/s; None where the compiler counts no cycles."""
 
@@ -228,11 +228,10 @@ class _Collectives:
         between: list[Work],
     ) -> None:
         kind = hlo.collective(self.program, operation)
-        operands = [known[name].n_bytes for name in operation.operands if name in known]
-        size = max([*operands, max(map(hlo.shape_bytes, operation.shapes), default=0.0)])
+        size = _collected_bytes(operation, known)
         grouped = hlo.with_groups(self.program, operation)
         sent = size * hlo.sent(kind, grouped)
-        seconds = sent / self.device.link(hlo.group_size(grouped.text))
+        seconds = sent / self.device.link(hlo.group(grouped.text))
         covered = sum(self.device.seconds(w) for w in between)
         exposed = max(0.0, seconds - covered)
         of_kind = self.rows.setdefault(kind, {})
@@ -247,6 +246,17 @@ class _Collectives:
                 columns = zip(*self.rows[kind].values(), strict=True)
                 found.append(Collective(kind, *map(sum, columns)))
         return tuple(found)
+
+
+def _collected_bytes(operation: hlo.Operation, known: dict[str, hlo.Operation]) -> float:
+    """Bytes of all operands or of all results, if more; of a fusion, of its largest array."""
+    operands = [known[name].n_bytes for name in operation.operands if name in known]
+    if operation.kind == "fusion":
+        return max([*operands, *map(hlo.shape_bytes, operation.shapes)])
+    results = sum(hlo.shape_bytes(shape) for shape in operation.shapes if shape[1])
+    if operation.kind.endswith("-start") and results > sum(operands):
+        results -= sum(operands)  # they are told again, beside the results
+    return max(sum(operands), results)
 
 
 def moved_bytes(

@@ -133,12 +133,22 @@ def clock(topology: Topology) -> float:
     return chip.peak("bfloat16") / (2 * PRODUCT_UNITS[chip.name])
 
 
+def _link(topology: Topology, group: tuple[int, ...]) -> float:
+    """Bytes/s of a device in a collective of these, by whether they are of one host or slice."""
+    joined = topology.chip.interconnect.domain or topology.n_devices // topology.slices
+    if len({device // joined for device in group}) == 1:
+        return topology.axis_bandwidth(len(group))
+    if topology.slices > 1:
+        return topology.slice_bandwidth(joined)
+    return topology.axis_bandwidth(len(group), outer=joined)
+
+
 def speed(topology: Topology) -> Device:
     """How fast a device computes and sends."""
     chip = topology.chip
     return Device(
         peak=chip.peak("bfloat16"),
         bandwidth=chip.bandwidth,
-        link=lambda n: topology.axis_bandwidth(n) or chip.interconnect.network,
+        link=lambda group: _link(topology, group),
         clock=clock(topology) if chip.backend == "tpu" else None,
     )

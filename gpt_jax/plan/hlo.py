@@ -9,6 +9,8 @@ import math
 import re
 from collections.abc import Iterator
 
+import numpy as np
+
 TYPE_BYTES = {
     "pred": 1, "s8": 1, "u8": 1, "f8e4m3fn": 1, "f8e5m2": 1, "bf16": 2, "f16": 2, "s16": 2,
     "u16": 2, "f32": 4, "s32": 4, "u32": 4, "f64": 8, "s64": 8, "u64": 8,
@@ -25,8 +27,11 @@ _OPERATION = re.compile(r"^\s+(?:ROOT )?%?([\w.-]+) = (\(.*?\)|\S+) ([\w-]+)\((.
 _SHAPE = re.compile(r"\b([a-z]\w*)\[([\d,]*)\]")
 _CALLED = re.compile(r"(condition|body|calls|to_apply|called_computations)=\{?%?([\w.-]+)")
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
-_GROUPS = re.compile(r"replica_groups=(?:\{\{([\d,]+)\}|\[(\d+),(\d+)\])")
-_MESH_GROUPS = re.compile(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}")
+_LISTED_GROUPS = re.compile(r"replica_groups=\{\{([\d,]+)\}")
+_COUNTED_GROUPS = re.compile(r"replica_groups=\[\d+,(\d+)\]<=(\[[\d,]+\](?:T\([\d,]+\))?)")
+_MESH_GROUPS = re.compile(
+    r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\((\[[\d,]+\](?:T\([\d,]+\))?)\))? \{([^}]*)\}"
+)
 _DOT_BATCH = re.compile(r"lhs_batch_dims=\{([\d,]+)\}")
 _LABELS = re.compile(r"dim_labels=(\w+)_(\w+)->(\w+)")
 _PARTS = re.compile(r"/\*.*?\*/")
@@ -220,17 +225,35 @@ def sent(kind: str, operation: Operation) -> float:
     """Bytes that a device sends, over those of the whole array."""
     if kind == "collective-permute":
         return 1.0
-    n = group_size(operation.text)
+    n = len(group(operation.text))
     return (2 if kind == "all-reduce" else 1) * (n - 1) / n
 
 
-def group_size(text: str) -> int:
-    """Devices that take part in a collective together, in any of the notations of groups."""
+def group(text: str) -> tuple[int, ...]:
+    """Devices of the first group that takes part in a collective together, in any of the notations
+    of groups; (0,) where none is told."""
     by_mesh = _MESH_GROUPS.search(text)
     if by_mesh:
         sizes = {name: int(n) for name, n in re.findall(r"'(\w+)'=(\d+)", by_mesh[1])}
-        return math.prod(sizes[name] for name in re.findall(r"'(\w+)'", by_mesh[2]))
-    match = _GROUPS.search(text)
-    if match is None:
-        return 1
-    return len(match[1].split(",")) if match[1] else int(match[3])
+        axes = re.findall(r"'(\w+)'", by_mesh[3])
+        ids = _iota(by_mesh[2]) if by_mesh[2] else np.arange(math.prod(sizes.values()))
+        at = tuple(slice(None) if name in axes else 0 for name in sizes)
+        return tuple(int(i) for i in ids.reshape(tuple(sizes.values()))[at].flatten())
+    listed = _LISTED_GROUPS.search(text)
+    if listed:
+        return tuple(int(i) for i in listed[1].split(","))
+    counted = _COUNTED_GROUPS.search(text)
+    if counted is None:
+        return (0,)
+    return tuple(int(i) for i in _iota(counted[2])[: int(counted[1])])
+
+
+def _iota(text: str) -> np.ndarray:
+    """Device ids in the order of [2,8]T(1,0): counted, in that shape, its dims in that order."""
+    dims, _, order = text.partition("T")
+    ids = np.arange(math.prod(_integers(dims))).reshape(_integers(dims))
+    return (ids.transpose(_integers(order)) if order else ids).flatten()
+
+
+def _integers(text: str) -> tuple[int, ...]:
+    return tuple(int(n) for n in re.findall(r"\d+", text))

@@ -6,8 +6,8 @@ from gpt_jax.config import meshes
 from gpt_jax.config.meshes import MeshSizes
 from gpt_jax.cost import flops
 from gpt_jax.cost.estimate import Plan, weight_flops_per_sequence
-from gpt_jax.cost.memory import MEMORY_SHARE
-from gpt_jax.cost.units import compact, duration, scientific
+from gpt_jax.cost.memory import JAX_GPU_SHARE, MEMORY_SHARE
+from gpt_jax.cost.units import compact, duration, scientific, size
 from gpt_jax.published.step_times import about_seconds, expected
 
 if TYPE_CHECKING:
@@ -95,7 +95,12 @@ def _memory(plan: Plan) -> Lines:
         f"{gib(plan.available_bytes)}, {MEMORY_SHARE:.0%} of {gib(plan.topology.chip.memory_bytes)}"
     )
     shown = [line for line in lines if line[1] != gib(0)]
-    return [*shown, (total[0], total[1], total[2] + f"of {room}")]
+    shown.append((total[0], total[1], total[2] + f"of {room}"))
+    chip = plan.topology.chip
+    if chip.backend == "gpu" and JAX_GPU_SHARE * chip.memory_bytes < memory.total and plan.fits:
+        takes = f"jax takes {JAX_GPU_SHARE:.0%} of a GPU by default"
+        shown.append(("", "", f"needs XLA_PYTHON_CLIENT_MEM_FRACTION={MEMORY_SHARE}: {takes}"))
+    return shown
 
 
 def _step(plan: Plan) -> Lines:
@@ -187,15 +192,19 @@ def beside(plan: Plan, compiled: "Compiled") -> str:
 def _buffers(compiled: "Compiled") -> list[str]:
     copies = compiled.costs.copies
     copied = sum(times * n_bytes for times, n_bytes in copies)
-    once = f"{scientific(compiled.once_flops)} FLOPs, {compiled.once_bytes / 1e9:,.1f} GB"
-    return [
+    lines = [
         f"  alive at once: {gib(compiled.peak_bytes)}; temporaries as memory_analysis sums them: "
         f"{gib(compiled.summed_temporary_bytes)}",
         f"  results in the place of arguments: {gib(compiled.donated_bytes)}; copies or transposes "
         f"of parameters: {len(copies)}, {copied / 1e9:,.2f} GB",
-        f"  read and written: {compiled.costs.n_bytes / 1e12:,.2f} TB; as the compiler reports, "
-        f"each loop's body once: {once}",
+        f"  read and written: {compiled.costs.n_bytes / 1e12:,.2f} TB",
     ]
+    if compiled.once_flops is not None:
+        lines.append(
+            f"  each loop's body once, as the compiler reports: {scientific(compiled.once_flops)} "
+            f"FLOPs, {size(compiled.once_bytes)}"
+        )
+    return lines
 
 
 def _seconds(compiled: "Compiled") -> list[str]:

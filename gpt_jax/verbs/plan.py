@@ -77,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
     rows = []
     for config in configs:
         choices = _plan(config, topology, arguments)
-        plan, found = _first_that_fits(choices) if arguments.compile else (choices[0], None)
+        plan, found = first_that_fits(choices) if arguments.compile else (choices[0], None)
         plans.append(plan)
         compiled.append(found)
         rows.append(table.record(plan, found))
@@ -118,13 +118,13 @@ def _check_compiler(topology: Topology) -> None:
     describe(topology)
 
 
-def _first_that_fits(choices: list[Plan]) -> "tuple[Plan, Compiled]":
+def first_that_fits(choices: list[Plan]) -> "tuple[Plan, Compiled]":
     """The first plan that the compiler finds to fit, of at most MOST_COMPILED.
 
     After one that does not, plans are passed over that would not fit either if the compiler
     exceeded their closed form by as much.
     """
-    plan, found, over = choices[0], _compile(choices[0]), 1.0
+    plan, found, over = choices[0], compile_one(choices[0]), 1.0
     for _ in range(MOST_COMPILED - 1):
         if found.fits:
             break
@@ -140,7 +140,7 @@ def _first_that_fits(choices: list[Plan]) -> "tuple[Plan, Compiled]":
             break
         print(f"  does not fit: {found.message}; the next choice", file=sys.stderr, flush=True)
         plan = smaller[0]
-        found = _compile(plan)
+        found = compile_one(plan)
     return plan, found
 
 
@@ -148,7 +148,8 @@ MOST_COMPILED = 4
 """Choices of a search that are compiled until one fits."""
 
 
-def _compile(plan: Plan) -> "Compiled":
+def compile_one(plan: Plan) -> "Compiled":
+    """Figures of the compiler for a plan; says on standard error that it is at work."""
     from gpt_jax.plan.compiled import compile_plan
 
     print(f"compiling {text.headline(plan)} ...", file=sys.stderr, flush=True)

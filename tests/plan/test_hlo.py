@@ -58,7 +58,9 @@ replica_groups=mesh['axis_0'=4,'axis_1'=8] {'axis_1'}, to_apply=%add
 """
 
 
-DEVICE = program_costs.Device(peak=1e12, bandwidth=1e9, link=lambda n: 1e6 * n, clock=1e6)
+DEVICE = program_costs.Device(
+    peak=1e12, bandwidth=1e9, link=lambda group: 1e6 * len(group), clock=1e6
+)
 
 
 def test_loops_count_as_often_as_they_run():
@@ -185,7 +187,7 @@ backend_config={"known_trip_count":{"n":"12"},"known_induction_variable":{"tuple
 }
 """
 """In the words of XLA's compiler for GPUs."""
-WITHOUT_CYCLES = program_costs.Device(peak=1e12, bandwidth=1e9, link=lambda n: 1e6 * n)
+WITHOUT_CYCLES = program_costs.Device(peak=1e12, bandwidth=1e9, link=lambda group: 1e6 * len(group))
 
 
 def test_a_program_of_a_gpu_tells_its_kernels_loops_and_copies():
@@ -243,3 +245,38 @@ replica_groups=[4,2]<=[8], dimensions={0}
 def test_a_collective_in_steps_is_one():
     (found,) = program_costs.count(IN_STEPS, WITHOUT_CYCLES).collectives
     assert (found.count, found.n_bytes, found.n_asynchronous) == (1, 16 * 4 * 4, 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "devices"),
+    [
+        ("replica_groups={{0,2},{1,3}}, x", (0, 2)),
+        ("replica_groups=[4,2]<=[8], x", (0, 1)),
+        ("replica_groups=[4,2]<=[2,4]T(1,0), x", (0, 4)),
+        ("replica_groups=mesh['a'=2,'b'=4] {'b'}, x", (0, 1, 2, 3)),
+        ("replica_groups=mesh['a'=2,'b'=4] {'a'}, x", (0, 4)),
+        # Two hosts of eight: along a within a host, along b between them.
+        ("replica_groups=mesh['a'=8,'b'=2], device_ids=([2,8]T(1,0)) {'a'}, x", tuple(range(8))),
+        ("replica_groups=mesh['a'=8,'b'=2], device_ids=([2,8]T(1,0)) {'b'}, x", (0, 8)),
+        ("source_target_pairs={{0,1},{1,0}}", (0,)),
+    ],
+)
+def test_the_devices_of_a_collective_in_every_notation(text, devices):
+    assert hlo.group(text) == devices
+
+
+COMBINED = """\
+ENTRY %main (a: f32[8,4], b: bf16[8]) -> f32[16,4] {
+  %a = f32[8,4]{1,0} parameter(0)
+  %b = bf16[8]{0} parameter(1)
+  %start = ((f32[8,4]{1,0}, bf16[8]{0}), (f32[16,4]{1,0}, bf16[16]{0})) \
+all-gather-start(%a, %b), channel_id=3, replica_groups=[4,2]<=[8], dimensions={0}
+  %done = (f32[16,4]{1,0}, bf16[16]{0}) all-gather-done(%start)
+  ROOT %out = f32[16,4]{1,0} get-tuple-element(%done), index=0
+}
+"""
+
+
+def test_all_arrays_of_a_combined_collective_count():
+    (found,) = program_costs.count(COMBINED, WITHOUT_CYCLES).collectives
+    assert (found.count, found.n_bytes) == (1, 16 * 4 * 4 + 16 * 2)

@@ -142,8 +142,8 @@ def test_the_search_compiles_until_something_fits(repository, monkeypatch, capsy
         total = 1.5 * plan.memory.total
         return Answer(total <= plan.available_bytes, round(total))
 
-    monkeypatch.setattr(plan_verb, "_compile", compile_plan)
-    chosen, answer = plan_verb._first_that_fits(choices)
+    monkeypatch.setattr(plan_verb, "compile_one", compile_plan)
+    chosen, answer = plan_verb.first_that_fits(choices)
     assert answer.fits
     assert 1.5 * choices[0].memory.total > choices[0].available_bytes
     assert compiled == [choices[0], chosen]
