@@ -22,8 +22,8 @@ from gpt_jax.scaling.choose import believe, plan
 METHODS = ("next", "random", "cheapest", "D-optimal", "all")
 STARTING_RUNS = 2
 """Times the number of variables and one."""
-BATCH = 0.15
-"""Runs chosen between two looks at the results, as a share of those made."""
+LOOKS = 6
+"""Results are looked at after such a part of the budget, or when the number of runs has doubled."""
 PROPORTIONS = tuple(f"proportion_domain_{k}" for k in range(1, 6))
 
 
@@ -116,17 +116,19 @@ def choose(study: Study, method: str, budget: float, seed: int) -> np.ndarray:
             return np.array(runs)
         output = len(runs) % study.y.shape[1]  # each run is chosen for one of the losses in turn
         belief = believe(study.x, np.array(runs), study.y[runs, output])
-        most = max(1, int(BATCH * len(runs))) if study.y.shape[1] == 1 else 1
         if method == "D-optimal":
             gain = np.log1p((belief.root[left] ** 2).sum(1) / belief.noise[left])
-            best = left[np.argsort(-gain / study.cost[left] ** 0.5, kind="stable")][:most]
-            runs += _afford(best, study.cost, budget - spent)
-            continue
-        rest = budget - spent
-        picks, _ = plan(belief, study.target, left, study.cost, rest, most=most, nothing=0.0)
-        if not picks:
+            order = left[np.argsort(-gain / study.cost[left] ** 0.5, kind="stable")]
+            planned = _afford(order, study.cost, budget - spent)
+        else:
+            rest = budget - spent
+            picks, _ = plan(belief, study.target, left, study.cost, rest, nothing=0.0)
+            planned = [pick.place for pick in picks]
+        if not planned:
             return np.array(runs)
-        runs += [pick.place for pick in picks]
+        # All that is left is planned, and a part of it is made before the next look.
+        most = np.cumsum(study.cost[planned]) <= budget / LOOKS if study.y.shape[1] == 1 else [True]
+        runs += planned[: max(1, min(int(np.sum(most)), len(runs)))]
 
 
 def _afford(order: np.ndarray, cost: np.ndarray, budget: float) -> list[int]:

@@ -1,10 +1,13 @@
 """Which runs to make next: the expected reduction of a target's predictive variance, run by run.
 
 What the runs allow is a mixture of laws, loss = E + exp(polynomial in the logarithms of the
-variables): each share of the lowest loss as E, each set of quadratic terms. For given E such a law
-is linear, so that its posterior under a normal-inverse-gamma prior, and its evidence, are exact
-(O'Hagan and Forster 2004, chapter 11). The mixture's covariance has a part within laws and one
-between them; a run reduces both by what a linear update of the target on its loss explains.
+variables + misfit): each share of the lowest loss as E, each set of quadratic terms. The misfit is
+a smooth function of the variables, small beforehand: no polynomial is right everywhere (Kennedy and
+O'Hagan 2001), and without it only runs at the edges would be chosen, which say most of one. For
+given E such a law is linear, so that its posterior under a normal-inverse-gamma prior, and its
+evidence, are exact (O'Hagan and Forster 2004, chapter 11); runs far off the mixture are trusted
+less. The mixture's covariance has a part within laws and one between them; a run reduces both by
+what a linear update of the target on its loss explains.
 Dims: M places (candidates, targets, runs), O runs made, K columns of a square root of the
 covariance.
 
@@ -26,8 +29,22 @@ PRIOR = {"constant": 1e4, "linear": 1e2, "quadratic": 1.0}
 """Prior variances of coefficients in units of the scatter, of standardised logarithms."""
 SCATTER = 0.02
 """Prior scatter of log losses above the irreducible one; it counts as one run."""
-NEGLIGIBLE = 1e-4
-"""Weight of a law below which it is left out."""
+TAILS = 4.0
+"""Degrees of freedom of the runs' scatter, Student's t: a few runs may be far off (Lange, Little
+and Taylor 1989)."""
+LOOKS = 2
+"""Times that the runs' variances follow from how far off they are."""
+NEGLIGIBLE = 0.05
+"""Weight of a law, as a share of the heaviest, below which it is left out."""
+MISFITS = ((1.0, 1.0), (1.0, 10.0), (2.0, 1.0), (2.0, 10.0))
+"""(length, variance) of the misfits that are weighed beside none, in standardised logarithms and in
+units of the scatter."""
+CENTRES = 60
+"""Places that a misfit is free at; between them it is interpolated."""
+MOST = 500
+"""Candidates among which a plan is made: those that alone gain most for their cost."""
+RANK = 1e-6
+"""Size of a direction of the targets' losses, as a share of the largest, that counts as none."""
 EXPONENTS = (0.0, 0.5, 1.0)
 """Powers of the cost that a gain is divided by; the plan that reduces variance most is returned."""
 NOTHING = 0.01
@@ -72,27 +89,73 @@ def believe(variables: Array, observed: Array, loss: Array) -> Belief:
         raise ValueError(f"{observed.size} runs with a loss; at least two, of positive loss")
     spread = variables.std(0)
     z = (variables - variables.mean(0)) / np.where(spread > 0, spread, 1.0)
+    bases = list(_bases(z))
+    trust = np.ones(observed.size)
+    seen, every = [(name, b[observed], prior) for name, b, prior in bases], np.arange(loss.size)
+    for _ in range(LOOKS):
+        belief = _mixture(seen, every, loss, trust)
+        off = (loss - belief.mean) ** 2 / belief.noise
+        trust = (TAILS + 1) / (TAILS + off)
+    return _mixture(bases, observed, loss, trust)
+
+
+def _mixture(
+    bases: Sequence[tuple[str, Array, Array]], observed: Array, loss: Array, trust: Array
+) -> Belief:
+    """The mixture with the runs' losses trusted so much: 1 over the variance, in the scatter's."""
     found = [
-        (f"{name}, E = {share * loss.min():.3g}", *_posterior(basis, prior, observed, loss, share))
-        for name, basis, prior in _bases(z)
+        (f"{name}, E = {share * loss.min():.3g}", basis,
+         _posterior(basis[observed], prior, loss, share, trust))
+        for name, basis, prior in bases
         for share in FLOORS
-    ]
-    evidence = np.array([law[1] for law in found])
+    ]  # fmt: skip
+    evidence = np.array([law.evidence for _, _, law in found])
     weight = np.exp(evidence - evidence.max())
     weight /= weight.sum()
-    kept = [(w, *law) for w, law in zip(weight, found, strict=True) if w > NEGLIGIBLE]
+    least = NEGLIGIBLE * weight.max()
+    kept = [(w, *law) for w, law in zip(weight, found, strict=True) if w > least]
     total = sum(law[0] for law in kept)
-    mean = sum((w * at for w, _, _, at, _, _ in kept), np.zeros(len(z))) / total
-    columns, noise = [], np.zeros(len(z))
-    for w, _, _, at, root, scatter in kept:
-        part = (w / total) ** 0.5
-        columns += [part * root, part * (at - mean)[:, None]]
-        noise += w / total * scatter
-    names = {law[1]: float(law[0] / total) for law in kept}
+    places = [(w / total, *law.at(basis)) for w, _, basis, law in kept]
+    mean = np.sum([w * at for w, at, _, _ in places], axis=0)
+    columns = []
+    for w, at, root, _ in places:
+        columns += [w**0.5 * root, w**0.5 * (at - mean)[:, None]]
+    noise = np.sum([w * scatter for w, _, _, scatter in places], axis=0)
+    names = {name: float(w / total) for w, name, _, _ in kept}
     return Belief(mean, np.concatenate(columns, 1), noise, names)
 
 
 def _bases(z: Array) -> Iterator[tuple[str, Array, Array]]:
+    """(name, columns (M, P), prior variances (P)) of each set of terms, then with misfits."""
+    sets = list(_polynomials(z))
+    yield from sets
+    plain, *_, full = sets
+    bumps_of = {length: _misfit(z, length) for length, _ in MISFITS}
+    for length, variance in MISFITS:
+        bumps = bumps_of[length]
+        for name, columns, prior in (plain, full):
+            yield (
+                f"{name} + misfit of length {length:g}, variance {variance:g}",
+                np.concatenate([columns, bumps], 1),
+                np.append(prior, np.full(bumps.shape[1], variance)),
+            )
+
+
+def _misfit(z: Array, length: float) -> Array:
+    """(M, centres): columns whose independent coefficients make a function with covariance
+    exp(-distance^2 / 2 length^2), at centres spread over the places (Nystroem)."""
+    centres = [int(((z - z.mean(0)) ** 2).sum(1).argmin())]
+    far = ((z - z[centres[0]]) ** 2).sum(1)
+    while len(centres) < CENTRES and far.max() > 0:
+        centres.append(int(far.argmax()))
+        far = np.minimum(far, ((z - z[centres[-1]]) ** 2).sum(1))
+    near = np.exp(-((z[:, None] - z[None, centres]) ** 2).sum(2) / (2 * length**2))
+    size, axes = np.linalg.eigh(near[centres])
+    kept = size > 1e-6 * size[-1]
+    return near @ (axes[:, kept] / size[kept] ** 0.5)
+
+
+def _polynomials(z: Array) -> Iterator[tuple[str, Array, Array]]:
     """(name, columns (M, P), prior variances (P)) of each set of terms."""
     n = z.shape[1]
     pairs = list(itertools.combinations_with_replacement(range(n), 2))
@@ -107,31 +170,47 @@ def _bases(z: Array) -> Iterator[tuple[str, Array, Array]]:
         yield name, np.stack(columns, 1), np.array(kinds)
 
 
-def _posterior(
-    basis: Array, prior: Array, observed: Array, loss: Array, share: float
-) -> tuple[float, Array, Array, Array]:
-    """Log evidence, mean (M), square root of the covariance (M, P) and scatter (M) of losses."""
+@dataclass(frozen=True)
+class _Posterior:
+    """A law's coefficients, normal given the scatter, after the runs."""
+
+    evidence: float
+    floor: float
+    center: float
+    weights: Array
+    covariance: Array
+    variance: float
+
+    def at(self, basis: Array) -> tuple[Array, Array, Array]:
+        """Mean (M), square root of the covariance (M, P) and scatter (M) of losses at places."""
+        above = np.exp(np.clip(basis @ self.weights + self.center, -20, 20))
+        root = basis @ np.linalg.cholesky(self.covariance)
+        root = above[:, None] * root * self.variance**0.5
+        return self.floor + above, root, self.variance * above**2
+
+
+def _posterior(seen: Array, prior: Array, loss: Array, share: float, trust: Array) -> _Posterior:
+    """seen: (O, P) columns of the runs made; trust: (O)."""
     floor = share * loss.min()
     logs = np.log(loss - floor)
-    seen, center = basis[observed], logs.mean()
-    precision = seen.T @ seen + np.diag(1 / prior)
+    center = float(logs.mean())
+    precision = (seen.T * trust) @ seen + np.diag(1 / prior)
     covariance = np.linalg.inv(precision)
-    weights = covariance @ (seen.T @ (logs - center))
+    weights = covariance @ (seen.T @ (trust * (logs - center)))
     # The scatter of a loss is that of its logarithm, the larger the less of it is reducible.
     shape, scale = 1.0, (SCATTER / (1 - share)) ** 2
-    residual = (logs - center) @ (logs - center) - weights @ precision @ weights
+    residual = trust @ (logs - center) ** 2 - weights @ precision @ weights
     shape_after, scale_after = shape + logs.size / 2, scale + max(residual, 0.0) / 2
     evidence = (
         shape * math.log(scale)
         - shape_after * math.log(scale_after)
         + math.lgamma(shape_after)
         - 0.5 * float(np.linalg.slogdet(precision)[1] + np.log(prior).sum())
+        + 0.5 * float(np.log(trust).sum())
         - float(logs.sum())
     )
     variance = scale_after / (shape_after - 0.5)
-    above = np.exp(np.clip(basis @ weights + center, -20, 20))
-    root = above[:, None] * (basis @ np.linalg.cholesky(covariance)) * variance**0.5
-    return evidence, floor + above, root, variance * above**2
+    return _Posterior(evidence, floor, center, weights, covariance, variance)
 
 
 def plan(
@@ -167,27 +246,45 @@ def _greedy(
     most: int | None,
     nothing: float,
 ) -> tuple[list[Chosen], bool]:
-    root, left, found = belief.root.copy(), np.array(candidates), list[Chosen]()
-    before = float((root[targets] ** 2).sum(1).mean())
+    left, found = np.array(candidates)[cost[candidates] <= budget], list[Chosen]()
+    # inner @ inner.T is the targets' covariance, summed up in as many columns as it has directions.
+    _, size, axes = np.linalg.svd(belief.root[targets] / len(targets) ** 0.5, full_matrices=False)
+    inner = axes[size > RANK * size[0]].T * size[size > RANK * size[0]]
+    before = float((inner**2).sum())
+    root = belief.root[left]
+    alone = ((root @ inner) ** 2).sum(1) / ((root**2).sum(1) + belief.noise[left])
+    kept = np.sort(np.argsort(-alone / cost[left] ** power, kind="stable")[:MOST])
+    left, root, inner = left[kept], *_turned(root[kept], inner)
     while most is None or len(found) < most:
-        left = left[cost[left] <= budget]
+        affordable = cost[left] <= budget
+        left, root = left[affordable], root[affordable]
         if not left.size:
             return found, False
-        variance = (root[left] ** 2).sum(1) + belief.noise[left]
-        inner = root[targets].T @ root[targets] / len(targets)
-        gain = np.einsum("ij,jk,ik->i", root[left], inner, root[left]) / variance
+        noise = belief.noise[left]
+        gain = ((root @ inner) ** 2).sum(1) / ((root**2).sum(1) + noise)
         if not gain.max() > 0 or 1 - math.sqrt(max(0, 1 - gain.max() / before)) < nothing:
             return found, True
         best = int(np.argmax(np.where(gain > 0, gain, 0) / cost[left] ** power))
         place, after = int(left[best]), max(before - float(gain[best]), 0.0)
         found.append(Chosen(place, float(cost[place]), before**0.5, after**0.5))
-        root = _learned(root, place, float(belief.noise[place]))
-        budget, before, left = budget - cost[place], after, np.delete(left, best)
+        root, inner = _learned(root, inner, best, float(noise[best]))
+        budget, before = budget - cost[place], after
+        left, root = np.delete(left, best), np.delete(root, best, 0)
     return found, False
 
 
-def _learned(root: Array, place: int, noise: float) -> Array:
-    """The covariance's square root after a run at a place (Potter's update)."""
+def _turned(root: Array, inner: Array) -> tuple[Array, Array]:
+    """The same products of rows and columns in no more columns of root than there are of both."""
+    both = np.concatenate([root, inner.T])
+    if both.shape[1] <= both.shape[0]:
+        return root, inner
+    short = np.asarray(np.linalg.qr(both.T, mode="r")).T
+    return short[: len(root)], short[len(root) :].T
+
+
+def _learned(root: Array, inner: Array, place: int, noise: float) -> tuple[Array, Array]:
+    """The covariance's square root, and the targets', after a run at a row (Potter's update)."""
     row = root[place]
     total = row @ row + noise
-    return root - np.outer(root @ row, row) / (total + math.sqrt(noise * total))
+    share = 1 / (total + math.sqrt(noise * total))
+    return root - np.outer(root @ row, row * share), inner - np.outer(row * share, row @ inner)

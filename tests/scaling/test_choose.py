@@ -34,6 +34,34 @@ def test_target_is_predicted_within_its_deviation(study):
     assert sum(belief.weights.values()) == pytest.approx(1)
 
 
+def test_a_run_that_is_far_off_does_not_decide_the_target(study):
+    """One of 36 runs is 20% too high; least squares moves the target by ten times as much."""
+    x, _, runs, _ = study
+    loss = planted(*np.exp(x[runs].T)) * np.exp(0.002 * np.random.default_rng(1).normal(size=36))
+    off = loss * np.where(np.arange(36) == 20, 1.2, 1.0)
+    right, belief = (believe(x, runs, values) for values in (loss, off))
+    design = np.column_stack([np.ones(49), x, x**2, x[:, 0] * x[:, 1]])
+    least = [np.exp(design[48] @ np.linalg.lstsq(design[runs], np.log(v), rcond=None)[0])
+             for v in (loss, off)]  # fmt: skip
+    moved = abs(belief.mean[48] - right.mean[48])
+    assert moved < 0.1 * abs(least[1] - least[0])
+
+
+def test_what_no_polynomial_follows_is_a_misfit():
+    """Losses that saturate above a size: a misfit has the weight, and predicts between the runs."""
+    n, d = (g.ravel() for g in np.meshgrid(np.geomspace(1e7, 1e9, 12), np.geomspace(3e8, 3e10, 6)))
+    loss = 2 + 0.3 * np.maximum(0, np.log10(3e7 / n)) + 300 / d**0.3
+    rng = np.random.default_rng(0)
+    loss *= np.exp(0.002 * rng.standard_normal(n.size))
+    x, seen = np.log([n, d]).T, np.flatnonzero(rng.random(n.size) < 0.6)
+    belief = believe(x, seen, loss[seen])
+    assert sum(w for name, w in belief.weights.items() if "misfit" in name) > 0.9
+    rest = np.setdiff1d(np.arange(n.size), seen)
+    z = np.column_stack([np.ones(n.size), x, x**2, x[:, 0] * x[:, 1]])
+    quadratic = z[rest] @ np.linalg.lstsq(z[seen], loss[seen], rcond=None)[0]
+    assert np.std(loss[rest] - belief.mean[rest]) < 0.75 * np.std(loss[rest] - quadratic)
+
+
 def test_first_step_is_the_candidate_whose_conditioning_leaves_the_least_variance(study):
     """By the whole covariance matrix, as textbooks condition a normal distribution."""
     x, loss, candidates, target = study
