@@ -438,11 +438,11 @@ def test_all_seven_are_verified(name, tables, tmp_path):
         assert float(cells[0]["ours"]) == pytest.approx(POOLS[name], abs=0.002)
     if name == "multi-power-law":
         worst = [float(c["ours"]) for c in cells if c["name"].startswith("worst")]
-        assert worst == pytest.approx([0.301, 0.443], abs=0.002)
+        assert worst == pytest.approx([0.301, 0.455], abs=0.002)
         short = [
             float(c["printed"]) - float(c["ours"]) for c in cells if c["name"].startswith("R2")
         ]
-        assert short == pytest.approx([0.0004, 0.0001], abs=0.00006)
+        assert short == pytest.approx([0.0004, 0.0004], abs=0.00006)
     if name == "steplaw":
         found = [cell["verdict"].split()[0] for cell in cells]
         assert found == ["inside", "differs", "inside", "agrees", "differs", "agrees"]
