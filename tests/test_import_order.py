@@ -68,7 +68,8 @@ models: . entry activations activations.geglu activations.gelu activations.gelu_
     activations.relu activations.relu_squared activations.swiglu norms norms.rmsnorm norms.layernorm
     positions positions.alibi positions.learned positions.none positions.rotary positions.sinusoidal
     scores scores.alibi scores.sinks scores.soft_cap cpu kernels pattern products execution layers
-    expert_products experts ring fused attention attention_module transformer gpt trees vision
+    expert_products experts ring fused blockwise cpu_attention cached_attention attention_probe
+    attention attention_module transformer gpt decoding probes trees vision
 objectives: . cross_entropy routers in_parts parts pretraining distillation
     entry entries entries.label_smoothing entries.next_token
 adapt: difference interceptors low_rank adaptation .

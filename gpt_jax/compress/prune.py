@@ -12,6 +12,7 @@ import numpy as np
 
 from gpt_jax.compress.matrices import as_matrices, as_stored, is_kernel
 from gpt_jax.config import ModelConfig
+from gpt_jax.models import probes
 from gpt_jax.models.entry import score_changes
 from gpt_jax.models.gpt import GPT, Params
 from gpt_jax.models.trees import flatten, unflatten
@@ -149,7 +150,7 @@ def influences(model: GPT, params: Params, tokens_BT: jax.Array) -> jax.Array:
     """Influence of each group of layers (a period of layer_pattern), [G]: 1 - the mean cosine
     between the residual stream before it and after it (Men et al. 2024, arXiv:2403.03853,
     equation 1)."""
-    seen = model.activations(params, tokens_BT)
+    seen = probes.activations(model, params, tokens_BT)
     period = len(model.config.layer_pattern)
     after_GBTD = seen["stream"][period - 1 :: period]
     before_GBTD = jnp.concatenate([seen["embedding"][None], after_GBTD[:-1]])

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from gpt_jax.cost.rounding import round_up
 from gpt_jax.evaluate.requests import Request, Score
 from gpt_jax.inference.sampling import likeliest
+from gpt_jax.models.decoding import rounded_params, unstacked_params
 from gpt_jax.models.gpt import GPT, Params
 from gpt_jax.objectives import in_parts
 from gpt_jax.objectives.cross_entropy import target_scores
@@ -87,11 +88,11 @@ def scoring_weights(model: GPT, params: Params) -> Weights:
     """
     how = model.execution.how
     tables = [model.output_table(params).astype(how.operands)]
-    if how.cpu:  # wide matmuls are slow there
+    if how.cpu_forms:  # wide matmuls are slow there
         tables = in_parts.split_vocabulary(tables[0])
-    rounded = model.rounded_params(params)
+    rounded = rounded_params(model, params)
     if how.operands != jnp.float32:
-        rounded = model.unstacked_params(rounded)
+        rounded = unstacked_params(model, rounded)
     return Weights(rounded, tuple(tables))
 
 

@@ -130,7 +130,7 @@ def task_loss(
     objective = sums.cross_entropy
     if task.language_loss:
         in_parts = model.execution.loss_in_parts
-        y = x_BTD if in_parts else model.logits(x_BTD, model.output_weights(params))
+        y = x_BTD if in_parts else model.logits(x_BTD, model.output_matrix(params))
         language, _ = output_loss(model, params, y, sequences, config.train.z_loss)
         objective += task.language_loss * language
     if task.adversarial != "none" and key is not None:
@@ -172,7 +172,7 @@ def sequence_log_probabilities(
     """log p of what is learned of each sequence [B, K], nats."""
     sequences = split_rows(config, batch)
     x_BTD = _activations(model, params, sequences, key)
-    logits_BTV = model.logits(x_BTD, model.output_weights(params))
+    logits_BTV = model.logits(x_BTD, model.output_matrix(params))
     target_BT, normaliser_BT = target_scores([logits_BTV], sequences.targets_BT)
     total_B = jnp.sum(sequences.weights_BT * (target_BT - normaliser_BT), axis=1)
     return total_B.reshape(len(batch.tokens_BT), -1)

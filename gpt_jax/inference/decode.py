@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from gpt_jax.cost.rounding import round_up
 from gpt_jax.inference.sampling import choose_tokens
 from gpt_jax.inference.settings import SamplingConfig
+from gpt_jax.models import decoding
 from gpt_jax.models.gpt import GPT, Params
 from gpt_jax.models.transformer import Cache
 
@@ -158,7 +159,7 @@ def _ends(end_of_text: int | Sequence[int] | None) -> NDArray[np.int32]:
 
 def decoding_params(model: GPT, params: Params) -> Params:
     """Parameters in the form that decoding reads; the same object if they are in it."""
-    made = jax.eval_shape(model.decoding_params, params)
+    made = jax.eval_shape(functools.partial(decoding.decoding_params, model), params)
     types = [(x.shape, x.dtype) for x in jax.tree.leaves(params)]
     if types == [(x.shape, x.dtype) for x in jax.tree.leaves(made)]:
         return params
@@ -167,7 +168,7 @@ def decoding_params(model: GPT, params: Params) -> Params:
 
 @functools.partial(jax.jit, static_argnames="model")
 def _decoding_params(model: GPT, params: Params) -> Params:
-    return model.decoding_params(params)
+    return decoding.decoding_params(model, params)
 
 
 def _checked(prompt: NDArray[Any], vocab_size: int) -> NDArray[np.int32]:
@@ -204,7 +205,7 @@ def _start(model: GPT, texts: list[NDArray[np.int32]], max_new_tokens: int) -> R
         start_B=np.zeros(n_batch, np.int32),
         done_B=np.arange(n_batch) >= len(texts),
         seen_BV=seen_BV,
-        cache=model.init_cache(n_batch, min(capacity, seq_len)),
+        cache=decoding.init_cache(model, n_batch, min(capacity, seq_len)),
     )
 
 
@@ -248,7 +249,9 @@ def _prefill(
     window = functools.partial(jax.lax.dynamic_slice_in_dim, slice_size=width)
     tokens_BT = jax.vmap(window)(jnp.asarray(rows.tokens_BT), rows.start_B)
     positions_BT = jnp.broadcast_to(jnp.arange(width), tokens_BT.shape)
-    _, filled = model.apply_cached(params, tokens_BT, positions_BT, rows.cache, prefix_BPD)
+    _, filled = decoding.apply_cached(
+        model, params, tokens_BT, positions_BT, rows.cache, prefix_BPD
+    )
     chosen_CSH = jnp.repeat(fill_B, model.config.kv_heads)[:, None, None]
     cache = jax.tree.map(lambda new, old: jnp.where(chosen_CSH, new, old), filled, rows.cache)
     return rows._replace(cache=cache)
@@ -284,7 +287,9 @@ def _decode(
         last_B = rows.length_B - 1
         tokens_B1 = rows.tokens_BT[index_B, last_B][:, None]
         positions_B1 = (last_B - rows.start_B)[:, None]
-        logits_B1V, cache = model.apply_cached(params, tokens_B1, positions_B1, rows.cache)
+        logits_B1V, cache = decoding.apply_cached(
+            model, params, tokens_B1, positions_B1, rows.cache
+        )
         allowed_V = jnp.arange(logits_B1V.shape[-1]) < vocab_size
         logits_BV = jnp.where(allowed_V, logits_B1V[:, 0], -jnp.inf)
         step_keys_B = jax.vmap(jax.random.fold_in)(keys_B, rows.length_B)

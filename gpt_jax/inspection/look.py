@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gpt_jax.models import probes
 from gpt_jax.models.gpt import GPT, Params
 from gpt_jax.objectives.cross_entropy import log_softmax
 
@@ -36,8 +37,8 @@ def look(model: GPT, params: Params, ids: np.ndarray) -> Look:
 
 
 def _look(model: GPT, params: Params, ids: jax.Array) -> dict[str, jax.Array]:
-    inside = model.activations(params, ids[None])
-    log_p_LTV = log_softmax(model.lens(params, inside["stream"][:, 0]))
+    inside = probes.activations(model, params, ids[None])
+    log_p_LTV = log_softmax(probes.lens(model, params, inside["stream"][:, 0]))
     top, ids_LTK = jax.lax.top_k(log_p_LTV, min(TOP, log_p_LTV.shape[-1]))
     final_TV = log_softmax(inside["logits"][0])
     losses = -jnp.take_along_axis(final_TV[:-1], ids[1:, None], axis=1)[:, 0]

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from gpt_jax.config import ModelConfig
-from gpt_jax.models import attention
+from gpt_jax.models.attention import attend
 from gpt_jax.models.entry import Parameter, ScoreEntry, Shape, position_of, score_changes
 from gpt_jax.models.execution import Execution
 from gpt_jax.models.layers import Norm, Projection, parameter, projection_std
@@ -18,7 +18,7 @@ from gpt_jax.optim import parametrization
 from gpt_jax.parallel.sharding import Layout
 
 ACTIVATIONS = "intermediates"
-"""Linen's collection of what `GPT.activations` looks at; not collected, it costs nothing."""
+"""Linen's collection of what `gpt_jax.models.probes` looks at; not collected, it costs nothing."""
 
 
 class Attention(nn.Module):
@@ -51,8 +51,10 @@ class Attention(nn.Module):
             q_BTNH = (q_BTNH / (layer + 1)).astype(q_BTNH.dtype)
         pattern = self._pattern(train)
         if self.is_mutable_collection(ACTIVATIONS):
-            self.sow(ACTIVATIONS, "scores", attention.causal_scores(q_BTNH, k_BTKH, pattern))
-            weights_BNTS = attention.weights(q_BTNH, k_BTKH, segments_BT, pattern)
+            from gpt_jax.models.attention_probe import attention_weights, causal_scores
+
+            self.sow(ACTIVATIONS, "scores", causal_scores(q_BTNH, k_BTKH, pattern))
+            weights_BNTS = attention_weights(q_BTNH, k_BTKH, segments_BT, pattern)
             self.sow(ACTIVATIONS, "weights", weights_BNTS)
         if cache is None:
             out_BTNH = self.attend_whole(q_BTNH, k_BTKH, v_BTKH, segments_BT, pattern)
@@ -118,8 +120,8 @@ class Attention(nn.Module):
         pattern: Pattern,
     ) -> jax.Array:
         """Attention of whole sequences to themselves, [B, T, N, H]."""
-        attend: Callable[..., jax.Array] = functools.partial(
-            attention.attend,
+        kernel: Callable[..., jax.Array] = functools.partial(
+            attend,
             self.execution.kernel.name,
             pattern=pattern,
             how=self.execution.how,
@@ -129,8 +131,8 @@ class Attention(nn.Module):
             layout=self.layout,
         )
         if self.execution.remat == "attention":
-            attend = jax.checkpoint(attend)
-        return attend(q_BTNH, k_BTKH, v_BTKH)
+            kernel = jax.checkpoint(kernel)
+        return kernel(q_BTNH, k_BTKH, v_BTKH)
 
     def attend_cached(
         self,
@@ -141,8 +143,10 @@ class Attention(nn.Module):
         pattern: Pattern,
     ) -> jax.Array:
         """Attention of new tokens to the cache that already holds them, [B, T, N, H]."""
+        from gpt_jax.models.cached_attention import attend_cached
+
         how = self.execution.how
-        return attention.attend_cached(q_BTNH, key_CSH, value_CSH, positions_BT, pattern, how)
+        return attend_cached(q_BTNH, key_CSH, value_CSH, positions_BT, pattern, how)
 
     def _pattern(self, train: bool) -> Pattern:
         config, entries = self.config, score_changes(self.config)

@@ -47,7 +47,7 @@ def decide_execution(
     Raises ValueError for products that the backend cannot compute.
     """
     how = precision(compute.dtype, compute.products, backend, n_devices)
-    if backend == "cpu" and how.operands == "bfloat16" and not how.cpu:
+    if backend == "cpu" and how.operands == "bfloat16" and not how.cpu_forms:
         raise ValueError(
             "compute.dtype = bfloat16 on a CPU needs compute.products = auto or cpu, on one "
             "device: XLA:CPU does not compile plain products of bfloat16 with a float32 result; "

@@ -11,7 +11,7 @@ from gpt_jax.models.products import Precision
 
 def project_batched(x_EMI: jax.Array, kernel_EIO: jax.Array, how: Precision) -> jax.Array:
     """Each expert's rows times its kernel, [E, M, O], in the activations' type."""
-    if not how.cpu:
+    if not how.cpu_forms:
         return _batched(x_EMI, kernel_EIO, how.operands, how.activations)
 
     def one(of_expert: tuple[jax.Array, jax.Array]) -> jax.Array:
@@ -54,10 +54,10 @@ def project_grouped(
     sizes_E: rows of each expert, multiples of `block`; rows behind the last one's come out as
     anything.
     """
-    if not how.cpu:
+    if not how.cpu_forms:
         return _grouped(x_SI, kernel_EIO, sizes_E, how.operands, how.activations)
     x_SI = x_SI.astype(jnp.float32)
-    y_SO = cpu.grouped_product(x_SI, kernel_EIO, sizes_E // block, block, how.operands)
+    y_SO = grouped_product(x_SI, kernel_EIO, sizes_E // block, block, how.operands)
     return y_SO.astype(how.activations)
 
 
@@ -94,3 +94,58 @@ def _contract_ragged(a_SI, b, sizes_E, result, summed: bool = False) -> jax.Arra
     return jax.lax.ragged_dot_general(
         a_SI, b, sizes_E, dims, precision=exact, preferred_element_type=result
     )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def grouped_product(
+    x_SI: jax.Array, kernel_EIO: jax.Array, blocks_E: jax.Array, block: int, operands: jnp.dtype
+) -> jax.Array:
+    """Rows sorted by expert, in blocks of one expert each, times their experts' kernels: [S, O].
+
+    XLA:CPU would multiply every row by every kernel (`jax.lax.ragged_dot`). blocks_E: blocks of
+    each expert; rows behind the last one's come out as zero. A loop over blocks in use.
+    """
+    return _cpu_grouped_forward(x_SI, kernel_EIO, blocks_E, block, operands)[0]
+
+
+def _cpu_grouped_forward(x_SI, kernel_EIO, blocks_E, block, operands):
+    y_SO = _by_block(x_SI.astype(operands), kernel_EIO.astype(operands), blocks_E, block, -2)
+    return y_SO, (x_SI, kernel_EIO, blocks_E)
+
+
+def _cpu_grouped_backward(block, operands, saved, gradient_SO):
+    x_SI, kernel_EIO, blocks_E = saved
+    x_SI, gradient_SO = x_SI.astype(operands), gradient_SO.astype(operands)
+    x_gradient = _by_block(gradient_SO, kernel_EIO.astype(operands), blocks_E, block, -1)
+
+    def add(i: jax.Array, total_EIO: jax.Array) -> jax.Array:
+        x_RI, gradient_RO = _rows(x_SI, i, block), _rows(gradient_SO, i, block)
+        expert = _expert(blocks_E, i)
+        return total_EIO.at[expert].add(cpu.multiply_from_left(x_RI, gradient_RO))
+
+    zeros = jnp.zeros(kernel_EIO.shape, jnp.float32)
+    return x_gradient, jax.lax.fori_loop(0, jnp.sum(blocks_E), add, zeros), None
+
+
+grouped_product.defvjp(_cpu_grouped_forward, _cpu_grouped_backward)
+
+
+def _by_block(x_SI, kernels, blocks_E, block: int, contracted: int) -> jax.Array:
+    """Each block of rows times its expert's kernel, over dim -2 or -1 of the kernel."""
+    n_outputs = kernels.shape[2 if contracted == -2 else 1]
+
+    def write(i: jax.Array, y_SO: jax.Array) -> jax.Array:
+        y_RO = cpu.multiply(_rows(x_SI, i, block), kernels[_expert(blocks_E, i)], b_dim=contracted)
+        return jax.lax.dynamic_update_slice_in_dim(y_SO, y_RO, i * block, axis=0)
+
+    zeros = jnp.zeros((x_SI.shape[0], n_outputs), jnp.float32)
+    return jax.lax.fori_loop(0, jnp.sum(blocks_E), write, zeros)
+
+
+def _rows(x: jax.Array, i: jax.Array, block: int) -> jax.Array:
+    return jax.lax.dynamic_slice_in_dim(x, i * block, block, axis=0)
+
+
+def _expert(blocks_E: jax.Array, i: jax.Array) -> jax.Array:
+    """Index of the expert that block i belongs to; blocks_E: number of blocks of each expert."""
+    return jnp.sum(jnp.cumsum(blocks_E) <= i)

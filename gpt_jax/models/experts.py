@@ -247,7 +247,7 @@ def dropless(
     x_MD = x_BTD.reshape(-1, config.d_model)
     choices_MK = choices_BTK.reshape(-1, config.n_experts_per_token)
     n_most = x_MD.shape[0] * min(config.n_experts_per_token, n_local)
-    block = _block(n_most, n_local) if of.how.cpu else 1
+    block = _block(n_most, n_local) if of.how.cpu_forms else 1
     n_slots = (n_most + n_local * (block - 1)) // block * block
     slots, sizes_E = sorted_slots(choices_MK, n_local, block, n_slots)
     ends_E = jnp.cumsum(sizes_E)
@@ -358,7 +358,7 @@ def _on_devices(
     tensor_axes = layout.mesh_axes("mlp")
     of = Setting(
         config,
-        dataclasses.replace(how, cpu=False),  # the CPU's forms are for a single one
+        dataclasses.replace(how, cpu_forms=False),  # the CPU's forms are for a single one
         EXPERT_AXIS if layout.mesh_axes("expert") else None,
         layout.n_parts("mlp"),
     )

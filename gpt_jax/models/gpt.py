@@ -10,19 +10,17 @@ import dataclasses
 import functools
 import threading
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from gpt_jax.config import ComputeConfig, ModelConfig
-from gpt_jax.models.attention_module import ACTIVATIONS
 from gpt_jax.models.execution import Execution, decide_execution
 from gpt_jax.models.kernels import Kernel
-from gpt_jax.models.layers import ROUTERS, make_norm
-from gpt_jax.models.transformer import Cache, Transformer, output_logits
-from gpt_jax.optim.parametrization import output_multiplier
+from gpt_jax.models.layers import ROUTERS
+from gpt_jax.models.transformer import Transformer, output_logits
 from gpt_jax.parallel.sharding import Axes, Layout
 
 Params = dict[str, Any]
@@ -54,7 +52,8 @@ class GPT:
     def _module(self) -> Transformer:
         return Transformer(self.config, self.execution, self.layout)
 
-    def _apply(self, *inputs: Any, **options: Any) -> Any:
+    def apply_module(self, *inputs: Any, **options: Any) -> Any:
+        """`Transformer.apply` with the interceptors: for this package's own functions of a GPT."""
         with _TRACING, contextlib.ExitStack() as stack:
             for interceptor in self.interceptors:
                 stack.enter_context(nn.intercept_methods(interceptor))
@@ -85,7 +84,7 @@ class GPT:
         prefix_BPD: embeddings (of an image, say) in the place of each row's first P tokens.
         positions_BT: of the tokens; None = 0 to T - 1 in every row.
         """
-        y, _ = self._apply(
+        y, _ = self.apply_module(
             {"params": params},
             tokens_BT,
             positions_BT,
@@ -108,7 +107,7 @@ class GPT:
         positions_BT: jax.Array | None = None,
     ) -> tuple[jax.Array, jax.Array]:
         """`apply`, of a model with experts, and the router logits of every layer [L, B, T, E]."""
-        (y, _), variables = self._apply(
+        (y, _), variables = self.apply_module(
             {"params": params},
             tokens_BT,
             positions_BT,
@@ -120,7 +119,7 @@ class GPT:
             mutable=[ROUTERS],
         )
         seen, n_members = variables[ROUTERS]["blocks"], len(self.config.layer_pattern)
-        routers = self._by_layer([seen[str(i)]["mlp"]["logits"] for i in range(n_members)])
+        routers = self.by_layer([seen[str(i)]["mlp"]["logits"] for i in range(n_members)])
         if self.execution.kernel.name == "ring":  # back from the order of the ring
             from gpt_jax.models.ring import zigzag
 
@@ -130,7 +129,7 @@ class GPT:
             routers = jnp.moveaxis(zigzag(routers_BTLE, self.layout, axes, back=True), 2, 0)
         return y, routers
 
-    def _by_layer(self, arrays: list[tuple[jax.Array]]) -> jax.Array:
+    def by_layer(self, arrays: list[tuple[jax.Array]]) -> jax.Array:
         """[L, ...] of what each member of layer_pattern sowed: layer g P + i is i of group g."""
         stacked = jnp.stack([array for (array,) in arrays], axis=1)
         return stacked.reshape(self.config.n_layers, *stacked.shape[2:])
@@ -141,114 +140,20 @@ class GPT:
         table = params["embedding"]["tokens"] if tied else params["head"]["kernel"].T
         return table[: self.config.vocab_size]
 
-    def output_weights(self, params: Params) -> jax.Array:
-        """Weights of the output projection, as stored: token embeddings or the head kernel."""
+    def output_matrix(self, params: Params) -> jax.Array:
+        """Matrix of the output projection, as stored: token embeddings or the head kernel."""
         if self.config.tied_embeddings:
             return params["embedding"]["tokens"]
         return params["head"]["kernel"]
 
     @property
     def output_axes(self) -> Axes:
-        """The logical names of the dims of `output_weights`."""
+        """The logical names of the dims of `output_matrix`."""
         return ("vocab", "embed") if self.config.tied_embeddings else ("embed", "vocab")
 
-    def logits(self, x_BTD: jax.Array, weights: jax.Array) -> jax.Array:
-        """Logits [B, T, padded V] of the last activations; weights: `output_weights`."""
-        return output_logits(self.config, self.execution.how, self.layout, x_BTD, weights)
-
-    def decoding_params(self, params: Params) -> Params:
-        """Parameters as `apply_cached` takes them: all of them are read for every token.
-
-        Kernels and token embeddings have the type that products round them to (a router's stay
-        float32); each group of layers that are unrolled has a tree of its own.
-        """
-        return self.unstacked_params(self.rounded_params(params, ("kernel", "tokens")))
-
-    def unstacked_params(self, params: Params) -> Params:
-        """Parameters with a tree for each group of layers, where these are unrolled: the program
-        then slices none out of arrays of all layers. A copy of them."""
-        if "blocks" not in params or not self.execution.unroll:
-            return params
-        params = dict(params)
-        stacked = params.pop("blocks")
-        for i in range(self.config.n_layers // len(self.config.layer_pattern)):
-            params[f"blocks_{i}"] = jax.tree.map(lambda x, i=i: x[i], stacked)
-        return params
-
-    def rounded_params(self, params: Params, names: tuple[str, ...] = ("kernel",)) -> Params:
-        """Parameters of these names in the type that products round them to, which `apply` then
-        does not do again; a router's stay float32."""
-        operands = self.execution.how.operands
-
-        def rounded(path: tuple[Any, ...], x: jax.Array) -> jax.Array:
-            of_router = len(path) > 1 and path[-2].key == "router"
-            return x.astype(operands) if path[-1].key in names and not of_router else x
-
-        return jax.tree_util.tree_map_with_path(rounded, params)
-
-    def activations(self, params: Params, tokens_BT: jax.Array) -> dict[str, jax.Array]:
-        """Activations by name, computed as in training but without dropout.
-
-        embedding [B, T, D]; of every layer, on a leading dim L: scores [L, B, N, T, T] (attention
-        scores, 0 where unseen), weights [L, B, N, T, T] (what attention weighs values with, masks
-        and changes of scores applied), attention and mlp [L, B, T, D] (what these put out, before
-        the residual multiplier), stream [L, B, T, D] (after the layer); logits [B, T, V].
-        """
-        config = self.config
-        (logits, _), variables = self._apply({"params": params}, tokens_BT, mutable=[ACTIVATIONS])
-        seen = variables[ACTIVATIONS]
-        members = [seen["blocks"][str(i)] for i in range(len(config.layer_pattern))]
-        by_layer = self._by_layer
-        return {
-            "embedding": seen["embedded"][0],
-            "scores": by_layer([member["attention"]["scores"] for member in members]),
-            "weights": by_layer([member["attention"]["weights"] for member in members]),
-            "attention": by_layer([member["attention_output"] for member in members]),
-            "mlp": by_layer([member["mlp_output"] for member in members]),
-            "stream": by_layer([seen["blocks"][f"stream_{i}"] for i in range(len(members))]),
-            "logits": logits[..., : config.vocab_size],
-        }
-
-    def lens(self, params: Params, stream_BTD: jax.Array) -> jax.Array:
-        """Logits [B, T, V] as if the stream left the model here: the logit lens; of the last layer
-        they are the model's."""
-        config, how = self.config, self.execution.how
-        x_BTD = stream_BTD
-        if config.final_norm:
-            of_norm = params.get("final_norm", {})  # without gain and bias there are none
-            x_BTD = cast(jax.Array, make_norm(config, how)().apply({"params": of_norm}, x_BTD))
-        x_BTD = output_multiplier(config) * x_BTD
-        return self.logits(x_BTD, self.output_weights(params))[..., : config.vocab_size]
-
-    def init_cache(self, n_batch: int, n_slots: int) -> Cache:
-        """An empty key-value cache for sequences of up to n_slots tokens.
-
-        In the activations' type: on CPU, XLA would convert all of a bfloat16 cache for each write.
-        """
-        config = self.config
-        n_arrays = config.n_layers if self.execution.unroll else len(config.layer_pattern)
-        groups = () if self.execution.unroll else (config.n_layers // n_arrays,)
-        shape = (*groups, n_batch * config.kv_heads, n_slots, config.d_head)
-        zeros = functools.partial(jnp.zeros, shape, self.execution.how.activations)
-        return [{"key": zeros(), "value": zeros()} for _ in range(n_arrays)]
-
-    def apply_cached(
-        self,
-        params: Params,
-        tokens_BT: jax.Array,
-        positions_BT: jax.Array,
-        cache: Cache,
-        prefix_BPD: jax.Array | None = None,
-    ) -> tuple[jax.Array, Cache]:
-        """Logits of tokens at consecutive positions of each row, and the cache with them in it.
-
-        params: `decoding_params`. positions_BT[b, 0] is where row b continues: rows may be of
-        different lengths. prefix_BPD: as in `apply`.
-        """
-        logits, new_cache = self._apply(
-            {"params": params}, tokens_BT, positions_BT, cache=cache, prefix_BPD=prefix_BPD
-        )
-        return logits, cast(Cache, new_cache)
+    def logits(self, x_BTD: jax.Array, matrix: jax.Array) -> jax.Array:
+        """Logits [B, T, padded V] of the last activations; matrix: `output_matrix`."""
+        return output_logits(self.config, self.execution.how, self.layout, x_BTD, matrix)
 
     def _boxed(self, key: jax.Array) -> Params:
         # Neither structure nor values depend on how the model runs: the plainest form compiles

@@ -64,12 +64,12 @@ class Norm(nn.Module):
             y = y if scale is None else scaled(y, scale, self.how)
             return (y if bias is None else y + bias).astype(x.dtype)
 
-        return (normed if self.how.cpu else recomputed(normed))(x, scale, bias)
+        return (normed if self.how.cpu_forms else recomputed(normed))(x, scale, bias)
 
 
 def scaled(y: jax.Array, scale: jax.Array, how: Precision) -> jax.Array:
     """y times the scale of its last dims, in the form that is computed."""
-    if not how.cpu:
+    if not how.cpu_forms:
         return y * scale
     rows = y.reshape(*y.shape[: -scale.ndim], -1)
     return cpu.scale_columns(rows, scale.reshape(-1)).reshape(y.shape)
@@ -131,7 +131,7 @@ def activate(name: str, how: Precision, x: jax.Array, gate: jax.Array | None = N
     """An activation of `gpt_jax.models.activations` of x, or of the gate and times x, in the form
     that is computed."""
     function = ACTIVATIONS.find(name).function
-    if how.cpu:
+    if how.cpu_forms:
         y = cpu.activate(x if gate is None else gate, function, how.operands)
         return y if gate is None else y * x
     if gate is None:

@@ -1,4 +1,7 @@
-"""Which keys a query sees, and what becomes of the scores: what all attention kernels compute."""
+"""Which keys a query sees, and what becomes of the scores: what all attention kernels compute.
+
+Dims: B batch, T query position, S key position, N query heads, K key/value heads, H head size.
+"""
 
 import functools
 import math
@@ -6,6 +9,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from gpt_jax.models.entry import Change
 
@@ -60,3 +64,35 @@ class Pattern(NamedTuple):
     def scale(self, q_BTNH: jax.Array) -> jax.Array:
         """Queries whose products with keys are the scores."""
         return q_BTNH / (self.divisor or math.sqrt(q_BTNH.shape[-1]))
+
+
+def mask_bias(
+    query_positions_BT: jax.Array,
+    key_positions_BS: jax.Array,
+    query_segments_BT: jax.Array | None,
+    key_segments_BS: jax.Array | None,
+    pattern: Pattern,
+) -> jax.Array:
+    """Bias added to the attention scores, [B or 1, N or 1, T, S]: 0 or ALiBi's penalty where the
+    query may attend to the key, else MASKED."""
+    distance_BTS = distance_of(query_positions_BT, key_positions_BS)
+    seen_BTS = distance_BTS >= 0
+    if pattern.window is not None:
+        seen_BTS &= distance_BTS < pattern.window
+    if query_segments_BT is not None and key_segments_BS is not None:
+        seen_BTS &= query_segments_BT[:, :, None] == key_segments_BS[:, None, :]
+    penalty = jnp.zeros(())
+    if pattern.slopes is not None:
+        slopes_N11 = jnp.asarray(pattern.slopes, jnp.float32)[:, None, None]
+        penalty = -slopes_N11 * distance_BTS[:, None]
+    return jnp.where(seen_BTS[:, None], penalty, MASKED)
+
+
+def distance_of(query_positions_BT: jax.Array, key_positions_BS: jax.Array) -> jax.Array:
+    """Tokens from a key to a query, [B or 1, T, S]: below 0 where the key comes later."""
+    return query_positions_BT[:, :, None] - key_positions_BS[:, None, :]
+
+
+def log_total(scores_BNTS: jax.Array) -> jax.Array:
+    """Logarithm of the softmax's denominator, [B, T, N]."""
+    return jax.nn.logsumexp(scores_BNTS, axis=-1).swapaxes(1, 2)

@@ -22,8 +22,8 @@ class Precision:
 
     operands: jnp.dtype
     activations: jnp.dtype
-    cpu: bool
-    """Whether products take the forms of `gpt_jax.models.cpu`."""
+    cpu_forms: bool
+    """Whether matmuls take the forms of `gpt_jax.models.cpu`."""
 
 
 def precision(dtype: str, products: str, backend: str, n_devices: int = 1) -> Precision:
@@ -56,7 +56,7 @@ def project(
     type if `result` names no other.
     """
     result = result or how.activations
-    if not how.cpu:
+    if not how.cpu_forms:
         return _product(x, kernel, n_contracted, how.operands, result)
     inputs, outputs = kernel.shape[:n_contracted], kernel.shape[n_contracted:]
     leading = x.shape[: x.ndim - n_contracted]
@@ -66,10 +66,10 @@ def project(
     return y_MO.reshape(*leading, *outputs).astype(result)
 
 
-def look_up(x_BTD: jax.Array, table_VD: jax.Array, how: Precision) -> jax.Array:
-    """x table^T in float32, [B, T, V]: the logits of a table of embeddings."""
+def table_logits(x_BTD: jax.Array, table_VD: jax.Array, how: Precision) -> jax.Array:
+    """Logits of a table of output embeddings: x table^T in float32, [B, T, V]."""
     float32 = jnp.dtype(jnp.float32)
-    if not how.cpu:
+    if not how.cpu_forms:
         return _product(x_BTD, table_VD.T, 1, how.operands, float32)
     x_MD = x_BTD.reshape(-1, x_BTD.shape[-1]).astype(float32)
     y_MV = cpu.product(x_MD, table_VD, how.operands, by_output=True)

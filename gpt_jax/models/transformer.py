@@ -13,7 +13,7 @@ from gpt_jax.models.attention_module import ACTIVATIONS, Attention
 from gpt_jax.models.execution import Execution
 from gpt_jax.models.layers import MLP, ROUTERS, Embedding, Head, make_norm
 from gpt_jax.models.pattern import MASKED
-from gpt_jax.models.products import Precision, look_up, project
+from gpt_jax.models.products import Precision, project, table_logits
 from gpt_jax.optim import parametrization
 from gpt_jax.parallel.sharding import Axes, Layout
 
@@ -222,10 +222,10 @@ class Transformer(nn.Module):
 
     def _logits(self, x_BTD: jax.Array, embedding: Embedding) -> jax.Array:
         if self.config.tied_embeddings:
-            weights = embedding.table()
+            matrix = embedding.table()
         else:
-            weights = Head(self.config, name="head")()
-        return output_logits(self.config, self.execution.how, self.layout, x_BTD, weights)
+            matrix = Head(self.config, name="head")()
+        return output_logits(self.config, self.execution.how, self.layout, x_BTD, matrix)
 
 
 def soft_cap(logits: jax.Array, cap: float | None) -> jax.Array:
@@ -234,16 +234,16 @@ def soft_cap(logits: jax.Array, cap: float | None) -> jax.Array:
 
 
 def output_logits(
-    config: ModelConfig, how: Precision, layout: Layout | None, x_BTD: jax.Array, weights: jax.Array
+    config: ModelConfig, how: Precision, layout: Layout | None, x_BTD: jax.Array, matrix: jax.Array
 ) -> jax.Array:
     """[B, T, padded V] float32; padded ids hold a very negative number.
 
-    weights: the token embeddings [padded V, D] where they are tied, else the head's kernel.
+    matrix: the token embeddings [padded V, D] where they are tied, else the head's kernel.
     """
     if config.tied_embeddings:
-        logits = look_up(x_BTD, weights, how)
+        logits = table_logits(x_BTD, matrix, how)
     else:
-        logits = project(x_BTD, weights, 1, how, result=jnp.dtype(jnp.float32))
+        logits = project(x_BTD, matrix, 1, how, result=jnp.dtype(jnp.float32))
     if layout is not None:
         logits = layout.constrain(logits, "act_batch", "act_seq", "act_vocab")
     logits = soft_cap(logits, config.logit_soft_cap)

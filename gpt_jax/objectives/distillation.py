@@ -68,16 +68,16 @@ def distillation_loss(
     taught_BTD = teacher.model.apply(
         teacher.params, *inputs, logits=False, positions_BT=positions_BT
     )
-    weights, taught_weights = (
-        model.output_weights(params),
-        teacher.model.output_weights(teacher.params),
+    matrix, taught_matrix = (
+        model.output_matrix(params),
+        teacher.model.output_matrix(teacher.params),
     )
     known = model.config.vocab_size
 
     def add(total: LossSums, part: tuple[jax.Array, ...]) -> tuple[LossSums, None]:
         x, taught, targets, counted = part
-        logits = model.logits(x, weights)[..., :known].astype(jnp.float32)
-        wanted = jax.lax.stop_gradient(teacher.model.logits(taught, taught_weights))[..., :known]
+        logits = model.logits(x, matrix)[..., :known].astype(jnp.float32)
+        wanted = jax.lax.stop_gradient(teacher.model.logits(taught, taught_matrix))[..., :known]
         sums = cross_entropy_sums(logits, targets, counted)
         apart = divergence(wanted, logits, config.temperature)
         sums = sums._replace(distillation=jnp.sum(counted.astype(jnp.float32) * apart))

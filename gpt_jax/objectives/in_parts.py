@@ -29,7 +29,7 @@ def loss_of_activations(
     model: GPT, params: Params, x_BTD: jax.Array, batch: Batch, z_loss: float
 ) -> tuple[jax.Array, LossSums]:
     """(cross-entropy and weighted z-loss, the sums) of a batch from its last activations."""
-    if not model.execution.how.cpu:
+    if not model.execution.how.cpu_forms:
         return _loss_by_tokens(model, params, x_BTD, batch, z_loss)
     table_VD = model.output_table(params)
     config = model.config
@@ -45,7 +45,7 @@ def _loss_by_tokens(
     time, with the whole vocabulary, or a device's part of it.
 
     Dims of the devices that split the batch (P) and the sequence (S) stand in front: each adds up
-    a gradient of the weights by itself, and those of all are added once.
+    a gradient of the matrix by itself, and those of all are added once.
     """
     layout = model.layout
     n_batch, n_tokens = x_BTD.shape[:2]
@@ -56,8 +56,8 @@ def _loss_by_tokens(
         kept = layout.replicated | {"act_batch", "act_seq"}
         alone = dataclasses.replace(model, layout=dataclasses.replace(layout, replicated=kept))
 
-    def objective(x_btD: jax.Array, weights: jax.Array, targets: jax.Array, counted: jax.Array):
-        sums = cross_entropy_sums(alone.logits(x_btD, weights), targets, counted)
+    def objective(x_btD: jax.Array, matrix: jax.Array, targets: jax.Array, counted: jax.Array):
+        sums = cross_entropy_sums(alone.logits(x_btD, matrix), targets, counted)
         return sums.cross_entropy + z_loss * sums.z_loss, sums
 
     def split(x_BT: jax.Array) -> jax.Array:
@@ -67,22 +67,22 @@ def _loss_by_tokens(
 
     n_parts = token_parts(model, n_batch, n_tokens)
     parts = split(x_BTD), split(batch.targets_BT), split(batch.weights_BT)
-    of_weights = _Placement(layout, model.output_axes, P * S > 1)
-    return _sum_parts(objective, of_weights, model.output_weights(params), *parts)
+    placement = _Placement(layout, model.output_axes, P * S > 1)
+    return _sum_parts(objective, placement, model.output_matrix(params), *parts)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Placement:
-    """Where the output weights and their gradients lie while the loss is computed in parts."""
+    """Sharding of the output matrix and its gradients while the loss is computed in parts."""
 
     layout: Layout | None
     axes: Axes
     several: bool
     """Whether several devices split the tokens."""
 
-    def gathered(self, weights: jax.Array) -> jax.Array:
+    def gathered(self, matrix: jax.Array) -> jax.Array:
         """Whole along the width; once, not for each part."""
-        return weights if self.layout is None else self.layout.constrain(weights, *self._gathered())
+        return matrix if self.layout is None else self.layout.constrain(matrix, *self._gathered())
 
     def apart(self, gradients: jax.Array) -> jax.Array:
         """[P, S, ...]: each device's own."""
@@ -113,17 +113,17 @@ def token_parts(model: GPT, n_batch: int, n_tokens: int) -> int:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _sum_parts(objective, placement, weights, x_parts, targets, counted):
-    """(sum of the objective, LossSums) over the parts on the leading dim of what follows weights,
+def _sum_parts(objective, placement, matrix, x_parts, targets, counted):
+    """(sum of the objective, LossSums) over the parts on the leading dim of what follows matrix,
     and the two dims of devices behind it.
 
     The gradient is made on the way forward, while a part's logits are there.
     """
-    weights = placement.gathered(weights)
+    matrix = placement.gathered(matrix)
 
     def add(total: tuple, part: tuple) -> tuple[tuple, None]:
         x, *rest = part
-        added = _each_device(objective)(x, weights, *rest)
+        added = _each_device(objective)(x, matrix, *rest)
         return _add(total, added), None
 
     total, _ = jax.lax.scan(add, (jnp.zeros(()), no_loss()), (x_parts, targets, counted))
@@ -131,7 +131,7 @@ def _sum_parts(objective, placement, weights, x_parts, targets, counted):
 
 
 def _each_device(function):
-    """function(x, weights, targets, counted), over two leading dims of all but the weights."""
+    """function(x, matrix, targets, counted), over two leading dims of all but the matrix."""
     in_axes = (0, None, 0, 0)
     return jax.vmap(jax.vmap(function, in_axes), in_axes)
 
@@ -140,27 +140,27 @@ def _add(total: tuple, added: tuple) -> tuple:
     return jax.tree.map(lambda x, y: x + jnp.sum(y), total, added)
 
 
-def _sum_parts_forward(objective, placement, weights, x_parts, targets, counted):
-    weights = placement.gathered(weights)
+def _sum_parts_forward(objective, placement, matrix, x_parts, targets, counted):
+    matrix = placement.gathered(matrix)
     gradients = _each_device(jax.value_and_grad(objective, argnums=(0, 1), has_aux=True))
 
     def add(carry: tuple, part: tuple) -> tuple[tuple, jax.Array]:
-        total, weight_gradient = carry
+        total, matrix_gradient = carry
         x, *rest = part
-        added, (x_gradient, more) = gradients(x, weights, *rest)
-        return (_add(total, added), placement.apart(weight_gradient + more)), x_gradient
+        added, (x_gradient, more) = gradients(x, matrix, *rest)
+        return (_add(total, added), placement.apart(matrix_gradient + more)), x_gradient
 
-    zeros = jnp.zeros((*x_parts.shape[1:3], *weights.shape), weights.dtype)
+    zeros = jnp.zeros((*x_parts.shape[1:3], *matrix.shape), matrix.dtype)
     start = ((jnp.zeros(()), no_loss()), placement.apart(zeros))
-    (total, weight_gradient), x_gradients = jax.lax.scan(add, start, (x_parts, targets, counted))
-    weight_gradient = placement.as_stored(jnp.sum(weight_gradient, axis=(0, 1)))
-    return total, (weight_gradient, x_gradients)
+    (total, matrix_gradient), x_gradients = jax.lax.scan(add, start, (x_parts, targets, counted))
+    matrix_gradient = placement.as_stored(jnp.sum(matrix_gradient, axis=(0, 1)))
+    return total, (matrix_gradient, x_gradients)
 
 
 def _sum_parts_backward(objective, placement, saved, gradient):
-    weight_gradient, x_gradients = saved
+    matrix_gradient, x_gradients = saved
     scale = gradient[0]
-    return scale * weight_gradient, (scale * x_gradients).astype(x_gradients.dtype), None, None
+    return scale * matrix_gradient, (scale * x_gradients).astype(x_gradients.dtype), None, None
 
 
 _sum_parts.defvjp(_sum_parts_forward, _sum_parts_backward)

@@ -67,7 +67,7 @@ def batch_loss(
     model: GPT,
     params: Params,
     batch: Batch,
-    weights: LossWeights = NO_FURTHER_LOSS,
+    loss_weights: LossWeights = NO_FURTHER_LOSS,
     dropout_key: jax.Array | None = None,
     prefix_BPD: jax.Array | None = None,
 ) -> tuple[jax.Array, LossSums]:
@@ -79,14 +79,14 @@ def batch_loss(
     texts = params, batch.tokens_BT, batch.segments_BT
     inputs = *texts, dropout_key, whole, prefix_BPD, batch.positions_BT
     if model.config.n_experts is None:
-        return output_loss(model, params, model.apply(*inputs), batch, weights.z_loss)
+        return output_loss(model, params, model.apply(*inputs), batch, loss_weights.z_loss)
     from gpt_jax.objectives.routers import router_sums
 
     y, router_logits = model.apply_with_routers(*inputs)
-    objective, sums = output_loss(model, params, y, batch, weights.z_loss)
+    objective, sums = output_loss(model, params, y, batch, loss_weights.z_loss)
     router = router_sums(model.config, router_logits, batch.weights_BT)
-    objective += weights.router_load_balance * router.load_balance
-    objective += weights.router_z_loss * router.z_loss
+    objective += loss_weights.router_load_balance * router.load_balance
+    objective += loss_weights.router_z_loss * router.z_loss
     return objective, sums._replace(router=router)
 
 

@@ -1,12 +1,11 @@
 """Update rules applied to each layer of a stack by itself, with kernels as matrices."""
 
-import math
 from typing import Any, Literal
 
 import jax
 import optax
 
-from gpt_jax.optim.roles import Params, as_matrix, n_stacked, rule_at
+from gpt_jax.optim.roles import Params, as_matrices, rule_at
 
 Stack = Literal["single", "layers", "experts"]
 
@@ -30,16 +29,6 @@ def stack(path: tuple[Any, ...]) -> Stack:
     if path[0].key != "blocks":
         return "single"
     return "experts" if rule_at(path).stack_dims == 2 else "layers"
-
-
-def as_matrices(path: tuple[Any, ...], x: jax.Array) -> jax.Array:
-    """A parameter of the blocks [G, ...] as [G, inputs, outputs] (kernels) or [G, ...].
-
-    Stacks of two dims become one of G x E.
-    """
-    name = jax.tree_util.keystr(path, simple=True, separator="/")
-    n_matrices = math.prod(x.shape[: n_stacked(name)])
-    return x.reshape(n_matrices, *as_matrix(name, x.shape))
 
 
 def _per_layer(inner: optax.GradientTransformation) -> optax.GradientTransformation:

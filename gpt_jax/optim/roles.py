@@ -4,10 +4,14 @@ Must not import jax at its top: closed forms of memory read roles too.
 """
 
 import functools
+import math
 import re
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 from gpt_jax.optim.parametrization import Group
+
+if TYPE_CHECKING:
+    import jax
 
 Params: TypeAlias = Any
 Role = Literal["embedding", "position", "matrix", "bias", "gain", "head", "adapter", "router"]
@@ -123,9 +127,19 @@ def n_stacked(path: str) -> int:
 def as_matrix(path: str, shape: tuple[int, ...]) -> tuple[int, ...]:
     """Shape of one layer's (and expert's) parameter: (inputs, outputs) of a kernel in the blocks,
     else without the dims that count layers."""
-    import math
-
     of, inner = rule(path), shape[n_stacked(path) :]
     if of.role not in ("matrix", "router") or not path.startswith("blocks/"):
         return inner
     return math.prod(inner[: of.input_dims]), math.prod(inner[of.input_dims :])
+
+
+def as_matrices(path: tuple[Any, ...], x: "jax.Array") -> "jax.Array":
+    """A parameter of the blocks [G, ...] as [G, inputs, outputs] (kernels) or [G, ...].
+
+    Stacks of two dims become one of G x E.
+    """
+    import jax
+
+    name = jax.tree_util.keystr(path, simple=True, separator="/")
+    n_matrices = math.prod(x.shape[: n_stacked(name)])
+    return x.reshape(n_matrices, *as_matrix(name, x.shape))

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from gpt_jax.inference.sampling import keep_top_k, keep_top_p, likeliest
+from gpt_jax.models.decoding import apply_cached, init_cache
 from gpt_jax.models.gpt import GPT, Params
 from gpt_jax.models.transformer import Cache
 from gpt_jax.objectives.cross_entropy import log_softmax
@@ -67,7 +68,7 @@ def fill_row(
     that no query sees before it is overwritten."""
     n_slots = cache[0]["key"].shape[-2]
     positions_1T = jnp.arange(tokens_1T.shape[1])[None]
-    _, filled = model.apply_cached(params, tokens_1T, positions_1T, model.init_cache(1, n_slots))
+    _, filled = apply_cached(model, params, tokens_1T, positions_1T, init_cache(model, 1, n_slots))
     first = row * model.config.kv_heads
 
     def write(all_CSH: jax.Array, one_CSH: jax.Array) -> jax.Array:
@@ -82,8 +83,8 @@ def next_tokens(
 ) -> tuple[Next, Cache]:
     """The next token of every row, and the cache with the last one's keys in it."""
     step = Step(*map(jnp.asarray, step))
-    logits_B1V, cache = model.apply_cached(
-        params, step.token_B[:, None], step.position_B[:, None], cache
+    logits_B1V, cache = apply_cached(
+        model, params, step.token_B[:, None], step.position_B[:, None], cache
     )
     allowed_V = jnp.arange(logits_B1V.shape[-1]) < vocab_size
     logits_BV = jnp.where(allowed_V, logits_B1V[:, 0].astype(jnp.float32), -jnp.inf)

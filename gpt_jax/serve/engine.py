@@ -15,6 +15,7 @@ from gpt_jax.cost.rounding import round_up
 from gpt_jax.data.streaming import Continuation
 from gpt_jax.data.tokenizers import Tokenizer
 from gpt_jax.inference.decode import decoding_params
+from gpt_jax.models.decoding import init_cache
 from gpt_jax.models.gpt import GPT, Params
 from gpt_jax.serve.batching import N_BANNED, Step, fill_row, next_tokens
 
@@ -109,7 +110,7 @@ class Engine:
         self.context = model.config.seq_len
         self.counts = Counts()
         self._params = decoding_params(model, params)
-        self._cache = model.init_cache(n_rows, self.context)
+        self._cache = init_cache(model, n_rows, self.context)
         self._rows: list[_Row | None] = [None] * n_rows
         self._waiting: queue.Queue[Request] = queue.Queue(n_waiting)
         self._arrived = threading.Event()

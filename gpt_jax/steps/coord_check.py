@@ -19,6 +19,7 @@ import numpy as np
 import optax
 
 from gpt_jax.config import ComputeConfig, Config
+from gpt_jax.models import probes
 from gpt_jax.models.gpt import Params, make_gpt
 from gpt_jax.objectives.cross_entropy import cross_entropy_sums
 from gpt_jax.optim.updates import make_optimizer
@@ -31,7 +32,7 @@ that the check is to find have slope 1/2 (terms that add up at random and should
 (terms that agree)."""
 
 ACTIVATIONS = ("embedding", "scores", "attention", "mlp", "stream", "logits")
-"""As `GPT.activations` names them; the mean over layers, of the stream after the last layer, and of
+"""As `gpt_jax.models.probes` names them; the mean over layers, of the stream after the last layer, and of
 the logits those of the target tokens: the others change only at random in the first steps."""
 
 JUDGED: dict[Axis, frozenset[str]] = {
@@ -193,7 +194,7 @@ def measure(config: Config, setting: Setting) -> dict[str, np.ndarray]:
     tokens_BT, targets_BT = map(jnp.asarray, random_batch(config, setting.n_sequences, seq_len))
 
     def loss(params: Params) -> tuple[jax.Array, Any]:
-        activations = model.activations(params, tokens_BT)
+        activations = probes.activations(model, params, tokens_BT)
         ones_BT = jnp.ones(targets_BT.shape)
         sums = cross_entropy_sums(activations["logits"], targets_BT, ones_BT)
         return sums.cross_entropy / sums.weight, activations

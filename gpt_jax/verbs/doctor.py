@@ -138,7 +138,7 @@ def host() -> list[Row]:
 
 def describe_execution(execution: "Execution", steps: int) -> list[Row]:
     """Operand types, kernels and loops that a config would get here; steps: of a call, at most."""
-    form = "forms that are fast on a CPU" if execution.how.cpu else "as written"
+    form = "forms that are fast on a CPU" if execution.how.cpu_forms else "as written"
     logits = "whole" if not execution.loss_in_parts else "in parts"
     unrolled = "unrolled" if execution.unroll else "scanned: compile time does not grow with depth"
     return [

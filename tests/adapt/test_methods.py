@@ -15,6 +15,8 @@ from cover import covered
 from gpt_jax.adapt import adapted, difference, interceptors, low_rank, make_adaptation
 from gpt_jax.config import AdaptConfig, ComputeConfig, Config, ModelConfig, OptimizerConfig
 from gpt_jax.finetune.embeddings import special_tokens
+from gpt_jax.models import probes
+from gpt_jax.models.decoding import apply_cached, decoding_params, init_cache
 from gpt_jax.models.gpt import make_gpt
 from gpt_jax.models.layers import Projection
 from gpt_jax.models.trees import flatten, join, split, unflatten
@@ -150,9 +152,9 @@ def test_decoding_with_a_cache_computes_the_same(name, layers):
     adaptation, frozen, trained = made(name, moved=True)
     compute = ComputeConfig(dtype="float32", attention="reference", products="plain", layers=layers)
     model = adapted(make_gpt(MODEL, compute), METHODS[name])
-    params = model.decoding_params(adaptation.combine(frozen, trained))
-    step = jax.jit(model.apply_cached)
-    cache, found = model.init_cache(2, 12), []
+    params = decoding_params(model, adaptation.combine(frozen, trained))
+    step = jax.jit(functools.partial(apply_cached, model))
+    cache, found = init_cache(model, 2, 12), []
     for begin, end in ((0, 5), (5, 6), (6, 12)):
         positions = np.broadcast_to(np.arange(begin, end), (2, end - begin))
         y, cache = step(params, TOKENS[:, begin:end], positions, cache)
@@ -256,9 +258,9 @@ def test_an_adapter_is_a_bottleneck_with_a_skip():
     adaptation, frozen, trained = made("adapter", moved=True)
     model = adaptation.model
     params = adaptation.combine(frozen, trained)
-    ours = jax.jit(model.activations)(params, TOKENS)
+    ours = jax.jit(functools.partial(probes.activations, model))(params, TOKENS)
     # The first layer's attention sees the same as without adapters.
-    before = jax.jit(model.activations)(frozen, TOKENS)["attention"][0]
+    before = jax.jit(functools.partial(probes.activations, model))(frozen, TOKENS)["attention"][0]
     adapter = jax.tree.map(lambda x: x[0], trained["blocks"]["0"]["attention_adapter"])
     h = jax.nn.gelu(before @ adapter["down"]["kernel"] + adapter["down"]["bias"])
     expected = before + h @ adapter["up"]["kernel"] + adapter["up"]["bias"]

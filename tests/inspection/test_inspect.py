@@ -1,6 +1,7 @@
 """What the page shows is what the model computes."""
 
 import base64
+import functools
 import html
 import json
 import re
@@ -13,6 +14,7 @@ from browser import find_browser, open_browser
 from gpt_jax.config import ComputeConfig, ModelConfig
 from gpt_jax.inspection.look import look
 from gpt_jax.inspection.page import make_page, shown
+from gpt_jax.models import probes
 from gpt_jax.models.gpt import make_gpt
 
 IDS = np.asarray([3, 1, 4, 1, 5, 9, 2, 6])
@@ -51,7 +53,7 @@ def test_losses_and_the_lens_end_at_the_models_answer(name):
 @pytest.mark.parametrize("name", MODELS)
 def test_weights_of_the_first_layer_give_its_output(name):
     model, params, seen = made(name)
-    inside = jax.jit(model.activations)(params, IDS[None])
+    inside = jax.jit(functools.partial(probes.activations, model))(params, IDS[None])
     layer = jax.tree.map(lambda x: np.asarray(x[0]), params["blocks"]["0"])
     x = np.asarray(inside["embedding"][0], np.float64)
     if model.config.norm_position == "pre":

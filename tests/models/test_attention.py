@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gpt_jax.config import ComputeConfig, ModelConfig
-from gpt_jax.models import attention
+from gpt_jax.models import blockwise as blocks_module
 from gpt_jax.models.attention import attend
 from gpt_jax.models.fused import splash
 from gpt_jax.models.kernels import choose_kernel
@@ -57,7 +57,7 @@ PATTERNS = {
 def test_blockwise_and_reference_are_numpys_forward_and_backward(name, monkeypatch):
     n_heads, n_kv_heads, window, slopes, segments = PATTERNS[name]
     # 9 tokens in blocks of 2: a range of 3 blocks in a loop, then one of a block and a remainder.
-    monkeypatch.setattr(attention, "STATIC_PARTS", 2)
+    monkeypatch.setattr(blocks_module, "STATIC_PARTS", 2)
     qkv = draw(9, n_heads, n_kv_heads, 4)
     pattern = Pattern(window, slopes)
 

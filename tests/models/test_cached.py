@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from gpt_jax.config import ComputeConfig, ModelConfig
+from gpt_jax.models.decoding import apply_cached, decoding_params, init_cache
 from gpt_jax.models.gpt import make_gpt
 
 SMALL = {"vocab_size": 13, "seq_len": 8, "n_layers": 2, "d_model": 16, "n_heads": 4}
@@ -82,10 +83,10 @@ def test_cached_logits_are_those_of_the_full_pass(option, layers):
 
     @jax.jit
     def piece(params, piece_BT, positions_BT, cache):
-        return model.apply_cached(params, piece_BT, positions_BT, cache)
+        return apply_cached(model, params, piece_BT, positions_BT, cache)
 
-    decoding = model.decoding_params(params)
-    cache, cached = model.init_cache(2, 8), np.zeros((2, 8, model.config.padded_vocab_size))
+    decoding = decoding_params(model, params)
+    cache, cached = init_cache(model, 2, 8), np.zeros((2, 8, model.config.padded_vocab_size))
     for begin in begins:
         positions_BT = np.array(begin)[:, None] + np.arange(3)
         piece_BT = np.take_along_axis(tokens_BT, positions_BT, axis=1)

@@ -24,6 +24,8 @@ from gpt_jax.cost.flops import (
     state_bytes,
 )
 from gpt_jax.data.batch import Batch
+from gpt_jax.models import probes
+from gpt_jax.models.decoding import apply_cached, decoding_params, init_cache
 from gpt_jax.models.entry import ACTIVATIONS
 from gpt_jax.models.experts import capacity_slots, choose
 from gpt_jax.models.gpt import make_gpt
@@ -93,7 +95,7 @@ def loop(model, mlp, x_BTD):
 def test_a_mixture_is_what_a_loop_over_tokens_computes(name):
     model, params = variant(name), params_of(name)
     gpt = make_gpt(model, PLAIN)
-    seen = jax.jit(gpt.activations)(params, TOKENS)
+    seen = jax.jit(functools.partial(probes.activations, gpt))(params, TOKENS)
     mlp = jax.tree.map(lambda x: x[0], params["blocks"]["0"]["mlp"])
     layer = jax.tree.map(lambda x: x[0], params["blocks"]["0"])
     x = np.asarray(seen["embedding"] + seen["attention"][0], np.float64)
@@ -169,8 +171,8 @@ def test_no_token_sees_a_later_one(name):
 def test_decoding_computes_the_same(layers):
     gpt = make_gpt(variant("dropless"), dataclasses.replace(PLAIN, layers=layers))
     params = params_of("dropless")
-    cache, found, step = gpt.init_cache(3, 12), [], jax.jit(gpt.apply_cached)
-    decoding = gpt.decoding_params(params)
+    cache, found, step = init_cache(gpt, 3, 12), [], jax.jit(functools.partial(apply_cached, gpt))
+    decoding = decoding_params(gpt, params)
     for begin, end in ((0, 7), (7, 8), (8, 12)):
         positions = np.broadcast_to(np.arange(begin, end), (3, end - begin))
         y, cache = step(decoding, TOKENS[:, begin:end], positions, cache)

@@ -16,6 +16,7 @@ from jaxprs import product_flops
 
 from gpt_jax.config import ComputeConfig, ModelConfig
 from gpt_jax.cost.flops import count_parameters, forward_flops_per_sequence, parameter_shapes
+from gpt_jax.models.decoding import apply_cached, decoding_params, init_cache
 from gpt_jax.models.gpt import make_gpt
 from gpt_jax.optim.roles import roles
 
@@ -55,8 +56,11 @@ def check_cached(config, row):
     params = drawn(model)
     full = np.asarray(jax.jit(model.apply)(params, TOKENS))
     assert np.ptp(full[..., :13], axis=-1).min() > 1e-3
-    piece, decoding = jax.jit(model.apply_cached), model.decoding_params(params)
-    cache, cached = model.init_cache(2, 8), []
+    piece, decoding = (
+        jax.jit(functools.partial(apply_cached, model)),
+        decoding_params(model, params),
+    )
+    cache, cached = init_cache(model, 2, 8), []
     for begin in (0, 4):
         positions_BT = np.broadcast_to(np.arange(begin, begin + 4), (2, 4))
         logits, cache = piece(decoding, TOKENS[:, begin : begin + 4], positions_BT, cache)

@@ -1,5 +1,6 @@
 """The model under muP and CompleteP: how it starts, its multipliers, and equality at the base."""
 
+import functools
 import math
 
 import jax
@@ -10,7 +11,9 @@ import pytest
 from gpt_jax.config import ComputeConfig, Config, ModelConfig, OptimizerConfig, TrainConfig
 from gpt_jax.config.timetable import make_timetable
 from gpt_jax.data.batch import Batch
+from gpt_jax.models import probes
 from gpt_jax.models.attention import attend
+from gpt_jax.models.decoding import apply_cached, decoding_params, init_cache
 from gpt_jax.models.gpt import make_gpt
 from gpt_jax.models.pattern import Pattern
 from gpt_jax.models.products import precision
@@ -107,8 +110,10 @@ def test_other_ways_of_computing_have_the_multipliers(way):
     if way == "cached":
         gpt = make_gpt(config, SCANNED)
         positions = np.broadcast_to(np.arange(8), TOKENS.shape)
-        cache = gpt.init_cache(2, 8)
-        got, _ = jax.jit(gpt.apply_cached)(gpt.decoding_params(params), TOKENS, positions, cache)
+        cache = init_cache(gpt, 2, 8)
+        got, _ = jax.jit(functools.partial(apply_cached, gpt))(
+            decoding_params(gpt, params), TOKENS, positions, cache
+        )
     elif way == "blockwise":
         got = logits(
             config, params, ComputeConfig(dtype="float32", attention="blockwise", attention_block=4)
@@ -122,7 +127,7 @@ def test_activations_are_what_the_model_computes():
     """Layers in their order, also where several make a group; and the stream adds up."""
     config = completep(layer_pattern=("dense", "banded"), window=3)
     gpt, params = make_gpt(config, SCANNED), random_params(config)
-    seen = jax.jit(gpt.activations)(params, TOKENS)
+    seen = jax.jit(functools.partial(probes.activations, gpt))(params, TOKENS)
     assert seen["scores"].shape == (4, 2, 2, 8, 8)
     streams = np.concatenate([seen["embedding"][None], seen["stream"]])
     added = (seen["attention"] + seen["mlp"]) / 2

@@ -31,9 +31,9 @@ def test_auto_is_bfloat16_where_the_hardware_gains(monkeypatch):
         assert how == Precision(jnp.dtype(operands), jnp.dtype("float32"), True)
     for backend in ("gpu", "tpu"):
         how = precision("auto", "auto", backend)
-        assert (how.operands, how.activations, how.cpu) == ("bfloat16", "bfloat16", False)
+        assert (how.operands, how.activations, how.cpu_forms) == ("bfloat16", "bfloat16", False)
     assert precision("bfloat16", "auto", "cpu").operands == jnp.bfloat16
-    assert not precision("bfloat16", "plain", "cpu").cpu
+    assert not precision("bfloat16", "plain", "cpu").cpu_forms
 
 
 @pytest.mark.smoke
@@ -131,5 +131,5 @@ def test_plain_bfloat16_is_refused_on_a_cpu():
     for compute, n_devices in ((plain, 1), (rounded, 8)):
         with pytest.raises(ValueError, match=r"compute\.products = auto or cpu, on one device"):
             decide_execution(model, compute, "cpu", n_devices)
-        assert not decide_execution(model, compute, "gpu", n_devices).how.cpu
-    assert decide_execution(model, rounded, "cpu").how.cpu
+        assert not decide_execution(model, compute, "gpu", n_devices).how.cpu_forms
+    assert decide_execution(model, rounded, "cpu").how.cpu_forms

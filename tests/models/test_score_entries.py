@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from gpt_jax.config import Config, ModelConfig, overrides
-from gpt_jax.models.attention import attend, attend_cached, weights
+from gpt_jax.models.attention import attend
+from gpt_jax.models.attention_probe import attention_weights
+from gpt_jax.models.cached_attention import attend_cached
 from gpt_jax.models.entry import Change, score_changes
 from gpt_jax.models.fused import splash
 from gpt_jax.models.pattern import Pattern
@@ -83,7 +85,7 @@ def test_decoding_and_the_probe_compute_the_same(case):
     @jax.jit
     def computed(q, k):
         own = pattern(case, LOGIT)
-        return attend_cached(q, *cached, positions, own, how), weights(q, k, None, own)
+        return attend_cached(q, *cached, positions, own, how), attention_weights(q, k, None, own)
 
     out, share = computed(q, k)
     np.testing.assert_allclose(out, expected, atol=2e-5)

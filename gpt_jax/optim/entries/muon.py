@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from gpt_jax.optim.entries.adamw import adam
 from gpt_jax.optim.entry import FLOAT32, Build, Hyperparameters, OptimizerEntry, Shape
 from gpt_jax.optim.parametrization import Group, UpdateRule
-from gpt_jax.optim.roles import Role, roles, rule, rule_at
+from gpt_jax.optim.roles import Role, as_matrices, roles, rule, rule_at
 
 if TYPE_CHECKING:
     import optax
@@ -53,8 +53,6 @@ def _muon(h: Hyperparameters) -> "optax.GradientTransformation":
     import jax
     import optax
     from optax import contrib
-
-    from gpt_jax.optim.layers import as_matrices
 
     def dimension_numbers(tree: Any) -> Any:
         def of_kernel(path: tuple[Any, ...], x: jax.Array) -> contrib.MuonDimensionNumbers:
