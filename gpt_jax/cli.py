@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
-from gpt_jax import failures
 from gpt_jax.hints import did_you_mean
 from gpt_jax.output import say
 from gpt_jax.runtime import INTERRUPTED, USER_ERROR, prepare_process, use_huge_pages
@@ -62,7 +61,7 @@ COMPUTING = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb; returns the exit status: `failures.STATUSES` says what each means."""
+    """Run one verb; returns the exit status: `gpt_jax.failures` says what each means."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     if "_ARGCOMPLETE" in os.environ:  # a shell asks how the line may go on
         importlib.import_module("gpt_jax.completion").complete()
@@ -108,6 +107,7 @@ def _run(given: list[str], restart: bool) -> int:
     except BrokenPipeError:
         raise
     except (ValueError, OSError, MemoryError, RuntimeError) as error:
+        failures = importlib.import_module("gpt_jax.failures")
         failure = failures.tell(error)
         if failure is None:
             raise
@@ -131,6 +131,8 @@ def make_parser(verb: str) -> tuple[ModuleType, argparse.ArgumentParser]:
 def parse(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Namespace:
     """The arguments of a verb, overrides of the config in `rest`. Raises ValueError for a path that
     the verb cannot take, and ends the process for an option that there is not."""
+    if parser.get_default("tells_settings") and {"-h", "--help"} & set(words):
+        parser.epilog = importlib.import_module("gpt_jax.config.settings_help").epilog(parser.prog)
     parsed, rest = parser.parse_known_args(words)
     options = [o for o in parser._option_string_actions if o.startswith("--")]
     unknown = [word.partition("=")[0] for word in rest if word.startswith("--")]
@@ -237,7 +239,7 @@ def _help() -> str:
             "",
             *lines,
             "",
-            failures.EPILOG,
+            importlib.import_module("gpt_jax.failures").EPILOG,
             "",
             "gpt-jax VERB --help tells more; start with: gpt-jax train quickstart",
         ]

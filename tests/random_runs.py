@@ -10,7 +10,8 @@ import numpy as np
 from gpt_jax.config import ComputeConfig, Config, ModelConfig
 from gpt_jax.data.tokenizers import ByteTokenizer, Tokenizer
 from gpt_jax.models.gpt import make_gpt
-from gpt_jax.runs.directory import RunDirectory, write_model
+from gpt_jax.runs.directory import RunDirectory
+from gpt_jax.runs.loading import write_model
 
 FLOAT32 = ComputeConfig(dtype="float32", layers="scan")
 GPT2: dict[str, Any] = {}

@@ -12,7 +12,7 @@ from gpt_jax.data.tokenizers import ByteTokenizer, Conventions
 from gpt_jax.data.tokenizers.tokenizer_json import JsonTokenizer
 from gpt_jax.finetune.templates import TEMPLATES, Part, Template, encode_part, load_template
 from gpt_jax.inference.chat import chat_prompt, choose_template, stop_strings
-from gpt_jax.runs.directory import with_base_conventions
+from gpt_jax.runs.loading import with_base_conventions
 
 MARKS = Template(
     {

@@ -22,8 +22,10 @@ from xla_flags import simulated_devices
 
 from gpt_jax.config import Config, OptimizerConfig, overrides
 from gpt_jax.optim.updates import make_optimizer
+from gpt_jax.runs import checkpoint_choice
 from gpt_jax.runs import checkpoint_files as files
-from gpt_jax.runs.checkpoint import Checkpoints, check_fingerprint, restore_params, saved_config
+from gpt_jax.runs.checkpoint import Checkpoints
+from gpt_jax.runs.restoring import check_fingerprint, restore_params, saved_config
 
 
 class State(NamedTuple):
@@ -163,7 +165,7 @@ def test_nothing_saved(tmp_path):
     assert files.saved_steps(tmp_path / "absent") == []
     with opened(tmp_path) as checkpoints:
         assert checkpoints.steps() == []
-        assert checkpoints.best_step() is None
+        assert checkpoint_choice.best_step(checkpoints.directory) is None
         with pytest.raises(ValueError, match="no checkpoint in"):
             checkpoints.restore(abstract(make_state()))
 
@@ -237,7 +239,7 @@ def test_best_and_latest_are_kept_apart(tmp_path):
             checkpoints.save(step, make_state(step), loss)
         checkpoints.wait()
         assert checkpoints.steps() == [2, 5, 6]
-        assert checkpoints.best_step() == 2
+        assert checkpoint_choice.best_step(checkpoints.directory) == 2
     best = make_state(2).params
     assert_same(restore_params(tmp_path, abstract(best), which="best"), best)
 
@@ -251,13 +253,13 @@ def test_by_default_the_best_where_one_is_kept_else_the_latest(
     with opened(tmp_path, config(keep_latest=2, keep_best=keep_best)) as checkpoints:
         for saved, loss in {2: 1.0, 3: 2.0, 5: None, 6: 4.0}.items():
             checkpoints.save(saved, make_state(saved), loss)
-    assert files.default_step(tmp_path) == step
-    assert files.choose(tmp_path, "auto")[1].step == step
+    assert checkpoint_choice.default_step(tmp_path) == step
+    assert checkpoint_choice.choose(tmp_path, "auto")[1].step == step
     line = capsys.readouterr().err
     assert line == f"checkpoint {step} of {tmp_path.parent}: the {said} kept\n"
     if keep_best:  # a best one that is damaged is passed over, with a warning
-        flip_a_bit(tmp_path / "2" / next(iter(files.verify(tmp_path / "2").files)))
-        assert files.choose(tmp_path, "auto")[1].step == 6
+        flip_a_bit(tmp_path / "2" / next(iter(checkpoint_choice.verify(tmp_path / "2").files)))
+        assert checkpoint_choice.choose(tmp_path, "auto")[1].step == 6
         assert "taking the latest" in capsys.readouterr().err
 
 
@@ -265,7 +267,7 @@ def test_where_no_checkpoint_has_a_loss_the_latest_is_taken(tmp_path):
     """As in a compressed run, whose config still keeps the best."""
     with opened(tmp_path, config(keep_best=1)) as checkpoints:
         checkpoints.save(0, make_state(0))
-    assert files.choose(tmp_path, "auto")[1].step == 0
+    assert checkpoint_choice.choose(tmp_path, "auto")[1].step == 0
 
 
 def test_a_loss_measured_after_the_save_is_noted_without_writing_again(tmp_path):
@@ -275,9 +277,9 @@ def test_a_loss_measured_after_the_save_is_noted_without_writing_again(tmp_path)
         before = (tmp_path / "1/state").stat().st_mtime_ns
         checkpoints.save(1, make_state(1), validation_loss=1.5)
         checkpoints.wait()
-        assert checkpoints.best_step() == 1
+        assert checkpoint_choice.best_step(checkpoints.directory) == 1
     assert (tmp_path / "1/state").stat().st_mtime_ns == before
-    assert files.verify(tmp_path / "1").validation_loss == 1.5
+    assert checkpoint_choice.verify(tmp_path / "1").validation_loss == 1.5
 
 
 def test_rewinding_drops_what_came_later(tmp_path):
@@ -308,7 +310,7 @@ def flip_a_bit(file: Path) -> None:
 @pytest.mark.smoke
 @pytest.mark.parametrize("damage", [truncate, flip_a_bit, Path.unlink])
 def test_any_damaged_file_is_named_and_the_one_before_is_used(damaged, damage, capsys):
-    names = ["manifest.json", *files.verify(damaged / "2").files]
+    names = ["manifest.json", *checkpoint_choice.verify(damaged / "2").files]
     assert len(names) > 5
     for name in names:
         file = damaged / "2" / name
@@ -316,15 +318,15 @@ def test_any_damaged_file_is_named_and_the_one_before_is_used(damaged, damage, c
         if damage is truncate and not sound:
             continue
         damage(file)
-        assert files.find_sound(damaged, "latest")[0].name == "1", name
+        assert checkpoint_choice.find_sound(damaged, "latest")[0].name == "1", name
         warning = capsys.readouterr().err
         assert str(damaged / "2") in warning
         assert name in warning
         assert warning.count("\n") == 1
         with pytest.raises(files.Corrupt, match=name):
-            files.find_sound(damaged, 2)
+            checkpoint_choice.find_sound(damaged, 2)
         file.write_bytes(sound)
-    assert files.find_sound(damaged, "latest")[0].name == "2"
+    assert checkpoint_choice.find_sound(damaged, "latest")[0].name == "2"
 
 
 def test_continuing_past_a_corrupt_latest_replaces_it(damaged):
@@ -391,7 +393,7 @@ def test_kill_at_any_moment_leaves_a_sound_latest(tmp_path):
     assert process.wait(120) == 0, (delays, process.stderr.read())
     newest = files.saved_steps(tmp_path)[-1]
     assert newest >= 5
-    files.verify(tmp_path / str(newest))
+    checkpoint_choice.verify(tmp_path / str(newest))
     with opened(tmp_path) as checkpoints:
         assert not list(tmp_path.glob("*.tmp"))
         target = {"params": jax.ShapeDtypeStruct((50_000,), jnp.float32)}

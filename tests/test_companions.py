@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from gpt_jax import failures
+from gpt_jax import errors, failures
 from gpt_jax.parallel import companions
 from gpt_jax.parallel.companions import Companions, meet
 
@@ -202,15 +202,15 @@ class Runtime(RuntimeError):
     ("error", "several", "status", "said"),
     [
         (ValueError("seq_len = 3"), False, 2, "seq_len = 3"),
-        (failures.Diverged("step 3 went wrong"), False, 3, "step 3 went wrong"),
+        (errors.Diverged("step 3 went wrong"), False, 3, "step 3 went wrong"),
         (MemoryError(), True, 4, "out of memory: of the host"),
         (Runtime("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes"), True, 4, "Out of memory"),
         (Runtime("RESOURCE_EXHAUSTED: Out of memory while Gloo waits"), True, 4, "Out of memory"),
         (Runtime("INTERNAL: the compiler failed"), True, None, ""),
         (Runtime("UNKNOWN: Gloo AllReduce failed: reset"), True, 75, "lost another process"),
         (Runtime("UNKNOWN: Gloo AllReduce failed: reset"), False, None, ""),
-        (failures.Lost("process 1 of 2"), False, 75, "lost process 1 of 2; start all of them"),
-        (failures.SaveFailed("cannot save"), False, 5, "cannot save"),
+        (errors.Lost("process 1 of 2"), False, 75, "lost process 1 of 2; start all of them"),
+        (errors.SaveFailed("cannot save"), False, 5, "cannot save"),
         (OSError(28, "No space left on device", "/x"), False, 5, "/x: No space left on device"),
         (OSError(5, "Input/output error", "/x"), False, 5, "/x: Input/output error"),
         (FileNotFoundError(2, "No such file", "/x"), False, 2, "/x: No such file"),

@@ -13,8 +13,9 @@ import pytest
 from gpt_jax.config import Config, OptimizerConfig
 from gpt_jax.config.overrides import fingerprint, from_dict, load, parse_arguments, to_dict
 from gpt_jax.config.timetable import make_timetable
-from gpt_jax.cost.flops import count_parameters, state_bytes, training_flops
+from gpt_jax.cost.flops import count_parameters, training_flops
 from gpt_jax.cost.hardware import chip
+from gpt_jax.cost.state import state_bytes
 from gpt_jax.models.gpt import make_gpt
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"

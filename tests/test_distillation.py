@@ -126,7 +126,7 @@ def train(workspace, monkeypatch):
     for name, value in workspace.environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(cli, "prepare_process", lambda: None)
-    monkeypatch.setattr("gpt_jax.cost.hardware.measured_cpu_peak", lambda dtype: 1e10)
+    monkeypatch.setattr("gpt_jax.cost.cpu_speed.measured_cpu_peak", lambda dtype: 1e10)
 
     def run(workdir, **changes):
         flags = [f"--{key.replace('__', '.')}={value}" for key, value in changes.items()]

@@ -22,8 +22,8 @@ def output(tmp_path: Path, monkeypatch, capsys):
 
     monkeypatch.setattr(cli, "prepare_process", lambda: None)
     monkeypatch.setattr(socket.socket, "connect", refuse)
-    monkeypatch.setattr("gpt_jax.cost.hardware.measured_cpu_peak", lambda dtype: 4.5e10)
-    monkeypatch.setattr("gpt_jax.cost.hardware.cpu_multiplies_bfloat16", lambda: False)
+    monkeypatch.setattr("gpt_jax.cost.cpu_speed.measured_cpu_peak", lambda dtype: 4.5e10)
+    monkeypatch.setattr("gpt_jax.cost.cpu_speed.cpu_multiplies_bfloat16", lambda: False)
     monkeypatch.setattr(doctor, "PLAIN_WIDTH", 400)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "compiled"))

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from gpt_jax.config import Config, OptimizerConfig, entries, extensions, overrides
-from gpt_jax.cost.flops import state_bytes
+from gpt_jax.cost.state import state_bytes
 from gpt_jax.runs.directory import RunDirectory
 from gpt_jax.sweep.store import SweepDirectory
 from gpt_jax.sweep.trial import Trial

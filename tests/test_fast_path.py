@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gpt_jax.config import overrides
-from gpt_jax.cost import hardware
+from gpt_jax.cost import cpu_speed
 from gpt_jax.runs.directory import RunDirectory
 from gpt_jax.runs.tracking import read_records
 from gpt_jax.train.loop import train
@@ -23,7 +23,7 @@ REFERENCE = {
 def test_losses_follow_the_reference_within_the_spread_of_two_seeds(
     repository, shared_data, tmp_path
 ):
-    if not hardware.cpu_multiplies_bfloat16():
+    if not cpu_speed.cpu_multiplies_bfloat16():
         pytest.skip("this CPU does not multiply bfloat16: its fast path is float32")
 
     def losses(name, **changes):

@@ -18,11 +18,11 @@ from gpt_jax.cost.flops import (
     count_parameters,
     forward_flops_per_sequence,
     parameter_shapes,
-    state_bytes,
     training_flops,
     training_flops_per_sequence,
     training_flops_per_token,
 )
+from gpt_jax.cost.state import state_bytes
 from gpt_jax.models.gpt import make_gpt
 from gpt_jax.optim.updates import make_optimizer
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import gpt_jax.runs.directory
+import gpt_jax.runs.loading
 from gpt_jax import cli
 from gpt_jax.config import ComputeConfig, ModelConfig
 from gpt_jax.data.streaming import SEPARATOR, encode_prompt
@@ -95,7 +95,7 @@ def test_the_verb_prints_the_same_streamed_or_not(monkeypatch, capsys):
         asked.append((path, checkpoint, changes))
         return (None, *model_and_params(), LETTERS)
 
-    monkeypatch.setattr(gpt_jax.runs.directory, "load_run", load_run)
+    monkeypatch.setattr(gpt_jax.runs.loading, "load_run", load_run)
     arguments = ["generate", "some/run", "--prompt", "cab", "--prompt", "a b", "--samples", "2"]
     arguments += ["--max-new-tokens", "40", "--seed", "1"]
     assert cli.main(arguments) == 0

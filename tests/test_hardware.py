@@ -6,8 +6,9 @@ import sys
 
 import pytest
 
-from gpt_jax.cost import hardware
-from gpt_jax.cost.hardware import CHIPS, chip, identify, measured_cpu_peak
+from gpt_jax.cost import cpu_speed, hardware
+from gpt_jax.cost.cpu_speed import measured_cpu_peak
+from gpt_jax.cost.hardware import CHIPS, chip, identify
 
 
 @pytest.mark.smoke
@@ -84,7 +85,7 @@ def test_measured_cpu_peak_is_flops_over_seconds(
 ) -> None:
     """By a clock that moves one hundredth of a second at each look, each product takes that."""
     ticks = itertools.count()
-    monkeypatch.setattr(hardware.time, "perf_counter", lambda: 0.01 * next(ticks))
+    monkeypatch.setattr(cpu_speed.time, "perf_counter", lambda: 0.01 * next(ticks))
     assert measured_cpu_peak(dtype) == pytest.approx(2 * 1024**3 / 0.01)
 
 

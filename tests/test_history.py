@@ -15,7 +15,7 @@ from gpt_jax.runs.history import (
     steps_after_tokens,
     steps_recorded,
 )
-from gpt_jax.train.recorder import whole_steps
+from gpt_jax.train.resume import whole_steps
 
 
 def of_step(step: int, **more) -> dict:

@@ -20,14 +20,16 @@ ORDER = """
 hints
 runtime
 output
+errors
 failures
 pasting
 storage: . atomic checksum csv_cells json_files locks optional compressed paths tables objects gcs
     s3 buckets lease copies places
 pages
 config: fields notation entries adapt data distill how model optimizer python_file extensions task
-    train config . meshes overrides settings_help timetable
-cost: . blocks flops hardware memory rounding topology mesh traffic calibration estimate search
+    train config . meshes mesh_sizes overrides settings_help timetable
+cost: . blocks cpu_speed flops hardware state memory rounding topology mesh traffic calibration
+    estimate search
     units
 scaling: . arguments chain_spec expressions conditions ladder laws choose constraints
     data_constrained entry entries entries.batch_size_power entries.chinchilla_envelope
@@ -77,7 +79,8 @@ finetune: . embeddings noise recipes scores templates inputs checks heads packin
 inference: . chat filters retrieval settings sampling decode generate
 steps: . coord_check step program compiled_steps
 compress: . matrices prune
-runs: . checkpoint_files checkpoint history quantised tracking mirrors directory
+runs: . checkpoint_files checkpoint_choice restoring checkpoint history quantised tracking mirrors
+    directory loading
 interop: . names family gpt_like rope layouts llama_like families families.mistral families.gemma
     families.gemma2 families.gemma3_text families.gpt2 families.gpt_neox families.llama
     families.arcee families.mixtral families.olmo families.olmo2 families.olmoe families.openai_gpt
@@ -89,7 +92,7 @@ serve: . batching engine forms protocol access prompts app server
 evaluate: . cache detokenize formats generated requests results encode responses scoring tasks
     formats.form formats.completions formats.files formats.questions formats.suites formats.written
     catalog items measures ticker evaluator along bias harness validation examples
-train: . task_data experiment judge recorder start lanes watch dry_run
+train: . task_data experiment judge recorder resume start lanes watch dry_run
     task_report loop
 plan: . hlo costs gpu_target devices compiled table text
 sweep: . grid budget ladder lanes law_values machine measure naming page_numbers page_fits trial

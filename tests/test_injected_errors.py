@@ -34,7 +34,7 @@ def in_checkout(repository, tmp_path, monkeypatch):
     monkeypatch.setenv("MPLCONFIGDIR", str(tmp_path.with_name("matplotlib")))
     monkeypatch.setattr(cli, "prepare_process", lambda: None)
     monkeypatch.setattr(worker, "prepare_process", lambda: None)
-    monkeypatch.setattr("gpt_jax.cost.hardware.measured_cpu_peak", lambda dtype: 1e10)
+    monkeypatch.setattr("gpt_jax.cost.cpu_speed.measured_cpu_peak", lambda dtype: 1e10)
 
 
 def said_in_one_line(captured, code: int) -> None:

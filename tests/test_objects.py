@@ -5,7 +5,7 @@ import threading
 import pytest
 from bucket_servers import BUCKET, Faulty, forgotten
 
-from gpt_jax.failures import BucketFailed
+from gpt_jax.errors import BucketFailed
 from gpt_jax.storage import objects
 from gpt_jax.storage.buckets import bucket_of
 from gpt_jax.storage.paths import Address

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from gpt_jax.config import Config, ModelConfig, OptimizerConfig, overrides
-from gpt_jax.cost.flops import state_bytes
+from gpt_jax.cost.state import state_bytes
 from gpt_jax.models.gpt import make_gpt
 from gpt_jax.optim.entry import OPTIMIZERS
 from gpt_jax.optim.updates import make_optimizer

@@ -10,8 +10,9 @@ import pytest
 from gpt_jax import cli
 from gpt_jax.config import Config, MixtureComponent, overrides
 from gpt_jax.config.fields import AnyPath, LocalPath
-from gpt_jax.runs.checkpoint import Checkpoints, restore_params
+from gpt_jax.runs.checkpoint import Checkpoints
 from gpt_jax.runs.directory import RunDirectory, default_directory
+from gpt_jax.runs.restoring import restore_params
 from gpt_jax.storage import paths
 from gpt_jax.sweep.worker import main as worker
 

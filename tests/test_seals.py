@@ -10,13 +10,8 @@ from gpt_jax.data.tokenizers import make_tokenizer
 from gpt_jax.models.gpt import make_gpt
 from gpt_jax.runs import checkpoint_files
 from gpt_jax.runs.checkpoint_files import read_manifest, write_manifest
-from gpt_jax.runs.directory import (
-    RunDirectory,
-    _check_base,
-    load_run,
-    origin,
-    write_model,
-)
+from gpt_jax.runs.directory import RunDirectory
+from gpt_jax.runs.loading import _check_base, load_run, origin, write_model
 from gpt_jax.storage.json_files import Damaged
 
 CONFIG = Config(

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from jax.sharding import PartitionSpec
 from once import once
 
-from gpt_jax.config import Config, MeshConfig, meshes, overrides
+from gpt_jax.config import Config, MeshConfig, mesh_sizes, meshes, overrides
 from gpt_jax.models.gpt import make_gpt
 from gpt_jax.parallel.sharding import _slices, make_layout, make_mesh
 from gpt_jax.steps.compiled_steps import state_shardings
@@ -362,13 +362,13 @@ def test_what_is_proposed_fits(drawn):
     names = ("fsdp", "tensor", "sequence", "slices")
     changes = {f"mesh.{name}": size for name, size in zip(names, sizes, strict=True)}
     config = small(changes | {"train.batch_sequences": 32})
-    proposed = meshes.nearest(config, n_devices)
+    proposed = mesh_sizes.nearest(config, n_devices)
     for sizes in proposed:
         assert math.prod(sizes.values()) == n_devices
         again = {f"mesh.{meshes.FIELDS[axis]}": size for axis, size in sizes.items()}
-        assert meshes.check(overrides.override(config, again), n_devices) == sizes
+        assert mesh_sizes.check(overrides.override(config, again), n_devices) == sizes
     with contextlib.suppress(ValueError):
-        assert meshes.check(config, n_devices) == proposed[0]
+        assert mesh_sizes.check(config, n_devices) == proposed[0]
 
 
 def test_slices_are_kept_together():
@@ -387,6 +387,6 @@ def test_slices_are_kept_together():
 def test_the_least_devices_of_a_mesh_count_every_axis():
     """Named one by one, so that an axis of a later version is not forgotten."""
     for field in dataclasses.fields(MeshConfig):
-        assert meshes.least_devices(MeshConfig(**{field.name: 2})) == 2, field.name
-    assert meshes.least_devices(MeshConfig()) == 1
-    assert meshes.least_devices(MeshConfig(data=3, expert=2, tensor=4, slices=5)) == 120
+        assert mesh_sizes.least_devices(MeshConfig(**{field.name: 2})) == 2, field.name
+    assert mesh_sizes.least_devices(MeshConfig()) == 1
+    assert mesh_sizes.least_devices(MeshConfig(data=3, expert=2, tensor=4, slices=5)) == 120

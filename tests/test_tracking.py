@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from gpt_jax import failures
 from gpt_jax.config import Config, overrides
-from gpt_jax.failures import WriteFailed
+from gpt_jax.errors import WriteFailed
 from gpt_jax.output import say
 from gpt_jax.runs.history import History
 from gpt_jax.runs.mirrors import (

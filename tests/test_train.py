@@ -37,9 +37,11 @@ from gpt_jax.cost import flops
 from gpt_jax.data import Stream
 from gpt_jax.evaluate.validation import validate
 from gpt_jax.runs import checkpoint_files
-from gpt_jax.runs.checkpoint import Checkpoints, restore_params
+from gpt_jax.runs.checkpoint import Checkpoints
 from gpt_jax.runs.checkpoint_files import saved_steps
-from gpt_jax.runs.directory import RunDirectory, load_run
+from gpt_jax.runs.directory import RunDirectory
+from gpt_jax.runs.loading import load_run
+from gpt_jax.runs.restoring import restore_params
 from gpt_jax.runs.tracking import read_records
 from gpt_jax.train import lanes as train_lanes
 from gpt_jax.train import loop as train_loop
@@ -62,7 +64,7 @@ def here(workspace, monkeypatch) -> Any:
     for name, value in workspace.environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(cli, "prepare_process", lambda: None)
-    monkeypatch.setattr("gpt_jax.cost.hardware.measured_cpu_peak", lambda dtype: 1e10)
+    monkeypatch.setattr("gpt_jax.cost.cpu_speed.measured_cpu_peak", lambda dtype: 1e10)
 
     def train(workdir: Path, *arguments: str) -> int:
         return cli.main(

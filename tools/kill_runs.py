@@ -23,7 +23,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from gpt_jax.runs.directory import RunDirectory, load_model
+from gpt_jax.runs.directory import RunDirectory
+from gpt_jax.runs.loading import load_model
 from gpt_jax.runs.tracking import read_records
 from gpt_jax.sweep.store import SweepDirectory
 

@@ -236,7 +236,8 @@ def make_tiny_run(directory: Path) -> Path:
     from gpt_jax.config import ComputeConfig, Config, ModelConfig
     from gpt_jax.data.tokenizers import ByteTokenizer
     from gpt_jax.models.gpt import make_gpt
-    from gpt_jax.runs.directory import RunDirectory, write_model
+    from gpt_jax.runs.directory import RunDirectory
+    from gpt_jax.runs.loading import write_model
 
     model = ModelConfig(
         vocab_size=257, seq_len=128, n_layers=2, d_model=32, n_heads=4, init_std=0.2

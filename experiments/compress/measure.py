@@ -28,7 +28,8 @@ from gpt_jax.models.gpt import make_gpt
 from gpt_jax.models.trees import flatten
 from gpt_jax.parallel.sharding import make_layout
 from gpt_jax.runs.checkpoint_files import read_manifest, saved_steps
-from gpt_jax.runs.directory import RunDirectory, load_run
+from gpt_jax.runs.directory import RunDirectory
+from gpt_jax.runs.loading import load_run
 from gpt_jax.scaling.plots import COLOURS, STYLE
 from gpt_jax.steps.compiled_steps import compile_steps
 

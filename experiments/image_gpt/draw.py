@@ -40,7 +40,7 @@ def generate(run: Path, upper_halves: Pixels) -> tuple[Images, Images]:
     each upper half, those of one half after another."""
     from gpt_jax.inference.decode import decoding_params, generate_tokens
     from gpt_jax.inference.settings import SamplingConfig
-    from gpt_jax.runs.directory import load_run
+    from gpt_jax.runs.loading import load_run
 
     _, model, params, tokenizer = load_run(run)
     params, begin = decoding_params(model, params), tokenizer.encode(BEGIN)

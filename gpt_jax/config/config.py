@@ -13,7 +13,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, ValidationInfo
 
-from gpt_jax.config import entries, extensions, notation
+from gpt_jax.config import entries, notation
 from gpt_jax.config.adapt import AdaptConfig
 from gpt_jax.config.data import DataConfig
 from gpt_jax.config.distill import DistillConfig
@@ -30,7 +30,15 @@ from gpt_jax.config.optimizer import OptimizerConfig, ScheduleConfig
 from gpt_jax.config.task import TaskConfig
 from gpt_jax.config.train import TrainConfig
 
-Extension = Annotated[str, AfterValidator(extensions.run)]
+
+def _run(extension: str) -> str:
+    from gpt_jax.config import extensions
+
+    return extensions.run(extension)
+
+
+Extension = Annotated[str, AfterValidator(_run)]
+"""A file that is run when the config is made; PATH@DIGEST from then on."""
 
 
 @section

@@ -7,7 +7,7 @@ itself has gone. Must not import jax.
 """
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,6 @@ KIND = "extension"
 FOLDER = "extensions"
 """Folder of a run's, or a sweep's, directory that holds the copies."""
 DIGITS = 12
-ADDED = "extension"
-"""Key of a change that adds to a config's `extensions` instead of replacing them."""
 
 
 @dataclass(frozen=True)
@@ -109,19 +107,10 @@ def _execute(file: Path, digest: str) -> None:
         REGISTERING.pop()
 
 
-def run_added(changes: Mapping[str, Any]) -> None:
-    """Run the extensions among the changes of a command line, before a config or sweep file that
-    may use what they register."""
-    for key in (ADDED, "extensions"):
-        for path in as_list(changes.get(key)):
-            run(path)
-
-
-def as_list(value: Any) -> list[str]:
-    """Paths of `extensions` as they are given: none, text with commas, or a list."""
-    if isinstance(value, str):
-        return [path for path in value.split(",") if path]
-    return list(value or ())
+def run_all(value: Any) -> list[str]:
+    """`run` of each of some paths: text with commas, or a list."""
+    paths = [path for path in value.split(",") if path] if isinstance(value, str) else value
+    return [run(path) for path in paths]
 
 
 def digests(value: Iterable[str]) -> list[str]:

@@ -4,9 +4,7 @@ Arithmetic alone: `gpt_jax.parallel.sharding` makes the mesh. Must not import ja
 """
 
 import dataclasses
-import itertools
 import math
-from collections.abc import Iterator
 
 from gpt_jax.config import Config, MeshConfig
 
@@ -26,50 +24,10 @@ BATCH_AXES = ("slice", "data", "fsdp", "expert")
 Sizes = dict[str, int]
 """Devices along each mesh axis."""
 
-PROPOSED = 3
-"""Meshes that are proposed in place of one that does not fit."""
-
-
-@dataclasses.dataclass(frozen=True)
-class MeshSizes:
-    """Devices along each mesh axis."""
-
-    data: int
-    fsdp: int
-    tensor: int
-    expert: int = 1
-    sequence: int = 1
-    slices: int = 1
-
-    @property
-    def batch(self) -> int:
-        """Parts of a batch."""
-        return self.slices * self.data * self.fsdp * self.expert
-
-    @property
-    def tokens(self) -> int:
-        """Parts of the tokens of a batch."""
-        return self.batch * self.sequence
-
-    @property
-    def params(self) -> int:
-        """Parts of a parameter; one of experts is besides split in `expert` parts."""
-        return self.fsdp * self.tensor
-
-    @property
-    def n_devices(self) -> int:
-        return self.tokens * self.tensor
-
-    def shown(self) -> str:
-        """data 1 x fsdp 64 x tensor 8; other axes where they have several devices."""
-        always = ("data", "fsdp", "tensor")
-        sizes = dataclasses.asdict(self).items()
-        return " x ".join(f"{name} {n}" for name, n in sizes if n > 1 or name in always)
-
 
 def axis_sizes(mesh: MeshConfig, n_devices: int) -> Sizes:
     """Devices along each axis, in the order of the mesh. Raises ValueError if they do not fit."""
-    sizes = _asked(mesh)
+    sizes = asked(mesh)
     free = mesh.data == -1
     shown = {a: s for a, s in sizes.items() if (s != 1 or a == "data") and not (free and s == -1)}
     product = math.prod(shown.values())
@@ -84,78 +42,25 @@ def axis_sizes(mesh: MeshConfig, n_devices: int) -> Sizes:
     return sizes | ({"data": n_devices // product} if free else {})
 
 
-def least_devices(mesh: MeshConfig) -> int:
-    """The number of devices that a mesh asks for, with one replica where mesh.data is open."""
-    return math.prod(size for size in _asked(mesh).values() if size != -1)
-
-
 def batch_parts(sizes: Sizes) -> int:
     """The number of parts that the batch dim is split into."""
     return math.prod(sizes[axis] for axis in BATCH_AXES)
 
 
-def check(config: Config, n_devices: int) -> Sizes:
-    """`axis_sizes`, after checking that every split dim divides.
-
-    The one key and value head of multi-query attention is held by every tensor shard; everything
-    else must divide. Raises ValueError naming the two numbers, and the nearest meshes that fit.
-    """
-    why = obstacle(config, n_devices)
-    if not why:
-        return axis_sizes(config.mesh, n_devices)
-    near = [_text(sizes) for sizes in nearest(config, n_devices)]
-    rest = f"; what fits: {', or '.join(near)}" if near else ""
-    raise ValueError(why + rest)
-
-
-def sizes_of(config: Config, n_devices: int) -> MeshSizes:
-    """Devices along each axis, where the config fits so many. Raises ValueError as `check`."""
-    return MeshSizes(**{FIELDS[axis]: size for axis, size in check(config, n_devices).items()})
-
-
 def obstacle(config: Config, n_devices: int) -> str:
     """Why the config's mesh and batch do not fit so many devices; empty if they do."""
     try:
-        return _obstacle(config, axis_sizes(config.mesh, n_devices))
+        return why_not(config, axis_sizes(config.mesh, n_devices))
     except ValueError as error:
         return str(error)
 
 
-def nearest(config: Config, n_devices: int) -> list[Sizes]:
-    """Meshes of all devices that fit the config, nearest first; axes of one device stay so if any.
-
-    Near is a small sum of the logarithms of the factors by which axes change.
-    """
-    asked = _asked(config.mesh)
-    varied = [axis for axis, size in asked.items() if size > 1 and axis != "data"]
-
-    def distance(sizes: Sizes) -> tuple[float, ...]:
-        changes = [abs(math.log(sizes[a] / size)) for a, size in asked.items() if size > 0]
-        return sum(changes), *sizes.values()
-
-    for axes in (varied, ["fsdp", "sequence", "tensor"]):
-        fitting = [sizes for sizes in _meshes(n_devices, axes) if not _obstacle(config, sizes)]
-        if fitting:
-            return sorted(fitting, key=distance)[:PROPOSED]
-    return []
-
-
-def _asked(mesh: MeshConfig) -> Sizes:
+def asked(mesh: MeshConfig) -> Sizes:
     values = dataclasses.asdict(mesh)
     return {axis: values[field] for axis, field in FIELDS.items()}
 
 
-def _meshes(n_devices: int, varied: list[str]) -> Iterator[Sizes]:
-    """All ways to split n_devices over `varied` axes and data."""
-    divisors = [d for d in range(1, n_devices + 1) if n_devices % d == 0]
-    for chosen in itertools.product(divisors, repeat=len(varied)):
-        product = math.prod(chosen)
-        if n_devices % product == 0:
-            given = dict(zip(varied, chosen, strict=True)) | {"data": n_devices // product}
-            yield {axis: given.get(axis, 1) for axis in FIELDS}
-
-
-def _obstacle(config: Config, sizes: Sizes) -> str:
+def why_not(config: Config, sizes: Sizes) -> str:
     """The first dim that does not divide, and by what; empty if all do."""
     model, tensor, sequence = config.model, sizes["tensor"], sizes["sequence"]
     if sizes["expert"] > 1 and model.n_experts is None:
@@ -197,9 +102,3 @@ def _obstacle(config: Config, sizes: Sizes) -> str:
         if value % divisor:
             return f"{name} = {value} is not divisible by {by} = {divisor}"
     return ""
-
-
-def _text(sizes: Sizes) -> str:
-    """As it is typed on the command line."""
-    typed = [f"--mesh.{FIELDS[a]} {size}" for a, size in sizes.items() if size > 1 or a == "data"]
-    return " ".join(typed)

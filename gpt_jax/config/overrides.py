@@ -12,11 +12,12 @@ import sysconfig
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from gpt_jax.config import Config, extensions, notation, python_file
+from gpt_jax.config import Config, notation, python_file
 from gpt_jax.config.fields import DRAFT, Facts
 from gpt_jax.hints import did_you_mean, nearest
 from gpt_jax.storage.checksum import json_checksum
@@ -27,6 +28,9 @@ SHIPPED = (
     Path(sysconfig.get_path("data")) / "share" / "gpt_jax" / "configs",
 )
 """Where configs/ is: in a checkout, or where a wheel installs it."""
+
+ADDED = "extension"
+"""Key of a change that adds to a config's `extensions` instead of replacing them."""
 
 ELSEWHERE = {
     "lr": "optimizer.learning_rate",
@@ -72,9 +76,9 @@ def load(
     needs a base, or a bad override.
     """
     path = find(path)
-    extensions.run_added(overrides or {})
+    run_extensions(overrides or {})
     if path.suffix == ".json":
-        extensions.look_in(path.parent)
+        _extensions().look_in(path.parent)
         saved = read_object(path)
         tree = saved.get("config", saved)
         if not isinstance(tree, dict):
@@ -95,6 +99,21 @@ def load(
     if not isinstance(config, Config):
         raise ValueError(f"get_config() in {path} returned {type(config).__name__}, not a Config")
     return override(config, overrides or {})
+
+
+def run_extensions(changes: Mapping[str, Any]) -> None:
+    """Run the extensions among the changes of a command line, before a config or sweep file that
+    may use what they register."""
+    for key in (ADDED, "extensions"):
+        if value := changes.get(key):
+            _extensions().run_all(value)
+
+
+def _extensions() -> ModuleType:
+    """`gpt_jax.config.extensions`, which few runs need."""
+    from gpt_jax.config import extensions
+
+    return extensions
 
 
 @contextlib.contextmanager
@@ -151,8 +170,8 @@ def _changed(config: Config, changes: Mapping[str, Any]) -> dict[str, Any]:
     known = fields()
     check_keys(changes)
     for key, value in changes.items():
-        if key == extensions.ADDED:
-            given = map(extensions.run, extensions.as_list(value))
+        if key == ADDED:
+            given = _extensions().run_all(value)
             tree["extensions"] = list(dict.fromkeys([*tree["extensions"], *given]))
             continue
         field, options = _split_option(key, known)
@@ -220,7 +239,7 @@ def fingerprint(config: Config) -> str:
 
 def _compared(key: str, value: Any) -> Any:
     """A field's value as it is told apart: of an extension the text counts, not its place."""
-    return extensions.digests(value) if key == "extensions" else value
+    return _extensions().digests(value) if key == "extensions" and value else value
 
 
 def _is_as_before(key: str, value: Any) -> bool:
@@ -272,7 +291,7 @@ def check_keys(keys: Iterable[str]) -> None:
     """Raises ValueError for a key that no config has, naming the nearest valid one."""
     known = fields()
     for key in keys:
-        if key != extensions.ADDED and _split_option(key, known)[0] not in known:
+        if key != ADDED and _split_option(key, known)[0] not in known:
             raise ValueError(_unknown(key, known))
 
 
@@ -313,7 +332,7 @@ def parse_arguments(arguments: Sequence[str]) -> dict[str, str]:
             )
         key = key.removeprefix("--").replace("-", "_")
         field = _split_option(key, known)[0]
-        if key == extensions.ADDED:
+        if key == ADDED:
             field = "extensions"
         if field not in known:
             raise ValueError(_unknown(key, known))
@@ -325,7 +344,7 @@ def parse_arguments(arguments: Sequence[str]) -> dict[str, str]:
                 value = "true"
             else:
                 value = rest.pop(0)
-        if key == extensions.ADDED and key in changes:
+        if key == ADDED and key in changes:
             value = f"{changes[key]},{value}"
         changes[key] = value
     return changes

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from gpt_jax import failures
 from gpt_jax.config.config import Config
 from gpt_jax.config.notation import describe, show
 from gpt_jax.config.overrides import fields, flatten
@@ -30,6 +31,11 @@ def sections() -> dict[str, list[str]]:
         section, dot, _ = key.partition(".")
         found.setdefault(section if dot else GENERAL, []).append(key)
     return found
+
+
+def epilog(program: str) -> str:
+    """The end of the help of `gpt-jax VERB`: settings, and exit statuses."""
+    return f"{summary(program.removeprefix('gpt-jax '))}\n\n{failures.EPILOG}"
 
 
 def summary(verb: str) -> str:

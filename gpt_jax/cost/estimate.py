@@ -9,7 +9,7 @@ took on real chips is a factor times compute and memory in turn (`gpt_jax.cost.c
 import dataclasses
 
 from gpt_jax.config import Config, ModelConfig
-from gpt_jax.config.meshes import MeshSizes
+from gpt_jax.config.mesh_sizes import MeshSizes
 from gpt_jax.config.timetable import make_timetable
 from gpt_jax.cost import flops
 from gpt_jax.cost.memory import (

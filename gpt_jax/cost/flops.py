@@ -10,8 +10,8 @@ import dataclasses
 import math
 from typing import Literal, get_args
 
-from gpt_jax.config import ModelConfig, OptimizerConfig
-from gpt_jax.config.entries import OPTIMIZERS, POSITIONS, SCORES
+from gpt_jax.config import ModelConfig
+from gpt_jax.config.entries import POSITIONS, SCORES
 
 Shape = tuple[int, ...]
 
@@ -54,9 +54,6 @@ Convention = Literal[
   without embeddings and head: 72 L D^2 + 12 L D T for MLPs of 4 D, here from the blocks'
   kernels. Their model scale M is `training_flops_per_token`, their C = M D `training_flops`.
 """
-
-BYTES_PER_VALUE = 4
-"""Parameters and gradients are float32."""
 
 
 # ---------------------------------------------------------------------------------------------
@@ -373,43 +370,3 @@ def training_flops_per_token(model: ModelConfig, convention: Convention = "exact
 def training_flops(model: ModelConfig, n_tokens: int, convention: Convention = "exact") -> float:
     """FLOPs of a training run over n_tokens tokens (`Timetable.n_tokens`)."""
     return training_flops_per_sequence(model, convention) * n_tokens / model.seq_len
-
-
-# ---------------------------------------------------------------------------------------------
-# Memory
-
-
-@dataclasses.dataclass(frozen=True)
-class StateBytes:
-    """Bytes that training keeps between steps, and its gradients, over all devices together."""
-
-    params: int
-    gradients: int
-    optimizer: int
-    ema: int
-    """The moving average of the parameters, where optimizer.ema_decay asks for it."""
-
-    @property
-    def total(self) -> int:
-        return self.params + self.gradients + self.optimizer + self.ema
-
-
-def state_bytes(
-    model: ModelConfig, optimizer: OptimizerConfig, experts: bool | None = None
-) -> StateBytes:
-    """Bytes of parameters and gradients in float32 and of optimizer state, not of activations.
-
-    A few step counters, and Adafactor's one-element placeholders, are left out.
-    experts: of experts alone (True), or of all but experts (False).
-    """
-    shapes = {
-        path: shape
-        for path, shape in parameter_shapes(model).items()
-        if experts is None or experts == ("/experts/" in path)
-    }
-    params = BYTES_PER_VALUE * sum(math.prod(shape) for shape in shapes.values())
-    entry = OPTIMIZERS.find(optimizer.name)
-    options = entry.read_options(optimizer.options, "optimizer.options")
-    state = sum(entry.state_bytes(path, shape, options) for path, shape in shapes.items())
-    ema = 0 if optimizer.ema_decay is None else params
-    return StateBytes(params, params, state, ema)

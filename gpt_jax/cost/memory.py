@@ -13,7 +13,7 @@ import math
 
 from gpt_jax.config import Config, ModelConfig
 from gpt_jax.config.entries import ACTIVATIONS
-from gpt_jax.config.meshes import MeshSizes
+from gpt_jax.config.mesh_sizes import MeshSizes
 from gpt_jax.cost import flops
 from gpt_jax.cost.blocks import (
     LOGIT_BYTES,
@@ -21,6 +21,7 @@ from gpt_jax.cost.blocks import (
     UNROLL_UP_TO,
     block_length,
 )
+from gpt_jax.cost.state import state_bytes
 
 TPU_LANES = 128
 """A TPU stores the last dim of an array in whole tiles of this: smaller heads take more."""
@@ -70,7 +71,7 @@ class Memory:
 def estimate(config: Config, mesh: MeshSizes, backend: str = "tpu") -> Memory:
     """Memory of a step on one of the mesh's devices; backend: cpu, gpu or tpu."""
     shared, experts = (
-        flops.state_bytes(config.model, config.optimizer, experts=e) for e in (False, True)
+        state_bytes(config.model, config.optimizer, experts=e) for e in (False, True)
     )
 
     def split(part: str) -> float:

@@ -3,7 +3,7 @@
 import dataclasses
 
 from gpt_jax.config import Config, overrides
-from gpt_jax.config.meshes import MeshSizes, sizes_of
+from gpt_jax.config.mesh_sizes import MeshSizes, sizes_of
 from gpt_jax.cost.topology import Topology
 
 

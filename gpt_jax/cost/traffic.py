@@ -9,9 +9,10 @@ themselves and then send each a part.
 import dataclasses
 
 from gpt_jax.config import Config
-from gpt_jax.config.meshes import MeshSizes
+from gpt_jax.config.mesh_sizes import MeshSizes
 from gpt_jax.cost import flops
 from gpt_jax.cost.memory import layer_kernels, value_bytes
+from gpt_jax.cost.state import BYTES_PER_VALUE
 from gpt_jax.cost.topology import Topology
 
 REPEATING = ("dots", "full", "offload")
@@ -61,7 +62,7 @@ def _gradients(config: Config, mesh: MeshSizes, experts: bool) -> float:
     n_params: float = counts.n_params_padded - counts.n_params_experts
     if experts:
         n_params = counts.n_params_experts / mesh.expert
-    return flops.BYTES_PER_VALUE * n_params / mesh.params
+    return BYTES_PER_VALUE * n_params / mesh.params
 
 
 def _sum(config: Config, n_bytes: float, size: int) -> float:

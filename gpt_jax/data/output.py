@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from gpt_jax.failures import DISK_ERRORS, WriteFailed
+from gpt_jax.errors import DISK_ERRORS, WriteFailed
 from gpt_jax.storage import locks
 from gpt_jax.storage.atomic import replacing
 

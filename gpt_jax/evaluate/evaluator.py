@@ -29,8 +29,10 @@ from gpt_jax.inference.settings import SamplingConfig
 from gpt_jax.models.gpt import GPT, Params
 from gpt_jax.output import say
 from gpt_jax.parallel.sharding import Layout, make_layout
-from gpt_jax.runs.checkpoint_files import Which, choose
-from gpt_jax.runs.directory import RunDirectory, load_model
+from gpt_jax.runs.checkpoint_choice import choose
+from gpt_jax.runs.checkpoint_files import Which
+from gpt_jax.runs.directory import RunDirectory
+from gpt_jax.runs.loading import load_model
 from gpt_jax.runs.tracking import Record
 from gpt_jax.storage import tables
 

@@ -24,7 +24,7 @@ from gpt_jax.evaluate.evaluator import ROWS_A_CALL, Evaluator, load
 from gpt_jax.evaluate.requests import Request, Score
 from gpt_jax.inference.decode import decoding_params, generate_tokens
 from gpt_jax.inference.settings import SamplingConfig
-from gpt_jax.runs.checkpoint_files import parse_which
+from gpt_jax.runs.checkpoint_choice import parse_which
 
 MAX_NEW_TOKENS = 256
 """The harness's default, where a task names none."""

@@ -12,7 +12,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from gpt_jax.cost import hardware
+from gpt_jax.cost import cpu_speed
 from gpt_jax.models import cpu
 
 
@@ -36,7 +36,7 @@ def precision(dtype: str, products: str, backend: str, n_devices: int = 1) -> Pr
     """
     in_cpu_form = products == "cpu" or (products, backend, n_devices) == ("auto", "cpu", 1)
     if dtype == "auto":
-        fast = backend != "cpu" or (in_cpu_form and hardware.cpu_multiplies_bfloat16())
+        fast = backend != "cpu" or (in_cpu_form and cpu_speed.cpu_multiplies_bfloat16())
         dtype = "bfloat16" if fast else "float32"
     operands = jnp.dtype(dtype)
     activations = jnp.dtype(jnp.float32) if backend == "cpu" else operands

@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from gpt_jax import failures
+from gpt_jax.errors import Lost
 
 BEAT_SECONDS = 2.0
 SILENT_SECONDS = 30.0
@@ -211,7 +212,7 @@ def _gather(
         if gone := [other for other, line in lines.items() if line.is_closed()]:
             for line in lines.values():
                 line.close()
-            raise failures.Lost(f"process {gone[0]} of {n_processes}, before all had come")
+            raise Lost(f"process {gone[0]} of {n_processes}, before all had come")
         server.settimeout(max(0.01, min(1.0, deadline - time.monotonic())))
         try:
             line = Line(*server.accept())
@@ -285,7 +286,7 @@ def _call(host: str, port: int, hello: Message, deadline: float, wait: float) ->
             time.sleep(0.2)
             continue
         if answer is None and time.monotonic() - called > STRANGER_SECONDS:
-            raise failures.Lost(f"process 0 of {hello['processes']}, before all had come")
+            raise Lost(f"process 0 of {hello['processes']}, before all had come")
         if answer is None:
             why = "another program listens there"
             line.close()

@@ -197,6 +197,9 @@ def make_layout(config: Config, devices: Sequence[jax.Device] | None = None) -> 
     Raises ValueError naming the two numbers, and the nearest meshes that fit.
     """
     devices = jax.devices() if devices is None else list(devices)
-    meshes.check(config, len(devices))
+    if meshes.obstacle(config, len(devices)):
+        from gpt_jax.config import mesh_sizes
+
+        mesh_sizes.check(config, len(devices))  # raises, and names the meshes that fit
     replicated = {"kv_heads", "act_kv_heads"} if config.model.kv_heads == 1 else set()
     return Layout(make_mesh(config.mesh, devices), frozenset(replicated))

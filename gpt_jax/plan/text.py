@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, get_args
 
 from gpt_jax.config import meshes
-from gpt_jax.config.meshes import MeshSizes
+from gpt_jax.config.mesh_sizes import MeshSizes
 from gpt_jax.cost import flops
 from gpt_jax.cost.estimate import Plan, weight_flops_per_sequence
 from gpt_jax.cost.memory import JAX_GPU_SHARE, MEMORY_SHARE

@@ -17,19 +17,16 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import jax
 from jax.experimental import multihost_utils
 
-from gpt_jax.config import Config, extensions, notation, overrides
-from gpt_jax.failures import SaveFailed
+from gpt_jax.config import Config, overrides
+from gpt_jax.errors import SaveFailed
 from gpt_jax.runs import checkpoint_files as files
-from gpt_jax.runs.checkpoint_files import Manifest, Which
+from gpt_jax.runs.checkpoint_files import Manifest
 from gpt_jax.storage import paths, places
-
-State: TypeAlias = Any
-"""A pytree of arrays, or of jax.ShapeDtypeStruct with shardings where it says `abstract`."""
 
 SAVE_TIMEOUT_SECONDS = 3600
 
@@ -76,7 +73,7 @@ class Checkpoints:
         """Delete the checkpoints of these steps never. To be called before the first save."""
         self._kept = steps
 
-    def save(self, step: int, state: State, validation_loss: float | None = None) -> None:
+    def save(self, step: int, state: Any, validation_loss: float | None = None) -> None:
         """Save `state` as that of `step`; writing goes on in the background.
 
         Returns once the arrays are on the host, and their buffers may be donated. A step
@@ -96,7 +93,7 @@ class Checkpoints:
             return
         import orbax.checkpoint as ocp
 
-        arrays = _by_name(state)
+        arrays = files.named_leaves(state)
         described = {name: [list(x.shape), str(x.dtype)] for name, x in arrays.items()}
         config = overrides.to_dict(self.config)
         manifest = Manifest(step, validation_loss, config, described, {}, self._sealed)
@@ -133,36 +130,21 @@ class Checkpoints:
         """Steps with a finished checkpoint, ascending."""
         return files.saved_steps(self.directory)
 
-    def best_step(self) -> int | None:
-        """The step with the lowest validation loss; None if no checkpoint has one."""
-        return files.best_step(self.directory)
-
-    def restore(self, abstract_state: State, step: int | None = None) -> tuple[State, int]:
+    def restore(self, abstract_state: Any, step: int | None = None) -> tuple[Any, int]:
         """The saved state, bit for bit, on the devices that `abstract_state` names, and its step.
 
         Without `step`, the latest checkpoint; if that is corrupt, a warning names it and the one
         before is taken. Raises ValueError if there is none that is sound, if `step` is not there
         or corrupt, if the config has changed, or if the arrays do not fit.
         """
-        self.wait()
-        path, manifest = files.find_sound(self.directory, "latest" if step is None else step)
-        if not self.allow_changed:
-            check_fingerprint(overrides.from_dict(manifest.config), self.config)
-        self._check_sealed(manifest)
-        state = _restore(path, manifest, abstract_state, prefix="")
-        self._last = manifest.step
-        return state, manifest.step
+        from gpt_jax.runs import restoring
 
-    def _check_sealed(self, manifest: Manifest) -> None:
-        """Refuse to go on with other weights beside the run's own than the checkpoint's."""
-        for name in ("base", "teacher"):
-            then, now = manifest.sealed.get(name), self._sealed.get(name)
-            if then and then != now:
-                raise ValueError(
-                    f"the {name} run has changed since checkpoint {manifest.step} of "
-                    f"{self.directory} was saved (its weights were {then}, are {now}); restore it, "
-                    "or start anew in another --workdir"
-                )
+        self.wait()
+        config = None if self.allow_changed else self.config
+        state, self._last = restoring.resume(
+            self.directory, abstract_state, step, config, self._sealed
+        )
+        return state, self._last
 
     def _finish(self, unfinished: Path, manifest: Manifest) -> None:
         """In the background: once the arrays are written, seal, name and make room."""
@@ -200,56 +182,6 @@ class Checkpoints:
             ) from error
 
 
-def check_fingerprint(saved: Config, new: Config) -> None:
-    """Refuse to continue a run under a config that computes something else.
-
-    Raises ValueError with the differing fields, and how to go on.
-    """
-    changed = overrides.differences(saved, new)
-    if changed:
-        fields = "; ".join(
-            f"{key} was {notation.show(old)}, is {notation.show(now)}"
-            for key, (old, now) in changed.items()
-        )
-        raise ValueError(
-            f"the checkpoint belongs to another config: {fields}. Continue it all the same with "
-            f"--resume-changed, or start a new run from its weights with --base RUN"
-        )
-
-
-def saved_config(directory: str | Path, which: Which = "latest") -> Config:
-    """The config that a checkpoint was saved under. Errors as in `restore_params`."""
-    extensions.look_in(Path(directory).parent)
-    return overrides.from_dict(files.find_sound(Path(directory), which)[1].config)
-
-
-def restore_state(directory: str | Path, abstract_state: State, step: int) -> State:
-    """The whole state that another run saved at `step`. Errors as in `restore_params`."""
-    path, manifest = files.find_sound(Path(directory).absolute(), step)
-    return _restore(path, manifest, abstract_state, prefix="")
-
-
-def restore_params(
-    directory: str | Path,
-    abstract_params: State,
-    which: Which = "latest",
-    field: str = "params",
-) -> State:
-    """One field of a saved state, to generate, evaluate or start from; nothing else is read.
-
-    `field` is "params", or "ema" for the moving average. A corrupt latest checkpoint is passed
-    over with a warning. Raises ValueError if there is no such checkpoint, it is corrupt, or its
-    arrays are not those of `abstract_params`.
-    """
-    path, manifest = files.find_sound(Path(directory).absolute(), which)
-    return restore_field(path, manifest, abstract_params, field)
-
-
-def restore_field(path: Path, manifest: Manifest, abstract: State, field: str) -> State:
-    """`restore_params` of a checkpoint that `find_sound` has found."""
-    return _restore(path, manifest, abstract, prefix=f"{field}/")
-
-
 def _async_checkpointer() -> Any:
     import orbax.checkpoint as ocp
 
@@ -261,45 +193,6 @@ def _async_checkpointer() -> Any:
         timeout_secs=SAVE_TIMEOUT_SECONDS, create_directories_asynchronously=False
     )
     return ocp.AsyncCheckpointer(handler, async_options=options)
-
-
-def _restore(path: Path, manifest: Manifest, abstract: State, prefix: str) -> State:
-    """The arrays whose names begin with `prefix`, as the tree and on the devices of `abstract`."""
-    import orbax.checkpoint as ocp
-
-    paths.check_readable(path)
-    wanted = {prefix + name: x for name, x in _by_name(abstract).items()}
-    saved = {name: x for name, x in manifest.arrays.items() if name.startswith(prefix)}
-    described = {name: [list(x.shape), str(x.dtype)] for name, x in wanted.items()}
-    for name in sorted(described.keys() | saved.keys()):
-        if described.get(name) != saved.get(name):
-            raise ValueError(
-                f"{path} does not fit this model or optimizer: {name} is "
-                f"{_array(saved.get(name))} there, {_array(described.get(name))} here"
-            )
-    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    target = {
-        name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding or here)
-        for name, x in wanted.items()
-    }
-    arguments = ocp.args.PyTreeRestore(
-        item=target,
-        restore_args=ocp.checkpoint_utils.construct_restore_args(target),
-        partial_restore=True,
-    )
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-        arrays = checkpointer.restore(path / "state", args=arguments)
-    return jax.tree.unflatten(jax.tree.structure(abstract), [arrays[name] for name in wanted])
-
-
-def _by_name(tree: State) -> dict[str, Any]:
-    """Leaves by path, in the order of the tree. Nodes without leaves need not be saved."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
-
-
-def _array(shape_dtype: list[Any] | None) -> str:
-    return "absent" if shape_dtype is None else f"{shape_dtype[1]}{shape_dtype[0]}"
 
 
 def _refuse_full_disk(directory: Path, n_bytes: int) -> None:

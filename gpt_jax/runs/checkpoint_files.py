@@ -8,7 +8,6 @@ A directory gets its final name after its manifest is written, so a kill at any 
 complete checkpoints only. What is damaged later is found by reading. Must not import jax.
 """
 
-import argparse
 import dataclasses
 import json
 import math
@@ -20,9 +19,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from gpt_jax.failures import DISK_ERRORS, WriteFailed
-from gpt_jax.output import say
-from gpt_jax.storage import places
+from gpt_jax.errors import DISK_ERRORS, WriteFailed
 from gpt_jax.storage.atomic import write_json
 from gpt_jax.storage.json_files import Damaged
 
@@ -31,30 +28,6 @@ Which: TypeAlias = Literal["auto", "latest", "best"] | int
 where checkpoint.keep_best keeps one, else the latest."""
 
 CHUNK_BYTES = 1 << 22
-
-
-def add_argument(parser: argparse.ArgumentParser) -> None:
-    """`--checkpoint`, of every command that reads a run."""
-    parser.add_argument(
-        "--checkpoint",
-        default="auto",
-        metavar="auto|latest|best|STEP",
-        help="auto, the default: the best where one is kept (checkpoint.keep_best), else the "
-        "latest; which one it is, is printed",
-    )
-
-
-def parse_which(text: str) -> Which:
-    """Parse the value of `--checkpoint`: auto, latest, best, or a step. Raises ValueError."""
-    if text == "auto":
-        return "auto"
-    if text == "latest":
-        return "latest"
-    if text == "best":
-        return "best"
-    if text.isdecimal():
-        return int(text)
-    raise ValueError(f"--checkpoint {text}; allowed: auto, latest, best, or the number of a step")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +58,7 @@ def kept_steps(
     Steps without a finite loss are never among the best; of equal losses the earlier is better.
     """
     latest = sorted(losses)[-keep_latest:]
-    return frozenset(latest) | frozenset(_ranked(losses)[:keep_best])
+    return frozenset(latest) | frozenset(ranked(losses)[:keep_best])
 
 
 def saved_steps(directory: str | Path) -> list[int]:
@@ -94,12 +67,6 @@ def saved_steps(directory: str | Path) -> list[int]:
     if not directory.is_dir():
         return []
     return sorted(int(path.name) for path in directory.iterdir() if path.name.isdecimal())
-
-
-def best_step(directory: str | Path) -> int | None:
-    """The step with the lowest finite validation loss; None if no checkpoint has one."""
-    ranked = _ranked(losses_by_step(Path(directory)))
-    return ranked[0] if ranked else None
 
 
 def losses_by_step(directory: Path) -> dict[int, float | None]:
@@ -137,7 +104,7 @@ def commit(unfinished: Path, manifest: Manifest) -> None:
 
     `manifest.files` is filled in here. A checkpoint that had the name is replaced.
     """
-    checksums = {name: _checksum(path) for name, path in _files(unfinished)}
+    checksums = {name: size_and_crc(path) for name, path in _files(unfinished)}
     write_manifest(unfinished, dataclasses.replace(manifest, files=checksums))
     final = unfinished.with_name(str(manifest.step))
     if final.exists():
@@ -173,96 +140,7 @@ def read_manifest(path: Path) -> Manifest:
         raise Corrupt(f"{path} is corrupt: manifest.json cannot be read ({error})") from None
 
 
-def verify(path: Path) -> Manifest:
-    """The manifest of the checkpoint at `path`, after reading each file and comparing.
-
-    Raises Corrupt naming the first file that is missing, truncated or altered.
-    """
-    manifest = read_manifest(path)
-    places.complete(path)
-    for name, (size, checksum) in manifest.files.items():
-        try:
-            found_size, found_checksum = _checksum(path / name)
-        except OSError as error:
-            raise Corrupt(f"{path} is corrupt: {name}: {error.strerror}") from None
-        if found_size != size:
-            raise Corrupt(f"{path} is corrupt: {name} has {found_size:,} of {size:,} bytes")
-        if found_checksum != checksum:
-            raise Corrupt(f"{path} is corrupt: {name} was altered")
-    return manifest
-
-
-def choose(directory: Path, which: Which) -> tuple[Path, Manifest]:
-    """`find_sound`, and a line on stderr that says which it is, unless a step was asked for."""
-    path, manifest = find_sound(directory, which)
-    if not isinstance(which, int):
-        say(described(directory, manifest.step, which))
-    return path, manifest
-
-
-def described(directory: Path, step: int, which: Which = "auto") -> str:
-    """A line that names a run's checkpoint, and says whether it is the best or the latest."""
-    wants_best = which == "best" or (which == "auto" and _keeps_best(directory))
-    rank = "best" if wants_best and step == best_step(directory) else "latest"
-    n = len(saved_steps(directory))
-    return f"checkpoint {step} of {directory.parent}: the {rank}{f' of {n} kept' if n > 1 else ''}"
-
-
-def default_step(directory: Path) -> int:
-    """The step of the checkpoint that `auto` means, which is not verified. Raises ValueError where
-    there is none."""
-    steps = saved_steps(directory)
-    if not steps:
-        raise ValueError(f"the run {directory.parent} has no checkpoint yet")
-    best = best_step(directory) if _keeps_best(directory) else None
-    return steps[-1] if best is None else best
-
-
-def _keeps_best(directory: Path) -> bool:
-    """Whether the run keeps its best checkpoints, and has one."""
-    for step in reversed(saved_steps(directory)):
-        try:
-            settings = read_manifest(directory / str(step)).config.get("checkpoint", {})
-        except Corrupt:
-            continue
-        return bool(settings.get("keep_best", 0)) and best_step(directory) is not None
-    return False
-
-
-def find_sound(directory: Path, which: Which) -> tuple[Path, Manifest]:
-    """The verified checkpoint that is asked for; for the latest, the newest that is sound, which
-    is also what auto takes where the best is damaged.
-
-    Raises ValueError (Corrupt, if it is that) saying what there is.
-    """
-    steps = saved_steps(directory)
-    if not steps:
-        raise ValueError(f"no checkpoint in {directory}")
-    if which == "auto" and _keeps_best(directory):
-        try:
-            return find_sound(directory, "best")
-        except Corrupt as error:
-            say(f"warning: {error}; taking the latest")
-    if which in ("auto", "latest"):
-        for step in reversed(steps):
-            try:
-                return directory / str(step), verify(directory / str(step))
-            except Corrupt as error:
-                say(f"warning: {error}; trying the one before")
-        raise Corrupt(f"all checkpoints in {directory} are corrupt: steps {_listed(steps)}")
-    chosen = which if isinstance(which, int) else best_step(directory)
-    if chosen is None:
-        raise ValueError(f"no checkpoint in {directory} has a validation loss; use 'latest'")
-    if chosen not in steps:
-        raise ValueError(f"no checkpoint of step {chosen} in {directory}; saved: {_listed(steps)}")
-    return directory / str(chosen), verify(directory / str(chosen))
-
-
-def _listed(steps: list[int]) -> str:
-    return ", ".join(map(str, steps))
-
-
-def _ranked(losses: Mapping[int, float | None]) -> list[int]:
+def ranked(losses: Mapping[int, float | None]) -> list[int]:
     """Steps with a finite validation loss, best first."""
     finite = {step: x for step, x in losses.items() if x is not None and math.isfinite(x)}
     return sorted(finite, key=lambda step: (finite[step], step))
@@ -274,7 +152,7 @@ def _files(path: Path) -> Iterator[tuple[str, Path]]:
             yield file.relative_to(path).as_posix(), file
 
 
-def _checksum(file: Path) -> list[int]:
+def size_and_crc(file: Path) -> list[int]:
     """[size in bytes, CRC-32]"""
     size = checksum = 0
     with file.open("rb") as stream:
@@ -286,3 +164,11 @@ def _checksum(file: Path) -> list[int]:
 
 def _seal(manifest: dict[str, Any]) -> int:
     return zlib.crc32(json.dumps(manifest, sort_keys=True).encode())
+
+
+def named_leaves(tree: Any) -> dict[str, Any]:
+    """Leaves by path, in the order of the tree. Nodes without leaves need not be saved."""
+    import jax
+
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}

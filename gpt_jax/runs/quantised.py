@@ -22,8 +22,9 @@ from gpt_jax.compress.matrices import (
     shape_as_matrices,
 )
 from gpt_jax.models.trees import Flat, flatten, unflatten
-from gpt_jax.runs.checkpoint import restore_field
-from gpt_jax.runs.checkpoint_files import Manifest, Which, find_sound
+from gpt_jax.runs.checkpoint_choice import find_sound
+from gpt_jax.runs.checkpoint_files import Manifest, Which
+from gpt_jax.runs.restoring import restore_field
 
 Weights = Literal["int8", "int4"]
 KINDS: tuple[Weights, ...] = ("int8", "int4")

@@ -32,8 +32,9 @@ that the check is to find have slope 1/2 (terms that add up at random and should
 (terms that agree)."""
 
 ACTIVATIONS = ("embedding", "scores", "attention", "mlp", "stream", "logits")
-"""As `gpt_jax.models.probes` names them; the mean over layers, of the stream after the last layer, and of
-the logits those of the target tokens: the others change only at random in the first steps."""
+"""As `gpt_jax.models.probes` names them; the mean over layers, of the stream after the last
+layer, and of the logits those of the target tokens: the others change only at random in the first
+steps."""
 
 JUDGED: dict[Axis, frozenset[str]] = {
     "width": frozenset(ACTIVATIONS),

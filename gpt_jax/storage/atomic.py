@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from gpt_jax.failures import WriteFailed
+from gpt_jax.errors import WriteFailed
 
 
 @contextlib.contextmanager

@@ -28,7 +28,7 @@ from pathlib import Path
 from threading import RLock
 from typing import NamedTuple
 
-from gpt_jax.failures import SaveFailed
+from gpt_jax.errors import SaveFailed
 from gpt_jax.runtime import cache_directory
 from gpt_jax.storage.atomic import replacing
 from gpt_jax.storage.buckets import bucket_of

@@ -11,7 +11,7 @@ from google.auth.exceptions import GoogleAuthError
 from google.cloud import storage
 from google.cloud.storage.retry import DEFAULT_RETRY
 
-from gpt_jax.failures import BucketFailed
+from gpt_jax.errors import BucketFailed
 from gpt_jax.storage import objects
 from gpt_jax.storage.objects import Stat
 

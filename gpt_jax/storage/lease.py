@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from gpt_jax.failures import BucketFailed
+from gpt_jax.errors import BucketFailed
 from gpt_jax.storage.buckets import bucket_of
 from gpt_jax.storage.locks import Held
 from gpt_jax.storage.objects import Objects, Stat

@@ -31,7 +31,7 @@ class Stat:
 class Objects(Protocol):
     """The objects of one bucket, by key.
 
-    Every method raises `failures.BucketFailed` for a bucket that does not answer, and ValueError
+    Every method raises `errors.BucketFailed` for a bucket that does not answer, and ValueError
     for one that is not there or that this user may not use; both name it.
     """
 

@@ -18,7 +18,7 @@ from obstore import exceptions
 from obstore.auth.boto3 import Boto3CredentialProvider
 from obstore.store import S3Store
 
-from gpt_jax.failures import BucketFailed
+from gpt_jax.errors import BucketFailed
 from gpt_jax.storage import objects
 from gpt_jax.storage.objects import Stat
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gpt_jax import failures
-from gpt_jax.failures import Diverged, WriteFailed
+from gpt_jax.errors import Diverged, WriteFailed
 from gpt_jax.runs.directory import Busy
 from gpt_jax.storage import places
 from gpt_jax.storage.atomic import write_atomically

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gpt_jax.config import Config
-from gpt_jax.config.meshes import least_devices
+from gpt_jax.config.mesh_sizes import least_devices
 from gpt_jax.data.batch import Batch
 from gpt_jax.evaluate.validation import Validation, validate_lanes
 from gpt_jax.models.gpt import make_gpt

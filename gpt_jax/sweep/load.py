@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from gpt_jax.config import extensions, overrides, python_file
+from gpt_jax.config import overrides, python_file
 from gpt_jax.storage import paths
 from gpt_jax.sweep.law_values import PREFIX
 from gpt_jax.sweep.naming import LONGEST, safe, with_hash
@@ -57,7 +57,7 @@ def read_sweep(path: str | Path, changes: Mapping[str, Any]) -> Sweep:
     if "name" in changes:
         raise ValueError("--name would give all trials one name; a sweep's trials name themselves")
     overrides.check_keys(changes)
-    extensions.run_added(changes)
+    overrides.run_extensions(changes)
     cells = [_overridden(cell, changes) for cell in _get_sweep(path)]
     if not cells:
         raise ValueError(f"get_sweep() in {path} yields no trials")

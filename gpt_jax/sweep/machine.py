@@ -5,8 +5,8 @@ import functools
 import os
 from pathlib import Path
 
-from gpt_jax.config import Config, meshes
-from gpt_jax.cost import flops, hardware
+from gpt_jax.config import Config
+from gpt_jax.cost import cpu_speed, flops, hardware
 from gpt_jax.cost.memory import MEMORY_SHARE, Memory, estimate
 
 
@@ -43,7 +43,7 @@ class Machine:
 
     def memory(self, config: Config) -> Memory:
         """Memory of a step on one device; the config fits (`obstacle`)."""
-        return estimate(config, meshes.sizes_of(config, self.n_devices), self.backend)
+        return estimate(config, mesh_sizes.sizes_of(config, self.n_devices), self.backend)
 
     def seconds(self, config: Config, n_tokens: float, mfu: float) -> float | None:
         """Time to train on this many tokens at a model FLOPs utilization (PaLM's convention)."""
@@ -55,7 +55,7 @@ class Machine:
     def obstacle(self, config: Config) -> str:
         """Why the config's mesh and batch do not fit these devices; empty if they do."""
         try:
-            meshes.check(config, self.n_devices)
+            mesh_sizes.check(config, self.n_devices)
         except ValueError as error:
             return str(error)
         return ""
@@ -93,4 +93,4 @@ def host_memory() -> float:
 @functools.cache
 def _cpu_peak(dtype: str) -> float:
     """Measured once in a process."""
-    return hardware.measured_cpu_peak(dtype)
+    return cpu_speed.measured_cpu_peak(dtype)

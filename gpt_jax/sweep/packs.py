@@ -15,7 +15,7 @@ from typing import Any
 import jax
 
 from gpt_jax.config import Config, overrides
-from gpt_jax.config.meshes import least_devices
+from gpt_jax.config.mesh_sizes import least_devices
 from gpt_jax.hints import counted
 from gpt_jax.output import say
 from gpt_jax.runs.checkpoint_files import saved_steps
@@ -28,7 +28,8 @@ from gpt_jax.sweep.store import Entry, State, SweepDirectory
 from gpt_jax.train.experiment import Experiment, prepare
 from gpt_jax.train.lanes import Lane
 from gpt_jax.train.loop import Interrupted, Loop, read_steps, stop_signals
-from gpt_jax.train.recorder import RunRecorder, whole_steps
+from gpt_jax.train.recorder import RunRecorder
+from gpt_jax.train.resume import whole_steps
 from gpt_jax.train.start import begin, finished_result, initial_state, opened
 
 PACK_SIZE = 16

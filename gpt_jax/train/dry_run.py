@@ -5,11 +5,12 @@ from pathlib import Path
 import jax
 
 from gpt_jax.config import Config, overrides
-from gpt_jax.config.meshes import sizes_of
+from gpt_jax.config.mesh_sizes import sizes_of
 from gpt_jax.cost import memory, units
 from gpt_jax.cost.mesh import without_ramp
 from gpt_jax.runs.checkpoint_files import saved_steps
-from gpt_jax.runs.directory import RunDirectory, base_params
+from gpt_jax.runs.directory import RunDirectory
+from gpt_jax.runs.loading import base_params
 from gpt_jax.storage import paths
 from gpt_jax.storage.optional import require
 from gpt_jax.train.experiment import Prepared, facts, prepare, resolved

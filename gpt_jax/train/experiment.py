@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 import jax
 
 from gpt_jax.config import Config, meshes, overrides
 from gpt_jax.config.timetable import Timetable, make_timetable
-from gpt_jax.cost import flops, hardware
+from gpt_jax.cost import cpu_speed, flops
 from gpt_jax.data import Corpus, Stream, prepare_mixture
 from gpt_jax.data.shards import TokenShards
 from gpt_jax.data.stream import Samples
@@ -28,7 +28,8 @@ from gpt_jax.evaluate.validation import Validation, validate_lanes, validation_b
 from gpt_jax.models.gpt import GPT, Params, make_gpt
 from gpt_jax.parallel import dispatch
 from gpt_jax.parallel.sharding import Layout, make_layout
-from gpt_jax.runs.directory import RunDirectory, plain_model
+from gpt_jax.runs.directory import RunDirectory
+from gpt_jax.runs.loading import plain_model
 from gpt_jax.runs.tracking import Record
 from gpt_jax.steps.compiled_steps import CompiledSteps, compile_steps
 from gpt_jax.steps.step import Settings, TrainState, evaluation_params, make_settings
@@ -251,7 +252,9 @@ def bind_teacher(prepared: Prepared) -> Params:
     teacher = prepared.config.distill.teacher
     if not teacher:
         return {}
-    found = prepared.run.begun_with("teacher", teacher)
+    from gpt_jax.runs.loading import begun_with
+
+    found = begun_with(prepared.run, "teacher", teacher)
     return plain_model(teacher, prepared.config, prepared.layout, found and found.step)[1]
 
 
@@ -345,7 +348,9 @@ def _peak_flops(model: GPT, layout: Layout) -> float | None:
     dtype = str(model.execution.how.operands)
     if device.platform == "cpu":
         # Simulated devices share the same cores: one peak for all of them.
-        return hardware.measured_cpu_peak(dtype)
+        return cpu_speed.measured_cpu_peak(dtype)
+    from gpt_jax.cost import hardware
+
     chip = hardware.identify(device.device_kind)
     return None if chip is None else chip.peak(dtype) * layout.mesh.size
 
@@ -354,8 +359,6 @@ def facts(experiment: Prepared) -> Record:
     """Facts that config.json records beside the config: sizes, devices, kernels, data."""
     counts = flops.count_parameters(experiment.config.model)
     execution, devices = experiment.model.execution, experiment.layout.mesh.devices
-    base = experiment.run.begun_with("base", experiment.config.base)
-    teacher = experiment.run.begun_with("teacher", experiment.config.distill.teacher)
     return {
         "n_params": counts.n_params,
         "n_params_non_embedding": counts.n_params_non_embedding,
@@ -374,6 +377,16 @@ def facts(experiment: Prepared) -> Record:
         "data": experiment.data.fingerprints,
         "unique_tokens": experiment.data.unique_tokens,
         "mixture": experiment.data.shares,
-        "base": base and base.digest,
-        "teacher": teacher and teacher.digest,
+        "base": _digest(experiment.run, "base", experiment.config.base),
+        "teacher": _digest(experiment.run, "teacher", experiment.config.distill.teacher),
     }
+
+
+def _digest(run: RunDirectory, other: Literal["base", "teacher"], path: str) -> str | None:
+    """The digest of the checkpoint that a run began with, of its base or teacher; None without."""
+    if not path:
+        return None
+    from gpt_jax.runs.loading import begun_with
+
+    found = begun_with(run, other, path)
+    return found and found.digest

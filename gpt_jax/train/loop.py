@@ -53,7 +53,7 @@ def train(
 ) -> Record:
     """Train to the end, or on from the last checkpoint; returns what result.json holds.
 
-    branch: a run and a step of it that a new run takes over as its own past: `start.take_over`.
+    branch: a run and a step of it that a new run takes over as its own past: `resume.take_over`.
 
     judge: may stop a run of one process before its end.
 

@@ -5,17 +5,17 @@ The loop (`gpt_jax.train.loop`) hands it numbers and states; it does not know ho
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from gpt_jax.config import Config, overrides
 from gpt_jax.config.timetable import is_cooled
 from gpt_jax.cost import flops
+from gpt_jax.errors import Diverged
 from gpt_jax.evaluate.validation import Validation
-from gpt_jax.failures import Diverged
 from gpt_jax.parallel.processes import is_writer
 from gpt_jax.runs.checkpoint import Checkpoints
-from gpt_jax.runs.history import steps_after_tokens, steps_recorded
+from gpt_jax.runs.history import steps_after_tokens
 from gpt_jax.runs.tracking import (
     MetricsLog,
     Mirror,
@@ -263,21 +263,6 @@ def steps_to_keep(experiment: Experiment, done_steps: int) -> frozenset[int]:
     done = steps_after_tokens(experiment.run.metrics, wanted, done_steps)
     to_come = [tokens for tokens in wanted if tokens not in done]
     return frozenset(done.values()) | set(map(experiment.timetable.step_after_tokens, to_come))
-
-
-def whole_steps(run: Path, metrics: Path, saved: Sequence[int]) -> list[int]:
-    """Steps of checkpoints up to which metrics.jsonl has the record of every step.
-
-    Raises ValueError that names the first step that is missing if there is none.
-    """
-    n = steps_recorded(metrics)
-    whole = [step for step in saved if step <= n]
-    if not whole:
-        raise ValueError(
-            f"{metrics} lacks the record of step {n + 1:,}, and the first checkpoint is that of "
-            f"step {min(saved):,}: restore the file, or start anew in another --workdir than {run}"
-        )
-    return whole
 
 
 def describe_bad(values: dict[str, float]) -> str:

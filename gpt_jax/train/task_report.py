@@ -16,8 +16,9 @@ from gpt_jax.finetune.scores import class_report, confusion
 from gpt_jax.finetune.templates import asked_and_expected
 from gpt_jax.models.gpt import Params
 from gpt_jax.parallel.processes import is_writer
-from gpt_jax.runs.checkpoint import Checkpoints, restore_params
-from gpt_jax.runs.checkpoint_files import default_step
+from gpt_jax.runs.checkpoint import Checkpoints
+from gpt_jax.runs.checkpoint_choice import default_step
+from gpt_jax.runs.restoring import restore_params
 from gpt_jax.runs.tracking import Record, finite
 from gpt_jax.steps.step import TrainState
 from gpt_jax.storage.atomic import write_atomically

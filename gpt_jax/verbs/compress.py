@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 from gpt_jax import pasting
 from gpt_jax.config import AdaptConfig, Config
 from gpt_jax.data.tokenizers import Tokenizer
-from gpt_jax.runs import checkpoint_files
-from gpt_jax.runs.checkpoint_files import parse_which
-from gpt_jax.runs.directory import RunDirectory, load_run, write_model
+from gpt_jax.runs import checkpoint_choice
+from gpt_jax.runs.checkpoint_choice import parse_which
+from gpt_jax.runs.directory import RunDirectory
+from gpt_jax.runs.loading import load_run, write_model
 from gpt_jax.runs.tracking import Record
 from gpt_jax.storage.optional import require
 
@@ -55,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--text", type=Path, metavar="FILE", help="layers:N: a text on which layers are compared"
     )
-    checkpoint_files.add_argument(parser)
+    checkpoint_choice.add_argument(parser)
     parser.epilog = EPILOG
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpt_jax.config import Config, overrides
-from gpt_jax.cost import hardware
+from gpt_jax.cost import cpu_speed, hardware
 from gpt_jax.data import Corpus, default_cache
 from gpt_jax.data.tokenizers import make_tokenizer
 from gpt_jax.runtime import cache_directory
@@ -120,7 +120,7 @@ def _memory(device: "jax.Device") -> str:
 
 def _peak(device: "jax.Device", operands: str) -> str:
     if device.platform == "cpu":
-        peak = hardware.measured_cpu_peak(operands)
+        peak = cpu_speed.measured_cpu_peak(operands)
         return f"{peak / hardware.GIGA:,.0f} GFLOP/s measured now with {operands} operands"
     chip = hardware.identify(device.device_kind)
     if chip is None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpt_jax.config import overrides
-from gpt_jax.runs import checkpoint_files
+from gpt_jax.runs import checkpoint_choice
 from gpt_jax.runs.tracking import Record, provenance
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--bias", default="", metavar="NAME,..", help="occupations|religion|race (GPT-3, section 6)"
     )
     add("--lexicon", type=Path, metavar="FILE", help="word TAB score lines, for --bias race")
-    checkpoint_files.add_argument(parser)
+    checkpoint_choice.add_argument(parser)
     add("--batch-tokens", type=int, metavar="N", help="tokens of a batch; default 8192")
     add("--out", type=Path, metavar="DIR", help="results and cache; default RUN/evaluation")
     parser.set_defaults(takes_overrides=True)
@@ -126,7 +126,7 @@ def run(arguments: argparse.Namespace) -> int:
         for task in tasks
     ]
     config, model = evaluator.load(
-        arguments.directory, checkpoint_files.parse_which(arguments.checkpoint), changes
+        arguments.directory, checkpoint_choice.parse_which(arguments.checkpoint), changes
     )
     if arguments.batch_tokens:
         model = dataclasses.replace(model, batch_tokens=arguments.batch_tokens)

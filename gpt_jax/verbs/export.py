@@ -6,9 +6,10 @@ import sys
 from pathlib import Path
 
 from gpt_jax.interop.family import family_of_config
-from gpt_jax.runs import checkpoint_files
-from gpt_jax.runs.checkpoint_files import parse_which
-from gpt_jax.runs.directory import RunDirectory, load_run
+from gpt_jax.runs import checkpoint_choice
+from gpt_jax.runs.checkpoint_choice import parse_which
+from gpt_jax.runs.directory import RunDirectory
+from gpt_jax.runs.loading import load_run
 from gpt_jax.storage.json_files import read_object
 
 UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
@@ -39,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--base-name", metavar="NAME", help="peft: the base's name there (default: its run's path)"
     )
     parser.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="not there yet")
-    checkpoint_files.add_argument(parser)
+    checkpoint_choice.add_argument(parser)
     parser.add_argument(
         "--shard-size", default="5GB", metavar="SIZE", help="largest file; default 5GB"
     )

@@ -7,7 +7,7 @@ from gpt_jax.config import Config, overrides
 from gpt_jax.data.tokenizers.base import SPEC_FILE
 from gpt_jax.hints import counted
 from gpt_jax.parallel import processes
-from gpt_jax.runs.checkpoint_files import described
+from gpt_jax.runs.checkpoint_choice import described
 from gpt_jax.runs.directory import RunDirectory, default_directory
 from gpt_jax.runs.tracking import Record
 from gpt_jax.verbs import train as train_verb

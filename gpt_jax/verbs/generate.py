@@ -17,8 +17,8 @@ from gpt_jax.inference import filters as text_filters
 from gpt_jax.inference.filters import Filters
 from gpt_jax.inference.retrieval import Index, read_passages, with_passages
 from gpt_jax.inference.settings import SamplingConfig
-from gpt_jax.runs import checkpoint_files
-from gpt_jax.runs.checkpoint_files import parse_which
+from gpt_jax.runs import checkpoint_choice
+from gpt_jax.runs.checkpoint_choice import parse_which
 
 HOW = "--compute.KEY VALUE changes how the run is computed, e.g. --compute.dtype float32."
 
@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--passages", type=int, default=3, metavar="N", help="of --retrieve, at most; default 3"
     )
     parser.add_argument("--seed", type=int, default=default.seed, help="default 0")
-    checkpoint_files.add_argument(parser)
+    checkpoint_choice.add_argument(parser)
     parser.add_argument(
         "--no-stream", action="store_true", help="print when all is done, not as it is made"
     )
@@ -119,7 +119,7 @@ def run(arguments: argparse.Namespace) -> int:
     """`gpt-jax generate`; returns the exit status."""
     from gpt_jax.inference.decode import decoding_params
     from gpt_jax.inference.generate import generate_text, joined
-    from gpt_jax.runs.directory import load_run
+    from gpt_jax.runs.loading import load_run
 
     sampling = SamplingConfig(
         max_new_tokens=arguments.max_new_tokens,

@@ -15,7 +15,8 @@ from gpt_jax.data.tokenizers.tokenizer_json import JsonTokenizer
 from gpt_jax.interop.family_table import family_table
 from gpt_jax.interop.folders import Imported, read_folder, refuse_pickled_only
 from gpt_jax.interop.tokenizer_reading import TOKENIZER
-from gpt_jax.runs.directory import RunDirectory, write_model
+from gpt_jax.runs.directory import RunDirectory
+from gpt_jax.runs.loading import write_model
 from gpt_jax.storage.atomic import write_atomically
 from gpt_jax.storage.optional import require
 

@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
-from gpt_jax.runs import checkpoint_files
-from gpt_jax.runs.checkpoint_files import choose, parse_which
+from gpt_jax.runs import checkpoint_choice
+from gpt_jax.runs.checkpoint_choice import choose, parse_which
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -13,7 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", type=Path, metavar="FILE", help="the page; default: RUN/inspect.html"
     )
-    checkpoint_files.add_argument(parser)
+    checkpoint_choice.add_argument(parser)
     parser.add_argument(
         "--max-tokens", type=int, default=128, help="tokens of the text, at most; default 128"
     )
@@ -27,7 +27,8 @@ def run(arguments: argparse.Namespace) -> int:
     from gpt_jax.data.streaming import encode_prompt
     from gpt_jax.inspection.look import look
     from gpt_jax.inspection.page import make_page, shown
-    from gpt_jax.runs.directory import RunDirectory, load_run
+    from gpt_jax.runs.directory import RunDirectory
+    from gpt_jax.runs.loading import load_run
     from gpt_jax.storage.atomic import write_atomically
 
     changes = parse_arguments(arguments.rest)

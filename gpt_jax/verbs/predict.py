@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from gpt_jax.finetune.inputs import Record
-from gpt_jax.runs import checkpoint_files
+from gpt_jax.runs import checkpoint_choice
 from gpt_jax.runs.checkpoint_files import Which
 
 
@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", type=Path, metavar="FILE", help="a .jsonl file; default: printed"
     )
-    checkpoint_files.add_argument(parser)
+    checkpoint_choice.add_argument(parser)
     parser.add_argument("--batch", type=int, default=64, help="examples at a time; default 64")
     parser.add_argument(
         "--max-new-tokens", type=int, default=128, help="respond: tokens of a response, at most"
@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.batch < 1:
         raise ValueError(f"--batch {arguments.batch}; allowed: 1 or more")
-    which = checkpoint_files.parse_which(arguments.checkpoint)
+    which = checkpoint_choice.parse_which(arguments.checkpoint)
     said = predict_file(
         arguments.directory,
         arguments.input,
@@ -82,7 +82,8 @@ def predict_file(
     from gpt_jax.finetune.heads import task_outputs
     from gpt_jax.finetune.inputs import encoder
     from gpt_jax.parallel.sharding import make_layout
-    from gpt_jax.runs.directory import RunDirectory, computed_as, load_model
+    from gpt_jax.runs.directory import RunDirectory
+    from gpt_jax.runs.loading import computed_as, load_model
     from gpt_jax.train.task_report import predictions
 
     run_directory = RunDirectory(directory)

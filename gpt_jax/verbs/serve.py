@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 
 from gpt_jax.inference import filters
-from gpt_jax.runs import checkpoint_files
-from gpt_jax.runs.checkpoint_files import parse_which
+from gpt_jax.runs import checkpoint_choice
+from gpt_jax.runs.checkpoint_choice import parse_which
 from gpt_jax.storage.optional import require
 
 KEYS_VARIABLE = "GPT_JAX_API_KEYS"
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="default 127.0.0.1: this machine alone")
     parser.add_argument("--port", type=int, default=8000, help="0 = a free one; default 8000")
     parser.add_argument("--name", help="of the model in requests; default: the run's")
-    checkpoint_files.add_argument(parser)
+    checkpoint_choice.add_argument(parser)
     parser.add_argument("--rows", type=int, default=16, help="texts at a time; default 16")
     parser.add_argument("--waiting", type=int, default=256, help="texts that may wait; default 256")
     parser.add_argument("--keys", type=Path, metavar="FILE", help="API keys, one a line")
@@ -75,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
         require(package, "serve")
     from gpt_jax.config.overrides import parse_arguments
     from gpt_jax.inference.chat import choose_template
-    from gpt_jax.runs.directory import load_run
+    from gpt_jax.runs.loading import load_run
     from gpt_jax.serve.access import Access, names_of
     from gpt_jax.serve.app import Served, make_app
     from gpt_jax.serve.engine import Engine

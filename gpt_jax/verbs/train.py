@@ -5,8 +5,8 @@ import json
 import shlex
 from pathlib import Path
 
-from gpt_jax import failures, pasting
-from gpt_jax.config import Config, overrides, settings_help
+from gpt_jax import pasting
+from gpt_jax.config import Config, overrides
 from gpt_jax.config.timetable import make_timetable
 from gpt_jax.output import say
 from gpt_jax.parallel import processes
@@ -50,8 +50,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     processes.add_arguments(parser)
     verb = parser.prog.removeprefix("gpt-jax ")
-    parser.set_defaults(takes_overrides=True, verb=verb)
-    parser.epilog = f"{settings_help.summary(verb)}\n\n{failures.EPILOG}"
+    parser.set_defaults(takes_overrides=True, verb=verb, tells_settings=True)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -172,7 +171,7 @@ def _print_result(result: Record, directory: Path) -> None:
 def _print_sample(config: Config, directory: Path, prompt: str) -> None:
     from gpt_jax.inference.generate import generate_text
     from gpt_jax.inference.settings import SamplingConfig
-    from gpt_jax.runs.directory import load_run
+    from gpt_jax.runs.loading import load_run
 
     _, model, params, tokenizer = load_run(directory)
     sampling = SamplingConfig(

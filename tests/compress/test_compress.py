@@ -16,7 +16,8 @@ from gpt_jax.compress.matrices import TABLE, as_matrices, as_stored, is_kernel
 from gpt_jax.models.gpt import make_gpt
 from gpt_jax.models.trees import flatten, unflatten
 from gpt_jax.runs import quantised
-from gpt_jax.runs.directory import RunDirectory, load_run
+from gpt_jax.runs.directory import RunDirectory
+from gpt_jax.runs.loading import load_run
 
 TOKENS = jnp.asarray(np.random.default_rng(3).integers(300, size=(2, 24)))
 pytest.importorskip("qwix")

@@ -13,7 +13,7 @@ from tiny_run import Workspace, make_workspace
 
 from gpt_jax import cli
 from gpt_jax.evaluate.cache import Cache
-from gpt_jax.runs.checkpoint_files import best_step
+from gpt_jax.runs.checkpoint_choice import best_step
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from gpt_jax.evaluate.encode import encode_pair  # noqa: E402
 from gpt_jax.evaluate.harness import HarnessModel, sampling_of  # noqa: E402
 from gpt_jax.inference.generate import generate_text  # noqa: E402
 from gpt_jax.inference.settings import SamplingConfig  # noqa: E402
-from gpt_jax.runs.directory import load_run  # noqa: E402
+from gpt_jax.runs.loading import load_run  # noqa: E402
 
 YAML = """
 task: ours

@@ -21,7 +21,8 @@ from gpt_jax.config import (
 )
 from gpt_jax.finetune.recipes import gpt1_recipe
 from gpt_jax.runs.checkpoint_files import read_manifest, saved_steps
-from gpt_jax.runs.directory import RunDirectory, load_run
+from gpt_jax.runs.directory import RunDirectory
+from gpt_jax.runs.loading import load_run
 from gpt_jax.runs.tracking import read_records
 from gpt_jax.train.loop import train
 

@@ -18,7 +18,7 @@ from gpt_jax.data.streaming import begin_tokens, encode_prompt, end_tokens  # no
 from gpt_jax.inference.chat import chat_prompt, render_jinja  # noqa: E402
 from gpt_jax.inference.decode import generate_tokens  # noqa: E402
 from gpt_jax.inference.settings import SamplingConfig  # noqa: E402
-from gpt_jax.runs.directory import load_run  # noqa: E402
+from gpt_jax.runs.loading import load_run  # noqa: E402
 
 pytestmark = pytest.mark.parity
 

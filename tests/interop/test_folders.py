@@ -21,7 +21,8 @@ from gpt_jax.data.tokenizers.tokenizer_json import JsonTokenizer
 from gpt_jax.interop.family import family_of_config
 from gpt_jax.interop.folders import read_folder
 from gpt_jax.interop.tokenizer_files import merges_of, tokenizer_json
-from gpt_jax.runs.directory import RunDirectory, load_run
+from gpt_jax.runs.directory import RunDirectory
+from gpt_jax.runs.loading import load_run
 from gpt_jax.verbs.export import parse_size
 
 WEIGHTS = "model.safetensors"

@@ -19,7 +19,7 @@ from gpt_jax.inference.settings import SamplingConfig  # noqa: E402
 from gpt_jax.interop.folders import read_folder  # noqa: E402
 from gpt_jax.interop.tokenizer_files import write_tokenizer  # noqa: E402
 from gpt_jax.models.gpt import make_gpt  # noqa: E402
-from gpt_jax.runs.directory import load_run  # noqa: E402
+from gpt_jax.runs.loading import load_run  # noqa: E402
 
 pytestmark = pytest.mark.parity
 

@@ -21,8 +21,8 @@ from gpt_jax.cost.flops import (
     forward_flops_per_sequence,
     mlp_rows_per_token,
     parameter_shapes,
-    state_bytes,
 )
+from gpt_jax.cost.state import state_bytes
 from gpt_jax.data.batch import Batch
 from gpt_jax.models import probes
 from gpt_jax.models.decoding import apply_cached, decoding_params, init_cache

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gpt_jax.config import ComputeConfig, ModelConfig
-from gpt_jax.cost import hardware
+from gpt_jax.cost import cpu_speed
 from gpt_jax.models import cpu as cpu_forms
 from gpt_jax.models.execution import decide_execution
 from gpt_jax.models.products import Precision, precision, project
@@ -24,9 +24,9 @@ def loss(x, kernel, how):
     return jnp.sum(jnp.sin(project(x, kernel, 2, how).astype(jnp.float32)))
 
 
-def test_auto_is_bfloat16_where_the_hardware_gains(monkeypatch):
+def test_auto_is_bfloat16_where_the_cpu_speed_gains(monkeypatch):
     for has, operands in ((True, "bfloat16"), (False, "float32")):
-        monkeypatch.setattr(hardware, "cpu_multiplies_bfloat16", lambda has=has: has)
+        monkeypatch.setattr(cpu_speed, "cpu_multiplies_bfloat16", lambda has=has: has)
         how = precision("auto", "auto", "cpu")
         assert how == Precision(jnp.dtype(operands), jnp.dtype("float32"), True)
     for backend in ("gpu", "tpu"):

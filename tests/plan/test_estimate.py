@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from jaxprs import product_flops
 
 from gpt_jax.config import Config, overrides
-from gpt_jax.config.meshes import MeshSizes
+from gpt_jax.config.mesh_sizes import MeshSizes
 from gpt_jax.cost import flops, hardware, memory
 from gpt_jax.cost.estimate import (
     attention_flops_per_sequence,

@@ -12,7 +12,7 @@ pytest.importorskip("prometheus_client")
 from starlette.testclient import TestClient
 
 from gpt_jax.finetune.templates import load_template
-from gpt_jax.runs.directory import load_run
+from gpt_jax.runs.loading import load_run
 from gpt_jax.serve.access import Access, names_of
 from gpt_jax.serve.app import Served, make_app
 from gpt_jax.serve.engine import Engine

@@ -30,7 +30,8 @@ from gpt_jax.finetune.templates import load_template  # noqa: E402
 from gpt_jax.inference.filters import Filters  # noqa: E402
 from gpt_jax.inference.generate import generate_text  # noqa: E402
 from gpt_jax.inference.settings import SamplingConfig  # noqa: E402
-from gpt_jax.runs.directory import RunDirectory, load_run  # noqa: E402
+from gpt_jax.runs.directory import RunDirectory  # noqa: E402
+from gpt_jax.runs.loading import load_run  # noqa: E402
 from gpt_jax.serve.app import Served, make_app  # noqa: E402
 from gpt_jax.serve.engine import Engine  # noqa: E402
 

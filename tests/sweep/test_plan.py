@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from gpt_jax import cli
 from gpt_jax.config import Config, ModelConfig, TrainConfig, overrides
-from gpt_jax.config.meshes import MeshSizes
+from gpt_jax.config.mesh_sizes import MeshSizes
 from gpt_jax.config.timetable import make_timetable
-from gpt_jax.cost import flops, hardware
+from gpt_jax.cost import cpu_speed, flops, hardware
 from gpt_jax.cost.memory import estimate
 from gpt_jax.sweep import plan_text
 from gpt_jax.sweep.cost import cost_rows
@@ -215,7 +215,7 @@ def test_measured_here(tmp_path, capsys, monkeypatch):
 
 
 def test_assumed_here(sweep_file, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(hardware, "measured_cpu_peak", lambda dtype: 1e11)
+    monkeypatch.setattr(cpu_speed, "measured_cpu_peak", lambda dtype: 1e11)
     text = plan(capsys, sweep_file, "--workdir", tmp_path / "run")
     assert "measured in matrix products" in text or "published" in text
     assert "an assumption, set --mfu" in text

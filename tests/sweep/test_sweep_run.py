@@ -29,10 +29,10 @@ from xla_flags import simulated_devices
 from gpt_jax import cli
 from gpt_jax.config import Config, DataConfig, EvaluateConfig, MixtureComponent, overrides
 from gpt_jax.data.build import build
-from gpt_jax.runs.checkpoint import restore_state
 from gpt_jax.runs.checkpoint_files import saved_steps
 from gpt_jax.runs.directory import RunDirectory
 from gpt_jax.runs.history import History
+from gpt_jax.runs.restoring import restore_state
 from gpt_jax.sweep import lanes as lanes_module
 from gpt_jax.sweep.lanes import VectorLanes, device_groups, trial_parts
 from gpt_jax.sweep.launch import Workers, watch

@@ -47,7 +47,7 @@ def _normuon(build: Build) -> "optax.GradientTransformation":
     import jax.numpy as jnp
     import optax
 
-    from gpt_jax.optim.layers import as_matrices
+    from gpt_jax.optim.roles import as_matrices
 
     h, options = build.numbers, build.options
 
