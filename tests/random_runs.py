@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from gpt_jax.config import ComputeConfig, Config, ModelConfig
-from gpt_jax.data.tokenizers import ByteTokenizer, Tokenizer
+from gpt_jax.data.tokenizers import Tokenizer
+from gpt_jax.data.tokenizers.entries.byte import ByteTokenizer
 from gpt_jax.models.gpt import make_gpt
 from gpt_jax.runs.directory import RunDirectory
 from gpt_jax.runs.loading import write_model

@@ -8,7 +8,8 @@ from tokenizers import decoders, models, pre_tokenizers
 
 from gpt_jax.config import Config, TaskConfig
 from gpt_jax.data.streaming import begin_tokens, encode_prompt, end_tokens, with_beginning
-from gpt_jax.data.tokenizers import ByteTokenizer, Conventions
+from gpt_jax.data.tokenizers import Conventions
+from gpt_jax.data.tokenizers.entries.byte import ByteTokenizer
 from gpt_jax.data.tokenizers.tokenizer_json import JsonTokenizer
 from gpt_jax.finetune.templates import TEMPLATES, Part, Template, encode_part, load_template
 from gpt_jax.inference.chat import chat_prompt, choose_template, stop_strings

@@ -207,7 +207,7 @@ def test_a_file_that_changed_is_refused(folder, monkeypatch):
 WORDS = """
 import numpy as np
 from gpt_jax.data.tokenizers.entry import TOKENIZERS, TokenizerEntry
-from gpt_jax.data.tokenizers.plain import ByteTokenizer
+from gpt_jax.data.tokenizers.entries.byte import ByteTokenizer
 
 
 class Upper(ByteTokenizer):
@@ -225,7 +225,8 @@ TOKENIZERS.register(TokenizerEntry(name="upper", summary="", make=make, restore=
 
 
 def test_a_tokenizer_of_ones_own_is_saved_and_restored(folder):
-    from gpt_jax.data.tokenizers import from_spec, make_tokenizer, tokenizer_identity
+    from gpt_jax.data.tokenizers import from_spec, tokenizer_identity
+    from gpt_jax.data.tokenizers.making import make_tokenizer
 
     with pytest.raises(ValueError, match=r"data\.tokenizer = upper; allowed: byte"):
         make_tokenizer("upper")

@@ -12,7 +12,8 @@ import gpt_jax.runs.loading
 from gpt_jax import cli
 from gpt_jax.config import ComputeConfig, ModelConfig
 from gpt_jax.data.streaming import SEPARATOR, encode_prompt
-from gpt_jax.data.tokenizers import ByteTokenizer, CharTokenizer
+from gpt_jax.data.tokenizers.entries.byte import ByteTokenizer
+from gpt_jax.data.tokenizers.entries.char import CharTokenizer
 from gpt_jax.inference.filters import Filters
 from gpt_jax.inference.generate import generate_text
 from gpt_jax.inference.settings import SamplingConfig

@@ -10,7 +10,7 @@ from test_experiments import EXPERIMENTS, ROOT, load
 
 from gpt_jax import cli
 from gpt_jax.config import overrides
-from gpt_jax.data.tokenizers import ByteTokenizer
+from gpt_jax.data.tokenizers.entries.byte import ByteTokenizer
 from gpt_jax.finetune.examples import load_rows, resolve
 from gpt_jax.finetune.reading import read_records, split_records
 from gpt_jax.runs.directory import RunDirectory

@@ -59,10 +59,10 @@ data: batch documents files file_source libraries output permutation progress re
     source_entries.mixture
     source_entries.parquet source_entries.shards source_entries.stdlib source_entries.text
     source_entries.tfds sources splits
-    tokenizers.base tokenizers.plain tokenizers.entry tokenizers.entries tokenizers.entries.byte
+    tokenizers.base tokenizers.entry tokenizers.entries tokenizers.entries.byte
     tokenizers.entries.char tokenizers.entries.ids tokenizers.tokenizer_json tokenizers.subword
     tokenizers.entries.bpe tokenizers.vocabularies tokenizers.entries.gpt1 tokenizers.entries.gpt2
-    tokenizers parts shards stream grain_source streaming verified
+    tokenizers tokenizers.making parts shards stream grain_source streaming verified
     finished build corpora personal cleaning.rules cleaning.duplicates cleaning.judge
     cleaning.clean cleaning .
 parallel: . companions dispatch processes meeting sharding feed

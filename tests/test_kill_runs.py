@@ -9,7 +9,7 @@ from once import once
 from tiny_run import Workspace, make_workspace
 
 from gpt_jax.config import Config, overrides
-from gpt_jax.data.tokenizers import make_tokenizer
+from gpt_jax.data.tokenizers.making import make_tokenizer
 from gpt_jax.models.gpt import make_gpt
 from gpt_jax.runs.directory import RunDirectory
 from gpt_jax.runs.loading import write_model

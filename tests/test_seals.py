@@ -6,7 +6,7 @@ import jax
 import pytest
 
 from gpt_jax.config import Config, ModelConfig, OptimizerConfig, overrides
-from gpt_jax.data.tokenizers import make_tokenizer
+from gpt_jax.data.tokenizers.making import make_tokenizer
 from gpt_jax.models.gpt import make_gpt
 from gpt_jax.runs import checkpoint_files
 from gpt_jax.runs.checkpoint_files import read_manifest, write_manifest

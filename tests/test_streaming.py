@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpt_jax.data.streaming import SEPARATOR, Continuation, Printer
-from gpt_jax.data.tokenizers import ByteTokenizer
+from gpt_jax.data.tokenizers.entries.byte import ByteTokenizer
 
 BYTES = ByteTokenizer()
 # Few letters, so that stop strings begin often; one of two and one of four bytes.

@@ -27,7 +27,7 @@ BATCH_TOKENS = 2048
 
 def requests(data: Path, limit: int | None) -> list[Any]:
     from gpt_jax.data import records
-    from gpt_jax.data.tokenizers import make_tokenizer
+    from gpt_jax.data.tokenizers.making import make_tokenizer
     from gpt_jax.evaluate.catalog import CATALOG
     from gpt_jax.evaluate.encode import encode_pair
     from gpt_jax.evaluate.items import read_file

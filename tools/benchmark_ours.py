@@ -214,7 +214,7 @@ def measure_decoding(case: Case, mode: str, n_units: int, data: Path) -> Record:
     """Greedy continuations of prompts; every one has NEW_TOKENS tokens, for want of an end."""
     import jax
 
-    from gpt_jax.data.tokenizers import make_tokenizer
+    from gpt_jax.data.tokenizers.making import make_tokenizer
     from gpt_jax.inference.generate import generate_text
     from gpt_jax.inference.settings import SamplingConfig
     from gpt_jax.models.gpt import make_gpt

@@ -234,7 +234,7 @@ def make_tiny_run(directory: Path) -> Path:
     import jax
 
     from gpt_jax.config import ComputeConfig, Config, ModelConfig
-    from gpt_jax.data.tokenizers import ByteTokenizer
+    from gpt_jax.data.tokenizers.entries.byte import ByteTokenizer
     from gpt_jax.models.gpt import make_gpt
     from gpt_jax.runs.directory import RunDirectory
     from gpt_jax.runs.loading import write_model

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt_jax.data.tokenizers import CharTokenizer
+from gpt_jax.data.tokenizers.entries.char import CharTokenizer
 
 SIDE = 14
 N_PIXELS = SIDE * SIDE

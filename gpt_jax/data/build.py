@@ -39,13 +39,9 @@ from gpt_jax.data.shards import (
 )
 from gpt_jax.data.sources import open_source
 from gpt_jax.data.splits import LEFT_OUT, Piece, pieces, sample_blocks, utf8
-from gpt_jax.data.tokenizers import (
-    Tokenizer,
-    bpe_size,
-    load_tokenizer,
-    make_tokenizer,
-)
+from gpt_jax.data.tokenizers import Tokenizer, load_tokenizer
 from gpt_jax.data.tokenizers.base import SPEC_FILE
+from gpt_jax.data.tokenizers.making import bpe_size, make_tokenizer
 from gpt_jax.data.verified import note_written
 from gpt_jax.hints import counted
 from gpt_jax.storage.checksum import checksum

@@ -7,13 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gpt_jax.data.tokenizers import (
-    END_OF_TEXT,
-    ByteTokenizer,
-    CharTokenizer,
-    IdsTokenizer,
-    Tokenizer,
-)
+from gpt_jax.data.tokenizers import END_OF_TEXT, Tokenizer
+from gpt_jax.data.tokenizers.entries.byte import ByteTokenizer
+from gpt_jax.data.tokenizers.entries.char import CharTokenizer
+from gpt_jax.data.tokenizers.entries.ids import IdsTokenizer
 from gpt_jax.data.tokenizers.subword import BytePairTokenizer, SentencePieceTokenizer
 from gpt_jax.data.tokenizers.tokenizer_json import JsonTokenizer, printable_bytes
 from gpt_jax.interop.conventions import facts_of

@@ -4,8 +4,10 @@ import json
 import sys
 from typing import Any
 
-from gpt_jax.data.tokenizers import IdsTokenizer, Tokenizer, make_tokenizer
+from gpt_jax.data.tokenizers import Tokenizer
 from gpt_jax.data.tokenizers.base import errors_named
+from gpt_jax.data.tokenizers.entries.ids import IdsTokenizer
+from gpt_jax.data.tokenizers.making import make_tokenizer
 from gpt_jax.data.tokenizers.subword import SentencePieceTokenizer, gpt1_tokenizer
 from gpt_jax.data.tokenizers.tokenizer_json import (
     JsonTokenizer,

@@ -7,7 +7,7 @@ from pathlib import Path
 from gpt_jax.config import Config
 from gpt_jax.data.shards import Corpus
 from gpt_jax.data.sources import open_source
-from gpt_jax.data.tokenizers import bpe_size, make_tokenizer
+from gpt_jax.data.tokenizers.making import bpe_size, make_tokenizer
 from gpt_jax.sweep.trial import Trial
 
 

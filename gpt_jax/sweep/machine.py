@@ -5,7 +5,7 @@ import functools
 import os
 from pathlib import Path
 
-from gpt_jax.config import Config
+from gpt_jax.config import Config, mesh_sizes
 from gpt_jax.cost import cpu_speed, flops, hardware
 from gpt_jax.cost.memory import MEMORY_SHARE, Memory, estimate
 

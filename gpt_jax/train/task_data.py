@@ -10,7 +10,8 @@ import numpy as np
 
 from gpt_jax.config import Config
 from gpt_jax.data.batch import Batch
-from gpt_jax.data.tokenizers import Tokenizer, load_tokenizer, make_tokenizer
+from gpt_jax.data.tokenizers import Tokenizer, load_tokenizer
+from gpt_jax.data.tokenizers.making import make_tokenizer
 from gpt_jax.evaluate.examples import predict, validate_examples
 from gpt_jax.evaluate.validation import Validation
 from gpt_jax.finetune.checks import said_of_reports

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from gpt_jax.config import Config, overrides
 from gpt_jax.cost import cpu_speed, hardware
 from gpt_jax.data import Corpus, default_cache
-from gpt_jax.data.tokenizers import make_tokenizer
+from gpt_jax.data.tokenizers.making import make_tokenizer
 from gpt_jax.runtime import cache_directory
 
 if TYPE_CHECKING:

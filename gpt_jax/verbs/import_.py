@@ -8,8 +8,8 @@ from pathlib import Path
 from gpt_jax import pasting
 from gpt_jax.config import Config, DataConfig
 from gpt_jax.cost import flops
-from gpt_jax.data.tokenizers import IdsTokenizer
 from gpt_jax.data.tokenizers.base import SPEC_FILE
+from gpt_jax.data.tokenizers.entries.ids import IdsTokenizer
 from gpt_jax.data.tokenizers.subword import BytePairTokenizer
 from gpt_jax.data.tokenizers.tokenizer_json import JsonTokenizer
 from gpt_jax.interop.family_table import family_table

@@ -31,7 +31,7 @@ from gpt_jax.data.build import build
 from gpt_jax.data.documents import Document
 from gpt_jax.data.shards import distinct_names
 from gpt_jax.data.splits import is_held_out, pieces, sample_blocks
-from gpt_jax.data.tokenizers import make_tokenizer
+from gpt_jax.data.tokenizers.making import make_tokenizer
 
 
 def contents(directory: Path) -> dict[str, str]:

@@ -10,7 +10,8 @@ import pytest
 from task_records import FORMS
 
 from gpt_jax.data import records
-from gpt_jax.data.tokenizers import ByteTokenizer, make_tokenizer
+from gpt_jax.data.tokenizers.entries.byte import ByteTokenizer
+from gpt_jax.data.tokenizers.making import make_tokenizer
 from gpt_jax.evaluate import bias, generated, measures
 from gpt_jax.evaluate.catalog import CATALOG
 from gpt_jax.evaluate.detokenize import DETOKENIZERS, prepare

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from gpt_jax.config import ComputeConfig, Config, ModelConfig, TaskConfig, overrides
-from gpt_jax.data.tokenizers import ByteTokenizer
+from gpt_jax.data.tokenizers.entries.byte import ByteTokenizer
 from gpt_jax.finetune import examples
 from gpt_jax.finetune.embeddings import special_tokens
 from gpt_jax.finetune.heads import sequence_log_probabilities, task_loss, task_outputs

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpt_jax.config import Config, ModelConfig, TaskConfig
-from gpt_jax.data.tokenizers import ByteTokenizer
+from gpt_jax.data.tokenizers.entries.byte import ByteTokenizer
 from gpt_jax.finetune import examples
 from gpt_jax.finetune.inputs import encoder, fit
 from gpt_jax.finetune.templates import Template, load_template, render, render_prompt

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from gpt_jax.config import Config, ModelConfig, TaskConfig, overrides
 from gpt_jax.config.task import METRICS, tag_scheme
-from gpt_jax.data.tokenizers import ByteTokenizer
+from gpt_jax.data.tokenizers.entries.byte import ByteTokenizer
 from gpt_jax.evaluate.examples import Predicted, validate_examples
 from gpt_jax.finetune import checks, examples, reading
 from gpt_jax.storage import tables

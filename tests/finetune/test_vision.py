@@ -16,7 +16,7 @@ from gpt_jax.config import (
     TrainConfig,
     overrides,
 )
-from gpt_jax.data.tokenizers import ByteTokenizer
+from gpt_jax.data.tokenizers.entries.byte import ByteTokenizer
 from gpt_jax.finetune import examples
 from gpt_jax.finetune.heads import image_prefix, task_loss
 from gpt_jax.models.gpt import make_gpt

@@ -158,7 +158,8 @@ def test_the_template_says_what_it_refuses(weights, tmp_path, capsys):
     ["{{ ''.__class__.__mro__ }}", "{{ messages.append(1) }}", "{{ 1 / 0 }}", "{% if %}"],
 )
 def test_templates_are_kept_in_a_sandbox(template, weights, tmp_path):
-    from gpt_jax.data.tokenizers import ByteTokenizer, Conventions
+    from gpt_jax.data.tokenizers import Conventions
+    from gpt_jax.data.tokenizers.entries.byte import ByteTokenizer
 
     tokenizer = ByteTokenizer().with_conventions(Conventions(chat_template=template))
     with pytest.raises(ValueError, match="the chat template refuses these messages"):

@@ -15,7 +15,8 @@ from safetensors.numpy import load_file, save_file
 
 from gpt_jax import cli
 from gpt_jax.config import overrides
-from gpt_jax.data.tokenizers import CharTokenizer, load_tokenizer
+from gpt_jax.data.tokenizers import load_tokenizer
+from gpt_jax.data.tokenizers.entries.char import CharTokenizer
 from gpt_jax.data.tokenizers.subword import BytePairTokenizer, SentencePieceTokenizer
 from gpt_jax.data.tokenizers.tokenizer_json import JsonTokenizer
 from gpt_jax.interop.family import family_of_config

@@ -10,7 +10,8 @@ transformers = pytest.importorskip("transformers", reason="needs pip install 'gp
 from random_runs import ARCHITECTURES, FLOAT32, make_run  # noqa: E402
 
 from gpt_jax import cli  # noqa: E402
-from gpt_jax.data.tokenizers import ByteTokenizer, CharTokenizer  # noqa: E402
+from gpt_jax.data.tokenizers.entries.byte import ByteTokenizer  # noqa: E402
+from gpt_jax.data.tokenizers.entries.char import CharTokenizer  # noqa: E402
 from gpt_jax.data.tokenizers.subword import BytePairTokenizer  # noqa: E402
 from gpt_jax.data.tokenizers.tokenizer_json import JsonTokenizer  # noqa: E402
 from gpt_jax.data.tokenizers.vocabularies import load_gpt1  # noqa: E402

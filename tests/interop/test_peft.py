@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 
 from gpt_jax.adapt import make_adaptation
 from gpt_jax.config import AdaptConfig
-from gpt_jax.data.tokenizers import ByteTokenizer
+from gpt_jax.data.tokenizers.entries.byte import ByteTokenizer
 from gpt_jax.interop.folders import write_folder
 from gpt_jax.interop.peft_folder import write_adapter
 from gpt_jax.models.gpt import make_gpt

@@ -1,13 +1,11 @@
-"""Tokenizers by name, and back from the directory of a corpus or run.
+"""Tokenizers back from the directory of a corpus or run (`making`: by name).
 
-A kind of tokenizer, and the library behind it, is imported where a name asks for it. Must not
+A kind of tokenizer, and the library behind it, is imported where it is asked for. Must not
 import jax.
 """
 
 import base64
 import json
-import re
-from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +16,16 @@ from gpt_jax.data.tokenizers.base import (
     Tokenizer,
     errors_named,
 )
-from gpt_jax.data.tokenizers.entry import TOKENIZERS, Making
-from gpt_jax.data.tokenizers.plain import ByteTokenizer, CharTokenizer, IdsTokenizer
-from gpt_jax.hints import did_you_mean
+from gpt_jax.data.tokenizers.entry import TOKENIZERS
 from gpt_jax.storage.checksum import checksum
 from gpt_jax.storage.places import on_disk
 
 __all__ = [
     "END_OF_TEXT",
-    "ByteTokenizer",
-    "CharTokenizer",
     "Conventions",
-    "IdsTokenizer",
     "Tokenizer",
     "from_spec",
     "load_tokenizer",
-    "make_tokenizer",
     "tokenizer_identity",
 ]
 
@@ -43,55 +35,12 @@ ALLOWED = (
 )
 
 
-def make_tokenizer(
-    name: str,
-    path: str = "",
-    texts: Callable[[], Iterable[str]] | None = None,
-    progress: bool = False,
-) -> Tokenizer:
-    """The tokenizer that a config names.
-
-    Args:
-      name: `data.tokenizer`.
-      path: `data.tokenizer_path`, the directory of the gpt1 or gpt2 files.
-      texts: for char and bpe:SIZE, the texts to learn from.
-      progress: say that merges are being learned, with a bar on a terminal.
-
-    Raises ValueError for an unknown name, missing files, or no texts where they are needed.
-    """
-    if Path(name).name == SPEC_FILE:
-        return _from_file(name, _read(name))
-    if name.endswith(".json"):
-        from gpt_jax.data.tokenizers.tokenizer_json import read_json_tokenizer
-
-        return read_json_tokenizer(Path(name), _read(name))
-    if name.endswith(".model"):
-        from gpt_jax.data.tokenizers.subword import SentencePieceTokenizer
-
-        return SentencePieceTokenizer(_read(name), name)
-    kind, colon, argument = name.partition(":")
-    if kind in TOKENIZERS:
-        entry = TOKENIZERS.find(kind)
-        if re.fullmatch(entry.argument, argument) and bool(colon) == bool(entry.argument):
-            return entry.make(Making(name, argument, path, texts, progress))
-    own = [n for n in TOKENIZERS.names() if TOKENIZERS.origin(n)]
-    allowed = " | ".join([ALLOWED, *own])
-    hint = did_you_mean(name, ["byte", "char", "gpt2", "gpt1", "bpe:4096", *own])
-    raise ValueError(f"data.tokenizer = {name}; allowed: {allowed}{hint}")
-
-
-def bpe_size(name: str) -> int | None:
-    """SIZE of `bpe:SIZE`; None for another tokenizer."""
-    match = re.fullmatch(r"bpe:(\d+)", name)
-    return int(match[1]) if match else None
-
-
 def tokenizer_identity(name: str) -> str:
     """The name, and for a file its hash: what a corpus must be rebuilt for."""
     if not name.endswith((".json", ".model")):
         origin = TOKENIZERS.origin(name.partition(":")[0])
         return f"{name} {origin}" if origin else name
-    content = _read(name)
+    content = read_file(name)
     if name.endswith(".json") and Path(name).name != SPEC_FILE:
         from gpt_jax.data.tokenizers.tokenizer_json import identity
 
@@ -108,7 +57,7 @@ def load_tokenizer(directory: str | Path) -> Tokenizer:
     path = Path(directory) / SPEC_FILE
     if not path.is_file():
         raise ValueError(f"no tokenizer in {directory} ({SPEC_FILE} is missing)")
-    return _from_file(str(path), path.read_bytes())
+    return from_file(str(path), path.read_bytes())
 
 
 def from_spec(spec: dict[str, Any], where: str = "a saved tokenizer") -> Tokenizer:
@@ -141,7 +90,8 @@ def _from_spec(spec: dict[str, Any], where: str) -> Tokenizer:
             raise ValueError(f"it is of unknown kind {kind!r}; was it made by a later version?")
 
 
-def _from_file(name: str, content: bytes) -> Tokenizer:
+def from_file(name: str, content: bytes) -> Tokenizer:
+    """`from_spec` of the text of a file, which `name` names in messages."""
     with errors_named(name):
         spec = json.loads(content)
         if not isinstance(spec, dict):
@@ -149,7 +99,8 @@ def _from_file(name: str, content: bytes) -> Tokenizer:
     return from_spec(spec, name)
 
 
-def _read(path: str) -> bytes:
+def read_file(path: str) -> bytes:
+    """The content of a file that `data.tokenizer` names. Raises ValueError where there is none."""
     file = on_disk(path)
     if not file.is_file():
         raise ValueError(f"data.tokenizer = {path}; there is no such file; allowed: {ALLOWED}")

@@ -12,16 +12,16 @@ from hypothesis import strategies as st
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from gpt_jax.data.tokenizers import (
-    ByteTokenizer,
-    CharTokenizer,
     Conventions,
-    IdsTokenizer,
     Tokenizer,
     from_spec,
     load_tokenizer,
-    make_tokenizer,
     tokenizer_identity,
 )
+from gpt_jax.data.tokenizers.entries.byte import ByteTokenizer
+from gpt_jax.data.tokenizers.entries.char import CharTokenizer
+from gpt_jax.data.tokenizers.entries.ids import IdsTokenizer
+from gpt_jax.data.tokenizers.making import make_tokenizer
 from gpt_jax.data.tokenizers.subword import BytePairTokenizer
 from gpt_jax.data.tokenizers.tokenizer_json import JsonTokenizer, printable_bytes
 

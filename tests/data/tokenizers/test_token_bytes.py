@@ -3,7 +3,7 @@
 import pytest
 import tokenizers
 
-from gpt_jax.data.tokenizers import ByteTokenizer
+from gpt_jax.data.tokenizers.entries.byte import ByteTokenizer
 from gpt_jax.data.tokenizers.subword import BytePairTokenizer
 from gpt_jax.data.tokenizers.tokenizer_json import JsonTokenizer
 

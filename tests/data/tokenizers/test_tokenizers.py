@@ -9,13 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpt_jax.data.tokenizers import (
-    ByteTokenizer,
-    CharTokenizer,
-    from_spec,
-    load_tokenizer,
-    make_tokenizer,
-)
+from gpt_jax.data.tokenizers import from_spec, load_tokenizer
+from gpt_jax.data.tokenizers.entries.byte import ByteTokenizer
+from gpt_jax.data.tokenizers.entries.char import CharTokenizer
+from gpt_jax.data.tokenizers.making import make_tokenizer
 from gpt_jax.data.tokenizers.subword import BytePairTokenizer, SentencePieceTokenizer
 from gpt_jax.data.tokenizers.tokenizer_json import JsonTokenizer
 from gpt_jax.data.tokenizers.vocabularies import GPT2_MERGES_URL
