@@ -54,7 +54,8 @@ optim: . parametrization roles entry entries entries.adamw entries.adam entries.
     schedules.constant schedules.cosine schedules.linear schedules.inverse_sqrt schedules.power
     schedules.wsd
     updates
-data: batch documents files file_source libraries output permutation progress records source_entry
+data: batch documents files folders reading file_source libraries output permutation progress
+    records source_entry
     source_entries source_entries.csv source_entries.huggingface source_entries.jsonl
     source_entries.mixture
     source_entries.parquet source_entries.shards source_entries.stdlib source_entries.text

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from gpt_jax.config import DataConfig
 from gpt_jax.data.documents import Document, Source
-from gpt_jax.data.files import Files, find, identity
+from gpt_jax.data.files import Files, Found, expanded, identity
 
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 """How a file of UTF-16 begins."""
@@ -18,7 +18,12 @@ def of_files(
     config: DataConfig, description: str, suffixes: tuple[str, ...], read_file: ReadFile
 ) -> Source:
     """The source whose documents are in files, some of them perhaps held out by their names."""
-    found = find(config.path, suffixes, config.named_splits)
+    given = expanded(config.path)
+    found = Found({given.name: given})
+    if not given.is_file():
+        from gpt_jax.data.folders import find_several
+
+        found = find_several(config.path, suffixes, config.named_splits)
 
     def reader(files: Files) -> Callable[[], Iterator[Document]]:
         def read() -> Iterator[Document]:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from gpt_jax.config import DataConfig
 from gpt_jax.data.documents import Document, Source, as_text, check_field
-from gpt_jax.data.files import expanded, identity, walk
+from gpt_jax.data.files import expanded, identity
+from gpt_jax.data.folders import walk
 from gpt_jax.hints import counted
 from gpt_jax.storage.optional import require
 

@@ -29,7 +29,6 @@ from gpt_jax.models.gpt import GPT, Params, make_gpt
 from gpt_jax.parallel import dispatch
 from gpt_jax.parallel.sharding import Layout, make_layout
 from gpt_jax.runs.directory import RunDirectory
-from gpt_jax.runs.loading import plain_model
 from gpt_jax.runs.tracking import Record
 from gpt_jax.steps.compiled_steps import CompiledSteps, compile_steps
 from gpt_jax.steps.step import Settings, TrainState, evaluation_params, make_settings
@@ -252,7 +251,7 @@ def bind_teacher(prepared: Prepared) -> Params:
     teacher = prepared.config.distill.teacher
     if not teacher:
         return {}
-    from gpt_jax.runs.loading import begun_with
+    from gpt_jax.runs.loading import begun_with, plain_model
 
     found = begun_with(prepared.run, "teacher", teacher)
     return plain_model(teacher, prepared.config, prepared.layout, found and found.step)[1]

@@ -7,9 +7,7 @@ from typing import Any
 from gpt_jax.config import DataConfig
 from gpt_jax.data.documents import Document, Source, record_text
 from gpt_jax.data.file_source import UTF_16, of_files
-from gpt_jax.data.files import reading
 from gpt_jax.data.source_entry import SourceEntry
-from gpt_jax.storage.compressed import FORMATS, most_bytes, too_large
 
 JSON_SUFFIXES = (".jsonl", ".json", ".ndjson")
 
@@ -30,6 +28,9 @@ def open_jsonl(config: DataConfig, options: Any) -> Source:
 
 def _lines(path: Path, max_expansion: int) -> Iterator[bytes]:
     """Lines of a file, as long as they come. Raises ValueError for one that is beyond reason."""
+    from gpt_jax.data.reading import reading
+    from gpt_jax.storage.compressed import FORMATS, most_bytes, too_large
+
     most = most_bytes(path, max_expansion) if path.suffix in FORMATS else None
     number = 0
     with reading(path) as stream:

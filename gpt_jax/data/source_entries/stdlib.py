@@ -9,7 +9,8 @@ from typing import Any
 
 from gpt_jax.config import DataConfig
 from gpt_jax.data.documents import Document, Source
-from gpt_jax.data.files import identity, walk
+from gpt_jax.data.files import identity
+from gpt_jax.data.folders import walk
 from gpt_jax.data.source_entry import SourceEntry
 
 LEAVES_OUT = frozenset(

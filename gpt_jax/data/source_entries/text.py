@@ -7,9 +7,7 @@ from typing import Any
 from gpt_jax.config import DataConfig
 from gpt_jax.data.documents import Document, Source
 from gpt_jax.data.file_source import UTF_16, of_files
-from gpt_jax.data.files import reading
 from gpt_jax.data.source_entry import SourceEntry
-from gpt_jax.storage.compressed import FORMATS, most_bytes, too_large
 
 
 def open_text(config: DataConfig, options: Any) -> Source:
@@ -23,6 +21,9 @@ def open_text(config: DataConfig, options: Any) -> Source:
 
 def _whole_text(path: Path, max_expansion: int) -> str:
     """The text of a file. Raises ValueError for one that is no UTF-8, or expands beyond reason."""
+    from gpt_jax.data.reading import reading
+    from gpt_jax.storage.compressed import FORMATS, most_bytes, too_large
+
     with reading(path) as stream:
         if path.suffix not in FORMATS:
             content: bytes | bytearray = stream.read()
