@@ -76,7 +76,9 @@ models: . entry activations activations.geglu activations.gelu activations.gelu_
 objectives: . cross_entropy routers in_parts parts pretraining distillation
     entry entries entries.label_smoothing entries.next_token
 adapt: difference interceptors low_rank adaptation .
-finetune: . embeddings noise recipes scores templates inputs checks heads packing reading examples
+finetune: . embeddings noise recipes scores templates inputs checks packing reading examples
+    predicted heads responses objective entry classes tasks tasks.classify tasks.entail
+    tasks.similarity tasks.choose tasks.regress tasks.tag tasks.respond tasks.prefer
 inference: . chat filters retrieval settings sampling decode generate
 steps: . coord_check step program compiled_steps
 compress: . matrices prune

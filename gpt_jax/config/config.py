@@ -85,7 +85,7 @@ class Config:
                 f"{self.schedule.warmup_tokens + self.schedule.cooldown_tokens:,} exceed "
                 f"train.tokens = {tokens:,}"
             )
-        if self.task.name != "language_model" and not self.task.train:
+        if self.task.has_examples and not self.task.train:
             raise ValueError(f"task.name = {self.task.name} needs task.train, a file of examples")
         if (self.task.length or 0) > self.model.seq_len:
             raise ValueError(
@@ -119,7 +119,7 @@ class Config:
     @property
     def is_pretraining(self) -> bool:
         """Whether all parameters are trained on text alone: no task, adaptation or teacher."""
-        plain = self.task.name == "language_model" and self.adapt.method == "full"
+        plain = not self.task.has_examples and self.adapt.method == "full"
         return plain and not self.distill.teacher
 
     def _check_distill(self) -> None:
@@ -127,7 +127,7 @@ class Config:
         if not self.distill.teacher:
             return
         for wrong, what in (
-            (self.task.name not in ("language_model", "respond"), f"task.name = {self.task.name}"),
+            (self.task.has_examples and not self.task.generates, f"task.name = {self.task.name}"),
             (self.task.image_encoder != "none", "task.images"),
             (self.model.n_experts is not None, "model.n_experts"),
         ):
@@ -138,7 +138,7 @@ class Config:
         """Raises ValueError where adapt.method does not go with the task, the mesh or the model."""
         method = self.adapt.method
         apart = self.task.pack or self.data.separate_documents
-        if method == "prompt" and self.task.name == "language_model":
+        if method == "prompt" and not self.task.has_examples:
             raise ValueError("adapt.method = prompt stands before examples; it needs task.name")
         for wrong, what in (
             (method == "prompt" and self.task.image_encoder != "none", "task.images"),
@@ -151,7 +151,7 @@ class Config:
 
     def _check_names(self) -> None:
         """Raises ValueError for a name that no entry has, or options that its entry has not."""
-        for part in (self.model, self.data, self.train, self.optimizer, self.schedule):
+        for part in (self.model, self.data, self.train, self.optimizer, self.schedule, self.task):
             for table, name in entries.chosen(part):
                 table.check(name)
         for key, part in (

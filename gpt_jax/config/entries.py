@@ -81,15 +81,17 @@ REGISTERING: list[str] = []
 class Table(Generic[E]):
     """The entries of one kind, by name."""
 
-    def __init__(self, setting: str, folder: str, library: str = ""):
+    def __init__(self, setting: str, folder: str, library: str = "", without: str = ""):
         """
         Args:
           setting: the config key that names an entry, for messages.
           folder: dotted path of the package whose modules each hold one `ENTRY` of its own name.
           library: "module:function", which makes an entry of a name that no file has, or returns
             None; imported when such a name is asked for.
+          without: a name that asks for no entry: pretraining has no task.
         """
         self.setting, self.folder, self.library = setting, folder, library
+        self.without = without
         self._registered: dict[str, E] = {}
         self._origins: dict[str, str] = {}
 
@@ -102,10 +104,11 @@ class Table(Generic[E]):
 
     def names(self) -> list[str]:
         """Names of this package's entries and of the registered ones."""
-        return [*self._files, *self._registered]
+        return [*filter(None, [self.without]), *self._files, *self._registered]
 
     def __contains__(self, name: str) -> bool:
-        return name in self._files or name in self._registered
+        known = name in self._files or name in self._registered
+        return known or (bool(self.without) and name == self.without)
 
     def register(self, entry: E) -> None:
         """Make an entry known by its name; raises ValueError if another one has it."""
@@ -185,6 +188,7 @@ OPTIMIZERS: Table[Any] = Table(
 )
 SCHEDULES: Table[Any] = Table("schedule.name", "gpt_jax.optim.schedules")
 OBJECTIVES: Table[Any] = Table("train.objective", "gpt_jax.objectives.entries")
+TASKS: Table[Any] = Table("task.name", "gpt_jax.finetune.tasks", without="language_model")
 TOKENIZERS: Table[Any] = Table("data.tokenizer", "gpt_jax.data.tokenizers.entries")
 SOURCES: Table[Any] = Table("data.source", "gpt_jax.data.source_entries")
 POSITIONS: Table[Any] = Table("model.position", "gpt_jax.models.positions")

@@ -3,8 +3,9 @@
 Must not import jax.
 """
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
+from gpt_jax.config.entries import TASKS, OneOf
 from gpt_jax.config.fields import (
     AnyPath,
     Fraction,
@@ -18,82 +19,25 @@ from gpt_jax.config.fields import (
     setting,
 )
 
-TaskName = Literal[
-    "language_model",
-    "classify",
-    "entail",
-    "similarity",
-    "choose",
-    "regress",
-    "tag",
-    "respond",
-    "prefer",
-]
-
-FIELDS: dict[str, tuple[str, ...]] = {
-    "language_model": (),
-    "classify": ("text",),
-    "entail": ("premise", "hypothesis"),
-    "similarity": ("first", "second"),
-    "choose": ("context", "options"),
-    "regress": ("text",),
-    "tag": ("tokens",),
-    "respond": ("prompt", "response"),
-    "prefer": ("prompt", "chosen", "rejected"),
+SOME_TASKS = {
+    "labels": (),
+    "repeat": False,
+    "pack": False,
+    "images": "",
+    "adversarial": "none",
+    "robustness": False,
 }
-"""Fields of an example's record that hold its texts, by task, unless `task.fields` names others."""
-
-N_FIELDS: dict[str, tuple[int, ...]] = {"classify": (1, 2), "regress": (1, 2), "choose": (2, 3)}
-"""How many fields a task takes, where it is not as many as its own. choose: a question may stand
-between context and options, and is kept where the context has to be cut."""
-
-WITH_CLASSES = ("classify", "entail", "similarity", "tag")
-WITH_LABELS = (*WITH_CLASSES, "choose", "regress")
-"""Tasks whose records have a label: they learn a head (GPT-1, section 3.2)."""
+"""Fields that only some tasks read (`TaskEntry.reads`), and their neutral values."""
 
 CONVOLUTION_STRIDE = 8
 """Pixels to an embedding of the encoder `convolution`, along height and width."""
-
-METRICS: dict[str, tuple[str, ...]] = {
-    "classify": ("accuracy", "macro_f1", "f1", "matthews", "loss"),
-    "entail": ("accuracy", "macro_f1", "f1", "matthews", "loss"),
-    "similarity": ("accuracy", "macro_f1", "f1", "matthews", "loss"),
-    "choose": ("accuracy", "loss"),
-    "regress": ("pearson", "spearman", "loss"),
-    "tag": ("entity_f1", "accuracy", "loss"),
-    "respond": ("loss",),
-    "prefer": ("accuracy", "loss"),
-    "language_model": ("loss",),
-}
-"""Metrics that may choose the best checkpoint, by task: the first, unless `task.metric` is
-set."""
-
-
-SCHEMES: dict[str, frozenset[str]] = {
-    "IOB2": frozenset("IB"),
-    "IOE2": frozenset("IE"),
-    "IOBES": frozenset("IBES"),
-    "BILOU": frozenset("IBLU"),
-}
-"""How tags mark entities, by the letters before the hyphen: B begins, I is inside, E or L ends, S
-or U is one alone. The first that has all letters is taken; IOB1 has those of IOB2, and is scored
-alike."""
-
-
-def tag_scheme(labels: tuple[str, ...]) -> str | None:
-    """The scheme in SCHEMES that tags follow; None if they mark no entities (parts of speech)."""
-    marked = [name for name in labels if name != "O"]
-    if not marked or any(len(name) < 3 or name[1] != "-" for name in marked):
-        return None
-    letters = {name[0] for name in marked}
-    return next((scheme for scheme, known in SCHEMES.items() if letters <= known), None)
 
 
 @section
 class TaskConfig:
     """The next token of a corpus (data), or a task given by examples."""
 
-    name: TaskName = "language_model"
+    name: Annotated[str, OneOf(TASKS)] = TASKS.without
     """language_model: pretraining; classify, entail, similarity, choose, regress, tag: GPT-1's
     heads; respond: a response to a prompt (supervised fine-tuning); prefer: one response over
     another (DPO)."""
@@ -167,36 +111,34 @@ class TaskConfig:
 
     @check()
     def _consistent(self) -> "TaskConfig":
-        name = self.name
-        if self.metric and self.metric not in METRICS[name]:
-            raise ValueError(
-                f"task.metric = {self.metric}; of task.name = {name} one of "
-                f"{', '.join(METRICS[name])}"
-            )
-        if name == "language_model":
+        if self.name not in TASKS:
+            return self  # `Config` refuses it, or an extension is to come
+        if not self.has_examples:
             for option in ("train", "validation", "test"):
                 if path := vars(self)[option]:
                     raise ValueError(f"task.{option} = {path} needs task.name: which task?")
+        if self.metric and self.metric not in self.metrics:
+            raise ValueError(
+                f"task.metric = {self.metric}; of task.name = {self.name} one of "
+                f"{', '.join(self.metrics)}"
+            )
+        if not self.has_examples:
             return self
-        allowed = N_FIELDS.get(name, (len(FIELDS[name]),))
+        own = self.entry.fields
+        allowed = self.entry.n_fields or (len(own),)
         if self.fields and len(self.fields) not in allowed:
             raise ValueError(
-                f"task.fields = {','.join(self.fields)}: task.name = {name} takes "
-                f"{' or '.join(map(str, allowed))}, as in {','.join(FIELDS[name])}"
+                f"task.fields = {','.join(self.fields)}: task.name = {self.name} takes "
+                f"{' or '.join(map(str, allowed))}, as in {','.join(own)}"
             )
         if self.epochs is None and (self.warmup is not None or self.validations is not None):
             raise ValueError("task.warmup and task.validations are shares of task.epochs; set it")
-        for option, value, users in (
-            ("labels", self.labels, WITH_CLASSES),
-            ("repeat", self.repeat, ("tag",)),
-            ("pack", self.pack, ("respond",)),
-            ("images", self.images, ("respond",)),
-            ("adversarial", self.adversarial != "none", WITH_LABELS),
-            ("robustness", self.robustness, ("classify", "entail", "similarity", "choose")),
-        ):
-            if value and name not in users:
+        for option, neutral in SOME_TASKS.items():
+            if vars(self)[option] != neutral and option not in self.entry.reads:
+                users = [n for n in TASKS.names() if n != TASKS.without]
+                users = [n for n in users if option in TASKS.find(n).reads]
                 raise ValueError(
-                    f"task.{option} is for task.name = {' or '.join(users)}, not {name}"
+                    f"task.{option} is for task.name = {' or '.join(users)}, not {self.name}"
                 )
         self._check_images()
         return self
@@ -216,35 +158,56 @@ class TaskConfig:
                 )
 
     @property
+    def has_examples(self) -> bool:
+        """Whether it is a task, and not pretraining."""
+        return self.name != TASKS.without
+
+    @property
+    def entry(self) -> Any:
+        """The task's entry (`gpt_jax.finetune.entry.TaskEntry`); there is none of pretraining."""
+        return TASKS.find(self.name)
+
+    @property
     def has_head(self) -> bool:
-        return self.name in WITH_LABELS
+        """Whether records have labels, which a head learns."""
+        return self.has_examples and bool(self.entry.has_head)
+
+    @property
+    def generates(self) -> bool:
+        """Whether responses to prompts are learned."""
+        return self.has_examples and bool(self.entry.generates)
+
+    @property
+    def labels_by_base(self) -> bool:
+        """Whether labels are what the model that training begins from says of the examples."""
+        return self.has_examples and bool(self.entry.labels_by_base)
 
     @property
     def record_fields(self) -> tuple[str, ...]:
-        return self.fields or FIELDS[self.name]
+        """Fields of a record that hold its texts."""
+        return self.fields or tuple(self.entry.fields)
 
     @property
     def label_field(self) -> str:
-        return self.label or ("tags" if self.name == "tag" else "label")
+        """Field of a record that holds its label."""
+        return self.label or str(self.entry.label)
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Scores that may choose the best checkpoint."""
+        return tuple(self.entry.metrics) if self.has_examples else ("loss",)
 
     @property
     def chosen_by(self) -> str:
-        """The metric by which a checkpoint is the best: of tags that mark no entities, accuracy."""
-        if not self.metric and self.name == "tag" and self.labels and not tag_scheme(self.labels):
-            return "accuracy"
-        return self.metric or METRICS[self.name][0]
+        """The metric by which a checkpoint is the best."""
+        if not self.has_examples:
+            return "loss"
+        return self.metric or str(self.entry.chosen_by(self))
 
     @property
     def n_sequences(self) -> int:
         """K: the sequences of an example, side by side in its row."""
-        match self.name:
-            case "similarity" | "prefer":
-                return 2
-            case "regress":
-                return len(self.record_fields)
-            case "choose":
-                return self.options or 1  # `gpt_jax.finetune.examples.resolve` sets it
-        return 1
+        return int(self.entry.n_sequences(self)) if self.has_examples else 1
 
     @property
     def image_tokens(self) -> int:

@@ -117,7 +117,7 @@ def make_timetable(config: Config, done: tuple[int, int] = (0, 0)) -> Timetable:
 def sample_tokens(config: Config) -> int:
     """Tokens of a sample: model.seq_len of a corpus; of a task, its K sequences of task.length."""
     task = config.task
-    if task.name == "language_model":
+    if not task.has_examples:
         return config.model.seq_len
     return task.n_sequences * (task.length or config.model.seq_len)
 

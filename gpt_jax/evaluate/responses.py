@@ -8,8 +8,8 @@ import jax
 from gpt_jax.config import Config
 from gpt_jax.data.tokenizers import Tokenizer
 from gpt_jax.finetune.examples import load_images, n_prefix
-from gpt_jax.finetune.heads import image_prefix
 from gpt_jax.finetune.inputs import Record, encoder
+from gpt_jax.finetune.responses import image_prefix
 from gpt_jax.inference.decode import decoding_params, generate_tokens
 from gpt_jax.inference.settings import SamplingConfig
 from gpt_jax.models.gpt import GPT, Params

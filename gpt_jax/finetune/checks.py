@@ -6,46 +6,13 @@ Must not import jax.
 from collections.abc import Sequence
 
 from gpt_jax.config import Config
-from gpt_jax.config.task import SCHEMES, tag_scheme
 from gpt_jax.finetune.inputs import Encoded, Encoder, Record, place
-from gpt_jax.storage.optional import require
-
-
-def check_reports(config: Config) -> None:
-    """Raises ValueError for a metric or a test that the task cannot have; config: with labels."""
-    task = config.task
-    if task.name == "prefer" and task.test:
-        raise ValueError(
-            f"task.test = {task.test}: task.name = prefer has no test; give these examples as "
-            f"task.validation"
-        )
-    if task.metric == "f1" and len(task.labels) != 2:
-        raise ValueError(
-            f"task.metric = f1 is of two classes, and there are {len(task.labels)} "
-            f"({', '.join(task.labels[:5])}{', ...' if len(task.labels) > 5 else ''}); allowed: "
-            f"macro_f1, accuracy, matthews, loss"
-        )
-    if task.name != "tag":
-        return
-    if tag_scheme(task.labels):
-        require("seqeval", "finetune")
-    elif task.metric == "entity_f1":
-        raise ValueError(
-            f"task.metric = {task.metric}: the tags {', '.join(task.labels[:5])}, ... mark no "
-            f"entities as {', '.join(SCHEMES)} do (B-x, I-x, O); allowed: accuracy, loss"
-        )
 
 
 def said_of_reports(config: Config) -> list[str]:
     """Lines about choices that a report makes without being asked."""
-    task, said = config.task, []
-    if task.name == "tag":
-        scheme = tag_scheme(task.labels)
-        if scheme:
-            strict = "" if scheme == "IOB2" else ", strictly: an entity that is not ended is none"
-            said.append(f"tags are {scheme}, and entities are scored by it{strict}")
-        else:
-            said.append("tags mark no entities (no B-x, I-x, O): words are scored, by accuracy")
+    task = config.task
+    said = list(task.entry.notes(config))
     if task.robustness and not task.test:
         said.append("task.robustness = true says nothing without task.test")
     return said
@@ -77,7 +44,7 @@ def said_of_cuts(
     if cut:
         notes.append(f"{len(cut):,} of {n:,} examples are cut to {length:,} tokens {first(cut)}")
     # A word without a position is scored as if O were said of it.
-    fate = "are not learned" if encode.task.name == "tag" else "do not count"
+    fate = "are not learned" if encode.task.entry.labels == "classes" else "do not count"
     if empty:
         notes.append(
             f"{len(empty):,} of {n:,} examples lost all of their targets {first(empty)} and {fate}"

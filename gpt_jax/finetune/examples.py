@@ -19,7 +19,7 @@ from gpt_jax.data.batch import Batch
 from gpt_jax.data.permutation import U64, fold, permute
 from gpt_jax.data.stream import SampleLocation
 from gpt_jax.data.tokenizers import Tokenizer
-from gpt_jax.finetune.checks import check_reports, said_of_cuts, said_of_prompts
+from gpt_jax.finetune.checks import said_of_cuts, said_of_prompts
 from gpt_jax.finetune.inputs import Encoded, Encoder, Record, encoder, place
 from gpt_jax.finetune.packing import packed
 from gpt_jax.finetune.reading import class_names, read_records, split_records
@@ -118,11 +118,11 @@ def resolve(config: Config, tokenizer: Tokenizer) -> Config:
     Identity for pretraining, and for a config that has been resolved.
     """
     task = config.task
-    if task.name == "language_model":
+    if not task.has_examples:
         return config
     training, _ = split_records(config)
     changes: dict[str, Any] = {}
-    if task.name in ("classify", "entail", "similarity", "tag") and not task.labels:
+    if task.entry.labels in ("class", "classes") and not task.labels:
         changes["task.labels"] = class_names(training, config)
     if task.images and not task.image_shape:
         changes["task.image_shape"] = image_shape(open_images(task.images))
@@ -135,8 +135,8 @@ def resolve(config: Config, tokenizer: Tokenizer) -> Config:
         rounded = -(-longest // LENGTH_MULTIPLE) * LENGTH_MULTIPLE
         changes["task.length"] = min(rounded, config.model.seq_len)
     config = overrides.override(config, changes)
-    check_reports(config)
-    if task.name == "choose" and task.options is None:
+    task.entry.check(config)
+    if task.entry.labels == "option" and task.options is None:
         encode = encoder(config.model, config.task, tokenizer, n_prefix(config))
         most = max(map(len, encode_each(encode, training, task.train)))
         config = overrides.override(config, {"task.options": most})
@@ -156,7 +156,7 @@ def check_test(config: Config, tokenizer: Tokenizer) -> tuple[str, ...]:
     if not task.test:
         return ()
     found = read_records(task.test, notes)
-    if task.name == "respond":
+    if task.generates:
         encode = encoder(config.model, task, tokenizer, n_prefix(config))
         fields = task.record_fields
         prompts = encode_each(
@@ -265,7 +265,7 @@ def load_rows(
     encode = encoder(config.model, task, tokenizer, n_prefix(config), labelled)
     rows = encode_each(encode, found, path)
     notes = said_of_cuts(encode, rows, found, path)
-    if task.name != "tag" or training:
+    if task.entry.labels != "classes" or training:
         there = [i for i, row in enumerate(rows) if encode.has_targets(row)]
         found, rows = [found[i] for i in there], [rows[i] for i in there]
     if task.pack:
@@ -314,11 +314,11 @@ def _arrays(rows: Sequence[list[Encoded]], n: int, length: int, encode: Encoder)
         counted = np.maximum((weights > 0).sum(axis=2, keepdims=True), 1)
         used = np.maximum((weights > 0).any(axis=2).sum(axis=1), 1)[:, None, None]
         per_label = read.sum(axis=(1, 2), keepdims=True)
-        if encode.task.name != "tag":
+        if encode.task.entry.labels != "classes":
             per_label = np.minimum(per_label, 1)
         weights *= per_label / (counted * used)
     batch = Batch(tokens, targets, weights, None)
-    if encode.task.name != "respond":
+    if not encode.task.generates:
         batch = batch._replace(labels_BT=labels, label_weights_BT=read)
     return Batch(*[None if x is None else x.reshape(len(rows), -1) for x in batch])
 

@@ -8,7 +8,7 @@ Must not import jax.
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,11 +20,8 @@ from gpt_jax.finetune.templates import (
     Part,
     Template,
     encode_part,
-    exchange,
     given_turns,
     load_template,
-    messages,
-    render,
     render_prompt,
 )
 from gpt_jax.storage import tables
@@ -89,12 +86,13 @@ class Encoder:
     def __call__(self, record: Record) -> list[Encoded]:
         """The sequences of a record. Raises ValueError for one that lacks a field or a label."""
         missing = [f for f in self.task.record_fields if f not in record]
-        if missing and not (self.task.name == "respond" and "messages" in record):
+        if missing and not (self.task.generates and "messages" in record):
             raise ValueError(
                 f"it has no field {missing[0]!r}, but {', '.join(record)}; name the fields with "
                 f"task.fields"
             )
-        return ENCODERS[self.task.name](self, record)
+        sequences: list[Encoded] = self.task.entry.encode(self, record)
+        return sequences
 
     def has_targets(self, sequences: Sequence[Encoded]) -> bool:
         """Whether there is a token to learn in each, or a position at which a label is read."""
@@ -147,9 +145,11 @@ def place(record: Record, path: str, index: int) -> str:
 
 
 def task_label(record: Record, task: TaskConfig) -> Any:
-    """The label of a record; of task.name = tag, a list. Raises ValueError where it is absent,
-    null or empty."""
-    field, is_list = task.label_field, task.name == "tag"
+    """The label of a record; where every word has one, a list.
+
+    Raises ValueError where it is absent, null or empty.
+    """
+    field, is_list = task.label_field, task.entry.labels == "classes"
     if field not in record:
         known = ", ".join(record)
         raise ValueError(f"it has no field {field!r}, but {known}; name it with task.label")
@@ -172,14 +172,13 @@ def encoder(
     labelled: bool = True,
 ) -> Encoder:
     """The encoder of a task; `task.labels` must be known (see `examples.resolve`)."""
-    spoken = task.name in ("respond", "prefer")
     return Encoder(
         task,
         tokenizer,
         model.padded_vocab_size,
         min(task.length or model.seq_len, model.seq_len),
         n_prefix,
-        load_template(task.template) if spoken else None,
+        load_template(task.template) if task.entry.spoken else None,
         labelled,
     )
 
@@ -195,30 +194,6 @@ def fit(parts: Sequence[list[int]], room: int) -> list[list[int]]:
     return [part[:n] for part, n in zip(parts, lengths, strict=True)]
 
 
-def _classify(encoder: Encoder, record: Record) -> list[Encoded]:
-    """One text, or several in their order with delimiters between (entailment)."""
-    label = encoder.label(record)
-    target = None if label is None else float(encoder.class_id(label))
-    parts = [encoder.text(record, field) for field in encoder.task.record_fields]
-    return [encoder.sequence(parts, target)]
-
-
-def _similarity(encoder: Encoder, record: Record) -> list[Encoded]:
-    """Both orders: what the head reads of the two is added up."""
-    label = encoder.label(record)
-    target = None if label is None else float(encoder.class_id(label))
-    return _both_orders(encoder, record, target)
-
-
-def _regress(encoder: Encoder, record: Record) -> list[Encoded]:
-    label = encoder.label(record)
-    target = None if label is None else number(label)
-    if len(encoder.task.record_fields) == 2:
-        return _both_orders(encoder, record, target)
-    (field,) = encoder.task.record_fields
-    return [encoder.sequence([encoder.text(record, field)], target)]
-
-
 def number(label: Any) -> float:
     """A label as a number. Raises ValueError for what is none, or not finite."""
     try:
@@ -230,92 +205,10 @@ def number(label: Any) -> float:
     return value
 
 
-def option_index(label: Any, n_options: int) -> int:
-    """A label as the index of an option. Raises ValueError for what is none."""
-    index = number(label)
-    if not index.is_integer() or not 0 <= index < n_options:
-        raise ValueError(f"its label {label!r} is no index of its {n_options} options")
-    return int(index)
-
-
-def _both_orders(encoder: Encoder, record: Record, target: float | None) -> list[Encoded]:
+def both_orders(encoder: Encoder, record: Record, target: float | None) -> list[Encoded]:
+    """The sequences of a pair in both orders, with a label."""
     first, second = (encoder.text(record, field) for field in encoder.task.record_fields)
     return [encoder.sequence([*pair], target) for pair in ((first, second), (second, first))]
-
-
-def _choose(encoder: Encoder, record: Record) -> list[Encoded]:
-    """The context, and a question if there is one, with each option; the label is the index of the
-    right one.
-
-    [start] context question [delimiter] option [extract] (GPT-1, section 3.3).
-    """
-    context, *question, field = encoder.task.record_fields
-    options = tables.text_list(record[field], f"its field {field!r}")
-    if not options:
-        raise ValueError(f"its field {field!r} has no option")
-    label = encoder.label(record)
-    right = None if label is None else option_index(label, len(options))
-    before = [encoder.text(record, context)]
-    before += [encoder.ids(f" {tables.as_text(record[q], f'its field {q!r}')}") for q in question]
-    sequences = []
-    for i, option in enumerate(options):
-        target = None if right is None else float(i == right)
-        parts = [*before, encoder.ids(option)]
-        # Cut before they are joined: the longest is, not the question at the end.
-        *asked, answer = fit(parts, encoder.room - encoder.n_prefix - 3)
-        made = encoder.sequence([[t for part in asked for t in part], answer], target)
-        n_cut = sum(map(len, parts)) - sum(map(len, asked)) - len(answer)
-        sequences.append(made._replace(n_cut=n_cut))
-    return sequences
-
-
-def _tag(encoder: Encoder, record: Record) -> list[Encoded]:
-    """Words with a tag each, read at a word's last token; cut where the room ends.
-
-    A word that is left out has no position: it counts as tagged O. task.repeat: the words come
-    twice, and are read the second time.
-    """
-    (field,) = encoder.task.record_fields
-    words, tags = tables.text_list(record[field], f"its field {field!r}"), encoder.label(record)
-    if tags is not None and len(tags) != len(words):
-        raise ValueError(f"it has {len(words)} words and {len(tags)} tags")
-    if tags is not None and not words:
-        raise ValueError("it has no words")
-    pieces = [encoder.ids((" " if i else "") + word) or [0] for i, word in enumerate(words)]
-    times = 2 if encoder.task.repeat else 1
-    room = (encoder.room - encoder.n_prefix - times - 1) // times
-    n_words, n_tokens = 0, 0
-    while n_words < len(pieces) and n_tokens + len(pieces[n_words]) <= room:
-        n_tokens += len(pieces[n_words])
-        n_words += 1
-    flat = [token for piece in pieces[:n_words] for token in piece]
-    made = encoder.sequence([flat] * times, None)
-    begin, read = len(made.tokens) - 1 - n_tokens, []
-    for piece in pieces[:n_words]:
-        begin += len(piece)
-        read.append(begin - 1)
-    labels = [] if tags is None else [float(encoder.class_id(tag)) for tag in tags[:n_words]]
-    n_cut = sum(map(len, pieces)) - n_tokens
-    return [made._replace(read=read, labels=labels, n_cut=n_cut, n_lost=len(words) - n_words)]
-
-
-def _respond(encoder: Encoder, record: Record) -> list[Encoded]:
-    assert encoder.template is not None
-    turns = messages(record, encoder.task.record_fields)
-    return [spoken(encoder, render(encoder.template, turns))]
-
-
-def _prefer(encoder: Encoder, record: Record) -> list[Encoded]:
-    """The chosen response and the rejected one, each after the prompt; read at its end."""
-    assert encoder.template is not None
-    asked, *responses = encoder.task.record_fields
-    sequences = []
-    for response in responses:
-        turns = exchange(record, asked, response)
-        made = spoken(encoder, render(encoder.template, turns))
-        # The label is filled in later: the log-probability under the model that training begins at.
-        sequences.append(made._replace(read=[len(made.tokens) - 1], labels=[0.0]))
-    return sequences
 
 
 def spoken(encoder: Encoder, parts: Sequence[Part]) -> Encoded:
@@ -329,15 +222,3 @@ def spoken(encoder: Encoder, parts: Sequence[Part]) -> Encoded:
     beyond = learned[encoder.room :]
     n_lost = sum(weight > 0 for weight in beyond)
     return Encoded(tokens[: encoder.room], learned[: encoder.room], [], [], len(beyond), n_lost)
-
-
-ENCODERS: dict[str, Callable[[Encoder, Record], list[Encoded]]] = {
-    "classify": _classify,
-    "entail": _classify,
-    "similarity": _similarity,
-    "choose": _choose,
-    "regress": _regress,
-    "tag": _tag,
-    "respond": _respond,
-    "prefer": _prefer,
-}

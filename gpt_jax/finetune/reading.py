@@ -71,7 +71,7 @@ def _labels(found: Sequence[Record], task: TaskConfig, path: str) -> list[tuple[
             value = task_label(record, task)
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from None
-        labels += [(where, str(x)) for x in (value if task.name == "tag" else [value])]
+        labels += [(where, str(x)) for x in (value if task.entry.labels == "classes" else [value])]
     return labels
 
 
@@ -99,7 +99,7 @@ def said_of_classes(training: Sequence[Record], config: Config) -> list[str]:
     if len(listed) > CLASSES_SHOWN:
         half = CLASSES_SHOWN // 2
         listed = [*listed[:half], f"({len(listed) - 2 * half} more)", *listed[-half:]]
-    what = "words" if task.name == "tag" else "training examples"
+    what = "words" if task.entry.labels == "classes" else "training examples"
     said = [f"{task.train}: classes of {len(labels):,} {what}: {', '.join(listed)}"]
     first: dict[str, str] = {}
     for where, name in labels:

@@ -11,6 +11,25 @@ import numpy as np
 
 from gpt_jax.storage.optional import require
 
+SCHEMES: dict[str, frozenset[str]] = {
+    "IOB2": frozenset("IB"),
+    "IOE2": frozenset("IE"),
+    "IOBES": frozenset("IBES"),
+    "BILOU": frozenset("IBLU"),
+}
+"""How tags mark entities, by the letters before the hyphen: B begins, I is inside, E or L ends, S
+or U is one alone. The first that has all letters is taken; IOB1 has those of IOB2, and is scored
+alike."""
+
+
+def tag_scheme(labels: tuple[str, ...]) -> str | None:
+    """The scheme in SCHEMES that tags follow; None if they mark no entities (parts of speech)."""
+    marked = [name for name in labels if name != "O"]
+    if not marked or any(len(name) < 3 or name[1] != "-" for name in marked):
+        return None
+    letters = {name[0] for name in marked}
+    return next((scheme for scheme, known in SCHEMES.items() if letters <= known), None)
+
 
 def class_scores(labels: np.ndarray, predicted: np.ndarray, n_classes: int) -> dict[str, float]:
     """accuracy, macro_f1, and for two classes f1 (of the second) and matthews.
@@ -78,7 +97,7 @@ def entity_scores(
 ) -> dict[str, float]:
     """entity_f1, entity_precision, entity_recall over exact entities; accuracy of tags.
 
-    scheme: of `config_task.SCHEMES`. IOB2 is scored as the CoNLL evaluation does, which takes an
+    scheme: of `SCHEMES`. IOB2 is scored as the CoNLL evaluation does, which takes an
     I-x that follows no x for a beginning (so IOB1 is, too); the others strictly, by their own
     grammar. None = tags that mark no entities: accuracy alone. Where neither side has an entity
     the three are nan. Raises ValueError without the package seqeval.

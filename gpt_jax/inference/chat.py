@@ -82,7 +82,7 @@ def choose_template(
         return tokenizer.with_conventions(kept), None
     if named is not None:
         return tokenizer, load_template(named)
-    if task.name in ("respond", "prefer"):
+    if task.has_examples and task.entry.spoken:
         return tokenizer, load_template(task.template)
     if tokenizer.conventions.chat_template:
         return tokenizer, None

@@ -25,13 +25,13 @@ def make_objective(config: Config, model: GPT, teacher: GPT | None = None) -> Ob
         from gpt_jax.objectives.distillation import Distillation
 
         return Distillation(config.train, model, config.distill, teacher)
-    if config.task.name == "language_model":
+    if not config.task.has_examples:
         entry = OBJECTIVES.find(config.train.objective)
         options = entry.read_options(config.train.options, "train.options")
         return entry.make(config, model, options)
-    from gpt_jax.finetune.heads import TaskObjective
+    from gpt_jax.finetune.objective import task_objective
 
-    return TaskObjective(config, model)
+    return task_objective(config, model)
 
 
 def make_transform(config: Config, model: GPT) -> Transform:

@@ -47,7 +47,7 @@ def problem(config: Config) -> str:
 def _vocabulary(config: Config) -> int | None:
     """Ids of the tokenizer; None where only the text decides. Raises ValueError for no data."""
     data = config.data
-    if config.task.name != "language_model":
+    if config.task.has_examples:
         if not Path(config.task.train).is_file():
             raise ValueError(f"no file of examples {config.task.train}")
         return None

@@ -116,7 +116,7 @@ class Prepared:
     @property
     def needs_base(self) -> bool:
         """Whether parameters, or what they say of the examples, are needed at every start."""
-        return self.config.adapt.method != "full" or self.config.task.name == "prefer"
+        return self.config.adapt.method != "full" or self.config.task.labels_by_base
 
 
 @dataclasses.dataclass(frozen=True)
@@ -302,7 +302,7 @@ def _teacher(config: Config, tokenizer: Tokenizer, layout: Layout) -> GPT | None
 
 def resolved(config: Config) -> Config:
     """The config with what its task's training examples decide; of pretraining, as it is."""
-    if config.task.name == "language_model":
+    if not config.task.has_examples:
         return config
     from gpt_jax.train.task_data import resolved_task
 
@@ -320,7 +320,7 @@ def _tasks(config: Config, tokenizer: Tokenizer, model: GPT, layout: Layout) -> 
 
 def _training_data(config: Config, layout: Layout) -> TrainingData:
     """Token shards, or the examples of a task."""
-    if config.task.name == "language_model":
+    if not config.task.has_examples:
         return _corpus_data(config, layout)
     from gpt_jax.train.task_data import make_task_data
 

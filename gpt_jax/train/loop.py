@@ -224,7 +224,7 @@ class Loop:
     def _tested(self, i: int, lane: Lane) -> Record | None:
         """Scores of the task's test examples; None where there are none."""
         task = lane.experiment.config.task
-        if task.name == "language_model" or not task.test:
+        if not task.test:
             return None
         from gpt_jax.train.task_report import test
 

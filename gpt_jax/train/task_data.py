@@ -23,8 +23,8 @@ from gpt_jax.finetune.examples import (
     load_rows,
     resolve,
 )
-from gpt_jax.finetune.heads import sequence_log_probabilities
 from gpt_jax.finetune.reading import said_of_classes, said_of_examples, split_records
+from gpt_jax.finetune.responses import sequence_log_probabilities
 from gpt_jax.models.gpt import GPT, Params
 from gpt_jax.objectives.cross_entropy import LossSums, no_loss
 from gpt_jax.output import say
@@ -49,7 +49,7 @@ class TaskData:
     def begun_at(self, params: Params, config: Config, model: GPT, layout: Layout) -> TaskData:
         """The examples; of a preference, labelled with the log-probabilities of their responses
         under the model that training begins from."""
-        if config.task.name != "prefer":
+        if not config.task.entry.labels_by_base:
             return self
 
         @functools.partial(jax.jit, out_shardings=layout.everywhere)

@@ -79,16 +79,15 @@ def predict_file(
     from gpt_jax.evaluate.examples import predict
     from gpt_jax.finetune.checks import said_of_prompts
     from gpt_jax.finetune.examples import encode_each, load_rows, n_prefix
-    from gpt_jax.finetune.heads import task_outputs
     from gpt_jax.finetune.inputs import encoder
+    from gpt_jax.finetune.objective import task_objective
     from gpt_jax.parallel.sharding import make_layout
     from gpt_jax.runs.directory import RunDirectory
     from gpt_jax.runs.loading import computed_as, load_model
-    from gpt_jax.train.task_report import predictions
 
     run_directory = RunDirectory(directory)
     config = computed_as(run_directory.require_config(), changes or {})
-    if config.task.name in ("language_model", "prefer"):
+    if not config.task.has_examples or config.task.labels_by_base:
         raise ValueError(
             f"{directory} has task.name = {config.task.name}, which labels nothing; continue "
             f"prompts with gpt-jax generate"
@@ -101,7 +100,7 @@ def predict_file(
     model, params = load_model(run_directory, config, which, layout)
     notes: list[str] = []
     found = read_input(path, config.task.record_fields, notes)
-    if config.task.name == "respond":
+    if config.task.generates:
         from gpt_jax.evaluate.responses import respond
 
         encode = encoder(config.model, config.task, tokenizer, n_prefix(config))
@@ -111,11 +110,11 @@ def predict_file(
         return [{**record, "response": text} for record, text in zip(found, said, strict=True)]
     examples = load_rows(config, tokenizer, found, str(path), labelled=False)
     _say(*notes, *examples.notes)
-    outputs = jax.jit(
-        lambda params, batch: task_outputs(config, model, params, batch),
-        out_shardings=layout.everywhere,
-    )
-    return predictions(config, examples, predict(config, outputs, params, examples, layout))
+    objective = task_objective(config, model)
+    outputs = jax.jit(objective.outputs, out_shardings=layout.everywhere)
+    predicted = predict(config, outputs, params, examples, layout)
+    predictions: list[Record] = config.task.entry.predictions(config, examples, predicted)
+    return predictions
 
 
 def _say(*notes: str) -> None:

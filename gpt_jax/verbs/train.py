@@ -191,7 +191,7 @@ def _prompt(config: Config, arguments: argparse.Namespace) -> str:
 
 
 def _continues_text(config: Config) -> bool:
-    return config.task.name in ("language_model", "prefer")
+    return not config.task.has_examples or config.task.labels_by_base
 
 
 def _next(

@@ -13,10 +13,19 @@ from gpt_jax.config import ComputeConfig, Config, ModelConfig, TaskConfig, overr
 from gpt_jax.data.tokenizers.entries.byte import ByteTokenizer
 from gpt_jax.finetune import examples
 from gpt_jax.finetune.embeddings import special_tokens
-from gpt_jax.finetune.heads import sequence_log_probabilities, task_loss, task_outputs
 from gpt_jax.finetune.inputs import encoder
+from gpt_jax.finetune.responses import sequence_log_probabilities
 from gpt_jax.models.gpt import make_gpt
 from gpt_jax.steps.program import make_steps
+
+
+def task_loss(config, model, params, batch, key=None):
+    return task_objective(config, model).loss(params, batch, key, {})
+
+
+def task_outputs(config, model, params, batch):
+    return task_objective(config, model).outputs(params, batch)
+
 
 TOKENIZER = ByteTokenizer()
 MODEL = ModelConfig(vocab_size=257, seq_len=32, n_layers=1, d_model=16, n_heads=2)

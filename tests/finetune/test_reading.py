@@ -11,10 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpt_jax.config import Config, ModelConfig, TaskConfig, overrides
-from gpt_jax.config.task import METRICS, tag_scheme
+from gpt_jax.config.entries import TASKS
 from gpt_jax.data.tokenizers.entries.byte import ByteTokenizer
-from gpt_jax.evaluate.examples import Predicted, validate_examples
+from gpt_jax.evaluate.examples import validate_examples
 from gpt_jax.finetune import checks, examples, reading
+from gpt_jax.finetune.predicted import Predicted
+from gpt_jax.finetune.scores import tag_scheme
 from gpt_jax.storage import tables
 from gpt_jax.train.recorder import ranking
 from gpt_jax.train.task_report import write_report
@@ -187,11 +189,12 @@ FILES = {
     "respond": [{"prompt": "a", "response": "b"}] * 2,
     "prefer": [{"prompt": "a", "chosen": "b", "rejected": "c"}] * 2,
 }
+METRICS = {name: TaskConfig(name=name).metrics for name in TASKS.names()}
 ALL_METRICS = sorted({"", "x", *itertools.chain(*METRICS.values())})
 
 
 def outputs_like(made, rows):
-    """Some outputs of the shape that `task_outputs` gives."""
+    """Some outputs of the shape that the task's objective gives."""
     n, task = rows.n_rows, made.task
     shape = {
         "tag": (n, task.length, len(task.labels)),

@@ -18,7 +18,8 @@ from gpt_jax.config import (
 )
 from gpt_jax.data.tokenizers.entries.byte import ByteTokenizer
 from gpt_jax.finetune import examples
-from gpt_jax.finetune.heads import image_prefix, task_loss
+from gpt_jax.finetune.objective import task_objective
+from gpt_jax.finetune.responses import image_prefix
 from gpt_jax.models.gpt import make_gpt
 from gpt_jax.models.vision import encode, fresh_encoder
 from gpt_jax.steps.program import make_steps
@@ -123,7 +124,9 @@ def test_the_encoder_is_trained_jointly(pictures):
     params = jax.jit(make_steps(made, model).init)(jax.random.key(0)).params
     found = examples.read_records(made.task.train)
     batch = examples.load_rows(made, ByteTokenizer(), found, "").rows(np.arange(4))
-    loss = jax.jit(jax.value_and_grad(lambda p, b: task_loss(made, model, p, b)[0]))
+    loss = jax.jit(
+        jax.value_and_grad(lambda p, b: task_objective(made, model).loss(p, b, None, {})[0])
+    )
     before, gradient = loss(params, batch)
     assert all(float(abs(x).max()) > 0 for x in jax.tree.leaves(gradient["vision"]))
     prefix = image_prefix(made, params["vision"], batch.images_BX)

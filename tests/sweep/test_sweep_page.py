@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from browser import find_browser, open_browser
 
+from gpt_jax.finetune.classes import draw_confusion
 from gpt_jax.scaling.plots import STYLE
 from gpt_jax.sweep.page import Page, render
 from gpt_jax.sweep.page_numbers import MINUS, TIMES, interval, number, scientific
 from gpt_jax.sweep.table import COLUMNS
-from gpt_jax.train.task_report import draw_confusion
 
 EVIL = "\"'><img src=x onerror='hacked=1'><script>hacked=1</script></script>&amp;"
 VOID = {"meta", "link", "img", "br", "input"}
