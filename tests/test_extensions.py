@@ -46,7 +46,13 @@ def forgotten(monkeypatch):
     from gpt_jax.evaluate import tasks
     from gpt_jax.scaling import entry as laws
 
-    for table in (entries.OPTIMIZERS, entries.SCORES, entries.SOURCES, entries.TOKENIZERS):
+    for table in (
+        entries.OPTIMIZERS,
+        entries.SCORES,
+        entries.SOURCES,
+        entries.TASKS,
+        entries.TOKENIZERS,
+    ):
         monkeypatch.setattr(table, "_registered", {})
         monkeypatch.setattr(table, "_origins", {})
     for module, name in ((extensions, "_RUN"), (extensions, "_COPIES"), (tasks, "REGISTERED")):
@@ -236,3 +242,58 @@ def test_a_tokenizer_of_ones_own_is_saved_and_restored(folder):
     assert bytes(from_spec(made.spec).encode("ab").astype("u1")) == b"AB"
     # Another text of the file is another corpus in the cache.
     assert tokenizer_identity("upper") == f"upper {extensions.digests(config.extensions)[0]}"
+
+
+def grades(folder, **more) -> Config:
+    """A tiny run of the example's task."""
+    words = {"poor": "awful", "fair": "so so", "good": "great"}
+    records = [
+        {"text": f"{words[label]} {i}", "label": label} for i in range(10) for label in words
+    ]
+    (folder / "graded.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
+    changes = {key: TINY[key] for key in TINY if key.split(".")[0] in ("model", "train")}
+    changes |= {"model.scores": "", "model.options": {}, "data.tokenizer": "byte"}
+    changes |= {"extension": "my_grades.py", "task.name": "grade", "task.train": "graded.jsonl"}
+    return overrides.override(Config(), changes | {"task.labels": "poor,fair,good"} | more)
+
+
+def test_a_task_of_ones_own_is_trained_scored_and_predicted(folder):
+    from gpt_jax.train.loop import train
+    from gpt_jax.verbs.predict import predict_file
+
+    config = grades(folder, **{"task.test": "graded.jsonl", "optimizer.learning_rate": 0.02})
+    config = overrides.override(config, {"train.tokens": 20_000, "train.batch_sequences": 16})
+    result = train(config, folder / "run")
+    assert result["validation_kappa"] == result["test_kappa"] == 1
+    (folder / "my_grades.py").unlink()
+    (folder / "new.txt").write_text("great 3\nawful 4\n")
+    said = predict_file(folder / "run", folder / "new.txt")
+    assert [record["predicted"] for record in said] == ["good", "poor"]
+    assert sum(said[0]["probabilities"].values()) == pytest.approx(1, abs=1e-3)
+
+
+def test_the_loss_and_the_score_of_the_examples_task(folder):
+    """By hand: of (0.5, 0.3, 0.2) and the second of three grades, (0.5, 0.8, 1) - (0, 1, 1); the
+    kappa of Cohen (1968) of four pairs with squared distances 0, 0, 1 and 4, of (1 * 1 + 4 * 2) / 4
+    and so on by chance."""
+    from gpt_jax.finetune.entry import TASKS
+    from gpt_jax.finetune.heads import Reading
+    from gpt_jax.finetune.predicted import Predicted
+
+    config = grades(folder)
+    entry = TASKS.find("grade")
+    x = np.log([[[0.5, 0.3, 0.2]]]).astype(np.float32)
+    reading = Reading(x, np.asarray([[1.0]]), np.asarray([[2.0]]), 1)
+    log_p, sums = entry.head(reading, {"kernel": np.eye(3), "bias": np.zeros(3)})
+    np.testing.assert_allclose(np.exp(log_p), [[0.5, 0.3, 0.2]], rtol=1e-5)
+    np.testing.assert_allclose(sums.cross_entropy, 2 * (0.25 + 0.04), rtol=1e-5)
+    assert sums.weight == 2
+
+    class Examples:
+        records = tuple({"label": label} for label in ("poor", "fair", "fair", "good"))
+
+    outputs = np.eye(3)[[0, 1, 2, 0]]
+    found = Predicted(np.arange(4), outputs, np.ones(1), np.ones(1))
+    scores = entry.score(config, Examples, found)
+    by_chance = (2 * 0 + 1 * 1 + 1 * 4 + 2 * (2 * 1 + 1 * 0 + 1 * 1) + 2 * 4 + 1 * 1 + 0) / 4
+    assert scores == {"kappa": pytest.approx(1 - 5 / by_chance), "accuracy": 0.5}

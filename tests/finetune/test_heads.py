@@ -14,6 +14,7 @@ from gpt_jax.data.tokenizers.entries.byte import ByteTokenizer
 from gpt_jax.finetune import examples
 from gpt_jax.finetune.embeddings import special_tokens
 from gpt_jax.finetune.inputs import encoder
+from gpt_jax.finetune.objective import task_objective
 from gpt_jax.finetune.responses import sequence_log_probabilities
 from gpt_jax.models.gpt import make_gpt
 from gpt_jax.steps.program import make_steps
