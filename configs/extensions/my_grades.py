@@ -1,8 +1,8 @@
 """A fine-tuning task of your own: the grade of a text, where near misses cost less than far ones.
 
-    gpt-jax finetune configs/finetune_classify.py --from RUN \\
-        --extension configs/extensions/my_grades.py --task.name grade \\
-        --task.labels poor,fair,good --task.train train.jsonl
+    gpt-jax train quickstart --base runs/quickstart --name graded \
+        --extension configs/extensions/my_grades.py --task.name grade \
+        --task.labels poor,fair,good --task.train graded.jsonl --task.epochs 3
 
 A record is {"text": "...", "label": "fair"}; `task.labels` names the grades in their order.
 """
