@@ -37,7 +37,7 @@ def workspace(tmp_path_factory) -> Workspace:
 def here(workspace, monkeypatch) -> Any:
     """here(verb, *arguments) -> status: a verb in this process, which knows of no copy."""
     monkeypatch.setattr(cli, "prepare_process", lambda: None)
-    monkeypatch.setattr("gpt_jax.cost.hardware.measured_cpu_peak", lambda dtype: 1e10)
+    monkeypatch.setattr("gpt_jax.cost.cpu_speed.measured_cpu_peak", lambda dtype: 1e10)
 
     def run(*arguments: str) -> int:
         with forgotten():

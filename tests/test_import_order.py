@@ -29,8 +29,7 @@ pages
 config: fields notation entries adapt data distill how model optimizer python_file extensions task
     train config . meshes mesh_sizes overrides settings_help timetable
 cost: . blocks cpu_speed flops hardware state memory rounding topology mesh traffic calibration
-    estimate search
-    units
+    estimate search units
 scaling: . arguments chain_spec expressions conditions ladder laws choose constraints
     data_constrained entry entries entries.batch_size_power entries.chinchilla_envelope
     entries.chinchilla_isoflop entries.chinchilla_parametric entries.compute_power
