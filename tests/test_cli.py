@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gpt_jax import cli, completion
-from gpt_jax.config import notation, overrides, settings_help
+from gpt_jax.config import overrides, settings_help, wording
 
 TINY = "from gpt_jax.config import Config\n\n\ndef get_config() -> Config:\n    return Config()\n"
 
@@ -86,7 +86,7 @@ def test_help_of_train_lists_every_field(capsys):
     assert cli.main(["train", "--help", "all"]) == 0
     text = capsys.readouterr().out
     for key, info in overrides.fields().items():
-        kind = ", ".join(filter(None, (notation.describe(info.annotation), info.facts.unit)))
+        kind = ", ".join(filter(None, (wording.describe(info.annotation), info.facts.unit)))
         assert f"--{key}  [{kind}]" in text
         assert info.description
         assert info.description in text

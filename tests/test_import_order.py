@@ -23,11 +23,11 @@ output
 errors
 failures
 pasting
-storage: . atomic checksum csv_cells json_files locks optional compressed paths tables objects gcs
-    s3 buckets lease copies places
+storage: . atomic checksum csv_cells json_files locks exclusive optional compressed paths tables
+    objects gcs s3 buckets lease copies places
 pages
-config: fields notation entries adapt data distill how model optimizer python_file extensions task
-    train config . meshes mesh_sizes overrides settings_help timetable
+config: fields wording notation entries adapt data distill how model python_file extensions task
+    train config . meshes mesh_sizes mistakes overrides settings_help timetable
 cost: . blocks cpu_speed flops hardware state memory rounding topology mesh traffic calibration
     estimate search units
 scaling: . arguments chain_spec expressions conditions ladder laws choose constraints
@@ -71,7 +71,7 @@ models: . entry activations activations.geglu activations.gelu activations.gelu_
     positions positions.alibi positions.learned positions.none positions.rotary positions.sinusoidal
     scores scores.alibi scores.sinks scores.soft_cap cpu kernels pattern products execution layers
     expert_products experts ring fused blockwise cpu_attention cached_attention attention_probe
-    attention attention_module transformer gpt decoding probes trees vision
+    attention attention_module transformer gpt decoding routed probes trees vision
 objectives: . cross_entropy routers in_parts parts pretraining distillation
     entry entries entries.label_smoothing entries.next_token
 adapt: difference interceptors low_rank adaptation .
@@ -94,7 +94,7 @@ serve: . batching engine forms protocol access prompts app server
 evaluate: . cache detokenize formats generated requests results encode responses scoring tasks
     formats.form formats.completions formats.files formats.questions formats.suites formats.written
     catalog items measures ticker evaluator along bias harness validation examples
-train: . task_data experiment judge recorder resume start lanes watch dry_run
+train: . task_data teacher experiment judge recorder resume start lanes watch dry_run
     task_report loop
 plan: . hlo costs gpu_target devices compiled table text
 sweep: . grid budget ladder lanes law_values machine measure naming page_numbers page_fits trial

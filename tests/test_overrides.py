@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpt_jax.config import Config, DataConfig, MixtureComponent, ModelConfig, notation, overrides
+from gpt_jax.config import Config, DataConfig, MixtureComponent, ModelConfig, overrides, wording
 from gpt_jax.config.fields import setting
 
 QUICK = settings(max_examples=50, deadline=None)
@@ -139,9 +139,9 @@ def test_what_is_shown_is_read_back(key):
     config, default = changed(key), overrides.flatten(Config())
     values = overrides.flatten(config)
     assert values[key] != default[key]
-    shown = {k: notation.show(v) for k, v in values.items() if v != default[k]}
+    shown = {k: wording.show(v) for k, v in values.items() if v != default[k]}
     assert overrides.override(Config(), shown) == config
-    assert overrides.override(config, {k: notation.show(default[k]) for k in shown}) == Config()
+    assert overrides.override(config, {k: wording.show(default[k]) for k in shown}) == Config()
 
 
 @QUICK

@@ -16,9 +16,8 @@ from gpt_jax.config.how import (
     TrackingConfig,
 )
 from gpt_jax.config.model import ModelConfig
-from gpt_jax.config.optimizer import OptimizerConfig, ScheduleConfig
 from gpt_jax.config.task import TaskConfig
-from gpt_jax.config.train import TrainConfig
+from gpt_jax.config.train import OptimizerConfig, ScheduleConfig, TrainConfig
 
 __all__ = [
     "DRAFT",

@@ -13,7 +13,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, ValidationInfo
 
-from gpt_jax.config import entries, notation
+from gpt_jax.config import entries
 from gpt_jax.config.adapt import AdaptConfig
 from gpt_jax.config.data import DataConfig
 from gpt_jax.config.distill import DistillConfig
@@ -26,9 +26,8 @@ from gpt_jax.config.how import (
     TrackingConfig,
 )
 from gpt_jax.config.model import ModelConfig
-from gpt_jax.config.optimizer import OptimizerConfig, ScheduleConfig
 from gpt_jax.config.task import TaskConfig
-from gpt_jax.config.train import TrainConfig
+from gpt_jax.config.train import OptimizerConfig, ScheduleConfig, TrainConfig
 
 
 def _run(extension: str) -> str:
@@ -195,8 +194,10 @@ class Config:
         default = OptimizerConfig()
         given, plain = vars(optimizer), vars(default)
         if unread := [name for name in entry.unread if given[name] != plain[name]]:
+            from gpt_jax.config import wording
+
             named = ", ".join(f"optimizer.{name} = {given[name]}" for name in unread)
-            reset = " ".join(f"optimizer.{name}={notation.show(plain[name])}" for name in unread)
+            reset = " ".join(f"optimizer.{name}={wording.show(plain[name])}" for name in unread)
             raise ValueError(
                 f"{named} is not read by optimizer.name = {optimizer.name}; leave it at its "
                 f"default ({reset}), or set one of optimizer.options"

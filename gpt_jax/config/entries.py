@@ -54,15 +54,17 @@ class Entry:
         try:
             return self.options(**given)
         except ValidationError as error:
+            from gpt_jax.config import wording
+
             first = error.errors()[0]
             if not first["loc"]:  # a check of several options
-                raise ValueError(f"{key}: {notation.reason(first)}") from None
+                raise ValueError(f"{key}: {wording.reason(first)}") from None
             option = str(first["loc"][0])
             annotation = notation.annotation_of(self.options.__pydantic_fields__[option])
             if first["type"] == "missing":
-                allowed = notation.describe(annotation)
+                allowed = wording.describe(annotation)
                 raise ValueError(f"{self.name} needs {key}.{option} ({allowed})") from None
-            raise ValueError(notation.refusal(f"{key}.{option}", first, annotation)) from None
+            raise ValueError(wording.refusal(f"{key}.{option}", first, annotation)) from None
 
 
 def unknown_option(key: str, owner: str, option: str, known: Sequence[str]) -> str:

@@ -19,7 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from gpt_jax.config import Config, notation, python_file
 from gpt_jax.config.fields import DRAFT, Facts
-from gpt_jax.hints import did_you_mean, nearest
+from gpt_jax.hints import nearest
 from gpt_jax.storage.checksum import json_checksum
 from gpt_jax.storage.json_files import read_object
 
@@ -31,39 +31,6 @@ SHIPPED = (
 
 ADDED = "extension"
 """Key of a change that adds to a config's `extensions` instead of replacing them."""
-
-ELSEWHERE = {
-    "lr": "optimizer.learning_rate",
-    "wd": "optimizer.weight_decay",
-    "grad_clip": "optimizer.clip_norm",
-    "max_grad_norm": "optimizer.clip_norm",
-    "batch_size": "train.batch_sequences",
-    "steps": "train.tokens",
-    "max_steps": "train.tokens",
-    "max_iters": "train.tokens",
-    "warmup": "schedule.warmup_tokens",
-    "warmup_steps": "schedule.warmup_tokens",
-    "warmup_iters": "schedule.warmup_tokens",
-    "lr_scheduler": "schedule.name",
-    "depth": "model.n_layers",
-    "num_layers": "model.n_layers",
-    "n_layer": "model.n_layers",
-    "width": "model.d_model",
-    "hidden_size": "model.d_model",
-    "n_embd": "model.d_model",
-    "num_heads": "model.n_heads",
-    "n_head": "model.n_heads",
-    "block_size": "model.seq_len",
-    "context_length": "model.seq_len",
-    "max_length": "model.seq_len",
-    "dropout": "model.dropout_residual",
-    "precision": "compute.dtype",
-    "bf16": "compute.dtype",
-    "gradient_accumulation_steps": "compute.microbatches",
-    "eval_interval": "evaluate.every_tokens",
-    "save_steps": "checkpoint.every_tokens",
-}
-"""Names of settings in other code bases, and here: durations here are in tokens."""
 
 
 def load(
@@ -107,6 +74,18 @@ def run_extensions(changes: Mapping[str, Any]) -> None:
     for key in (ADDED, "extensions"):
         if value := changes.get(key):
             _extensions().run_all(value)
+
+
+def _unknown(key: str, known: Mapping[str, Any]) -> str:
+    from gpt_jax.config import mistakes
+
+    return mistakes.unknown(key, known)
+
+
+def _one_line(error: ValidationError) -> str:
+    from gpt_jax.config import mistakes
+
+    return mistakes.one_line(error, fields())
 
 
 def _extensions() -> ModuleType:
@@ -327,8 +306,10 @@ def parse_arguments(arguments: Sequence[str]) -> dict[str, str]:
         given = rest.pop(0)
         key, equals, value = given.partition("=")
         if not given.startswith("--") and not equals:
+            from gpt_jax.config.wording import in_a_line
+
             raise ValueError(
-                f"unexpected argument '{notation.in_a_line(given)}'; overrides look like --seed 1"
+                f"unexpected argument '{in_a_line(given)}'; overrides look like --seed 1"
             )
         key = key.removeprefix("--").replace("-", "_")
         field = _split_option(key, known)[0]
@@ -340,7 +321,9 @@ def parse_arguments(arguments: Sequence[str]) -> dict[str, str]:
             if not rest or rest[0].startswith("--"):
                 annotation = known[field].annotation
                 if notation.strip(annotation) is not bool:
-                    raise ValueError(f"--{key} needs a value ({notation.describe(annotation)})")
+                    from gpt_jax.config.wording import describe
+
+                    raise ValueError(f"--{key} needs a value ({describe(annotation)})")
                 value = "true"
             else:
                 value = rest.pop(0)
@@ -348,20 +331,6 @@ def parse_arguments(arguments: Sequence[str]) -> dict[str, str]:
             value = f"{changes[key]},{value}"
         changes[key] = value
     return changes
-
-
-def _unknown(key: str, known: Mapping[str, Any]) -> str:
-    leaves = {k.rsplit(".", 1)[-1]: k for k in known}
-    leaf_given = key.rsplit(".", 1)[-1]
-    given = notation.in_a_line(key)
-    if leaf_given in ELSEWHERE:
-        return f"unknown config key '{given}'; here it is '{ELSEWHERE[leaf_given]}'"
-    section = nearest(key, {k.partition(".")[0] for k in known if "." in k}, cutoff=0.75)
-    hint = did_you_mean(key, section or known, cutoff=0.5)
-    leaf = nearest(leaf_given, leaves)
-    if not hint and leaf:
-        hint = f"; did you mean '{leaves[leaf[0]]}'?"
-    return f"unknown config key '{given}'{hint} (gpt-jax train --help all lists them)"
 
 
 def _refuse_unknown(tree: Mapping[str, Any], prefix: str, known: Mapping[str, Any]) -> None:
@@ -372,25 +341,3 @@ def _refuse_unknown(tree: Mapping[str, Any], prefix: str, known: Mapping[str, An
         if not isinstance(value, Mapping) or not any(k.startswith(key + ".") for k in known):
             raise ValueError(_unknown(key, known))
         _refuse_unknown(value, key + ".", known)
-
-
-def _one_line(error: ValidationError) -> str:
-    parts, known = [], fields()
-    for item in error.errors():
-        key = _section_of(error.title) + ".".join(str(p) for p in item["loc"])
-        if item["type"] == "unexpected_keyword_argument":
-            parts.append(_unknown(key, known))
-        elif key in known:
-            parts.append(notation.refusal(key, item, known[key].annotation))
-        else:
-            ours, message = item["type"] == "value_error", notation.reason(item)
-            parts.append(message if ours else f"{key}: {message}")
-    return "; ".join(dict.fromkeys(parts))
-
-
-def _section_of(class_name: str) -> str:
-    """`model.` of ModelConfig; empty of Config itself."""
-    for field in dataclasses.fields(Config):
-        if isinstance(field.type, type) and field.type.__name__ == class_name:
-            return f"{field.name}."
-    return "" if class_name == Config.__name__ else f"{class_name}."

@@ -4,8 +4,8 @@ import dataclasses
 
 from gpt_jax import failures
 from gpt_jax.config.config import Config
-from gpt_jax.config.notation import describe, show
 from gpt_jax.config.overrides import fields, flatten
+from gpt_jax.config.wording import describe, show
 from gpt_jax.hints import did_you_mean
 
 MOST_USED = (

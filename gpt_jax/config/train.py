@@ -1,15 +1,20 @@
-"""The duration of training, its batches and its loss. Must not import jax."""
+"""Training: its duration, batches and loss; the update rule, and the learning rate over training.
+
+Must not import jax.
+"""
 
 from typing import Annotated, Literal
 
-from gpt_jax.config.entries import OBJECTIVES, OneOf
+from gpt_jax.config.entries import OBJECTIVES, OPTIMIZERS, SCHEDULES, OneOf
 from gpt_jax.config.fields import (
+    Fraction,
     HashableDict,
     NonNegative,
     NonNegativeFloat,
     Options,
     Positive,
     PositiveFloat,
+    Probability,
     check,
     fresh,
     section,
@@ -56,3 +61,53 @@ class TrainConfig:
                 f"{self.batch_sequences}"
             )
         return self
+
+
+@section
+class OptimizerConfig:
+    """The update rule."""
+
+    name: Annotated[str, OneOf(OPTIMIZERS)] = "adamw"
+    """Update rule; muon orthogonalises matrices and leaves the rest to adamw. A name of optax or
+    optax.contrib (adabelief, optax.adamw) is that library's rule."""
+    learning_rate: PositiveFloat = setting(3e-4, use="lane")
+    """Peak learning rate; of adafactor, relative to a parameter's root mean square."""
+    b1: Probability = setting(0.9, use="lane")
+    """Decay of the first moment; momentum of sgd, muon and adafactor."""
+    b2: Probability = setting(0.95, use="lane")
+    """Decay of the second moment (adam, adamw, lion, and what muon leaves to adamw)."""
+    epsilon: PositiveFloat = setting(1e-8, use="lane")
+    """Added to the root of the second moment."""
+    weight_decay: NonNegativeFloat = setting(0.1, use="lane")
+    """Decoupled weight decay, times the learning rate; of adam, L2 added to the gradient."""
+    decay: Literal["matrices", "no_bias_or_gain", "all"] = "no_bias_or_gain"
+    """Parameters that decay: kernels and an untied head; all but biases and gains (GPT-1); all."""
+    clip_norm: PositiveFloat | None = setting(1.0, use="lane")
+    """Gradients are scaled down to this global norm."""
+    adam_learning_rate: PositiveFloat | None = setting(None, use="lane")
+    """Muon only: peak learning rate of what is not a matrix, and embeddings; none = the same."""
+    ema_decay: Probability | None = None
+    """Keep an exponential moving average of the parameters, and evaluate it."""
+    options: Options = fresh(HashableDict, added="2026-11-28")
+    """Options of the update rule's own, or of an optax optimizer, by name:
+    optimizer.options.eps=1e-6."""
+
+
+@section
+class ScheduleConfig:
+    """The learning rate over training, as a fraction of its peak."""
+
+    name: Annotated[str, OneOf(SCHEDULES)] = "cosine"
+    """Shape after warmup; wsd: warmup, stable, decay."""
+    warmup_tokens: NonNegative = setting(0, unit="tokens")
+    """Linear warmup from zero."""
+    decay_tokens: Positive | None = setting(None, unit="tokens")
+    """Tokens at which cosine or linear reaches its end (warmup included); none = train.tokens."""
+    cooldown_tokens: NonNegative = setting(0, unit="tokens", length=True)
+    """Length of wsd's last, decaying part."""
+    cooldown: Literal["linear", "sqrt"] = "linear"
+    """wsd: decay linearly, or as 1 - sqrt(progress)."""
+    final_fraction: Fraction = 0.0
+    """Learning rate at the end of the decay, as a fraction of the peak."""
+    options: Options = fresh(HashableDict, added="2026-11-28")
+    """Options of the shape's own, by name (power: exponent)."""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from gpt_jax.config import Config, overrides
 from gpt_jax.config.meshes import obstacle
-from gpt_jax.config.notation import show
+from gpt_jax.config.wording import show
 from gpt_jax.cost.estimate import Plan, make_plan
 from gpt_jax.cost.mesh import without_ramp
 from gpt_jax.cost.topology import Topology

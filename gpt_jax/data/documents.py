@@ -1,7 +1,6 @@
 """A document, a source of documents, and a record's text. Must not import jax."""
 
 import dataclasses
-import json
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -29,24 +28,6 @@ class Source:
     """A line on each thing that was left out or guessed."""
     earlier_identity: str = ""
     """The identity that versions gave it which trained on files of every name; empty = the same."""
-
-
-def record_text(line: bytes, field: str, where: str) -> str:
-    """The text in a line of JSON. Raises ValueError saying where and what is wrong with it."""
-    try:
-        record = json.loads(line.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{where} is not UTF-8: {error.reason} at its byte {error.start:,}") from (
-            None
-        )
-    except ValueError as error:
-        raise ValueError(f"{where} is not valid JSON: {error}") from None
-    except RecursionError:
-        raise ValueError(f"{where} is JSON nested too deeply to be read") from None
-    if not isinstance(record, dict):
-        raise ValueError(f"{where} is not a JSON object")
-    check_field(field, record, where)
-    return as_text(record[field], where)
 
 
 def check_field(field: str, names: Iterable[str], where: str) -> None:

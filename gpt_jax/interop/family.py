@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from gpt_jax.config import ModelConfig, notation, overrides
+from gpt_jax.config import ModelConfig, overrides, wording
 from gpt_jax.config.entries import Entry, Table
 from gpt_jax.interop.names import Tensor
 
@@ -142,8 +142,8 @@ def differences(allowed: Allowed, config: ModelConfig) -> list[str]:
     """Fields of a config with a value that is not allowed: 'norm = layernorm; the config has
     rmsnorm'."""
     return [
-        f"{name} = {' or '.join(map(notation.show, values))}; the config has "
-        f"{notation.show(getattr(config, name))}"
+        f"{name} = {' or '.join(map(wording.show, values))}; the config has "
+        f"{wording.show(getattr(config, name))}"
         for name, values in allowed.items()
         if getattr(config, name) not in values
     ]
@@ -179,8 +179,8 @@ def read_config(facts: Facts, where: str) -> tuple[Family, ModelConfig]:
         for key, values in family.fixed.items():
             if facts.get(key, values[0]) not in values:
                 raise ValueError(
-                    f"{key} = {notation.show(facts[key])} is not computed here; allowed: "
-                    f"{' or '.join(map(notation.show, values))}"
+                    f"{key} = {wording.show(facts[key])} is not computed here; allowed: "
+                    f"{' or '.join(map(wording.show, values))}"
                 )
         return family, overrides.from_dict({"model": family.read(facts)}).model
     except KeyError as error:

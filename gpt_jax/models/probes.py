@@ -7,6 +7,7 @@ import jax
 from gpt_jax.models.attention_module import ACTIVATIONS
 from gpt_jax.models.gpt import GPT, Params
 from gpt_jax.models.layers import make_norm
+from gpt_jax.models.routed import by_layer
 from gpt_jax.optim.parametrization import output_multiplier
 
 
@@ -24,14 +25,13 @@ def activations(model: GPT, params: Params, tokens_BT: jax.Array) -> dict[str, j
     )
     seen = variables[ACTIVATIONS]
     members = [seen["blocks"][str(i)] for i in range(len(config.layer_pattern))]
-    by_layer = model.by_layer
     return {
         "embedding": seen["embedded"][0],
-        "scores": by_layer([member["attention"]["scores"] for member in members]),
-        "weights": by_layer([member["attention"]["weights"] for member in members]),
-        "attention": by_layer([member["attention_output"] for member in members]),
-        "mlp": by_layer([member["mlp_output"] for member in members]),
-        "stream": by_layer([seen["blocks"][f"stream_{i}"] for i in range(len(members))]),
+        "scores": by_layer(model, [member["attention"]["scores"] for member in members]),
+        "weights": by_layer(model, [member["attention"]["weights"] for member in members]),
+        "attention": by_layer(model, [member["attention_output"] for member in members]),
+        "mlp": by_layer(model, [member["mlp_output"] for member in members]),
+        "stream": by_layer(model, [seen["blocks"][f"stream_{i}"] for i in range(len(members))]),
         "logits": logits[..., : config.vocab_size],
     }
 

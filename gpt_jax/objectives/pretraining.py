@@ -80,9 +80,10 @@ def batch_loss(
     inputs = *texts, dropout_key, whole, prefix_BPD, batch.positions_BT
     if model.config.n_experts is None:
         return output_loss(model, params, model.apply(*inputs), batch, loss_weights.z_loss)
+    from gpt_jax.models.routed import apply_with_routers
     from gpt_jax.objectives.routers import router_sums
 
-    y, router_logits = model.apply_with_routers(*inputs)
+    y, router_logits = apply_with_routers(model, *inputs)
     objective, sums = output_loss(model, params, y, batch, loss_weights.z_loss)
     router = router_sums(model.config, router_logits, batch.weights_BT)
     objective += loss_weights.router_load_balance * router.load_balance

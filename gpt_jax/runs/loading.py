@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from gpt_jax.config import Config, notation, overrides
+from gpt_jax.config import Config, overrides, wording
 from gpt_jax.cost import flops
 from gpt_jax.data.tokenizers import Tokenizer, load_tokenizer
 from gpt_jax.data.tokenizers.base import SPEC_FILE
@@ -24,6 +24,7 @@ from gpt_jax.storage.json_files import Damaged
 if TYPE_CHECKING:
     from gpt_jax.models.gpt import GPT, Params
     from gpt_jax.parallel.sharding import Layout
+    from gpt_jax.steps.step import Steps
 
 
 class Origin(NamedTuple):
@@ -93,7 +94,6 @@ def load_model(
 
     from gpt_jax.models.gpt import make_gpt
     from gpt_jax.runs.quantised import restore_found
-    from gpt_jax.steps.compiled_steps import abstract_params, combine_params
     from gpt_jax.steps.program import make_steps
 
     path, manifest = choose(run.checkpoints.absolute(), checkpoint)
@@ -123,7 +123,7 @@ def _check_seals(run: RunDirectory, config: Config, manifest: Manifest) -> None:
     if facts.get("config_digest") != json_checksum(facts["config"]):
         saved = overrides.from_dict(manifest.config)
         changed = [
-            f"{key} was {notation.show(old)}, is {notation.show(new)}"
+            f"{key} was {wording.show(old)}, is {wording.show(new)}"
             for key, (old, new) in overrides.differences(saved, config).items()
             if key.startswith(COMPUTED_WITH)
         ]
@@ -226,7 +226,7 @@ def _other_architecture(base: Config, config: Config) -> str:
         and key not in free
     }
     return "; ".join(
-        f"{key} is {notation.show(old)} there, {notation.show(new)} here"
+        f"{key} is {wording.show(old)} there, {wording.show(new)} here"
         for key, (old, new) in changed.items()
     )
 
@@ -255,3 +255,31 @@ def origin(path: str, sealed: str | None = None) -> Origin | None:
 def _files_digest(checkpoint: Path) -> str:
     files = read_manifest(checkpoint).files
     return json_checksum(files)[:12]
+
+
+def abstract_params(steps: "Steps", layout: "Layout | None") -> "tuple[Params, Params]":
+    """(frozen, trained) parameters as shapes, with their shardings on the layout's mesh."""
+    import jax
+
+    def made(key: jax.Array) -> "tuple[Params, Params]":
+        return steps.split(key, steps.model.init(key))
+
+    abstract = jax.eval_shape(made, jax.random.key(0))
+    if layout is None:
+        return abstract
+    return jax.tree.map(
+        lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+        abstract,
+        tuple(map(layout.shardings, steps.axes()[:2])),
+    )
+
+
+def combine_params(steps: "Steps", seed: int, base: "Params", trained: "Params") -> "Params":
+    """All of the model's parameters, from those that training began at and the trained ones."""
+    import jax
+
+    def combined(base: "Params", trained: "Params") -> "Params":
+        frozen = steps.begin(jax.random.key(seed), base)[1]
+        return steps.combine(frozen, trained)
+
+    return jax.jit(combined)(base, trained)

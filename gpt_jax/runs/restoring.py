@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import jax
 
-from gpt_jax.config import Config, extensions, notation, overrides
+from gpt_jax.config import Config, extensions, overrides, wording
 from gpt_jax.runs.checkpoint_choice import find_sound
 from gpt_jax.runs.checkpoint_files import Manifest, Which, named_leaves
 from gpt_jax.storage import paths
@@ -26,7 +26,7 @@ def check_fingerprint(saved: Config, new: Config) -> None:
     changed = overrides.differences(saved, new)
     if changed:
         fields = "; ".join(
-            f"{key} was {notation.show(old)}, is {notation.show(now)}"
+            f"{key} was {wording.show(old)}, is {wording.show(now)}"
             for key, (old, now) in changed.items()
         )
         raise ValueError(

@@ -71,32 +71,6 @@ def optimizer_shardings(
     return jax.tree_util.tree_map_with_path(place, opt_state)
 
 
-def abstract_params(steps: Steps, layout: Layout | None) -> tuple[Params, Params]:
-    """(frozen, trained) parameters as shapes, with their shardings on the layout's mesh."""
-
-    def made(key: jax.Array) -> tuple[Params, Params]:
-        return steps.split(key, steps.model.init(key))
-
-    abstract = jax.eval_shape(made, jax.random.key(0))
-    if layout is None:
-        return abstract
-    return jax.tree.map(
-        lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
-        abstract,
-        tuple(map(layout.shardings, steps.axes()[:2])),
-    )
-
-
-def combine_params(steps: Steps, seed: int, base: Params, trained: Params) -> Params:
-    """All of the model's parameters, from those that training began at and the trained ones."""
-
-    def combined(base: Params, trained: Params) -> Params:
-        frozen = steps.begin(jax.random.key(seed), base)[1]
-        return steps.combine(frozen, trained)
-
-    return jax.jit(combined)(base, trained)
-
-
 @dataclasses.dataclass(frozen=True)
 class CompiledSteps:
     """`Steps` as jitted functions with fixed shardings; the training state is donated."""

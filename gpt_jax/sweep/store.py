@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from gpt_jax.config import Config, extensions, notation, overrides
+from gpt_jax.config import Config, extensions, overrides, wording
 from gpt_jax.config.timetable import make_timetable
 from gpt_jax.hints import did_you_mean
 from gpt_jax.runs import checkpoint_files
@@ -124,7 +124,7 @@ class SweepDirectory:
                 key, (old, new) = next(iter(changed.items()))
                 raise ValueError(
                     f"trial {entry.name} in {place} was run under another config ({key} was "
-                    f"{notation.show(old)}, is {notation.show(new)}); choose another --workdir"
+                    f"{wording.show(old)}, is {wording.show(new)}); choose another --workdir"
                 )
         for entry in entries:
             extensions.write_copies(entry.config.extensions, sweep.path)

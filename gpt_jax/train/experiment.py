@@ -3,7 +3,7 @@
     config      = resolved(config)                 with what a task's examples decide
     prepared    = prepare(config, run)              data, mesh, model, timetable, compiled steps
     base        = bind_base(prepared, params)       what is frozen, and the state to begin with
-    given       = bind_teacher(prepared)            a teacher's parameters
+    given       = teacher_params(config, run, layout)    a teacher's parameters
     experiment  = bind(prepared, base, given)       the settings on the devices: ready to train
 
 `gpt_jax.train.start` walks through the last three, for it knows where a run goes on.
@@ -17,13 +17,13 @@ from typing import Literal, Protocol
 
 import jax
 
-from gpt_jax.config import Config, meshes, overrides
+from gpt_jax.config import Config
 from gpt_jax.config.timetable import Timetable, make_timetable
 from gpt_jax.cost import cpu_speed, flops
 from gpt_jax.data import Corpus, Stream, prepare_mixture
 from gpt_jax.data.shards import TokenShards
 from gpt_jax.data.stream import Samples
-from gpt_jax.data.tokenizers import Tokenizer, load_tokenizer
+from gpt_jax.data.tokenizers import Tokenizer
 from gpt_jax.evaluate.validation import Validation, validate_lanes, validation_batches
 from gpt_jax.models.gpt import GPT, Params, make_gpt
 from gpt_jax.parallel import dispatch
@@ -219,7 +219,11 @@ def prepare(
         )
     model = make_gpt(config.model, config.compute, layout)
     timetable = make_timetable(config)
-    teacher = _teacher(config, data.tokenizer, layout)
+    teacher = None
+    if config.distill.teacher:
+        from gpt_jax.train.teacher import make_teacher
+
+        teacher = make_teacher(config, data.tokenizer, layout)
     steps = compile_steps(config, model, layout, teacher)
     return Prepared(
         config=config,
@@ -246,24 +250,13 @@ def bind_base(prepared: Prepared, params: Params) -> Base:
     return Base(state, frozen, data)
 
 
-def bind_teacher(prepared: Prepared) -> Params:
-    """Parameters of config.distill.teacher on the mesh; empty without one."""
-    teacher = prepared.config.distill.teacher
-    if not teacher:
-        return {}
-    from gpt_jax.runs.loading import begun_with, plain_model
-
-    found = begun_with(prepared.run, "teacher", teacher)
-    return plain_model(teacher, prepared.config, prepared.layout, found and found.step)[1]
-
-
 def bind(
     prepared: Prepared, base: Base | None, given: Params, timetable: Timetable | None = None
 ) -> Experiment:
     """The experiment, ready to train.
 
-    base: None = all parameters are trained. given: `bind_teacher`. timetable: of a run that goes
-    on after steps in other batches or to another length; None = the config's own.
+    base: None = all parameters are trained. given: `teacher_params`, or nothing. timetable: of a
+    run that goes on after steps in other batches or to another length; None = the config's own.
     """
     timetable = timetable or prepared.timetable
     numbers = jax.device_put(make_settings(prepared.config, timetable), prepared.layout.everywhere)
@@ -271,33 +264,6 @@ def bind(
     values = vars(prepared) | {"timetable": timetable, "data": data}
     frozen = {} if base is None else base.frozen
     return Experiment(**values, settings=numbers._replace(frozen=frozen, given=given))
-
-
-def _teacher(config: Config, tokenizer: Tokenizer, layout: Layout) -> GPT | None:
-    """The model of config.distill.teacher. Raises ValueError if it cannot teach this one."""
-    if not config.distill.teacher:
-        return None
-    run = RunDirectory(config.distill.teacher)
-    model = run.require_config().model
-    if load_tokenizer(run.tokenizer).fingerprint != tokenizer.fingerprint:
-        raise ValueError(
-            f"distill.teacher = {run.path} has another tokenizer than the data; both must have one"
-        )
-    if model.vocab_size != config.model.vocab_size:
-        raise ValueError(
-            f"distill.teacher = {run.path} has model.vocab_size = {model.vocab_size:,}, this "
-            f"config {config.model.vocab_size:,}; set it to that"
-        )
-    if model.seq_len < config.model.seq_len:
-        raise ValueError(
-            f"distill.teacher = {run.path} reads {model.seq_len:,} tokens; model.seq_len = "
-            f"{config.model.seq_len:,} must not exceed that"
-        )
-    n_devices, sizes = layout.mesh.size, vars(model)
-    laid_out = overrides.draft(config, {f"model.{name}": size for name, size in sizes.items()})
-    if obstacle := meshes.obstacle(laid_out, n_devices):
-        raise ValueError(f"distill.teacher = {run.path} cannot lie on this mesh: {obstacle}")
-    return make_gpt(model, config.compute, layout)
 
 
 def resolved(config: Config) -> Config:

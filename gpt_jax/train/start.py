@@ -7,6 +7,7 @@ from pathlib import Path
 import jax
 
 from gpt_jax.config import Config, overrides
+from gpt_jax.models.gpt import Params
 from gpt_jax.parallel.processes import is_writer
 from gpt_jax.runs.checkpoint import Checkpoints
 from gpt_jax.runs.directory import RunDirectory
@@ -18,7 +19,6 @@ from gpt_jax.train.experiment import (
     Prepared,
     bind,
     bind_base,
-    bind_teacher,
     facts,
 )
 
@@ -91,7 +91,11 @@ def initial_state(
         found = begun_with(prepared.run, "base", config.base)
         params = base_params(config, prepared.model, prepared.layout, found)
         base = bind_base(prepared, params)
-    given = bind_teacher(prepared)
+    given: Params = {}
+    if config.distill.teacher:
+        from gpt_jax.train.teacher import teacher_params
+
+        given = teacher_params(config, prepared.run, prepared.layout)
     if resuming:
         from gpt_jax.train.resume import step_to_resume, timetable_after
 

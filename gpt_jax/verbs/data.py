@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from gpt_jax import pasting
 from gpt_jax.config import Config, DataConfig
-from gpt_jax.config.notation import describe
 from gpt_jax.config.overrides import fields, load, override
+from gpt_jax.config.wording import describe
 from gpt_jax.data.build import build
 from gpt_jax.data.corpora import prepare
 from gpt_jax.data.finished import say_lines

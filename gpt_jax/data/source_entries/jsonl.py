@@ -1,11 +1,12 @@
 """Files of JSON lines, each line a record that holds a document. Must not import jax."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from gpt_jax.config import DataConfig
-from gpt_jax.data.documents import Document, Source, record_text
+from gpt_jax.data.documents import Document, Source, as_text, check_field
 from gpt_jax.data.file_source import UTF_16, of_files
 from gpt_jax.data.source_entry import SourceEntry
 
@@ -39,6 +40,24 @@ def _lines(path: Path, max_expansion: int) -> Iterator[bytes]:
             if most is not None and len(line) > most:
                 raise too_large(path, f"{path}, line {number:,}", most, max_expansion)
             yield line
+
+
+def record_text(line: bytes, field: str, where: str) -> str:
+    """The text in a line of JSON. Raises ValueError saying where and what is wrong with it."""
+    try:
+        record = json.loads(line.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{where} is not UTF-8: {error.reason} at its byte {error.start:,}") from (
+            None
+        )
+    except ValueError as error:
+        raise ValueError(f"{where} is not valid JSON: {error}") from None
+    except RecursionError:
+        raise ValueError(f"{where} is JSON nested too deeply to be read") from None
+    if not isinstance(record, dict):
+        raise ValueError(f"{where} is not a JSON object")
+    check_field(field, record, where)
+    return as_text(record[field], where)
 
 
 ENTRY = SourceEntry(name="jsonl", summary="files of JSON lines, a record each", open=open_jsonl)
