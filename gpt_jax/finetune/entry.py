@@ -77,7 +77,7 @@ class TaskEntry(Entry):
     label: str = "label"
     """Field of a record that holds the label, unless `task.label` names another."""
     labels: Literal["none", "value", "option", "class", "classes"] = "none"
-    """What a record's label is: there is none; a number; the index of an option (of which there may
+    """Kind of a record's label: there is none; a number; the index of an option (of which there may
     be `task.options`); the name of a class; or a list of classes, one for each word."""
     reads: frozenset[str] = frozenset()
     """Fields of the `task` section, among `SOME_TASKS` of `gpt_jax.config.task`, that it reads; a

@@ -24,7 +24,7 @@ HEAD_STD = 0.02
 
 
 class Reading(NamedTuple):
-    """What a head reads of a batch of B rows of K sequences."""
+    """Inputs of a head: activations and labels of a batch of B rows of K sequences."""
 
     x_BTD: jax.Array
     """The last activations [B K, T, D], float32."""

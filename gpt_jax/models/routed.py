@@ -1,4 +1,4 @@
-"""What layers give beside their outputs: the router logits of a model with experts."""
+"""Values that layers sow beside their outputs: the router logits of a model with experts."""
 
 import jax
 import jax.numpy as jnp
