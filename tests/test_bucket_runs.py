@@ -20,9 +20,9 @@ from tiny_run import (
 )
 
 from gpt_jax import cli
-from gpt_jax.runs.checkpoint import restore_state
 from gpt_jax.runs.checkpoint_files import saved_steps
 from gpt_jax.runs.directory import RunDirectory
+from gpt_jax.runs.restoring import restore_state
 from gpt_jax.storage import lease
 from gpt_jax.storage.buckets import bucket_of
 from gpt_jax.storage.paths import Address

@@ -23,7 +23,7 @@ output
 errors
 failures
 pasting
-storage: . atomic checksum csv_cells json_files locks exclusive optional compressed paths tables
+storage: . atomic checksum csv_cells json_files locks optional compressed paths tables
     objects gcs s3 buckets lease copies places
 pages
 config: fields wording notation entries adapt data distill how model python_file extensions task

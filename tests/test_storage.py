@@ -6,8 +6,7 @@ import re
 import pytest
 
 from gpt_jax.storage.checksum import checksum, file_checksum, json_checksum, seed_of
-from gpt_jax.storage.exclusive import create_locked, is_locked
-from gpt_jax.storage.locks import Held, locked
+from gpt_jax.storage.locks import Held, create_locked, is_locked, locked
 
 ABC = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 """SHA-256 of "abc": FIPS 180-4's example."""

@@ -163,12 +163,12 @@ def measure_validation(case: Case, mode: str, n_units: int, data: Path) -> Recor
     import jax
 
     from gpt_jax.runs.directory import RunDirectory
-    from gpt_jax.train.experiment import bind, bind_teacher, prepare
+    from gpt_jax.train.experiment import bind, prepare
 
     config = make_config(case, mode, FIRST_STEPS, data)
     with tempfile.TemporaryDirectory() as place:
         prepared = prepare(config, RunDirectory(place))
-        experiment = bind(prepared, None, bind_teacher(prepared))
+        experiment = bind(prepared, None, {})
     params = jax.jit(experiment.model.init)(jax.random.key(0))
     n_tokens = 0
 

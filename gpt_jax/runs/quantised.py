@@ -90,7 +90,7 @@ def dequantised(path: str, stored: dict[str, jax.Array], shape: tuple[int, ...])
 
 
 def restore(directory: Path, abstract: Any, which: Which, field: str) -> Any:
-    """`gpt_jax.runs.checkpoint.restore_params`, of weights that may be stored in few bits."""
+    """`gpt_jax.runs.restoring.restore_params`, of weights that may be stored in few bits."""
     return restore_found(*find_sound(directory.absolute(), which), abstract, field)
 
 

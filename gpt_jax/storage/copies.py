@@ -33,8 +33,8 @@ from gpt_jax.runtime import cache_directory
 from gpt_jax.storage.atomic import replacing
 from gpt_jax.storage.buckets import bucket_of
 from gpt_jax.storage.checksum import checksum
-from gpt_jax.storage.exclusive import create_locked, is_locked
 from gpt_jax.storage.lease import Lease, take
+from gpt_jax.storage.locks import create_locked, is_locked
 from gpt_jax.storage.objects import Objects, Stat
 from gpt_jax.storage.paths import Address
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from gpt_jax.storage import places
 from gpt_jax.storage.json_files import Damaged, read_object
+from gpt_jax.storage.locks import create_locked, is_locked
 
 if TYPE_CHECKING:
     from gpt_jax.storage.objects import Stat
