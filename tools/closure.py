@@ -2,6 +2,7 @@
 
     python tools/closure.py                                     this project
     python tools/closure.py ../nanodo --entry nanodo/main.py    and another checkout, by its imports
+    python tools/closure.py --unused                            and what is imported, but not called
 
 Columns: modules (and lines) that the training command imports; files (and lines) to read for one
 training step; files that name a given optimizer and a given position encoding, a measure of how
@@ -33,6 +34,22 @@ files = {getattr(module, "__file__", None) for module in list(sys.modules.values
 print("\\n" + json.dumps(sorted(f for f in files if f)))
 """
 """Train, then print the files of all imported modules."""
+
+CALLED = """
+import json, sys, threading
+called = set()
+def note(frame, event, _):
+    code = frame.f_code
+    called.add(f"{code.co_filename}:{code.co_firstlineno}")
+threading.setprofile(note)
+sys.setprofile(note)
+from gpt_jax.cli import main
+status = main(json.loads(sys.argv[1]))
+sys.setprofile(None)
+assert not status, status
+print("\\n" + json.dumps(sorted(called)))
+"""
+"""Train, then print FILE:LINE of every function that ran."""
 
 MADE = """
 import json, sys
@@ -75,6 +92,12 @@ def count_lines(files: Iterable[Path]) -> int:
 
 def run(program: str, *arguments: str, cwd: Path) -> list[Path]:
     """The files that a program prints on its last line, those of this project's package alone."""
+    found = map(Path, printed(program, *arguments, cwd=cwd))
+    return [path for path in found if path.is_relative_to(ROOT / "gpt_jax")]
+
+
+def printed(program: str, *arguments: str, cwd: Path) -> list[str]:
+    """The list that a program prints on its last line."""
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, "-c", program, *arguments],
@@ -86,12 +109,18 @@ def run(program: str, *arguments: str, cwd: Path) -> list[Path]:
     )
     if done.returncode:
         raise SystemExit(done.stderr[-2000:])
-    found = map(Path, json.loads(done.stdout.splitlines()[-1]))
-    return [path for path in found if path.is_relative_to(ROOT / "gpt_jax")]
+    found: list[str] = json.loads(done.stdout.splitlines()[-1])
+    return found
 
 
 def imported_by_training(config: Path) -> list[Path]:
     """Files of this project that `gpt-jax train CONFIG` imports, by training for two steps."""
+    found = map(Path, train(config, IMPORTED))
+    return [path for path in found if path.is_relative_to(ROOT / "gpt_jax")]
+
+
+def train(config: Path, program: str) -> list[str]:
+    """The list that a program prints when it trains the config for two steps."""
     with tempfile.TemporaryDirectory() as directory:
         text = Path(directory) / "text.txt"
         text.write_text("".join(f"line {i} of a short text\n" for i in range(2000)))
@@ -115,7 +144,40 @@ def imported_by_training(config: Path) -> list[Path]:
             command += [f"--{key}", value]
         made = {k: v for k, v in changes.items() if k.startswith("data.")}
         run(MADE, str(config), json.dumps(made), cwd=Path(directory))
-        return run(IMPORTED, json.dumps(command), cwd=Path(directory))
+        return printed(program, json.dumps(command), cwd=Path(directory))
+
+
+def not_called(config: Path, files: Iterable[Path]) -> dict[Path, dict[str, int]]:
+    """{file: {function: its lines}} of those that `gpt-jax train CONFIG` does not call."""
+    called = set(train(config, CALLED))
+
+    def visit(node: ast.AST, file: Path) -> dict[str, int]:
+        found: dict[str, int] = {}
+        for child in ast.iter_child_nodes(node):
+            if not isinstance(child, ast.FunctionDef):
+                found |= visit(child, file)
+                continue
+            first = min([child.lineno, *(d.lineno for d in child.decorator_list)])
+            if f"{file}:{first}" in called:
+                found |= visit(child, file)
+            else:
+                found[f"{child.name} ({first})"] = (child.end_lineno or first) - first + 1
+        return found
+
+    return {file: visit(ast.parse(file.read_text(encoding="utf-8")), file) for file in files}
+
+
+def count_prose(files: Iterable[Path]) -> int:
+    """Lines of docstrings and comments, and blank ones."""
+    total = 0
+    for file in files:
+        text = file.read_text(encoding="utf-8")
+        total += sum(line.strip()[:1] in ("", "#") for line in text.splitlines())
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+                lines = text.splitlines()[node.lineno - 1 : node.end_lineno]
+                total += sum(line.strip()[:1] not in ("", "#") for line in lines)
+    return total
 
 
 def traced_in_a_step(config: Path) -> list[Path]:
@@ -201,6 +263,9 @@ def main() -> None:
     parser.add_argument("--optimizer", default="muon", help="the word that is looked for")
     parser.add_argument("--position", default="alibi", help="the word that is looked for")
     parser.add_argument("--files", action="store_true", help="list the files too")
+    parser.add_argument(
+        "--unused", action="store_true", help="list functions that are imported and not called"
+    )
     arguments = parser.parse_args()
     if arguments.checkout is not None and arguments.entry is None:
         parser.error("--entry: the training script of the other checkout, as in train.py")
@@ -222,6 +287,22 @@ def main() -> None:
             print(f"\n{title}")
             for file in files:
                 print(f"  {count_lines([file]):>6,}  {file.relative_to(ROOT)}")
+    if arguments.unused:
+        tell_unused(arguments.config, modules)
+
+
+def tell_unused(config: Path, modules: list[Path]) -> None:
+    """Print what of the imported lines is prose, and what is not called."""
+    found = not_called(config, modules)
+    n = sum(sum(functions.values()) for functions in found.values())
+    print(
+        f"\nof {count_lines(modules):,} imported lines {count_prose(modules):,} are docstrings, "
+        f"comments and blank, and {n:,} are in functions that this run does not call:"
+    )
+    for file, functions in sorted(found.items(), key=lambda item: -sum(item[1].values())):
+        if functions:
+            named = ", ".join(f"{name} {lines}" for name, lines in functions.items())
+            print(f"  {sum(functions.values()):>4}  {file.relative_to(ROOT)}: {named}")
 
 
 def row(
