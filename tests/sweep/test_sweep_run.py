@@ -67,9 +67,9 @@ BASE = Config(
 def get_sweep():
     return make_trials(BASE, [{grid}])
 """
+TWO = '{"optimizer.learning_rate": 0.01}, {"optimizer.learning_rate": 0.03, "seed": 1}'
 GRID = (
-    '{"optimizer.learning_rate": 0.01}, {"optimizer.learning_rate": 0.03, "seed": 1}, '
-    '{"optimizer.b1": 0.5, "schedule.name": "constant", "model.init_std": 0.1}, '
+    TWO + ', {"optimizer.b1": 0.5, "schedule.name": "constant", "model.init_std": 0.1}, '
     '{"optimizer.weight_decay": 0.0, "schedule.warmup_tokens": 640}'
 )
 N_STEPS = 20
@@ -110,14 +110,18 @@ def run(workspace: Any, file: Path, directory: Path, *more: str) -> subprocess.C
 
 
 @pytest.fixture(scope="module")
-def solo(workspace, tmp_path_factory, request) -> dict[str, RunDirectory]:
+def solo(workspace, tmp_path_factory) -> dict[str, RunDirectory]:
     """Every trial of GRID by the loop of `gpt-jax train`."""
-    root = tmp_path_factory.mktemp("solo")
-    _, trials = load_sweep(write_sweep(workspace, root, GRID), {})
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(workspace.cache))
-        for trial in trials:
-            train(trial.config, root / trial.name)
+
+    def train_all(root: Path) -> None:
+        _, trials = load_sweep(write_sweep(workspace, root, GRID), {})
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("XDG_CACHE_HOME", str(workspace.cache))
+            for trial in trials:
+                train(trial.config, root / trial.name)
+
+    root = once(tmp_path_factory, "solo", train_all)
+    _, trials = load_sweep(root / "tiny_sweep.py", {})
     return {trial.name: RunDirectory(root / trial.name) for trial in trials}
 
 
@@ -277,24 +281,21 @@ def test_a_pack_whose_trials_share_no_saved_step_goes_on(
 
 
 def test_packs_of_two_shapes_lie_on_devices_of_their_own(workspace, solo, tmp_path):
-    """Eight simulated devices: two packs of four trials at once, each trial on its own device."""
-    wider = GRID.replace("{", '{"model.ffn_size": 32, ')
-    file = write_sweep(workspace, tmp_path, f"{GRID}, {wider}")
+    """Four simulated devices: two packs of two trials at once, each trial on its own device."""
+    wider = TWO.replace("{", '{"model.ffn_size": 32, ')
+    file = write_sweep(workspace, tmp_path, f"{TWO}, {wider}")
     one = ("--launcher", "packed", "--jobs", "1")
     made = command(workspace, file, tmp_path / "runs", *one)
-    made["env"] |= {"XLA_FLAGS": simulated_devices(8)}
+    made["env"] |= {"XLA_FLAGS": simulated_devices(4)}
     done = subprocess.run(**made, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
     (log,) = (tmp_path / "runs" / "logs").glob("*.log")
     said = [line for line in log.read_text().splitlines() if " trials " in line]
-    assert sorted(line.partition("; ")[2] for line in said) == [
-        "devices 0, 1, 2, 3",
-        "devices 4, 5, 6, 7",
-    ]
-    assert all(line.startswith("4 trials vectorised over the devices") for line in said)
+    assert sorted(line.partition("; ")[2] for line in said) == ["devices 0, 1", "devices 2, 3"]
+    assert all(line.startswith("2 trials vectorised over the devices") for line in said)
     sweep = SweepDirectory.open(tmp_path / "runs")
     by_fingerprint = {r.read_result()["fingerprint"]: r for r in solo.values()}
-    for entry in sweep.entries[:4]:
+    for entry in sweep.entries[:2]:
         alone = by_fingerprint[entry.fingerprint]
         np.testing.assert_allclose(losses(sweep.run(entry.name)), losses(alone), RTOL)
     assert set(sweep.states().values()) == {"done"}
