@@ -82,6 +82,29 @@ def test_a_copy_follows_its_bucket(bucket):
     assert places.named(f"cannot read {copy}/a.txt") == f"cannot read {bucket}/x/a.txt"
 
 
+def test_what_goes_before_it_is_read_is_looked_for_again(bucket, monkeypatch):
+    """As the parts of a metrics file do, when a run that ends puts them into one file."""
+    put(bucket, "x/metrics.jsonl.parts/000001-0", "one\n")
+    put(bucket, "x/a.txt", "a")
+    listed = copies.Copy._list
+    stale = []
+
+    def list_and_end(self, under):
+        found = listed(self, under)
+        if not stale:
+            stale.append(found)
+            put(bucket, "x/metrics.jsonl", "one\ntwo\n")
+            gone = [f"{Address(bucket).key}/x/{n}" for n in ("a.txt", *found) if n != "a.txt"]
+            bucket_of(Address(bucket)).delete(gone)
+        return found
+
+    monkeypatch.setattr(copies.Copy, "_list", list_and_end)
+    copy = places.on_disk(f"{bucket}/x")
+    assert "metrics.jsonl.parts/000001-0" in stale[0]
+    assert (copy / "metrics.jsonl").read_text() == "one\ntwo\n"
+    assert (copy / "a.txt").read_text() == "a"
+
+
 @pytest.mark.parametrize("kind", ["s3"])
 def test_the_cache_of_large_objects_is_bounded(kind, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

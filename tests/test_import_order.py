@@ -99,8 +99,8 @@ train: . task_data teacher experiment judge recorder resume start lanes watch dr
 plan: . hlo costs gpu_target devices compiled table text
 sweep: . grid budget ladder lanes law_values machine measure naming page_numbers page_fits trial
     branches load cost plan_text inputs plan claims store hopeless stopping attempt packs status
-    table missing stopped figures to_loss laws page_runs sections page report view slurm worker
-    launch
+    table missing stopped figures to_loss laws page_runs sections page report view slurm
+    worker ray_tasks launch
 verbs: . next_steps compress coord_check data doctor evaluate export fit compare fit_chain fit_curve
     fit_hyperparameters fit_mixture generate import_ inspect next plan predict runs serve sweep
     table train finetune

@@ -41,6 +41,8 @@ from gpt_jax.storage.paths import Address
 CACHE_BYTES = "GPT_JAX_BUCKET_CACHE_BYTES"
 """Environment variable: the size of the cache of large objects."""
 DEFAULT_CACHE_BYTES = 50 * 10**9
+LOOKS = 5
+"""Times that a place is listed where objects go before they are read."""
 TRANSFERS = 8
 """Objects that are read or stored at a time."""
 SEALS = ("manifest.json", "config.json", "result.json")
@@ -95,20 +97,29 @@ class Copy:
         with self._lock:
             if time.monotonic() - self._looked.get(under, -math.inf) < older_than:
                 return
-            self._looked[under] = time.monotonic()
-            found = {n: s for n, s in self._list(under).items() if not self._is_ours(n)}
-            kept = {n: s for n, s in self._known.items() if not _beneath(n, under)}
-            ours = {n: s for n, s in self._known.items() if self._is_ours(n)}
-            self._known = kept | ours | found
-            small = [n for n in found if not _is_hidden(n) and not LARGE.search(n)]
-            self._each(self._fetch, [n for n in small if self._is_stale(n)])
-            grown = {_grown(n) for n in found} - {""}
-            for base in grown:
-                self._merge(base)
-            for name in [n for n in self._have if _beneath(n, under) and not self._is_ours(n)]:
-                if name not in found and name not in grown:
-                    (self.path / name).unlink(missing_ok=True)
-                    del self._have[name]
+            for left in reversed(range(LOOKS)):
+                self._looked[under] = time.monotonic()
+                try:
+                    self._refresh(under)
+                    return
+                except FileNotFoundError:  # its writer has deleted it since it was listed
+                    if not left:
+                        raise
+
+    def _refresh(self, under: str) -> None:
+        found = {n: s for n, s in self._list(under).items() if not self._is_ours(n)}
+        kept = {n: s for n, s in self._known.items() if not _beneath(n, under)}
+        ours = {n: s for n, s in self._known.items() if self._is_ours(n)}
+        self._known = kept | ours | found
+        small = [n for n in found if not _is_hidden(n) and not LARGE.search(n)]
+        self._each(self._fetch, [n for n in small if self._is_stale(n)])
+        grown = {_grown(n) for n in found} - {""}
+        for base in grown:
+            self._merge(base)
+        for name in [n for n in self._have if _beneath(n, under) and not self._is_ours(n)]:
+            if name not in found and name not in grown:
+                (self.path / name).unlink(missing_ok=True)
+                del self._have[name]
 
     def listed(self, under: str) -> dict[str, Stat]:
         """Objects beneath a name by their keys, as of the last refresh."""

@@ -24,6 +24,7 @@ from gpt_jax.hints import counted
 from gpt_jax.output import say
 from gpt_jax.runtime import INTERRUPTED
 from gpt_jax.storage import paths, places
+from gpt_jax.sweep import ray_tasks
 from gpt_jax.sweep.load import load_sweep
 from gpt_jax.sweep.status import TrialProgress, count, progress, summary, table
 from gpt_jax.sweep.store import RETRIED, SweepDirectory
@@ -31,7 +32,7 @@ from gpt_jax.sweep.trial import Trial
 from gpt_jax.sweep.view import make_view
 from gpt_jax.sweep.worker import STOP_RULES
 
-LAUNCHERS = ("local", "packed", "slurm")
+LAUNCHERS = ("local", "packed", "slurm", "ray")
 POLL_SECONDS = 0.5
 MOST_IDLE_DEATHS = 3
 """Deaths in a row of workers that held no trial, after which they are not started again."""
@@ -43,9 +44,10 @@ examples:
   gpt-jax sweep run experiments/lr_sweep/sweep.py --launcher packed  # trials of a shape together
   gpt-jax sweep run experiments/lr_sweep/sweep.py --jobs 2           # two workers on this host
   gpt-jax sweep run experiments/lr_sweep/sweep.py --launcher slurm   # see --slurm options
+  gpt-jax sweep run experiments/lr_sweep/sweep.py --launcher ray --ray gpus=1 --workdir gs://b/sweep
 
 Run it again, here or on any host that shares the directory, and it does what is missing. Any other
-scheduler (Ray, Kubernetes) starts a worker with: python -m gpt_jax.sweep.worker runs/SWEEP
+scheduler (Kubernetes) starts a worker with: python -m gpt_jax.sweep.worker runs/SWEEP
 """
 
 
@@ -73,6 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_stopping(parser)
     slurm.add_arguments(parser)
+    ray_tasks.add_arguments(parser)
     parser.epilog = EPILOG
 
 
@@ -123,6 +126,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run what is missing; 0 when every trial is done, stopped early or diverged, 1 where one
     failed or is damaged."""
     check_stopping(arguments)
+    ray_tasks.check(arguments)
     if arguments.jobs is None:
         arguments.jobs = default_jobs(arguments.launcher)
     if arguments.jobs < 1:
@@ -151,8 +155,7 @@ def run(arguments: argparse.Namespace) -> int:
 
         return slurm.launch(sweep, arguments)
     with stop_requested() as stop:
-        with Workers(sweep, arguments) as workers:
-            watch(sweep, workers, stop)
+        train_missing(sweep, arguments, stop)
         if arguments.finish_sample and not stop:
             finish_sample(sweep, arguments, stop)
     final = progress(sweep)
@@ -175,6 +178,7 @@ def _next(
         words += ["--workdir", str(arguments.workdir)]
     if arguments.launcher != "local":
         words += ["--launcher", arguments.launcher]
+    words += [word for given in arguments.ray for word in ("--ray", given)]
     changes = overrides.parse_arguments(arguments.rest)
     counts = count(trials)
     for state in ("failed", "damaged", "diverged"):
@@ -194,8 +198,16 @@ def finish_sample(sweep: SweepDirectory, arguments: argparse.Namespace, stop: li
     print(f"finishing a sample of the trials stopped early: {', '.join(names)}")
     again = argparse.Namespace(**{**vars(arguments), "only": names, "retry": ["stopped"]})
     limited = sweep.only(names)
-    with Workers(limited, again) as workers:
-        watch(limited, workers, stop)
+    train_missing(limited, again, stop)
+
+
+def train_missing(sweep: SweepDirectory, arguments: argparse.Namespace, stop: list[int]) -> None:
+    """Train what is missing by the launcher's workers, and show progress until they have ended."""
+    if arguments.launcher == "ray":
+        ray_tasks.train_missing(sweep, arguments, stop)
+        return
+    with Workers(sweep, arguments) as workers:
+        watch(sweep, workers, stop)
 
 
 def _in_group(trial: Trial, name: str) -> Trial:
