@@ -25,6 +25,7 @@ def render(
     script: str,
     *,
     colours: str = "light dark",
+    asks_server: bool = False,
     filters: dict[str, Filter] | None = None,
     **values: Any,
 ) -> str:
@@ -34,6 +35,7 @@ def render(
       template, style, script: files of ours, as PACKAGE/NAME; the policy names the digests of the
         latter two.
       colours: schemes that the page's style knows.
+      asks_server: whether its script sends requests to the server that the page is from.
       filters: functions that the template calls by name.
       values: what it prints.
     """
@@ -51,15 +53,16 @@ def render(
         title=title,
         style=Markup(style),
         script=Markup(script),
-        policy=_policy(style, script),
+        policy=_policy(style, script, asks_server),
         colours=colours,
         **values,
     )
 
 
-def _policy(style: str, script: str) -> str:
+def _policy(style: str, script: str, asks_server: bool) -> str:
+    connect = "connect-src 'self'; " if asks_server else ""
     return (
-        f"default-src 'none'; img-src data:; style-src '{_digest(style)}'; "
+        f"default-src 'none'; {connect}img-src data:; style-src '{_digest(style)}'; "
         f"script-src '{_digest(script)}'; base-uri 'none'; form-action 'none'"
     )
 

@@ -102,7 +102,7 @@ sweep: . grid budget ladder lanes law_values machine measure naming page_numbers
     table missing stopped figures to_loss laws page_runs sections page report view slurm
     worker ray_tasks launch
 verbs: . next_steps compress coord_check data doctor evaluate export fit compare fit_chain fit_curve
-    fit_hyperparameters fit_mixture generate import_ inspect next plan predict runs serve sweep
+    fit_hyperparameters fit_mixture generate chat import_ inspect next plan predict runs serve sweep
     table train finetune
 cli
 completion

@@ -89,6 +89,11 @@ def choose_template(
     return tokenizer, load_template("chat")
 
 
+def knows_chats(tokenizer: Tokenizer, task: TaskConfig) -> bool:
+    """Whether a run was fine-tuned on conversations, or its model came with a chat template."""
+    return task.name in ("respond", "prefer") or bool(tokenizer.conventions.chat_template)
+
+
 def render_jinja(tokenizer: Tokenizer, turns: Turns, generation_prompt: bool = True) -> str:
     """The turns as the tokenizer's own template writes them."""
     jinja2 = require("jinja2", "chat")

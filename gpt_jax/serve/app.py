@@ -3,6 +3,7 @@
 import asyncio
 import collections
 import contextlib
+import functools
 import json
 import secrets
 import time
@@ -16,9 +17,10 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from gpt_jax import pages
 from gpt_jax.data.tokenizers import Tokenizer
 from gpt_jax.finetune.templates import Template
 from gpt_jax.inference.chat import stop_strings
@@ -47,9 +49,12 @@ class Served:
         template: Template | None,
         access: Access | None = None,
         filters: Filters = NO_FILTERS,
+        knows_chats: bool = False,
     ):
+        """knows_chats: whether the chat page converses, and does not continue texts."""
         self.engine, self.name, self.template = engine, name, template
         self.access, self.filters = access or Access(), filters
+        self.knows_chats = knows_chats
         self.at_work: dict[str, int] = {}
         self.created = int(time.time())
         self.registry = CollectorRegistry()
@@ -66,6 +71,20 @@ class Served:
             name: Gauge(f"gpt_jax_{name}", name.replace("_", " "), registry=self.registry)
             for name in describe(engine)
         }
+
+    @functools.cached_property
+    def page(self) -> str:
+        """The chat page."""
+        return pages.render(
+            "gpt_jax.serve/chat.html",
+            self.name,
+            "gpt_jax.serve/chat.css",
+            "gpt_jax.serve/chat.js",
+            asks_server=True,
+            model=self.name,
+            chat=self.knows_chats,
+            needs_key=bool(self.access.keys),
+        )
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -96,6 +115,7 @@ def make_app(served: Served) -> Starlette:
 
     return Starlette(
         routes=[
+            route("/", "GET", _page),
             route("/v1/completions", "POST", _completions),
             route("/v1/chat/completions", "POST", _chat),
             route("/v1/models", "GET", _models),
@@ -107,6 +127,11 @@ def make_app(served: Served) -> Starlette:
         middleware=[Middleware(HostGuard, access=served.access)],
         exception_handlers={HTTPException: _not_found, Exception: _failed},
     )
+
+
+async def _page(served: Served, _: HttpRequest) -> Response:
+    """The page to talk with the model; who may is decided by the requests that it sends."""
+    return HTMLResponse(served.page, headers={"Content-Security-Policy": "frame-ancestors 'none'"})
 
 
 async def _not_found(request: HttpRequest, error: Exception) -> Response:

@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="text to continue; may be given several times; without one, a new document",
     )
     parser.add_argument("--samples", type=int, default=1, metavar="N", help="texts for each prompt")
-    _add_sampling(parser, default)
+    add_sampling(parser, default)
     _add_chat(parser)
     text_filters.add_arguments(parser)
     parser.add_argument(
@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(takes_overrides=True)
 
 
-def _add_sampling(parser: argparse.ArgumentParser, default: SamplingConfig) -> None:
+def add_sampling(parser: argparse.ArgumentParser, default: SamplingConfig) -> None:
     """How tokens are drawn, and where a text ends."""
     parser.add_argument(
         "--max-new-tokens",
@@ -107,11 +107,29 @@ def _add_chat(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="each prompt is what a user says: answer it by the run's chat template",
     )
-    parser.add_argument("--system", metavar="TEXT", help="--chat: what the system says first")
+    add_template(parser, "--chat: ")
+
+
+def add_template(parser: argparse.ArgumentParser, when: str = "") -> None:
+    """Options for the beginning of a conversation, and its template."""
+    parser.add_argument("--system", metavar="TEXT", help=f"{when}what the system says first")
     parser.add_argument(
         "--template",
         metavar="NAME",
-        help="--chat: chat, plain, a JSON or a .jinja file; default: the run's own, or chat",
+        help=f"{when}chat, plain, a JSON or a .jinja file; default: the run's own, or chat",
+    )
+
+
+def sampling_of(arguments: argparse.Namespace) -> SamplingConfig:
+    """How tokens are drawn, as the options say."""
+    return SamplingConfig(
+        max_new_tokens=arguments.max_new_tokens,
+        temperature=arguments.temperature,
+        top_k=arguments.top_k,
+        top_p=arguments.top_p,
+        min_p=arguments.min_p,
+        repetition_penalty=arguments.repetition_penalty,
+        seed=arguments.seed,
     )
 
 
@@ -121,15 +139,7 @@ def run(arguments: argparse.Namespace) -> int:
     from gpt_jax.inference.generate import generate_text, joined
     from gpt_jax.runs.loading import load_run
 
-    sampling = SamplingConfig(
-        max_new_tokens=arguments.max_new_tokens,
-        temperature=arguments.temperature,
-        top_k=arguments.top_k,
-        top_p=arguments.top_p,
-        min_p=arguments.min_p,
-        repetition_penalty=arguments.repetition_penalty,
-        seed=arguments.seed,
-    )
+    sampling = sampling_of(arguments)
     changes = parse_arguments(arguments.rest)
     if not arguments.chat and (arguments.system or arguments.template):
         raise ValueError("--system and --template are of a chat: give --chat too")

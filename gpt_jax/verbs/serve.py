@@ -74,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
     for package in ("h11", "starlette", "prometheus_client"):
         require(package, "serve")
     from gpt_jax.config.overrides import parse_arguments
-    from gpt_jax.inference.chat import choose_template
+    from gpt_jax.inference.chat import choose_template, knows_chats
     from gpt_jax.runs.loading import load_run
     from gpt_jax.serve.access import Access, names_of
     from gpt_jax.serve.app import Served, make_app
@@ -101,7 +101,8 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.open_metrics,
         arguments.any_content_type,
     )
-    served = Served(engine, name, template, access, kept_out)
+    chats = arguments.template is not None or knows_chats(tokenizer, config.task)
+    served = Served(engine, name, template, access, kept_out, chats)
     socket = listen(arguments.host, arguments.port)
     port = socket.getsockname()[1]
     shown = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
@@ -110,6 +111,7 @@ def run(arguments: argparse.Namespace) -> int:
         f"{f'{len(keys)} keys' if keys else 'no keys: everybody who reaches it'}",
         flush=True,
     )
+    print(f"a page to {'talk' if chats else 'write'} with it: http://{shown}:{port}/", flush=True)
     patience = Patience(arguments.header_seconds, arguments.body_seconds)
     serve(uvicorn, make_app(served), socket, patience)
     return 0
