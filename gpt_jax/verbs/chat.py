@@ -13,7 +13,7 @@ from gpt_jax.config.overrides import parse_arguments
 from gpt_jax.inference import chat
 from gpt_jax.inference import filters as text_filters
 from gpt_jax.inference.settings import SamplingConfig
-from gpt_jax.runs import checkpoint_files
+from gpt_jax.runs import checkpoint_choice
 from gpt_jax.verbs.generate import HOW, add_sampling, add_template, sampling_of
 
 PROMPT = "you: "
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_template(parser)
     text_filters.add_arguments(parser)
     parser.add_argument("--seed", type=int, default=0, help="of the first answer; default 0")
-    checkpoint_files.add_argument(parser)
+    checkpoint_choice.add_argument(parser)
     parser.epilog = HOW
     parser.set_defaults(takes_overrides=True)
 
@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     sampling = sampling_of(arguments)
     changes = parse_arguments(arguments.rest)
     kept_out = text_filters.make_filters(arguments)
-    which = checkpoint_files.parse_which(arguments.checkpoint)
+    which = checkpoint_choice.parse_which(arguments.checkpoint)
     from gpt_jax.inference.decode import decoding_params
     from gpt_jax.inference.generate import generate_text
     from gpt_jax.runs.loading import load_run
