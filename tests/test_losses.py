@@ -66,7 +66,7 @@ def test_a_target_is_picked_as_by_its_index_and_its_gradient_scatters_nothing(ba
         return jnp.sum(weights * (jax.nn.logsumexp(logits, axis=-1) - at_target))
 
     def ours(logits):
-        return cross_entropy_sums(logits, targets, weights).cross_entropy
+        return cross_entropy_sums(logits, targets, weights, masked=True).cross_entropy
 
     value, gradient = jax.value_and_grad(ours)(logits)
     expected_value, expected_gradient = jax.value_and_grad(picked)(logits)
@@ -138,7 +138,9 @@ def test_a_model_has_the_same_loss_in_parts(monkeypatch, changes, products):
     batch = Batch(tokens[:, :-1], tokens[:, 1:], np.ones((3, 8), np.float32), None)
 
     def of(model):
-        loss = functools.partial(batch_loss, model, batch=batch, weights=LossWeights(z_loss=0.01))
+        loss = functools.partial(
+            batch_loss, model, batch=batch, loss_weights=LossWeights(z_loss=0.01)
+        )
         return jax.jit(jax.value_and_grad(loss, has_aux=True))
 
     logits = f"tensor<3x8x{config.padded_vocab_size}xf32>"

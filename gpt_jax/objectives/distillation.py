@@ -78,7 +78,8 @@ def distillation_loss(
         x, taught, targets, counted = part
         logits = model.logits(x, matrix)[..., :known].astype(jnp.float32)
         wanted = jax.lax.stop_gradient(teacher.model.logits(taught, taught_matrix))[..., :known]
-        sums = cross_entropy_sums(logits, targets, counted)
+        masked = not model.execution.how.cpu_forms
+        sums = cross_entropy_sums(logits, targets, counted, masked)
         apart = divergence(wanted, logits, config.temperature)
         sums = sums._replace(distillation=jnp.sum(counted.astype(jnp.float32) * apart))
         return jax.tree.map(jnp.add, total, sums), None

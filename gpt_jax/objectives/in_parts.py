@@ -57,7 +57,8 @@ def _loss_by_tokens(
         alone = dataclasses.replace(model, layout=dataclasses.replace(layout, replicated=kept))
 
     def objective(x_btD: jax.Array, matrix: jax.Array, targets: jax.Array, counted: jax.Array):
-        sums = cross_entropy_sums(alone.logits(x_btD, matrix), targets, counted)
+        logits = alone.logits(x_btD, matrix)
+        sums = cross_entropy_sums(logits, targets, counted, masked=True)
         return sums.cross_entropy + z_loss * sums.z_loss, sums
 
     def split(x_BT: jax.Array) -> jax.Array:

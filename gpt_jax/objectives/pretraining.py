@@ -97,7 +97,8 @@ def output_loss(
     """`batch_loss` from logits, or from the last activations where it is computed in parts; without
     the routers' losses."""
     if not model.execution.loss_in_parts:
-        sums = cross_entropy_sums(y, batch.targets_BT, batch.weights_BT)
+        masked = not model.execution.how.cpu_forms
+        sums = cross_entropy_sums(y, batch.targets_BT, batch.weights_BT, masked)
         return sums.cross_entropy + z_loss * sums.z_loss, sums
     from gpt_jax.objectives.in_parts import loss_of_activations
 

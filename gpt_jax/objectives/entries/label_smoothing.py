@@ -42,7 +42,8 @@ def make(config: Config, model: "GPT", options: Options) -> "Objective":
             """(objective, sums) of a batch; the sums are those of the next token."""
             texts = params, batch.tokens_BT, batch.segments_BT
             logits = self.model.apply(*texts, key, True, None, batch.positions_BT)
-            sums = cross_entropy_sums(logits, batch.targets_BT, batch.weights_BT)
+            masked = not self.model.execution.how.cpu_forms
+            sums = cross_entropy_sums(logits, batch.targets_BT, batch.weights_BT, masked)
             ids = logits[..., : self.model.config.vocab_size]
             uniform_BT = jax.nn.logsumexp(logits, axis=-1) - jnp.mean(ids, axis=-1)
             spread = options.share * jnp.sum(batch.weights_BT * uniform_BT)
