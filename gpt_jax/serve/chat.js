@@ -54,18 +54,29 @@ async function* pieces(response) {
   }
 }
 
+/* The server's answer. Where the conversation has outgrown the context, the oldest message and its
+   answer are left out, and the reader is told. */
+async function ask(text, signal, answer) {
+  for (;;) {
+    const [path, body] = request(text);
+    const options = { method: "POST", headers: headers(), body: JSON.stringify(body), signal };
+    const response = await fetch(path, options);
+    if (response.ok) return response;
+    const { error } = await response.json();
+    if (error.code !== "context_length_exceeded" || turns.length < 3) throw new Error(error.message);
+    turns = turns.slice(2);
+    answer.before(show("note", "The oldest message has left the context."));
+  }
+}
+
 async function send(text) {
   if (chats) turns.push({ role: "user", content: text });
   show("user", text);
   const answer = show("assistant", "");
-  const [path, body] = request(text);
   stop = new AbortController();
   find("send").textContent = "Stop";
   try {
-    const options = { method: "POST", headers: headers(), body: JSON.stringify(body) };
-    const response = await fetch(path, { ...options, signal: stop.signal });
-    if (!response.ok) throw new Error((await response.json()).error.message);
-    for await (const piece of pieces(response)) {
+    for await (const piece of pieces(await ask(text, stop.signal, answer))) {
       answer.textContent += piece;
       answer.scrollIntoView({ block: "end" });
     }
