@@ -194,7 +194,7 @@ COPIED = (
 )
 """Arguments that may be addresses, of what a verb reads or writes: it gets the copy on this
 machine, and what it has changed there is stored when it ends."""
-ADDRESSES = ("workdir", "base", "branch_from", "sweep")
+ADDRESSES = ("workdir", "base", "branch_from", "sweep", "path", "tokenizer")
 """Arguments that may be addresses of what is at work, or read, for longer: the verb gets those."""
 
 
@@ -210,8 +210,8 @@ def _check_paths(parsed: argparse.Namespace) -> None:
 
 
 def _fetch(parsed: argparse.Namespace) -> list[Path]:
-    """Put copies, or addresses that hold an object's name, where a verb has addresses as text;
-    returns the copies."""
+    """Put copies in place of addresses, or addresses in place of what `Path` made of them; returns
+    the copies."""
     copies = []
     for name, value in vars(parsed).items():
         items = value if isinstance(value, list) else [value]
@@ -221,7 +221,7 @@ def _fetch(parsed: argparse.Namespace) -> list[Path]:
             copies += [places.on_disk(item) for item in items if _is_address(item)]
             items = [type(x)(places.on_disk(x)) if _is_address(x) else x for x in items]
         else:
-            items = [paths.given(item) for item in items]
+            items = [paths.given(item) if isinstance(item, Path) else item for item in items]
         setattr(parsed, name, items if isinstance(value, list) else items[0])
     return copies
 

@@ -13,14 +13,19 @@ def say(text: str) -> None:
     """A line on stderr, if it can be written."""
     if sys.stderr is None:  # closed before we started
         return
-    for rewrite in REWRITES:
-        text = rewrite(text)
     try:
-        print(text, file=sys.stderr, flush=True)
+        print(rewritten(text), file=sys.stderr, flush=True)
     except (OSError, ValueError):  # a broken pipe, a full disk, a terminal that is gone; closed
         silence()
     except RuntimeError:  # a signal's handler, called while another line was being written
         pass
+
+
+def rewritten(text: str) -> str:
+    """A line as users read it: REWRITES are applied."""
+    for rewrite in REWRITES:
+        text = rewrite(text)
+    return text
 
 
 def silence() -> None:

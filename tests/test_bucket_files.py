@@ -8,6 +8,7 @@ from bucket_servers import forgotten
 
 from gpt_jax import cli
 from gpt_jax.config import DataConfig
+from gpt_jax.data import verified
 from gpt_jax.data.corpora import prepare
 from gpt_jax.storage import copies, places
 from gpt_jax.storage.buckets import bucket_of
@@ -63,6 +64,27 @@ def test_a_text_is_a_corpus_once(bucket, tmp_path):
         again = prepare(config, progress=False)
     assert again.directory == first.directory
     assert again.split("train").n_tokens > 1000
+
+
+def test_shards_are_built_into_a_bucket_and_trained_from_there(bucket, monkeypatch, tmp_path):
+    monkeypatch.setattr(cli, "prepare_process", lambda: None)
+    text = tmp_path / "a.txt"
+    text.write_text("a text of some length. " * 400)
+    built = ["data", "build", "--source", "text", "--path", str(text), "--tokenizer", "byte"]
+    place = f"{bucket}/corpus"
+    assert cli.main([*built, "--output", place]) == 0
+    assert cli.main([*built, "--output", str(tmp_path / "corpus")]) == 0
+    local = prepare(DataConfig(source="shards", path=str(tmp_path / "corpus")), progress=False)
+    cached = copies.cached_object("").parent
+    hashed: list[str] = []
+    check = verified.check_hash
+    monkeypatch.setattr(verified, "check_hash", lambda p, h: (hashed.append(p.name), check(p, h)))
+    for _ in range(2):
+        with forgotten():
+            corpus = prepare(DataConfig(source="shards", path=place), progress=False)
+            assert corpus.fingerprint == local.fingerprint
+            assert (corpus.split("train").read(0, 9) == local.split("train").read(0, 9)).all()
+        assert len(list(cached.iterdir())) == len(hashed) == 4, "fetched and compared once"
 
 
 def test_a_copy_follows_its_bucket(bucket):

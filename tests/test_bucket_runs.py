@@ -3,11 +3,14 @@
 import os
 import random
 import signal
+import socket
 import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
+import jax
+import numpy as np
 import pytest
 from bucket_servers import MOSTLY_GS, forgotten
 from once import once
@@ -140,6 +143,69 @@ def test_killed_twenty_times_runs_are_the_same(train, workspace, bucket, tmp_pat
     assert not [name for name in names(bucket) if ".tmp" in name or ".parts/" in name]
     with capsys.disabled():
         print(f"{n_kills} kills of {n_runs + 1} runs in {bucket}")
+
+
+def together(workspace: Workspace, run: str, caches: Path, n: int) -> list[subprocess.Popen[str]]:
+    """The processes of one run, as on hosts that share no disk: each has a cache of its own."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    line = workspace.command(Path("x"), *settings(workspace), "--compute.dtype=float32")
+    line[line.index("x")] = run
+    line += ["--mesh.fsdp=2"] if n == 2 else []
+    places = [[], []] if n == 1 else [["--coordinator", f"localhost:{port}"]] * n
+    several = [["--processes", str(n), "--process", str(i)] if n > 1 else [] for i in range(n)]
+    return [
+        subprocess.Popen(
+            [*line, *places[i], *several[i]],
+            env=os.environ | {"XDG_CACHE_HOME": str(caches / str(i))},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for i in range(n)
+    ]
+
+
+@pytest.mark.slow
+def test_two_processes_write_one_sharded_checkpoint(workspace, bucket, tmp_path):
+    """Both are killed in the middle and go on together; one process alone reads what they wrote."""
+    run = f"{bucket}/run"
+    started = together(workspace, run, tmp_path, 2)
+    give_up = time.monotonic() + 300
+    while not (sealed := [n for n in names(bucket) if n.endswith("manifest.json")]):
+        assert time.monotonic() < give_up
+        assert started[0].poll() is None, started[0].communicate()
+        time.sleep(0.1)
+    for process in started:
+        process.kill()
+        process.communicate()
+    shards = [n for n in names(bucket) if n.startswith(sealed[0].replace("manifest.json", "state"))]
+    kernels = [
+        n for n in shards if "params" in n and n.rpartition("/")[2].replace(".", "").isdigit()
+    ]
+    assert len({n.rpartition("/")[0] for n in kernels}) < len(kernels), "both wrote shards"
+    ended = [(p, *p.communicate(timeout=300)) for p in together(workspace, run, tmp_path, 2)]
+    assert [process.returncode for process, _, _ in ended] == [0, 0], ended[0][2] + ended[1][2]
+    assert "continuing after step" in ended[0][2]
+    assert not [name for name in names(bucket) if ".shards" in name or ".tmp" in name]
+    (tmp_path / "alone").mkdir()
+    alone = workspace.train(tmp_path / "alone" / "run", "--compute.dtype=float32")
+    assert alone.returncode == 0, alone.stderr
+    with forgotten():
+        ours, reference = RunDirectory(run), RunDirectory(tmp_path / "alone" / "run")
+        abstract, last = abstract_state(workspace.config()), saved_steps(ours.checkpoints)[-1]
+        read = restore_state(ours.checkpoints, abstract, last)
+        wanted = restore_state(reference.checkpoints, abstract, last)
+        for mine, theirs in zip(jax.tree.leaves(read), jax.tree.leaves(wanted), strict=True):
+            if jax.dtypes.issubdtype(mine.dtype, jax.dtypes.prng_key):
+                continue
+            np.testing.assert_allclose(mine, theirs, rtol=2e-2, atol=2e-3)
+        theirs = {r["step"]: r["loss"] for r in records(reference) if "loss" in r}
+        assert {r["step"] for r in records(ours) if "loss" in r} == set(theirs)
+        for record in records(ours):
+            if "loss" in record:
+                assert record["loss"] == pytest.approx(theirs[record["step"]], rel=1e-3)
 
 
 def test_a_second_process_is_refused_by_name(train, bucket, capsys):

@@ -81,8 +81,8 @@ finetune: . embeddings noise recipes scores templates inputs checks packing read
 inference: . chat filters retrieval settings sampling decode generate
 steps: . coord_check step program compiled_steps
 compress: . matrices prune
-runs: . checkpoint_files checkpoint_choice restoring checkpoint history quantised tracking mirrors
-    directory loading
+runs: . checkpoint_files apart checkpoint_choice restoring checkpoint history quantised tracking
+    mirrors directory loading
 interop: . names family gpt_like rope layouts llama_like families families.mistral families.gemma
     families.gemma2 families.gemma3_text families.gpt2 families.gpt_neox families.llama
     families.arcee families.mixtral families.olmo families.olmo2 families.olmoe families.openai_gpt

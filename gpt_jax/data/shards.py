@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from gpt_jax.data.tokenizers import Tokenizer, load_tokenizer
 from gpt_jax.storage.checksum import file_checksum, json_checksum
-from gpt_jax.storage.places import on_disk
+from gpt_jax.storage.places import complete, on_disk
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -147,6 +147,7 @@ class Corpus:
         self.directory = on_disk(directory)
         self.name = name or distinct_names([self.directory])[0]
         self.manifest = _read_manifest(self.directory)
+        complete(self.directory)
         self._splits = {name: self._open(name) for name in self.manifest["splits"]}
         if verify:
             for shards in self._splits.values():

@@ -1,6 +1,7 @@
 """Which shards this machine has read and found to be as their manifests say: each is read once.
 
-A file is known by its size, inode and times of change, which an edit in place changes. Kept in
+A file is known by its size, inode and times of change, which an edit in place changes; one of a
+bucket by its object's tag. Kept in
 the user's cache directory; where that cannot be written, shards are read at every start. Must
 not import jax.
 """
@@ -13,6 +14,7 @@ from typing import Any
 
 from gpt_jax.data.shards import Corpus, check_hash
 from gpt_jax.runtime import cache_directory
+from gpt_jax.storage import places
 from gpt_jax.storage.atomic import write_json
 from gpt_jax.storage.checksum import checksum
 
@@ -54,12 +56,14 @@ def note_written(corpus: Corpus) -> Corpus:
 
 def _state(path: Path, sha256: str) -> State:
     status = path.stat()
+    if tag := places.tag_of(path):
+        return [status.st_size, tag, sha256]
     return [status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns, sha256]
 
 
 def _place(corpus: Corpus) -> Path | None:
     """The file that says what is known of a corpus; None where the user has no home."""
-    name = checksum(os.path.realpath(corpus.directory))[:24]
+    name = checksum(places.named(os.path.realpath(corpus.directory)))[:24]
     try:
         return cache_directory() / "verified" / f"{name}.json"
     except RuntimeError:

@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 
 from gpt_jax import failures
 from gpt_jax.errors import Lost
+from gpt_jax.output import rewritten
 
 BEAT_SECONDS = 2.0
 SILENT_SECONDS = 30.0
@@ -146,7 +147,8 @@ class Companions:
 def end(number: int, n_processes: int, status: int, line: str) -> NoReturn:
     """Say a line and end this process at once: an orderly end waits for processes that are gone."""
     with contextlib.suppress(OSError, ValueError):
-        print(f"gpt-jax: process {number} of {n_processes}: {line}", file=sys.stderr, flush=True)
+        said = rewritten(f"gpt-jax: process {number} of {n_processes}: {line}")
+        print(said, file=sys.stderr, flush=True)
         sys.stdout.flush()
     os._exit(status)
 

@@ -62,12 +62,16 @@ class Checkpoints:
         self._last: int | None = None
         self._pending: concurrent.futures.Future[None] | None = None
         self._finisher = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
-        self._checkpointer = _async_checkpointer()
+        self._apart = jax.process_count() > 1 and places.copy_of(self.directory) is not None
+        self._checkpointer = _async_checkpointer(self._apart)
         for logger in ("absl", "asyncio"):
             logging.getLogger(logger).addFilter(_not_raised_anyway)
-        if jax.process_index() == 0:
+        if self._apart or jax.process_index() == 0:
             files.prepare(self.directory)
+        if self._apart and jax.process_index() == 0:
+            places.commit(self.directory.parent)  # deletes what an unfinished save left
         _barrier("checkpoints opened")
+        self._refresh()
 
     def keep(self, steps: frozenset[int]) -> None:
         """Delete the checkpoints of these steps never. To be called before the first save."""
@@ -100,7 +104,9 @@ class Checkpoints:
         unfinished = self.directory / f"{step}.tmp"
         with self._one_line_errors(step):
             _refuse_full_disk(self.directory, sum(x.nbytes for x in arrays.values()))
-            if jax.process_index() == 0:
+            if self._apart:
+                self._unseal(step)
+            if self._apart or jax.process_index() == 0:
                 shutil.rmtree(unfinished, ignore_errors=True)
                 unfinished.mkdir()
             self._checkpointer.save(unfinished / "state", args=ocp.args.PyTreeSave(arrays))
@@ -117,6 +123,7 @@ class Checkpoints:
                 self._last = None
                 raise
             _barrier("checkpoint saved")
+            self._refresh()
 
     def close(self) -> None:
         """Wait, and end the background threads."""
@@ -151,14 +158,37 @@ class Checkpoints:
         with self._one_line_errors(manifest.step):
             try:
                 self._checkpointer.wait_until_finished()
+                elsewhere = self._exchange(unfinished, manifest.step) if self._apart else {}
                 if jax.process_index() == 0:
-                    files.commit(unfinished, manifest)
+                    files.commit(unfinished, manifest, elsewhere)
                     self._make_room(manifest.step)
                     places.commit(self.directory.parent)
             finally:
                 # Gone by now unless something failed: then it only takes room on the disk.
-                if jax.process_index() == 0:
+                if self._apart or jax.process_index() == 0:
                     shutil.rmtree(unfinished, ignore_errors=True)
+
+    def _exchange(self, unfinished: Path, step: int) -> dict[str, list[int]]:
+        """Store this process's shards, or, in the first, wait for those of the others."""
+        from gpt_jax.runs import apart
+
+        if index := jax.process_index():
+            apart.store_shards(unfinished, step, index)
+            return {}
+        n_processes = jax.process_count()
+        return apart.await_shards(unfinished, step, n_processes, SAVE_TIMEOUT_SECONDS)
+
+    def _unseal(self, step: int) -> None:
+        """Delete a checkpoint of this step before any process stores shards in its place."""
+        if jax.process_index() == 0 and step in self.steps():
+            files.delete(self.directory / str(step))
+            places.commit(self.directory.parent)
+        _barrier("checkpoint unsealed")
+
+    def _refresh(self) -> None:
+        """See in the bucket what the first process has stored there."""
+        if self._apart and jax.process_index() != 0:
+            places.refresh(self.directory.parent)
 
     def _make_room(self, newest: int) -> None:
         losses = files.losses_by_step(self.directory)
@@ -176,23 +206,29 @@ class Checkpoints:
             yield
         except (OSError, ValueError, RuntimeError) as error:
             # The old one would raise what is left of this failure in the next save.
-            self._checkpointer = _async_checkpointer()
+            self._checkpointer = _async_checkpointer(self._apart)
             raise SaveFailed(
                 f"cannot save the checkpoint of step {step} in {self.directory}: {_cause(error)}"
             ) from error
 
 
-def _async_checkpointer() -> Any:
+def _async_checkpointer(apart: bool) -> Any:
+    """apart: each process writes into a folder of its own, as if it were the only one."""
     import orbax.checkpoint as ocp
 
+    several: dict[str, Any] = {}
+    if apart:
+        from gpt_jax.runs.apart import alone
+
+        several = alone()
     # Trained floats hardly compress (8%), and trying takes three times as long as writing.
-    handler = ocp.PyTreeCheckpointHandler(use_compression=False)
+    handler = ocp.PyTreeCheckpointHandler(use_compression=False, use_ocdbt=not apart, **several)
     # Made in the background, a directory is waited for by the number of the process's last save:
     # with saves from several threads (packs) it may be another's.
     options = ocp.AsyncOptions(
         timeout_secs=SAVE_TIMEOUT_SECONDS, create_directories_asynchronously=False
     )
-    return ocp.AsyncCheckpointer(handler, async_options=options)
+    return ocp.AsyncCheckpointer(handler, async_options=options, **several)
 
 
 def _refuse_full_disk(directory: Path, n_bytes: int) -> None:

@@ -99,12 +99,16 @@ def prepare(directory: Path) -> None:
         ) from error
 
 
-def commit(unfinished: Path, manifest: Manifest) -> None:
+def commit(
+    unfinished: Path, manifest: Manifest, elsewhere: Mapping[str, list[int]] | None = None
+) -> None:
     """Seal a completely written DIRECTORY/STEP.tmp and give it its final name, DIRECTORY/STEP.
 
-    `manifest.files` is filled in here. A checkpoint that had the name is replaced.
+    `manifest.files` is filled in here, with what other processes have stored `elsewhere`. A
+    checkpoint that had the name is replaced.
     """
-    checksums = {name: size_and_crc(path) for name, path in _files(unfinished)}
+    checksums = {name: size_and_crc(path) for name, path in files_in(unfinished)}
+    checksums |= elsewhere or {}
     write_manifest(unfinished, dataclasses.replace(manifest, files=checksums))
     final = unfinished.with_name(str(manifest.step))
     if final.exists():
@@ -146,7 +150,8 @@ def ranked(losses: Mapping[int, float | None]) -> list[int]:
     return sorted(finite, key=lambda step: (finite[step], step))
 
 
-def _files(path: Path) -> Iterator[tuple[str, Path]]:
+def files_in(path: Path) -> Iterator[tuple[str, Path]]:
+    """(name, path) of the files beneath a folder, sorted."""
     for file in sorted(path.rglob("*")):
         if file.is_file():
             yield file.relative_to(path).as_posix(), file

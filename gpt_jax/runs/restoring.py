@@ -12,7 +12,7 @@ import jax
 from gpt_jax.config import Config, extensions, overrides, wording
 from gpt_jax.runs.checkpoint_choice import find_sound
 from gpt_jax.runs.checkpoint_files import Manifest, Which, named_leaves
-from gpt_jax.storage import paths
+from gpt_jax.storage import paths, places
 
 State: TypeAlias = Any
 """A pytree of arrays, or of jax.ShapeDtypeStruct with shardings where it says `abstract`."""
@@ -114,7 +114,13 @@ def _restore(path: Path, manifest: Manifest, abstract: State, prefix: str) -> St
         restore_args=ocp.checkpoint_utils.construct_restore_args(target),
         partial_restore=True,
     )
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+    several: dict[str, Any] = {}
+    if jax.process_count() > 1 and places.copy_of(path):
+        from gpt_jax.runs.apart import alone
+
+        several = alone()
+    handler = ocp.PyTreeCheckpointHandler(**several)
+    with ocp.Checkpointer(handler, **several) as checkpointer:
         arrays = checkpointer.restore(path / "state", args=arguments)
     return jax.tree.unflatten(jax.tree.structure(abstract), [arrays[name] for name in wanted])
 

@@ -1,10 +1,10 @@
 """Copies on this machine of what lies in a bucket, and how they are brought back there.
 
 A program works on files; a `Copy` is a folder of this process with the small files of an address.
-What is large and never changes (the arrays of checkpoints) stays in the bucket until it is read,
-and goes through a cache of bounded size that the processes of a machine share. `commit` makes the
-bucket hold what a run's directory holds, in an order in which a kill at any moment leaves whole
-checkpoints only: data first, then manifest.json, config.json and result.json, which seal them.
+What is large and never changes (arrays of checkpoints, shards of tokens) stays in the bucket until
+it is read, and goes through a cache of bounded size that the processes of a machine share. `commit`
+makes the bucket hold what a run's directory holds, in an order in which a kill at any moment leaves
+whole checkpoints only: data first, then what seals it: manifest.json, config.json, result.json.
 A file that grows (metrics.jsonl) is stored as numbered parts that never change:
 
     metrics.jsonl.parts/000003-8192    what comes after its first 8192 bytes, as of part 3
@@ -50,7 +50,13 @@ SEALS = ("manifest.json", "config.json", "result.json")
 GROWING = "metrics.jsonl"
 OTHERS = ("wandb", "tensorboard", "profile")
 """Folders of a run that other libraries write to at any time: stored at its end."""
-LARGE = re.compile(r"(?:^|/)checkpoints/[0-9]+/(?!manifest\.json$)")
+OUTSIDE = ("claims", ".lease", ".lock", ".shards")
+"""Files and folders that keep processes apart: no part of a copy."""
+LARGE = re.compile(
+    r"(?:^|/)(?:checkpoints/[0-9]+/(?!manifest\.json$)"
+    r"|(?:train|validation|test)-[0-9]+(?:\.documents)?\.bin$)"
+)
+"""Arrays of checkpoints, and shards of tokens (`data.shards`)."""
 STEP = re.compile(r"(?:.*/)?checkpoints/[0-9]+/")
 PART = re.compile(r"(.*)\.parts/([0-9]+)-([0-9]+)")
 
@@ -120,11 +126,23 @@ class Copy:
             if name not in found and name not in grown:
                 (self.path / name).unlink(missing_ok=True)
                 del self._have[name]
+                step = STEP.match(name)
+                if step and step[0] + SEALS[0] not in found:  # it would look like a checkpoint
+                    shutil.rmtree(self.path / step[0], ignore_errors=True)
+
+    def look(self, under: str) -> None:
+        """Note what others have stored, and fetch none of it."""
+        with self._lock:
+            self._known |= self._list(under)
 
     def listed(self, under: str) -> dict[str, Stat]:
         """Objects beneath a name by their keys, as of the last refresh."""
         with self._lock:
             return {self._key(n): s for n, s in self._known.items() if _beneath(n, under)}
+
+    def tag_of(self, name: str) -> str:
+        """The tag of the object that a file was fetched from, or stored as; empty for neither."""
+        return self._have[name][0] if name in self._have else ""
 
     def complete(self, under: str) -> None:
         """Fetch the large files that are not here."""
@@ -339,9 +357,9 @@ def _beneath(name: str, under: str) -> bool:
 
 def _is_hidden(name: str) -> bool:
     """Whether a name is of a lease, an unfinished file, or a part of another."""
-    parts = name.split("/")
-    return "claims" in parts or any(
-        part.startswith(".") or part.endswith((".tmp", ".parts")) for part in parts
+    return any(
+        part in OUTSIDE or part.startswith(".clock") or part.endswith((".tmp", ".parts"))
+        for part in name.split("/")
     )
 
 

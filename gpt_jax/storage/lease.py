@@ -64,7 +64,7 @@ class Lease:
             n += 1
             try:
                 bucket_of(self.folder).put(f"{self.folder.key}/{self.number:06}.beat", b"%d" % n)
-                if self.with_each_beat is not None:
+                if self.with_each_beat is not None and self.is_held():
                     self.with_each_beat()
             except (BucketFailed, ValueError):  # the next may arrive; what is due is told elsewhere
                 continue

@@ -59,6 +59,12 @@ def complete(path: Path) -> None:
         copy.complete(copy.name_of(path))
 
 
+def tag_of(path: Path) -> str:
+    """The tag of the object that a file is a copy of; empty for any other file."""
+    copy = copy_of(path)
+    return copy.tag_of(copy.name_of(path)) if copy else ""
+
+
 def put_back(path: Path) -> None:
     """Store the new and changed files beneath a path; delete nothing."""
     if copy := copy_of(path):

@@ -13,7 +13,6 @@ from gpt_jax.parallel import processes
 from gpt_jax.runs.directory import RunDirectory, default_directory
 from gpt_jax.runs.tracking import Record, code_commit, format_seconds, versions
 from gpt_jax.runtime import INTERRUPTED
-from gpt_jax.storage import paths
 from gpt_jax.verbs import next_steps
 
 
@@ -68,11 +67,6 @@ def launch(config: Config, directory: Path, arguments: argparse.Namespace) -> in
     where = processes.place(arguments)
     if where is None:
         return _train(config, directory, arguments)
-    if paths.is_address(directory):
-        raise ValueError(
-            f"--workdir {directory}: a run of several processes cannot be kept in a bucket yet; "
-            f"give a path on a disk that all of them share"
-        )
     from gpt_jax.parallel import meeting
 
     meeting.join(where, _said(config, directory, arguments), arguments.join_seconds)
