@@ -210,3 +210,34 @@ def test_every_module_of_the_tests_has_a_name_of_its_own(repository):
     """pytest refuses to collect two modules of one name, and so all tests."""
     names = [path.name for path in (repository / "tests").rglob("test_*.py")]
     assert sorted(names) == sorted(set(names))
+
+
+def test_what_tests_and_tools_import_from_the_package_is_there(repository):
+    """Also in programs that only some tests start, as tests/eight_devices.py."""
+    names = {
+        module_name(path, repository): bound(ast.parse(path.read_text()))
+        for path in (repository / "gpt_jax").rglob("*.py")
+    }
+    missing = [
+        f"{path.relative_to(repository)}: {node.module}.{alias.name}"
+        for path in [*(repository / "tests").rglob("*.py"), *(repository / "tools").glob("*.py")]
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "gpt_jax"
+        for alias in node.names
+        if f"{node.module}.{alias.name}" not in names
+        and alias.name not in names.get(node.module or "", ())
+    ]
+    assert not missing
+
+
+def bound(tree: ast.Module) -> set[str]:
+    """Names of a module: defined, assigned or imported anywhere in it; `*` where it takes all."""
+    found = {"*"}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
+        elif isinstance(node, ast.ImportFrom | ast.Import):
+            found |= {alias.asname or alias.name.split(".")[0] for alias in node.names}
+    return found
