@@ -212,20 +212,27 @@ def test_every_module_of_the_tests_has_a_name_of_its_own(repository):
     assert sorted(names) == sorted(set(names))
 
 
-def test_what_tests_and_tools_import_from_the_package_is_there(repository):
-    """Also in programs that only some tests start, as tests/eight_devices.py."""
+SAYS_IMPORT = re.compile(r"from (gpt_jax[\w.]*) import (?:\(([\w\s,]+)\)|([\w, *]+))")
+
+
+def test_what_is_imported_from_the_package_outside_it_is_there(repository):
+    """By tests and the programs that some start, tools, experiments, guides and notebooks."""
     names = {
         module_name(path, repository): bound(ast.parse(path.read_text()))
         for path in (repository / "gpt_jax").rglob("*.py")
     }
+    texts = [
+        path
+        for folder in ("tests", "tools", "experiments", "configs", "gpt_jax")
+        for path in (repository / folder).rglob("*")
+        if path.suffix in (".py", ".ipynb", ".md")
+    ]
     missing = [
-        f"{path.relative_to(repository)}: {node.module}.{alias.name}"
-        for path in [*(repository / "tests").rglob("*.py"), *(repository / "tools").glob("*.py")]
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "gpt_jax"
-        for alias in node.names
-        if f"{node.module}.{alias.name}" not in names
-        and alias.name not in names.get(node.module or "", ())
+        f"{path.relative_to(repository)}: {module}.{name}"
+        for path in [*texts, repository / "README.md"]
+        for module, in_brackets, in_line in SAYS_IMPORT.findall(path.read_text())
+        for name in re.findall(r"(?:^|,)\s*(\w+)", in_brackets or in_line)
+        if f"{module}.{name}" not in names and name not in names.get(module, ())
     ]
     assert not missing
 
