@@ -1,6 +1,7 @@
 """Servers of buckets on this machine, one of each kind a test session: started when first asked
 for. A test of a kind whose server is not installed is skipped by name."""
 
+import collections
 import contextlib
 import http.server
 import os
@@ -28,7 +29,8 @@ def google() -> Iterator[dict[str, str]]:
         _ask(f"{server.url}/storage/v1/b?project=none", body, "POST")
         os.environ.pop("STORAGE_EMULATOR_HOST", None)
         # It writes a line a request, and would wait for a reader.
-        threading.Thread(target=server._process.stderr.read, daemon=True).start()
+        lines = server._process.stderr
+        threading.Thread(target=collections.deque, args=(lines, 20), daemon=True).start()
         yield {"STORAGE_EMULATOR_HOST": server.url}
 
 
