@@ -169,3 +169,50 @@ def test_damaged_files_are_read_or_refused_in_one_line(suffix, at, put, replaced
     assert re.fullmatch("FILE.*", said)  # no second line
     assert all(row.where.startswith("FILE line ") for row in rows)
     json.dumps(rows)
+
+
+def test_files_of_tagged_words(tmp_path):
+    """CoNLL-2003's four columns, a document's line, and no empty line at the end."""
+    path = tmp_path / "a.conll"
+    path.write_text(
+        "-DOCSTART- -X- -X- O\n\nEU NNP B-NP B-ORG\nrejects VBZ B-VP O\n\nPeter NNP B-NP B-PER"
+    )
+    table = tables.read(path)
+    assert [dict(row) for row in table.rows] == [
+        {"tokens": ["EU", "rejects"], "tags": ["B-ORG", "O"]},
+        {"tokens": ["Peter"], "tags": ["B-PER"]},
+    ]
+    assert [row.where for row in table.rows] == [f"{path} line 3", f"{path} line 6"]
+    assert table.notes == (
+        f"{path}: 1 line -DOCSTART- left out",
+        f"{path}: of 4 columns the first and the last are read",
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("EU\tB-ORG\nrejects\n", "line 2: 'rejects' is no word with a tag behind it"),
+        ("EU\tB-ORG\n\t O\n", "line 2: .* is no word with a tag"),
+        ("EU NNP B-ORG\nrejects O\n", "line 2 has 2 columns, those before it 3"),
+    ],
+)
+def test_lines_without_a_tag_are_named(tmp_path, text, said):
+    path = tmp_path / "a.conll"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=said):
+        tables.read(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "n_sentences", "n_words"),
+    [
+        ("wnut17train.conll", 3_394, 62_730),
+        ("emerging.dev.conll", 1_009, 15_733),
+        ("emerging.test.annotated", 1_287, 23_394),
+    ],
+)
+def test_wnut17_has_the_published_counts(shared_data, name, n_sentences, n_words):
+    """Derczynski et al. 2017, table 1."""
+    rows = tables.read(shared_data / "finetune" / "wnut17" / name).rows
+    assert (len(rows), sum(len(row["tokens"]) for row in rows)) == (n_sentences, n_words)

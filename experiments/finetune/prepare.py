@@ -19,6 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from gpt_jax.storage import tables
+
 Example = dict[str, Any]
 
 
@@ -79,21 +81,10 @@ def rte(folder: Path) -> dict[str, list[Example]]:
 
 
 def wnut17(folder: Path) -> dict[str, list[Example]]:
-    """WNUT-17 (Derczynski et al. 2017): a word and its IOB2 tag a line, an empty line between
-    sentences."""
+    """WNUT-17 (Derczynski et al. 2017): words with their IOB2 tags."""
 
     def read(name: str) -> list[Example]:
-        sentences: list[list[list[str]]] = [[]]
-        for line in read_lines(folder / name):
-            if line.strip():
-                sentences[-1].append(line.split("\t")[:2])
-            elif sentences[-1]:
-                sentences.append([])
-        return [
-            {"tokens": [word for word, _ in rows], "tags": [tag for _, tag in rows]}
-            for rows in sentences
-            if rows
-        ]
+        return [dict(row) for row in tables.read(folder / name).rows]
 
     return {
         "train": read("wnut17train.conll"),

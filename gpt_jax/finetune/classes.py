@@ -3,6 +3,7 @@
 Must not import jax.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from gpt_jax.finetune import scores
 from gpt_jax.finetune.examples import Examples
 from gpt_jax.finetune.inputs import Record
 from gpt_jax.finetune.predicted import Predicted
+from gpt_jax.finetune.scores import ByKind
 from gpt_jax.storage.atomic import write_atomically
 
 METRICS = ("accuracy", "macro_f1", "f1", "matthews", "loss")
@@ -56,7 +58,8 @@ def write_class_report(
     names = config.task.labels
     labels = class_ids(config, examples, found)
     counts = scores.confusion(labels, found.outputs.argmax(1), len(names))
-    write_atomically(directory / REPORT, report(counts, names, by_name))
+    rows = scores.class_report(counts, names)
+    write_atomically(directory / REPORT, report(rows, by_name))
     draw_confusion(counts, names, directory / FIGURE)
 
 
@@ -71,12 +74,17 @@ def check_f1(config: Config) -> None:
         )
 
 
-def report(counts: np.ndarray, names: tuple[str, ...], by_name: dict[str, float]) -> str:
-    """Scores, and precision, recall and F1 of each class, as an aligned table."""
-    width = max(5, *map(len, names))
+def report(
+    rows: Sequence[ByKind], by_name: dict[str, float], kind: str = "class", what: str = "examples"
+) -> str:
+    """Scores, and precision, recall and F1 of each class, as an aligned table.
+
+    kind, what: names of the columns of classes, and of what is counted.
+    """
+    width = max(len(kind), *(len(row.name) for row in rows), *map(len, by_name))
     lines = [f"{name:<{width}}  {value:9.4f}" for name, value in by_name.items()]
-    lines += ["", f"{'class':<{width}}  precision  recall      F1  examples"]
-    for name, precision, recall, f1, n in scores.class_report(counts, names):
+    lines += ["", f"{kind:<{width}}  precision  recall      F1  {what:>8}"]
+    for name, precision, recall, f1, n in rows:
         lines.append(f"{name:<{width}}  {precision:9.4f}  {recall:6.4f}  {f1:6.4f}  {n:8,}")
     return "\n".join(lines) + "\n"
 

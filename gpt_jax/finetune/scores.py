@@ -6,6 +6,7 @@ evaluation, exact spans and types, by seqeval.
 
 import math
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -60,15 +61,24 @@ def f1_by_class(counts: np.ndarray) -> np.ndarray:
     return 2 * np.diag(counts) / np.maximum(counts.sum(axis=0) + counts.sum(axis=1), 1)
 
 
-def class_report(
-    counts: np.ndarray, names: Sequence[str]
-) -> list[tuple[str, float, float, float, int]]:
-    """(class, precision, recall, F1, examples) of each, of a confusion matrix."""
+class ByKind(NamedTuple):
+    """Scores of one class, or of one type of entities."""
+
+    name: str
+    precision: float
+    recall: float
+    f1: float
+    n: int
+    """Examples, or entities, of it in the labels."""
+
+
+def class_report(counts: np.ndarray, names: Sequence[str]) -> list[ByKind]:
+    """The scores of each class, of a confusion matrix."""
     right = np.diag(counts)
     precision = right / np.maximum(counts.sum(axis=0), 1)
     recall = right / np.maximum(counts.sum(axis=1), 1)
     rows = zip(names, precision, recall, f1_by_class(counts), counts.sum(axis=1), strict=True)
-    return [(name, float(p), float(r), float(f), int(n)) for name, p, r, f, n in rows]
+    return [ByKind(name, float(p), float(r), float(f), int(n)) for name, p, r, f, n in rows]
 
 
 def matthews(counts: np.ndarray) -> float:
@@ -112,12 +122,38 @@ def entity_scores(
     if all(tag == "O" for side in (labels, predicted) for tags in side for tag in tags):
         return dict.fromkeys(names, math.nan) | accuracy
     require("seqeval", "finetune")
-    import seqeval.scheme
     from seqeval import metrics
 
-    strictly = {} if scheme == "IOB2" else {
-        "mode": "strict", "scheme": getattr(seqeval.scheme, scheme)
-    }  # fmt: skip
     measures = (metrics.f1_score, metrics.precision_score, metrics.recall_score)
+    strictly = _strictly(scheme)
     found = [float(m(labels, predicted, zero_division=0, **strictly)) for m in measures]
     return dict(zip(names, found, strict=True)) | accuracy
+
+
+def entity_report(
+    labels: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]], scheme: str
+) -> list[ByKind]:
+    """The scores of each type of entities that the labels or predictions have, as `entity_scores`
+    counts them. Raises ValueError without the package seqeval."""
+    require("seqeval", "finetune")
+    from seqeval import metrics
+
+    if all(tag == "O" for side in (labels, predicted) for tags in side for tag in tags):
+        return []
+    found = metrics.classification_report(
+        labels, predicted, output_dict=True, zero_division=0, **_strictly(scheme)
+    )
+    return [
+        ByKind(kind, of["precision"], of["recall"], of["f1-score"], int(of["support"]))
+        for kind, of in sorted(found.items())
+        if not kind.endswith(" avg")
+    ]
+
+
+def _strictly(scheme: str) -> dict[str, Any]:
+    """Arguments of seqeval's functions: the grammar of a scheme; none for IOB2."""
+    import seqeval.scheme
+
+    if scheme == "IOB2":
+        return {}
+    return {"mode": "strict", "scheme": getattr(seqeval.scheme, scheme)}

@@ -3,7 +3,8 @@
 Each format has one declared dialect. csv: RFC 4180, a cell with the separator, a quotation mark or
 a line end stands in quotation marks; the header decides between comma, semicolon, tab and bar.
 tsv: a tab between cells, and no quoting at all: a quotation mark is a character. jsonl: an object a
-line. Text is UTF-8, or UTF-16 or UTF-32 with a byte order mark.
+line. conll: a word a line with its tag in the last column, an empty line after each sentence, which
+is a record of `tokens` and `tags`. Text is UTF-8, or UTF-16 or UTF-32 with a byte order mark.
 
 What is guessed or left out is in `Table.notes`; what cannot be read is a ValueError that names the
 file and the line. Must not import jax.
@@ -21,7 +22,9 @@ from typing import Any
 from gpt_jax.hints import counted
 from gpt_jax.storage.compressed import FORMATS, decompress
 
-SUFFIXES = (".csv", ".tsv", ".jsonl", ".json")
+CONLL = (".conll", ".iob", ".iob2", ".bio", ".annotated")
+"""Suffixes of files of tagged words: CoNLL-2003's, WNUT-17's and their like."""
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", *CONLL)
 """Formats, each also with a suffix of `compressed.FORMATS` behind it."""
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 """Separators that a .csv file may use; in a tie the first is taken."""
@@ -109,7 +112,44 @@ def parse(text: str, suffix: str, path: str, skip_spaces: bool = False) -> Table
         value = _loads(text, path)
         items = value if isinstance(value, list) else [value]
         return Table((), [_json_row(x, f"{path} item {i}", i) for i, x in enumerate(items, 1)])
+    if suffix in CONLL:
+        return _parse_conll(text, path)
     return _parse_cells(text, suffix, path, skip_spaces)
+
+
+DOCSTART = "-DOCSTART-"
+"""Word of the lines between CoNLL's documents, which are no sentences."""
+
+
+def _parse_conll(text: str, path: str) -> Table:
+    """Sentences of tagged words. Raises ValueError for a line without a tag."""
+    rows: list[Row] = []
+    words: list[tuple[str, str]] = []
+    first = n_columns = n_documents = 0
+    for number, line in enumerate([*lines(text), ""], 1):
+        if not line.strip():
+            if words:
+                record = {"tokens": [w for w, _ in words], "tags": [t for _, t in words]}
+                rows.append(Row(record, f"{path} line {first}", first))
+                words = []
+            continue
+        columns = line.split("\t") if "\t" in line else line.split()
+        if columns[0] == DOCSTART:
+            n_documents += 1
+            continue
+        if len(columns) < 2 or not columns[0].strip() or not columns[-1].strip():
+            raise ValueError(f"{path} line {number}: {line[:60]!r} is no word with a tag behind it")
+        if n_columns and len(columns) != n_columns:
+            raise ValueError(
+                f"{path} line {number} has {len(columns)} columns, those before it {n_columns}"
+            )
+        n_columns = len(columns)
+        first = first if words else number
+        words.append((columns[0].strip(), columns[-1].strip()))
+    notes = [f"{path}: {counted(n_documents, 'line')} {DOCSTART} left out"] if n_documents else []
+    if n_columns > 2:
+        notes.append(f"{path}: of {n_columns} columns the first and the last are read")
+    return Table((), rows, tuple(notes))
 
 
 def _is_a_record_a_line(text: str) -> bool:

@@ -96,3 +96,16 @@ def test_nothing_to_find_has_no_score():
     assert np.isnan(made["entity_f1"])
     assert made["accuracy"] == 1
     assert scores.entity_scores([["DET"]], [["NOUN"]], None) == {"accuracy": 0.0}
+
+
+def test_report_by_type_of_entities():
+    """By hand: of two persons one is found, of no place one is said; the reference is seqeval's."""
+    pytest.importorskip("seqeval")
+    labels = [["B-per", "I-per", "O", "B-per"], ["O", "B-org"]]
+    predicted = [["B-per", "I-per", "O", "O"], ["B-loc", "B-org"]]
+    assert scores.entity_report(labels, predicted, "IOB2") == [
+        ("loc", 0.0, 0.0, 0.0, 0),
+        ("org", 1.0, 1.0, 1.0, 1),
+        ("per", 1.0, 0.5, pytest.approx(2 / 3), 2),
+    ]
+    assert scores.entity_report([["O"]], [["O"]], "IOB2") == []

@@ -1,17 +1,21 @@
 """A tag for every word. Must not import jax at its top."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from gpt_jax.config import Config, TaskConfig
+from gpt_jax.finetune.classes import REPORT
+from gpt_jax.finetune.classes import report as table_of
 from gpt_jax.finetune.entry import TaskEntry
 from gpt_jax.finetune.examples import Examples
 from gpt_jax.finetune.inputs import Encoded, Encoder, Record
 from gpt_jax.finetune.predicted import Predicted
-from gpt_jax.finetune.scores import SCHEMES, entity_scores, tag_scheme
+from gpt_jax.finetune.scores import SCHEMES, entity_report, entity_scores, tag_scheme
 from gpt_jax.storage import tables
+from gpt_jax.storage.atomic import write_atomically
 from gpt_jax.storage.optional import require
 
 if TYPE_CHECKING:
@@ -78,6 +82,18 @@ def score(config: Config, examples: Examples, found: Predicted) -> dict[str, flo
     return entity_scores(true, predicted, tag_scheme(task.labels))
 
 
+def report(
+    config: Config, directory: Path, examples: Examples, found: Predicted, scores: dict[str, float]
+) -> None:
+    """report.txt of a test by type of entities, where tags mark them."""
+    task = config.task
+    if scheme := tag_scheme(task.labels):
+        true = [[*map(str, examples.records[i][task.label_field])] for i in found.indices]
+        rows = entity_report(true, tags(config, examples, found), scheme)
+        text = table_of(rows, scores, "type", "entities")
+        write_atomically(directory / REPORT, text)
+
+
 def predictions(config: Config, examples: Examples, found: Predicted) -> list[Record]:
     """Records with the tag of every word."""
     tagged = tags(config, examples, found)
@@ -126,6 +142,7 @@ ENTRY = TaskEntry(
     chosen_by=chosen_by,
     score=score,
     predictions=predictions,
+    report=report,
     check=check,
     notes=notes,
 )
