@@ -66,7 +66,8 @@ data: batch documents files folders reading file_source libraries output permuta
     finished build corpora personal cleaning.rules cleaning.duplicates cleaning.judge
     cleaning.clean cleaning .
 parallel: . companions dispatch processes meeting sharding feed
-models: . entry activations activations.geglu activations.gelu activations.gelu_tanh
+models: . entry layer_kinds layer_kinds.dense layer_kinds.banded layer_kinds.nope
+    activations activations.geglu activations.gelu activations.gelu_tanh
     activations.relu activations.relu_squared activations.swiglu norms norms.rmsnorm norms.layernorm
     positions positions.alibi positions.learned positions.none positions.rotary positions.sinusoidal
     scores scores.alibi scores.sinks scores.soft_cap cpu kernels pattern products execution layers

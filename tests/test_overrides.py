@@ -214,7 +214,7 @@ def test_command_line_forms_agree():
         ({"optimizer.learning_rate": "none"}, "optimizer.learning_rate = none; allowed: number"),
         ({"optimizer.name": "adamv"}, "optimizer.name = adamv; allowed: adafactor|adam|adamw|"),
         ({"optimizer.clip_norm": "-1"}, "clip_norm = -1; allowed: number > 0 or none"),
-        ({"model.layer_pattern": "dense,sparse"}, "allowed: list of dense|banded"),
+        ({"model.layer_pattern": "dense,sparse"}, "= sparse; allowed: banded|dense|nope|"),
         ({"tracking.wandb": "maybe"}, "tracking.wandb = maybe; allowed: true|false"),
         ({"model.d_model": 100, "model.n_heads": 3}, "model.d_model = 100 is not divisible"),
         ({"model.n_layers": -1}, "model.n_layers = -1; allowed: integer > 0"),

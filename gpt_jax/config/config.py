@@ -143,10 +143,14 @@ class Config:
             (method == "prompt" and self.task.image_encoder != "none", "task.images"),
             (apart, "task.pack or data.separate_documents"),
             (method == "prefix" and self.mesh.sequence > 1, "mesh.sequence above 1"),
-            (method == "prefix" and "banded" in self.model.layer_pattern, "banded layers"),
+            (method == "prefix" and self._has_windows(), "banded layers"),
         ):
             if method in ("prefix", "prompt") and wrong:
                 raise ValueError(f"adapt.method = {method} does not go with {what}")
+
+    def _has_windows(self) -> bool:
+        """Whether a kind of layer sees a window alone."""
+        return any(self.model.window_of(kind) is not None for kind in self.model.layer_pattern)
 
     def _check_names(self) -> None:
         """Raises ValueError for a name that no entry has, or options that its entry has not."""

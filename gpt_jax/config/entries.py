@@ -195,5 +195,6 @@ TOKENIZERS: Table[Any] = Table("data.tokenizer", "gpt_jax.data.tokenizers.entrie
 SOURCES: Table[Any] = Table("data.source", "gpt_jax.data.source_entries")
 POSITIONS: Table[Any] = Table("model.position", "gpt_jax.models.positions")
 SCORES: Table[Any] = Table("model.scores", "gpt_jax.models.scores")
+LAYERS: Table[Any] = Table("model.layer_pattern", "gpt_jax.models.layer_kinds")
 ACTIVATIONS: Table[Any] = Table("model.activation", "gpt_jax.models.activations")
 NORMS: Table[Any] = Table("model.norm", "gpt_jax.models.norms")

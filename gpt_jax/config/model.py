@@ -1,10 +1,9 @@
 """The architecture of a model, and which combinations of its parts exist. Must not import jax."""
 
-import dataclasses
 import math
 from typing import Annotated, Any, Literal
 
-from gpt_jax.config.entries import ACTIVATIONS, NORMS, POSITIONS, SCORES, Entry, OneOf
+from gpt_jax.config.entries import ACTIVATIONS, LAYERS, NORMS, POSITIONS, SCORES, Entry, OneOf
 from gpt_jax.config.fields import (
     HashableDict,
     Options,
@@ -103,7 +102,7 @@ class ModelConfig:
     none = 1,4 (llama3) or 1,32 (yarn)."""
     rotary_amplitude: PositiveFloat | None = setting(None, added=SINCE)
     """Factor of rotated queries and keys; none = 1, or under yarn 0.1 ln(rotary_factor) + 1."""
-    layer_pattern: tuple[Literal["dense", "banded", "nope"], ...] = ("dense",)
+    layer_pattern: Annotated[tuple[str, ...], OneOf(LAYERS)] = ("dense",)
     """Attention per layer, repeated over depth; GPT-3 alternates dense,banded; nope is dense
     without rotary positions (SmolLM3)."""
     window: Positive | None = setting(None, unit="tokens")
@@ -167,8 +166,9 @@ class ModelConfig:
                 f"model.n_layers = {self.n_layers} is not a multiple of the length of "
                 f"model.layer_pattern = {','.join(self.layer_pattern) or '()'}"
             )
-        if "banded" in self.layer_pattern and self.window is None:
-            raise ValueError("model.layer_pattern has banded layers; set model.window (tokens)")
+        for kind in dict.fromkeys(self.layer_pattern):
+            if kind in LAYERS:  # else `Config` refuses it, or an extension is to come
+                LAYERS.find(kind).check(self)
         if self.position in POSITIONS:  # else `Config` refuses it, or an extension is to come
             POSITIONS.find(self.position).check(self)
         if len(set(self.scores)) < len(self.scores):
@@ -218,8 +218,6 @@ class ModelConfig:
             if not has_meaning and value != default:
                 shown = ",".join(map(str, value)) if isinstance(value, tuple) else value
                 raise ValueError(f"model.{name} = {shown} needs model.{needs}")
-        if "nope" in self.layer_pattern and not rotary:
-            raise ValueError("model.layer_pattern has nope layers; set model.position = rotary")
         if self.biases == ():
             raise ValueError("model.biases is empty; set model.bias = false")
 
@@ -278,25 +276,10 @@ class ModelConfig:
             return False
         return self.bias and (self.biases is None or part in self.biases)
 
-    def of_layer(self, kind: str) -> "ModelConfig":
-        """The config with the rotary positions of one kind of `layer_pattern` in place of those of
-        the others."""
-        if kind != "banded" or self.rotary_base_banded is None:
-            return self
-        return dataclasses.replace(
-            self,
-            rotary_base=self.rotary_base_banded,
-            rotary_base_banded=None,
-            rotary_scaling="none",
-            rotary_factor=1.0,
-            rotary_trained_len=None,
-            rotary_turns=None,
-            rotary_amplitude=None,
-        )
-
     def window_of(self, kind: str) -> int | None:
         """Tokens that a layer of a kind in `layer_pattern` sees; None = all before."""
-        return self.window if kind == "banded" else None
+        window: int | None = LAYERS.find(kind).window(self)
+        return window
 
     @property
     def expert_capacity(self) -> int | None:

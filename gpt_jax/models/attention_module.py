@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from gpt_jax.config import ModelConfig
 from gpt_jax.models.attention import attend
-from gpt_jax.models.entry import Parameter, ScoreEntry, Shape, position_of, score_changes
+from gpt_jax.models.entry import LAYERS, Parameter, ScoreEntry, Shape, position_of, score_changes
 from gpt_jax.models.execution import Execution
 from gpt_jax.models.layers import Norm, Projection, parameter, projection_std
 from gpt_jax.models.pattern import Pattern
@@ -103,9 +103,10 @@ class Attention(nn.Module):
     ) -> tuple[jax.Array, jax.Array]:
         """Queries and keys with their positions in them, where the encoding puts them there."""
         entry, options = position_of(self.config)
-        if entry.turn is None or self.kind == "nope":
+        layer = LAYERS.find(self.kind)
+        if entry.turn is None or not layer.turns:
             return q_BTNH, k_BTKH
-        config = self.config.of_layer(self.kind)
+        config = layer.with_positions(self.config)
         return (
             entry.turn(q_BTNH, positions_BT, config, options),
             entry.turn(k_BTKH, positions_BT, config, options),

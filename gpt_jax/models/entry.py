@@ -1,9 +1,10 @@
-"""Fields of the entries of positions, changes of attention scores, activations and norms.
+"""Fields of the entries of positions, changes of attention scores, kinds of layers, activations and
+norms.
 
 Must not import jax.
 
-`gpt_jax/models/positions`, `scores`, `activations` and `norms` hold one file for each, which
-imports jax where it computes.
+`gpt_jax/models/positions`, `scores`, `layer_kinds`, `activations` and `norms` hold one file for
+each, which imports jax where it computes.
 """
 
 from collections.abc import Callable, Mapping
@@ -100,6 +101,23 @@ class PositionEntry(Entry):
 
 
 @dataclass(frozen=True, kw_only=True)
+class LayerEntry(Entry):
+    """Kind of a layer's attention: what `model.layer_pattern` can name. It has no options.
+
+    All kinds have the same parameters: layers are stacked.
+    """
+
+    window: Callable[[ModelConfig], int | None] = lambda model: None
+    """Tokens that a query sees, its own included; None = all before."""
+    turns: bool = True
+    """Whether queries and keys have the positions of model.position."""
+    with_positions: Callable[[ModelConfig], ModelConfig] = lambda model: model
+    """The model with the positions of these layers in place of the others'."""
+    check: Callable[[ModelConfig], None] = lambda model: None
+    """Raises ValueError for a model that cannot have it."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ActivationEntry(Entry):
     """Non-linearity of the MLP: what `model.activation` can name. It has no options."""
 
@@ -122,6 +140,7 @@ class NormEntry(Entry):
     """Whether it has a bias where model.bias asks for biases."""
 
 
+LAYERS: Table[LayerEntry] = tables.LAYERS
 POSITIONS: Table[PositionEntry] = tables.POSITIONS
 SCORES: Table[ScoreEntry] = tables.SCORES
 ACTIVATIONS: Table[ActivationEntry] = tables.ACTIVATIONS
