@@ -151,6 +151,7 @@ def _cluster(ray: Any, address: str | None) -> Iterator[None]:
     """A connection to the cluster that is asked for or runs here, or to a new one."""
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
     address = address or os.environ.get("RAY_ADDRESS")
+    ours = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         ray.init(address=address or "auto", **quiet)
     except ConnectionError as error:
@@ -158,6 +159,8 @@ def _cluster(ray: Any, address: str | None) -> Iterator[None]:
             raise ValueError(f"--ray-address {address}: {error}") from None
         say("no Ray cluster runs here: starting one on this host, for this sweep alone")
         ray.init(include_dashboard=False, **quiet)
+    for number, handler in ours.items():  # Ray's would end this process before anything is saved
+        signal.signal(number, handler)
     try:
         yield
     finally:
