@@ -256,7 +256,9 @@ def _run_worker(sweep: SweepDirectory, task: TrialTask, retry: Sequence[str]) ->
 def _waited_for(worker: "subprocess.Popen[bytes]") -> int:
     """The exit status of a worker, which is told to save when the task is cancelled."""
     try:
-        return worker.wait()
+        while (status := worker.poll()) is None:
+            time.sleep(POLL_SECONDS)  # a call of the system that waits would not be interrupted
+        return status
     except KeyboardInterrupt:  # how Ray cancels
         worker.send_signal(signal.SIGTERM)
         worker.wait()
