@@ -27,6 +27,7 @@ FIELDS = (
     "task.test",
     "task.images",
     "distill.teacher",
+    "evaluate.tasks_data",
 )
 LOCAL_FIELDS = ("data.tokenizer_path", "data.cache", "task.template")
 VERBS = (

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from gpt_jax.data.files import Files, Found, expanded
-from gpt_jax.hints import counted
 
 SPLIT_WORDS = {
     "train": "train",
@@ -187,4 +186,4 @@ def _some(names: Sequence[str] | Files, verb: str = "is are") -> str:
 
 
 def _count(files: Files) -> str:
-    return counted(len(files), "file is", "files are")
+    return f"{len(files):,} files are" if len(files) > 1 else "one file is"

@@ -125,8 +125,6 @@ def _add_clean(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs the sub-command that was parsed. Raises ValueError for a mistake of the user."""
-    if arguments.workers is not None and arguments.workers < 1:
-        raise ValueError(f"--workers {arguments.workers}; allowed: 1 or more")
     commands = {"clean": clean_command, "build": build_command, "inspect": inspect_command}
     return commands[arguments.data_verb](arguments)
 
@@ -137,6 +135,7 @@ def clean_command(arguments: argparse.Namespace) -> int:
     from gpt_jax.data.cleaning.judge import Steps
     from gpt_jax.data.sources import open_source
 
+    _check_workers(arguments.workers)
     steps = Steps(
         repair=arguments.repair,
         unicode=arguments.unicode,
@@ -156,6 +155,11 @@ def clean_command(arguments: argparse.Namespace) -> int:
     build = ("data", "build", "--source", "jsonl", "--path", documents, "--output", "corpora/mine")
     print(pasting.shown([(pasting.command(*build), "make token shards of them")]))
     return 0
+
+
+def _check_workers(given: int | None) -> None:
+    if given is not None and given < 1:
+        raise ValueError(f"--workers {given}; allowed: 1 or more")
 
 
 def _listed(given: str | None) -> tuple[str, ...]:
@@ -189,6 +193,7 @@ def _show_cleaned(counts: "Counts") -> None:
 def build_command(arguments: argparse.Namespace) -> int:
     """Builds a corpus and shows what is in it."""
     config = _data_config(arguments)
+    _check_workers(arguments.workers)
     if arguments.output:
         corpus = build(config, arguments.output, workers=arguments.workers)
     else:

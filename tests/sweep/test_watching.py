@@ -72,7 +72,7 @@ def test_names_on_a_terminal_keep_what_tells_trials_apart():
 
 def test_what_went_wrong_is_taken_up_again_by_a_command_that_can_be_pasted(tmp_path):
     arguments = argparse.Namespace(
-        sweep="my sweep.py", workdir=None, launcher="packed", rest=["--train.tokens", "64"]
+        sweep="my sweep.py", workdir=None, launcher="packed", rest=["--train.tokens", "64"], ray=[]
     )
     trials = [progress("a", state="failed"), progress("b", state="done"), progress("c", 1, "done")]
     found = launch._next(None, arguments, trials)
