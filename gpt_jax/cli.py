@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
-from gpt_jax.hints import did_you_mean
 from gpt_jax.output import say
 from gpt_jax.runtime import INTERRUPTED, USER_ERROR, prepare_process, use_huge_pages
 from gpt_jax.storage import paths, places
@@ -139,18 +138,25 @@ def parse(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Nam
     options = [o for o in parser._option_string_actions if o.startswith("--")]
     unknown = [word.partition("=")[0] for word in rest if word.startswith("--")]
     if rest and not parser.get_default("takes_overrides"):
+        from gpt_jax.hints import did_you_mean
+
         near = "".join(did_you_mean(word, options) for word in unknown[:1])
         parser.error(f"unrecognised arguments: {' '.join(rest)}{near}")
     for word in unknown:
-        if "." not in word and (near := did_you_mean(word, options, cutoff=0.8)):
-            _refuse_option(word, near)
+        if "." not in word:
+            _check_option(word, options)
     parsed.rest = rest
     _check_paths(parsed)
     return parsed
 
 
-def _refuse_option(word: str, near: str) -> None:
-    """Raises ValueError for an option that is none of the verb's, nor a setting."""
+def _check_option(word: str, options: Sequence[str]) -> None:
+    """Raises ValueError for an option that is much like one of the verb's, and no setting."""
+    from gpt_jax.hints import did_you_mean
+
+    near = did_you_mean(word, options, cutoff=0.8)
+    if not near:
+        return
     known = importlib.import_module("gpt_jax.config.overrides").fields()
     if word.removeprefix("--").replace("-", "_") not in known:
         raise ValueError(f"unknown option {word}{near}")
@@ -163,6 +169,8 @@ def _verb_first(given: list[str]) -> list[str]:
 
 def _unknown_verb(verb: str) -> str:
     """A message that names the nearest verb, or how a config is trained."""
+    from gpt_jax.hints import did_you_mean
+
     hint = did_you_mean(verb, VERBS)
     if not hint and (verb.endswith(".py") or verb in config_names()):
         hint = f"; did you mean 'gpt-jax train {verb}'?"

@@ -17,7 +17,6 @@ from pydantic import ValidationError
 
 from gpt_jax.config import notation
 from gpt_jax.config.fields import section
-from gpt_jax.hints import did_you_mean
 
 PACKAGE = Path(__file__).resolve().parent.parent
 
@@ -69,6 +68,8 @@ class Entry:
 
 def unknown_option(key: str, owner: str, option: str, known: Sequence[str]) -> str:
     """The line for an option that an entry does not have."""
+    from gpt_jax.hints import did_you_mean
+
     has = f"has {', '.join(known)}" if known else "has no options"
     return f"{key} is unknown: {owner} {has}{did_you_mean(option, known)}"
 
@@ -138,6 +139,8 @@ class Table(Generic[E]):
 
     def refusal(self, name: str) -> str:
         """The line for a name that nothing has."""
+        from gpt_jax.hints import did_you_mean
+
         hint = did_you_mean(name, self.names())
         return (
             f"{self.setting} = {name}; allowed: {'|'.join(self.names())}{self.others}|what a file "

@@ -19,7 +19,6 @@ from pydantic import TypeAdapter, ValidationError
 
 from gpt_jax.config import Config, notation, python_file
 from gpt_jax.config.fields import DRAFT, Facts
-from gpt_jax.hints import nearest
 from gpt_jax.storage.checksum import json_checksum
 from gpt_jax.storage.json_files import read_object
 
@@ -119,6 +118,8 @@ def find(path: str | Path) -> Path:
         for folder in folders:
             if (folder / f"{path}.py").is_file():
                 return folder / f"{path}.py"
+    from gpt_jax.hints import nearest
+
     names = {file.stem: file for folder in folders for file in folder.glob("*.py")}
     near = nearest(path.stem, names)
     hint = f"; did you mean {near[0] if by_name else names[near[0]]}?" if near else ""
