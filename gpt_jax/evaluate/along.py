@@ -7,6 +7,7 @@ import dataclasses
 import itertools
 from collections.abc import Sequence
 
+import jax
 import numpy as np
 
 from gpt_jax.config.how import EvaluateConfig
@@ -61,8 +62,14 @@ def make_task_scorer(
 ) -> Along:
     """The tasks that a config names, their items read, drawn and tokenized.
 
-    Raises ValueError for a task that is not known, that writes texts, or whose file is not there.
+    Raises ValueError for a task that is not known, that writes texts, or whose file is not there,
+    and in a run of several processes.
     """
+    if jax.process_count() > 1:
+        raise ValueError(
+            f"evaluate.tasks = {','.join(config.tasks)} in a run of several processes: scores "
+            "cannot be gathered yet; leave it out, and score checkpoints by gpt-jax eval RUN"
+        )
     found = []
     for task in select(config.tasks, CATALOG | REGISTERED):
         if task.kind == "generate":

@@ -8,7 +8,7 @@ import pytest
 
 from gpt_jax import cli
 from gpt_jax.config.how import EvaluateConfig
-from gpt_jax.evaluate.along import _drawn
+from gpt_jax.evaluate.along import _drawn, make_task_scorer
 from gpt_jax.evaluate.catalog import CATALOG
 from gpt_jax.evaluate.tasks import Item
 from gpt_jax.runs.tracking import read_records
@@ -102,6 +102,12 @@ def test_the_items_of_every_run_are_the_same_and_in_order():
     assert few == [item for item in items if item in few]
     assert few != items[:10]
     assert _drawn(CATALOG["blimp"], items, EvaluateConfig(tasks_items=None)) == items
+
+
+def test_several_processes_are_refused_before_they_train(monkeypatch):
+    monkeypatch.setattr("jax.process_count", lambda: 2)
+    with pytest.raises(ValueError, match=r"evaluate.tasks = blimp in a run of several processes"):
+        make_task_scorer(EvaluateConfig(tasks=("blimp",)), None, None, None)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from gpt_jax.storage.optional import require
 SHINGLE = 5
 """Words in a row."""
 PERMUTATIONS = 128
-"""Hashes of a signature: 512 bytes a document; the estimate's standard error is at most .044."""
+"""Hashes of a signature, 512 bytes; the estimate's standard error is at most .044."""
 SCHEME = "affine32"
 """How datasketch permutes hashes: of 32 bits."""
 DIGEST_BYTES = 16
